@@ -1,0 +1,245 @@
+"""Artifacts: where they lie, their manifests, how they are written, and the content store behind them.
+
+Light on imports: a stage that the store can answer should cost little more than starting Python.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from meetara_build.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+MEASURED = "measured"
+"""Key of a JSON artifact whose figures differ from run to run; the content digest leaves it out."""
+
+
+class Place(NamedTuple):
+    """Where an artifact lies below the root: its folder and its manifest."""
+
+    folder: str
+    manifest: str
+
+
+def place(stage: str, target: str) -> Place:
+    """The place of a stage's artifact; ``target`` is a domain, or ``base/NAME``."""
+    if stage == "evaluate":
+        return Place(target, f"{target}/evaluation.manifest.json")
+    folder = target if stage == "base" else f"{target}/{'merged' if stage == 'merge' else stage}"
+    return Place(folder, f"{folder}/{MANIFEST}")
+
+
+class Manifest(NamedTuple):
+    """What an artifact is made of; written last, so that an artifact without one is no artifact."""
+
+    stage: str
+    target: str
+    fingerprint: str
+    made_from: dict[str, Any]
+    inputs: dict[str, str]
+    files: dict[str, dict[str, Any]]
+    metrics: dict[str, Any]
+
+    def digest(self, patterns: Iterable[str] = ("*",)) -> str:
+        """sha256 of the files' names and content, of those that match a pattern; measured figures left out."""
+        read = self.matching(patterns)
+        return digest_json({name: self.files[name].get("content", self.files[name]["sha256"]) for name in read})
+
+    def matching(self, patterns: Iterable[str]) -> list[str]:
+        """Names of the files that match any of the patterns, sorted."""
+        wanted = list(patterns)
+        return [name for name in sorted(self.files) if any(fnmatch.fnmatch(name, pattern) for pattern in wanted)]
+
+    def text(self) -> str:
+        """Canonical JSON, the same bytes for the same artifact."""
+        return json.dumps(self._asdict(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def digest_json(value: Any) -> str:
+    """sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def work_key(stage: str, target: str, fingerprint: str, inputs: Mapping[str, str]) -> str:
+    """What the store knows a piece of work by; ``inputs`` are content digests by name."""
+    return digest_json([stage, target, fingerprint, inputs])
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_source(path: Path) -> str:
+    """sha256 of a raw source: a file's bytes, or the names and bytes of all files in a folder."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return digest_json({str(file.relative_to(path)): digest_file(file) for file in files})
+    return digest_file(path)
+
+
+def describe(folder: Path) -> dict[str, dict[str, Any]]:
+    """The ``files`` of a manifest, for every file below a folder."""
+    return {
+        str(path.relative_to(folder)): _entry(path)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file())
+    }
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {"sha256": digest_file(path), "size": path.stat().st_size}
+    if path.suffix == ".json" and entry["size"] < 1 << 24:
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError:
+            return entry
+        if isinstance(content, dict) and MEASURED in content:
+            del content[MEASURED]
+            entry["content"] = digest_json(content)
+    return entry
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A manifest from its file.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        return Manifest(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: not built yet; run `meetara-build build`") from None
+    except (ValueError, TypeError):
+        raise ArtifactError(f"{path}: damaged manifest; delete it and run `meetara-build build`") from None
+
+
+def faults(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> list[str]:
+    """What is wrong with an artifact's files: one line for each that is missing or changed."""
+    found = []
+    for name in manifest.files if names is None else names:
+        entry, path = manifest.files[name], folder / name
+        try:
+            if path.stat().st_size != entry["size"] or digest_file(path) != entry["sha256"]:
+                found.append(f"{path}: its content is not what was built")
+        except FileNotFoundError:
+            found.append(f"{path}: missing")
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, also after a power cut, finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Like ``write_text``, but leaves a file that already says so alone."""
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except FileNotFoundError:
+        pass
+    write_text(path, text)
+
+
+class Store:
+    """Blobs by their sha256, and manifests by the key of the work that made them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def recall(self, key: str) -> Manifest | None:
+        """The manifest that this work gave before, whether or not its files were kept."""
+        try:
+            return Manifest(**json.loads(self._action(key).read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def look_up(self, key: str) -> Manifest | None:
+        """The manifest that this work gave before, if every blob of it is there."""
+        manifest = self.recall(key)
+        if manifest is None or not all(self._blob(entry["sha256"]).exists() for entry in manifest.files.values()):
+            return None
+        return manifest
+
+    def remember(self, key: str, manifest: Manifest) -> None:
+        """Keep only what the work gave, not its files: enough to tell whether a temporary would come out the same."""
+        write_text(self._action(key), manifest.text())
+
+    def add(self, key: str, manifest: Manifest, folder: Path) -> None:
+        """Keep an artifact's files; the action is written last."""
+        for name, entry in manifest.files.items():
+            blob = self._blob(entry["sha256"])
+            if not blob.exists():
+                blob.parent.mkdir(parents=True, exist_ok=True)
+                _share(folder / name, blob)
+        self.remember(key, manifest)
+
+    def restore(self, manifest: Manifest, folder: Path) -> bool:
+        """Put an artifact's files into a folder; false where a blob turns out to be damaged (it is then dropped)."""
+        for name, entry in manifest.files.items():
+            blob = self._blob(entry["sha256"])
+            if digest_file(blob) != entry["sha256"]:
+                blob.unlink()
+                return False
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _share(blob, folder / name)
+        return True
+
+    def _action(self, key: str) -> Path:
+        return self.folder / "actions" / key[:2] / f"{key}.json"
+
+    def _blob(self, digest: str) -> Path:
+        return self.folder / "blobs" / digest[:2] / digest
+
+
+def commit(work: Path, root: Path, where: Place, manifest: Manifest) -> None:
+    """Move finished files from ``work`` to their place: old manifest away first, new manifest last."""
+    target, listed = root / where.folder, root / where.manifest
+    target.mkdir(parents=True, exist_ok=True)
+    old: Mapping[str, Any] = {}
+    if listed.exists():
+        try:
+            old = read_manifest(listed).files
+        except ArtifactError:
+            pass
+        listed.unlink()
+    for name in manifest.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(work / name, target / name)
+    for name in set(old) - set(manifest.files):
+        (target / name).unlink(missing_ok=True)
+    write_text(listed, manifest.text())
+
+
+def seal(folder: Path) -> None:
+    """Make files durable and read-only: they share their bytes with the store, so nobody may write into them."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.chmod(0o444)
+
+
+def _share(source: Path, target: Path) -> None:
+    """One more name for the same bytes (a hard link), or a copy where the file system has none."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o444)
+    temporary.replace(target)

@@ -1,0 +1,180 @@
+"""One stage run: answered from the store, or worked out, proven whole, and only then put in its place.
+
+Light on imports, so that an answer from the store costs little more than starting Python.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from meetara_build import history
+from meetara_build.artifact import (
+    Manifest,
+    Store,
+    commit,
+    describe,
+    faults,
+    read_manifest,
+    seal,
+    work_key,
+)
+from meetara_build.engine import job
+from meetara_build.errors import ArtifactError, BuildError
+from meetara_build.graph import Graph, Input, Step
+
+def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) -> str:
+    """Make a step's artifact; ``built`` or ``restored``.
+
+    ``cold`` works in this process (on a cluster's node, say) instead of asking the warm one.
+
+    Raises:
+        ArtifactError: an input is missing or damaged, or the disk cannot be written.
+        BuildError: the work failed; the reason is on standard error.
+    """
+    started, key = time.time(), ""
+    figures: dict[str, Any] = {}
+    outcome, size, error = "failed", 0, None
+    try:
+        with _locked(graph.root, step):
+            inputs = _input_digests(graph, step)
+            key = work_key(step.stage, step.target, step.fingerprint, inputs)
+            manifest = _restored(graph, step, key)
+            if manifest is None:
+                manifest, figures = _worked_out(graph, step, key, inputs, cold=cold, debug=debug)
+                outcome = "built"
+            else:
+                outcome = "restored"
+            size = sum(entry["size"] for entry in manifest.files.values())
+    except OSError as fault:
+        error = job.cannot_write(fault, str(graph.root))
+        raise ArtifactError(error) from None
+    except Exception as fault:
+        error = str(fault)
+        raise
+    finally:
+        _record(graph, step, outcome, started, figures, size, error)
+    return outcome
+
+
+def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
+    store = Store(graph.root / "store")
+    manifest = store.look_up(key)
+    if manifest is None:
+        return None
+    with _work_folder(graph, key) as output:
+        if not store.restore(manifest, output):
+            return None
+        commit(output, graph.root, step.place, manifest)
+    return manifest
+
+
+def _worked_out(
+    graph: Graph, step: Step, key: str, inputs: Mapping[str, str], *, cold: bool, debug: bool
+) -> tuple[Manifest, dict[str, Any]]:
+    with _work_folder(graph, key) as output:
+        request = {
+            "name": step.name,
+            "stage": step.stage,
+            "recipe": step.recipe,
+            "inputs": _input_paths(graph, step),
+            "output": str(output),
+            "threads": step.threads,
+            "debug": debug,
+            "report": str(graph.root / "logs" / step.target / f"{step.stage}.traceback"),
+        }
+        if _ask(request, cold=cold) != 0:
+            raise BuildError("")
+        figures = json.loads(output.with_name(job.FIGURES).read_bytes())
+        if _input_digests(graph, step) != inputs:
+            raise BuildError(f"{step.name}: an input changed during the job, so its result was not kept; build again")
+        seal(output)
+        manifest = Manifest(
+            step.stage, step.target, step.fingerprint, step.made_from, dict(inputs), describe(output), figures.pop("metrics")
+        )
+        store = Store(graph.root / "store")
+        if step.keep:
+            store.add(key, manifest, output)
+        else:
+            store.remember(key, manifest)
+        commit(output, graph.root, step.place, manifest)
+    shutil.rmtree(graph.root / ".work" / key[:32], ignore_errors=True)
+    return manifest, figures
+
+
+def _ask(request: Mapping[str, Any], *, cold: bool) -> int:
+    if cold:
+        return job.perform(request)
+    from meetara_build.engine import warm
+
+    return warm.ask(request)
+
+
+@contextlib.contextmanager
+def _work_folder(graph: Graph, key: str) -> Iterator[Path]:
+    """An empty folder for a result; what killed runs of the same work left is removed, but for their checkpoint."""
+    above = graph.root / ".work" / key[:32]
+    above.mkdir(parents=True, exist_ok=True)
+    for left in above.glob("out-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    output = above / f"out-{os.getpid()}"
+    output.mkdir()
+    try:
+        yield output
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            above.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(root: Path, step: Step) -> Iterator[None]:
+    """One run of a step at a time, whichever build it belongs to; freed by the kernel when the holder dies."""
+    path = root / ".locks" / f"{step.target.replace('/', '-')}-{step.stage}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _input_paths(graph: Graph, step: Step) -> dict[str, str]:
+    return {name: str(graph.root / given.place.folder) for name, given in step.inputs.items()} | step.sources
+
+
+def _input_digests(graph: Graph, step: Step) -> dict[str, str]:
+    """Content digests of the input artifacts, each file that is read checked against its manifest."""
+    return {name: _input_digest(graph.root, given) for name, given in sorted(step.inputs.items())}
+
+
+def _input_digest(root: Path, given: Input) -> str:
+    manifest = read_manifest(root / given.place.manifest)
+    digest = manifest.digest(given.reads)
+    names = manifest.matching(given.reads)
+    wrong = faults(root / given.place.folder, manifest, names)
+    if wrong:
+        raise ArtifactError(
+            f"{wrong[0]}; repair it with `meetara-build verify --repair {given.target}`, or delete "
+            f"{root / given.place.manifest} and build again"
+        )
+    return digest
+
+
+def _record(
+    graph: Graph, step: Step, outcome: str, started: float, figures: Mapping[str, Any], size: int, error: str | None
+) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    own = used.ru_utime + used.ru_stime
+    elsewhere = 0.0 if figures.get("pid") == os.getpid() else figures.get("cpu_seconds", 0.0)
+    run = history.Run(
+        step.stage, step.target, step.fingerprint, outcome, started, time.time() - started,
+        own + elsewhere, figures.get("cpu_seconds", 0.0), figures.get("peak_mb", used.ru_maxrss / 1024),
+        size, history.machine(), error,
+    )  # fmt: skip
+    with contextlib.suppress(OSError):
+        history.record(graph.root, run)

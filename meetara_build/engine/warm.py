@@ -1,0 +1,241 @@
+"""The warm process: it has imported what stages need and run nothing, and forks a job for each request.
+
+Importing torch, transformers, PEFT and the converter costs more than a small domain's training; forked jobs start with all
+of it. It is started by the first job that finds none, and stops by itself when no job has come for a while.
+
+A request is one JSON line, with standard output and error of the asker as file descriptors; the answer is one JSON line. An
+asker that goes away takes its job with it, and the end of the warm process ends every job.
+"""
+
+import array
+import contextlib
+import ctypes
+import fcntl
+import gc
+import hashlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meetara_build.errors import BuildError, SetupError
+
+IDLE_SECONDS = 20.0
+START_SECONDS = 120.0
+ENVIRONMENT = {
+    # Waiting OpenMP threads that spin would steal the other job's core.
+    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "0",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PYTHONHASHSEED": "0",
+}
+
+
+def ask(request: Mapping[str, Any]) -> int:
+    """Have a job done by the warm process, starting one where there is none; the job's exit status.
+
+    Raises:
+        BuildError: the job was killed, or the warm process was.
+        SetupError: no warm process can be started.
+    """
+    with _connected() as connection:
+        line = json.dumps(request).encode() + b"\n"
+        files = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
+        connection.sendmsg([line[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+        connection.sendall(line[1:])
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(4096):
+                answer += piece
+    if not answer:
+        raise BuildError(f"{request['name']}: the warm process was killed during the job; build again")
+    status: int = json.loads(answer)["status"]
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = "out of memory? use fewer jobs at once or a smaller base" if name == "SIGKILL" else "see its log"
+        raise BuildError(f"{request['name']}: the job was ended by {name} ({hint}); build again")
+    return status
+
+
+def _connected() -> socket.socket:
+    path = _socket_path()
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+            return connection
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+            connection.close()
+        _start(path)
+    raise SetupError(f"no warm process within {START_SECONDS:.0f} s; see {path.with_suffix('.log')}")
+
+
+def _start(path: Path) -> None:
+    """Start a warm process unless someone else just did, and wait until it listens."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                return
+        path.unlink(missing_ok=True)
+        with path.with_suffix(".log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "meetara_build.engine.warm", str(path)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
+                env={**os.environ, **ENVIRONMENT},
+            )  # fmt: skip
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.01)
+
+
+def _socket_path() -> Path:
+    """One warm process for each user, Python and state of this package's code."""
+    package = Path(__file__).parent.parent
+    code = sorted((str(path), path.stat().st_mtime_ns) for path in package.rglob("*.py"))
+    environment = sorted((key, value) for key, value in os.environ.items() if key.startswith(("CUDA", "HF_", "OMP_")))
+    name = hashlib.sha256(json.dumps([sys.executable, code, environment]).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"meetara-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise SetupError(f"{folder}: belongs to another user; remove it, or set TMPDIR to a folder of yours")
+    return folder / f"{name}.sock"
+
+
+class _Server:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.listener = socket.socket(socket.AF_UNIX)
+        # Bound under another name first: a socket that can be seen can be connected to.
+        hidden = path.with_suffix(".new")
+        hidden.unlink(missing_ok=True)
+        self.listener.bind(str(hidden))
+        self.listener.listen(512)
+        hidden.rename(path)
+        self.identity = path.stat().st_ino
+        self.jobs: dict[int, socket.socket] = {}
+
+    def serve(self) -> None:
+        """Fork a job for each request until none has come for a while, or the socket was taken over."""
+        wake, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        last = time.monotonic()
+        while self.jobs or time.monotonic() - last < IDLE_SECONDS:
+            watched = [self.listener, wake, *self.jobs.values()]
+            ready, _, _ = select.select(watched, [], [], 1.0)
+            if wake in ready:
+                os.read(wake, 4096)
+            if self.jobs:
+                last = time.monotonic()
+            if self.listener in ready:
+                self._accept()
+                last = time.monotonic()
+            for pid, connection in list(self.jobs.items()):
+                if connection in ready and not connection.recv(1):
+                    _kill(pid)
+            self._reap()
+        if self.path.exists() and self.path.stat().st_ino == self.identity:
+            self.path.unlink()
+
+    def _accept(self) -> None:
+        connection, _ = self.listener.accept()
+        request = _receive(connection)
+        if request is None:
+            connection.close()
+            return
+        content, files = request
+        pid = os.fork()
+        if pid == 0:
+            self._become_job(content, files)
+        for file in files:
+            os.close(file)
+        self.jobs[pid] = connection
+
+    def _become_job(self, content: dict[str, Any], files: list[int]) -> None:
+        status = 1
+        try:
+            _die_with_parent()
+            os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.listener.close()
+            for connection in self.jobs.values():
+                connection.close()
+            os.dup2(files[0], 1)
+            os.dup2(files[1], 2)
+            from meetara_build.engine.job import perform
+
+            status = perform(content)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while self.jobs:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            connection = self.jobs.pop(pid, None)
+            if connection is not None:
+                with contextlib.suppress(OSError):
+                    connection.sendall(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode())
+                connection.close()
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    first, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(2 * array.array("i").itemsize))
+    files = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            files.frombytes(data)
+    line = first
+    while line and not line.endswith(b"\n"):
+        piece = connection.recv(1 << 16)
+        if not piece:
+            break
+        line += piece
+    if not line.endswith(b"\n") or len(files) != 2:
+        for file in files:
+            os.close(file)
+        return None
+    return json.loads(line), list(files)
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """Linux ends the job when the warm process ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve at the socket path given as the one argument."""
+    server = _Server(Path(sys.argv[1]))
+    from meetara_build.stages import load_all
+
+    load_all()
+    gc.collect()
+    gc.freeze()  # what is never collected is never copied into a job's own memory
+    server.serve()
+
+
+if __name__ == "__main__":
+    main()

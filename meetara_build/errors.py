@@ -1,0 +1,52 @@
+"""The error tree.
+
+::
+
+    MeetaraError                 anything a person can mend; the command line prints it and exits 1
+    ├── ConfigError              a file below conf/ says something it may not
+    ├── DataError                a source, a record or a split cannot be used
+    ├── TrainingError            training cannot start, or its result is worthless
+    ├── ProofError               a model is not equal to what it was made from
+    ├── GateError                a model misses a bound that its domain sets
+    ├── ArtifactError            an artifact is missing, damaged or cannot be written
+    ├── BuildError               a build or one of its jobs failed
+    └── SetupError               the installation does not fit together
+
+A message starts with what is wrong and where (file, line or key) and ends with what to do.
+"""
+
+
+class MeetaraError(Exception):
+    """Anything a person can mend."""
+
+
+class ConfigError(MeetaraError):
+    """A file below conf/ says something it may not."""
+
+
+class DataError(MeetaraError):
+    """A source, a record or a split cannot be used."""
+
+
+class TrainingError(MeetaraError):
+    """Training cannot start, or its result is worthless."""
+
+
+class ProofError(MeetaraError):
+    """A model is not equal to what it was made from."""
+
+
+class GateError(MeetaraError):
+    """A model misses a bound that its domain sets."""
+
+
+class ArtifactError(MeetaraError):
+    """An artifact is missing, damaged or cannot be written."""
+
+
+class BuildError(MeetaraError):
+    """A build or one of its jobs failed."""
+
+
+class SetupError(MeetaraError):
+    """The installation does not fit together."""

@@ -1,0 +1,32 @@
+"""How commands print: tables and progress for people, JSON for programs."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Plain JSON on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def table(*columns: str) -> Table:
+    """A table without lines; columns that start with ``>`` are set to the right."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    return made
+
+
+def progress() -> Progress:
+    """A progress bar on standard error; silent where that is no terminal."""
+    return Progress(
+        SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+        console=err, transient=True, disable=not err.is_terminal,
+    )  # fmt: skip

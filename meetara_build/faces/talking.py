@@ -1,0 +1,130 @@
+"""chat and compare: a domain's models answer through llama.cpp."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from meetara_build.errors import ArtifactError, ConfigError
+from meetara_build.faces.output import err, out, print_json, table
+from meetara_build.graph import Graph, find_project, load
+from meetara_build.schema import nearest
+
+SEED = 17
+
+
+class Model:
+    """One GGUF file, and the system prompt it was trained with."""
+
+    def __init__(self, path: Path, system: str | None) -> None:
+        from llama_cpp import Llama
+
+        if not path.exists():
+            raise ArtifactError(f"{path}: not built yet; run `meetara-build build`")
+        self.path, self.system = path, system
+        self.llama = Llama(str(path), n_ctx=0, verbose=False, seed=SEED)
+
+    def answer(self, turns: Sequence[dict[str, str]], tokens: int) -> Iterator[str]:
+        """The answer to a conversation, piece by piece; greedy, so that the same question gets the same answer."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        pieces: Any = self.llama.create_chat_completion(
+            [*system, *turns], max_tokens=tokens, temperature=0.0, repeat_penalty=1.1, stream=True
+        )
+        for piece in pieces:
+            text = piece["choices"][0]["delta"].get("content")
+            if text:
+                yield text
+
+
+def chat(domain: str, question: str | None, *, quant: str | None, tokens: int, as_json: bool) -> None:
+    """Answer one question, or talk until the input ends.
+
+    Raises:
+        ArtifactError: the model is not built.
+        ConfigError: an unknown domain, or a type that the domain does not build.
+    """
+    graph = load(find_project())
+    model = Model(*_file(graph, domain, quant))
+    if question is not None:
+        started = time.monotonic()
+        pieces = []
+        for piece in model.answer([{"role": "user", "content": question}], tokens):
+            pieces.append(piece)
+            if not as_json:
+                print(piece, end="", flush=True)
+        if as_json:
+            text = "".join(pieces)
+            print_json({"model": str(model.path), "question": question, "answer": text, "seconds": time.monotonic() - started})
+        else:
+            print()
+        return
+    _talk(model, tokens)
+
+
+def _talk(model: Model, tokens: int) -> None:
+    err.print(f"{model.path.name}; an empty line or Ctrl-D ends", style="dim", markup=False)
+    turns: list[dict[str, str]] = []
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            question = ""
+        if not question:
+            return
+        turns.append({"role": "user", "content": question})
+        said = []
+        for piece in model.answer(turns, tokens):
+            said.append(piece)
+            print(piece, end="", flush=True)
+        print()
+        turns.append({"role": "assistant", "content": "".join(said)})
+
+
+def compare(one: str, other: str, questions: Sequence[str], *, count: int, tokens: int, as_json: bool) -> None:
+    """Put the same questions to two models and show the answers side by side."""
+    graph = load(find_project())
+    names = (one, other)
+    models = [Model(*_named(graph, name)) for name in names]
+    asked = list(questions) or _held_out(graph, names, count)
+    rows = []
+    for question in asked:
+        turns = [{"role": "user", "content": question}]
+        rows.append([question, *("".join(model.answer(turns, tokens)).strip() for model in models)])
+    if as_json:
+        print_json([dict(zip(("question", *names), row, strict=True)) for row in rows])
+        return
+    shown = table("question", *names)
+    for row in rows:
+        shown.add_row(*row, end_section=True)
+        shown.add_row("", "", "")
+    out.print(shown)
+
+
+def _held_out(graph: Graph, names: Sequence[str], count: int) -> list[str]:
+    """Questions that neither model has seen."""
+    domain = next((name.partition(":")[0] for name in names if not name.startswith("base:")), None)
+    if domain is None:
+        raise ConfigError("two bases share no held-out questions; ask with --ask")
+    path = graph.root / domain / "dataset" / "test.jsonl"
+    if not path.exists():
+        raise ArtifactError(f"{path}: not built yet; run `meetara-build build {domain}`")
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
+    return [next(turn["content"] for turn in record["messages"] if turn["role"] == "user") for record in records]
+
+
+def _named(graph: Graph, name: str) -> tuple[Path, str | None]:
+    word, _, rest = name.partition(":")
+    if word != "base":
+        return _file(graph, word, rest or None)
+    step = graph.step("gguf", f"base/{rest}")
+    return graph.root / step.place.folder / f"{rest}-F16.gguf", None
+
+
+def _file(graph: Graph, domain: str, quant: str | None) -> tuple[Path, str | None]:
+    """A domain's GGUF file and system prompt; its last type where none is named."""
+    recipe = graph.step("gguf", domain).recipe
+    kinds = list(dict.fromkeys(["F16", *recipe["quants"]]))
+    if quant is not None and quant not in kinds:
+        raise ConfigError(f"{domain} has no {quant} file{nearest(quant, kinds)}")
+    return graph.root / domain / "gguf" / f"{domain}-{quant or kinds[-1]}.gguf", recipe["system_prompt"]

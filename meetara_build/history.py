@@ -1,0 +1,54 @@
+"""What every stage run took: one line of JSON each, appended, below the root."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Run(NamedTuple):
+    """One stage run. Times in seconds, memory in MB, size in bytes; ``started`` is Unix time."""
+
+    stage: str
+    target: str
+    fingerprint: str
+    outcome: str
+    started: float
+    seconds: float
+    cpu_seconds: float
+    stage_cpu_seconds: float
+    peak_mb: float
+    size: int
+    machine: str
+    error: str | None = None
+
+
+def machine() -> str:
+    """This machine in a word that stays the same between builds."""
+    return f"{platform.system()}-{platform.machine()}-{os.cpu_count()}"
+
+
+def record(root: Path, run: Run) -> None:
+    """Append a run; one write of one line, so that jobs side by side do not mix theirs."""
+    root.mkdir(parents=True, exist_ok=True)
+    line = (json.dumps(run._asdict(), ensure_ascii=False) + "\n").encode()
+    file = os.open(root / "runs.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
+
+
+def runs(root: Path) -> Iterator[Run]:
+    """All recorded runs, oldest first; a line that a crash cut short is skipped."""
+    try:
+        lines = (root / "runs.jsonl").read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            yield Run(**json.loads(line))
+        except (ValueError, TypeError):
+            continue

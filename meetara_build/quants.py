@@ -1,0 +1,21 @@
+"""The quantized types of llama.cpp, by the names it writes them with."""
+
+from difflib import get_close_matches
+
+QUANTS = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
+    *("Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS"),
+    *("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0"),
+)
+
+
+def check_quant(name: str) -> None:
+    """Refuse a type that llama.cpp does not know.
+
+    Raises:
+        ValueError: with the nearest known name.
+    """
+    if name not in QUANTS:
+        close = get_close_matches(name.upper(), QUANTS, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(QUANTS)}"
+        raise ValueError(f"unknown quant type '{name}'; {hint}")

@@ -1,0 +1,227 @@
+"""conf/ and overlays → one frozen recipe for each domain and stage. The only importer of Hydra.
+
+Precedence, low to high: ``build.yaml``, the ``overrides:`` of the base, of the machine and of the domain, the domain's overlay,
+the machine named on the command line.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from meetara_build.errors import ConfigError
+from meetara_build.overlay import read_overlay
+from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check, nearest, read_yaml
+
+S = TypeVar("S", bound=Shape)
+
+GROUPS = ("base", "hardware")
+OPEN_KEYS = ("evaluation.max_kl.",)
+"""Mappings whose keys a person may add to."""
+
+
+class Change(NamedTuple):
+    """A key that does not have build.yaml's value: where it is set, to what, by whom and why."""
+
+    key: str
+    value: Any
+    path: str
+    agent: str | None
+    reason: str | None
+
+
+class Resolved(NamedTuple):
+    """One domain's whole configuration."""
+
+    name: str
+    domain: Domain
+    base_name: str
+    base: Base
+    hardware_name: str
+    hardware: Hardware
+    build: Build
+    changes: list[Change]
+
+
+class Configuration:
+    """Everything below a project's ``conf/``, read once."""
+
+    def __init__(self, project: Path, hardware: str | None = None) -> None:
+        self.conf = project / "conf"
+        self.path = self.conf / "build.yaml"
+        content = read_yaml(self.path)
+        self.defaults = _defaults(content.pop("defaults", []), self.path)
+        self.build = check(Build, content, self.path)
+        self.hardware = hardware
+        if hardware:
+            self.defaults["hardware"] = hardware
+        self.domains = {path.stem: path for path in sorted(self.conf.glob("domain/*.yaml"))}
+
+    def selected(self) -> list[str]:
+        """The domains that ``domains:`` of build.yaml names, by name or category.
+
+        Raises:
+            ConfigError: a name is neither a domain nor a category.
+        """
+        if self.build.domains == "all":
+            return sorted(self.domains)
+        categories = {name: self.domain(name).category for name in self.domains}
+        chosen: set[str] = set()
+        for word in self.build.domains:
+            members = [name for name, category in categories.items() if word in (name, category)]
+            if not members:
+                known = [*self.domains, *set(categories.values())]
+                raise ConfigError(f"{self.path}: domains: unknown domain '{word}'{nearest(word, known)}")
+            chosen.update(members)
+        return sorted(chosen)
+
+    @cache  # noqa: B019  (one short-lived object a command)
+    def domain(self, name: str) -> Domain:
+        """A domain's file."""
+        if name not in self.domains:
+            raise ConfigError(
+                f"unknown domain '{name}'{nearest(name, list(self.domains))} "
+                f"Add it with `meetara-build add-domain {name} --from FILE`"
+            )
+        return check(Domain, read_yaml(self.domains[name]), self.domains[name])
+
+    @cache  # noqa: B019
+    def base(self, name: str, asked_by: Path) -> Base:
+        """A base model's file; ``asked_by`` is the file that names it."""
+        return self._member("base", name, asked_by, Base)
+
+    @cache  # noqa: B019
+    def machine(self, name: str, asked_by: Path) -> Hardware:
+        """A machine's file."""
+        return self._member("hardware", name, asked_by, Hardware)
+
+    def resolve(self, name: str) -> Resolved:
+        """The whole configuration of a domain, every key checked and typed."""
+        domain = self.domain(name)
+        layers = [(self.domains[name], domain.overrides)]
+        decisions = read_overlay(self.conf, name)
+        overlay = self.conf / "overlay" / f"{name}.yaml"
+        _refuse_locked(decisions, [*self.build.locked, *domain.locked], overlay)
+        layers.append((overlay, {decision.key: decision.value for decision in decisions}))
+        chosen = {group: _chosen(group, self.defaults[group], self.path, layers) for group in GROUPS}
+        if self.hardware:
+            chosen["hardware"] = (self.hardware, self.path)
+        base, machine = self.base(*chosen["base"]), self.machine(*chosen["hardware"])
+        layers = [
+            (self.conf / "base" / f"{chosen['base'][0]}.yaml", base.overrides),
+            (self.conf / "hardware" / f"{chosen['hardware'][0]}.yaml", machine.overrides),
+            *layers,
+        ]
+        values, origin = self._overrides(layers)
+        own = {key.removeprefix("domain."): values.pop(key) for key in list(values) if key.startswith("domain.")}
+        if own:
+            domain = check(Domain, {**domain.model_dump(exclude_unset=True), **own}, overlay)
+        build = self._composed(tuple((key, _literal(value)) for key, value in sorted(values.items())), origin)
+        why = {decision.key: decision for decision in decisions}
+        changes = [
+            Change(
+                key, value, str(origin[key].relative_to(self.conf.parent)),
+                why[key].agent if key in why else None, why[key].reason if key in why else None,
+            )
+            for key, value in sorted(values.items())
+        ]  # fmt: skip
+        return Resolved(name, domain, chosen["base"][0], base, chosen["hardware"][0], machine, build, changes)
+
+    def _member(self, group: str, name: str, asked_by: Path, shape: type[S]) -> S:
+        path = self.conf / group / f"{name}.yaml"
+        if not path.exists():
+            known = [file.stem for file in self.conf.glob(f"{group}/*.yaml")]
+            raise ConfigError(f"{asked_by}: unknown {group} '{name}'{nearest(name, known)}")
+        return check(shape, read_yaml(path), path)
+
+    def _overrides(self, layers: Iterable[tuple[Path, Mapping[str, Any]]]) -> tuple[dict[str, Any], dict[str, Path]]:
+        """Values by key, the last layer's winning, and the file each came from; group choices left out."""
+        values: dict[str, Any] = {}
+        origin: dict[str, Path] = {}
+        for path, layer in layers:
+            for key, value in layer.items():
+                if key in GROUPS:
+                    continue
+                known = self._keys()
+                if key not in known and not key.startswith(OPEN_KEYS):
+                    raise ConfigError(f"{path}: overrides: unknown key '{key}'{nearest(key, known)}")
+                values[key], origin[key] = value, path
+        return values, origin
+
+    @cache  # noqa: B019
+    def _keys(self) -> list[str]:
+        """The dotted keys that an override may set."""
+        sections = self.build.model_dump(exclude={"domains", "root", "locked"})
+        return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
+
+    @cache  # noqa: B019
+    def _compose(self, overrides: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+        groups = [f"{group}={self.defaults[group]}" for group in GROUPS]
+        if not GlobalHydra.instance().is_initialized():
+            initialize_config_dir(str(self.conf.resolve()), version_base="1.3")
+        composed = compose("build", overrides=[*groups, *(f"++{key}={value}" for key, value in overrides)])
+        content = OmegaConf.to_container(composed)
+        assert isinstance(content, dict)
+        return {str(key): value for key, value in content.items() if key not in GROUPS}
+
+    def _composed(self, overrides: tuple[tuple[str, str], ...], origin: Mapping[str, Path]) -> Build:
+        # Faults can only come from overrides now, so the first overriding file stands for all where none fits better.
+        files = sorted({str(path) for path in origin.values()})
+        return check(Build, self._compose(overrides), Path(files[-1]) if files else self.path)
+
+
+def _defaults(entries: Any, path: Path) -> dict[str, str]:
+    """Which base and which machine build.yaml's defaults list names."""
+    chosen: dict[str, str] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict):
+            chosen.update({str(key): str(value) for key, value in entry.items()})
+    for group in chosen:
+        if group not in GROUPS:
+            raise ConfigError(f"{path}: defaults: unknown group '{group}'{nearest(group, GROUPS)}")
+    for group in GROUPS:
+        if group not in chosen:
+            raise ConfigError(f"{path}: defaults: no {group} is chosen; add `- {group}: NAME`")
+    return chosen
+
+
+def _chosen(
+    group: str, default: str, path: Path, layers: Iterable[tuple[Path, Mapping[str, Any]]]
+) -> tuple[str, Path]:
+    choice = (default, path)
+    for file, layer in layers:
+        if group in layer:
+            choice = (str(layer[group]), file)
+    return choice
+
+
+def _refuse_locked(decisions: Iterable[Decision], locked: Iterable[str], path: Path) -> None:
+    fixed = list(locked)
+    for decision in decisions:
+        for lock in fixed:
+            if decision.key == lock or decision.key.startswith(f"{lock}."):
+                raise ConfigError(f"{path}: '{decision.key}' is locked; remove the decision, or the lock '{lock}'")
+
+
+def _dotted(content: Mapping[str, Any], above: str = "") -> list[str]:
+    keys = []
+    for key, value in content.items():
+        keys += _dotted(value, f"{above}{key}.") if isinstance(value, dict) else [f"{above}{key}"]
+    return keys
+
+
+def _literal(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(_literal(item) for item in value) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return repr(value)

@@ -1,0 +1,380 @@
+"""The typed shape of everything below conf/. Unknown keys are errors that name the file, the line and the nearest known key."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from meetara_build.errors import ConfigError
+from meetara_build.quants import check_quant
+
+CATEGORIES = ("healthcare", "daily_life", "business", "education", "creative", "technology", "specialized")
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Scalar = bool | int | float | str | list[Any] | None
+QuantName = str
+
+
+class Shape(BaseModel):
+    """Base of every shape: no unknown keys, no silent conversions from text to numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+S = TypeVar("S", bound=Shape)
+
+
+class Source(Shape):
+    """Where records come from: a file, or a data set of a hub."""
+
+    path: str | None = None
+    hub: str | None = None
+    split: str = "train"
+    format: Literal["jsonl", "csv", "parquet"] | None = None
+    columns: dict[
+        Literal["prompt", "response", "input", "system", "topic", "language", "messages"], str
+    ] | None = None
+    language: str | None = None
+    limit: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Source":
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("a source has either a path or a hub id")
+        return self
+
+
+class DomainEvaluation(Shape):
+    """What a domain's models must reach before they are packaged."""
+
+    beat_base_by: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class Domain(Shape):
+    """``conf/domain/NAME.yaml``"""
+
+    category: Name
+    description: str
+    topics: list[str]
+    languages: list[str]
+    safety: Literal["strict", "standard"]
+    system_prompt: str | None = None
+    sources: Annotated[list[Source], Field(min_length=1)]
+    evaluation: DomainEvaluation
+    quants: Annotated[list[QuantName], Field(min_length=1)]
+    overrides: dict[str, Scalar] = {}
+    locked: list[str] = []
+
+    @field_validator("quants")
+    @classmethod
+    def _known_quants(cls, quants: list[str]) -> list[str]:
+        for quant in quants:
+            check_quant(quant)
+        if len(set(quants)) != len(quants):
+            raise ValueError("a quant type is listed twice")
+        return quants
+
+
+class TokenizerShape(Shape):
+    vocab_size: Annotated[int, Field(ge=512, le=65536)]
+
+
+class ModelShape(Shape):
+    """A Llama, as ``transformers.LlamaConfig`` names its sizes."""
+
+    hidden_size: Positive
+    intermediate_size: Positive
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    positions: Positive
+
+
+class Pretraining(Shape):
+    """How the embedded base is trained from nothing, and on which share of the training records."""
+
+    share: Share
+    epochs: Positive
+    batch_tokens: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    threads: Positive
+    domains: Annotated[list[Name], Field(min_length=1)]
+
+
+class Base(Shape):
+    """``conf/base/NAME.yaml``: a model to adapt, made here (``tokenizer``, ``model``, ``pretraining``) or loaded."""
+
+    description: str
+    licence: str
+    chat_template: str
+    parameters: Positive
+    hub_id: str | None = None
+    revision: str = "main"
+    folder: str | None = None
+    tokenizer: TokenizerShape | None = None
+    model: ModelShape | None = None
+    pretraining: Pretraining | None = None
+    overrides: dict[str, Scalar] = {}
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the pipeline makes this base from the embedded data."""
+        return self.model is not None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Base":
+        parts = (self.tokenizer, self.model, self.pretraining)
+        if any(part is None for part in parts) and any(part is not None for part in parts):
+            raise ValueError("a base made here has all of tokenizer, model and pretraining")
+        if not self.made_here and self.hub_id is None and self.folder is None:
+            raise ValueError("a base has a hub_id, a folder, or is made here (tokenizer, model, pretraining)")
+        return self
+
+
+class Hardware(Shape):
+    """``conf/hardware/NAME.yaml``: one machine, and how a job uses it."""
+
+    description: str
+    device: Literal["cpu", "cuda"]
+    gpus: Annotated[int, Field(ge=0)]
+    gpu_memory_gb: Annotated[float, Field(ge=0)]
+    memory_gb: Annotated[float, Field(gt=0)]
+    threads: Positive
+    precision: Literal["float32", "bfloat16"]
+    overrides: dict[str, Scalar] = {}
+
+
+class Data(Shape):
+    """How records are cleaned and split."""
+
+    min_tokens: Positive
+    max_tokens: Positive
+    near_duplicate: Share
+    near_group: Share
+    validation: Share
+    test: Share
+    max_bad_share: Share
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> "Data":
+        if self.validation + self.test >= 0.9:
+            raise ValueError("validation and test together leave too little to train on: keep them below 0.9")
+        if self.min_tokens >= self.max_tokens:
+            raise ValueError("min_tokens must be below max_tokens")
+        return self
+
+
+class Lora(Shape):
+    """LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.03732), DoRA (arXiv 2402.09353), as PEFT names them."""
+
+    rank: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Literal["all-linear"] | list[str]
+    rslora: bool
+    dora: bool
+
+
+class Training(Shape):
+    """One adapter's training."""
+
+    epochs: Positive
+    max_steps: Positive | None
+    batch_tokens: Positive
+    micro_batch_tokens: Positive | None
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    warmup_share: Share
+    schedule: Literal["cosine"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    patience: Positive
+    validations_per_epoch: Positive
+    checkpoint_seconds: Positive
+    loss_on_prompt: bool
+
+
+class Merge(Shape):
+    """Largest difference allowed between the logits of base + adapter and of the merged model, by its saved precision."""
+
+    bound: dict[Literal["float32", "bfloat16", "float16"], Annotated[float, Field(gt=0)]]
+
+
+class Imatrix(Shape):
+    enabled: bool
+    tokens: Positive
+
+
+class Gguf(Shape):
+    imatrix: Imatrix
+    lora: bool
+    logits_bound: Annotated[float, Field(gt=0)]
+
+
+class Evaluation(Shape):
+    max_records: Positive | None
+    max_kl: dict[QuantName, Annotated[float, Field(gt=0)]]
+
+    @field_validator("max_kl")
+    @classmethod
+    def _known_quants(cls, bounds: dict[str, float]) -> dict[str, float]:
+        for quant in bounds:
+            check_quant(quant)
+        return bounds
+
+
+class Build(Shape):
+    """``conf/build.yaml``: what to build, and how, unless a base, machine or domain says otherwise."""
+
+    domains: Literal["all"] | list[str]
+    root: str
+    keep_merged: bool
+    seed: int
+    data: Data
+    lora: Lora
+    training: Training
+    merge: Merge
+    gguf: Gguf
+    evaluation: Evaluation
+    locked: list[str] = []
+
+
+class Decision(Shape):
+    """One accepted change of the configuration: an agent's, or a person's on an agent's advice."""
+
+    key: str
+    value: Scalar
+    agent: str
+    reason: str
+    evidence: list[str] = []
+    expected_gain: float | None = None
+    confidence: Share | None = None
+
+
+class Overlay(Shape):
+    """``conf/overlay/DOMAIN.yaml``"""
+
+    decisions: list[Decision]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, names a key twice, or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; create it, or mend the name that points to it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text and try again") from None
+    try:
+        _refuse_twice(yaml.compose(text, Loader=yaml.CSafeLoader), path)
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{where}: not valid YAML ({problem}); mend that line") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines; see the files beside it for the form")
+    return content
+
+
+def check(shape: type[S], content: Any, path: Path) -> S:
+    """``content`` as a ``shape``, or one error that lists every fault with file, line and key path."""
+    try:
+        return shape.model_validate(content)
+    except ValidationError as error:
+        lines = read_lines(path)
+        faults = [_fault(shape, fault, path, lines) for fault in error.errors()]
+        raise ConfigError("\n".join(faults)) from None
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``; did you mean 'x'?`` or the known words, for the end of a message."""
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    shown = sorted(known)
+    return f"; known: {', '.join(shown[:30])}{' …' if len(shown) > 30 else ''}"
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML 1.1 reads ``1e-3`` as text; Hydra and everyone else read a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ConfigError(f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice; keep one of them")
+            seen.add(key.value)
+            _refuse_twice(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twice(value, path)
+
+
+def read_lines(path: Path) -> dict[tuple[str | int, ...], int]:
+    """Line number (from 1) of each key and list item of a YAML file."""
+    lines: dict[tuple[str | int, ...], int] = {}
+
+    def walk(node: yaml.Node | None, at: tuple[str | int, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                lines[(*at, key.value)] = key.start_mark.line + 1
+                walk(value, (*at, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                lines[(*at, index)] = value.start_mark.line + 1
+                walk(value, (*at, index))
+
+    walk(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) if path.exists() else None, ())
+    return lines
+
+
+def _fault(shape: type[Shape], fault: Any, path: Path, lines: dict[tuple[str | int, ...], int]) -> str:
+    at = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith(("literal[", "list["))))
+    line = next((lines[at[:end]] for end in range(len(at), 0, -1) if at[:end] in lines), None)
+    where = f"{path}:{line}" if line else str(path)
+    dotted = ".".join(map(str, at))
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{dotted}'{nearest(str(at[-1]), _keys(shape, at[:-1]))}"
+    if fault["type"] == "missing":
+        return f"{where}: key '{dotted}' is missing; add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = "" if fault["type"] == "value_error" else f", not {str(fault['input'])[:60]!r}"
+    return f"{where}: {dotted + ': ' if dotted else ''}{message}{given}"
+
+
+def _keys(shape: type[Shape], at: tuple[str | int, ...]) -> list[str]:
+    """The keys that a nested place of a shape knows."""
+    current: Any = shape
+    for part in at:
+        if isinstance(part, int):
+            continue
+        current = _inner(current.model_fields[part].annotation) if part in current.model_fields else Shape
+    return list(current.model_fields)
+
+
+def _inner(annotation: Any) -> type[Shape]:
+    if isinstance(annotation, type) and issubclass(annotation, Shape):
+        return annotation
+    return next((inner for part in get_args(annotation) if (inner := _inner(part)) is not Shape), Shape)

@@ -1,0 +1,52 @@
+"""llama-cpp-python, the converter and its gguf have to come from one source distribution; see that they do."""
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlparse
+
+from meetara_build.errors import SetupError
+
+LLAMA_CPP_PYTHON = "0.3.36"
+"""The version this package was proved with; its source distribution carries the converter and gguf too."""
+
+PARTS = {"gguf": "vendor/llama.cpp/gguf-py", "llama-cpp-scripts": "vendor/llama.cpp"}
+"""The folders of the source distribution that are packages of their own."""
+
+
+def source_folder() -> str:
+    """Name of the folder inside the source distribution's archive."""
+    return f"llama_cpp_python-{LLAMA_CPP_PYTHON}"
+
+
+def llama_fault() -> str | None:
+    """What does not fit together, in one sentence; None where all is well.
+
+    pip notes in ``direct_url.json`` which folder a package was installed from. A gguf from the package index has no
+    such note, and the converter fails with it although its version number is the same.
+    """
+    try:
+        installed = distribution("llama-cpp-python").version
+    except PackageNotFoundError:
+        return "llama-cpp-python is not installed"
+    if installed != LLAMA_CPP_PYTHON:
+        return f"llama-cpp-python is {installed}, not {LLAMA_CPP_PYTHON}"
+    for name, folder in PARTS.items():
+        try:
+            note = distribution(name).read_text("direct_url.json")
+        except PackageNotFoundError:
+            return f"{name} is not installed"
+        origin = PurePosixPath(unquote(urlparse(json.loads(note).get("url", "")).path)) if note else PurePosixPath()
+        if not str(origin).endswith(f"{source_folder()}/{folder}"):
+            return f"{name} does not come from the source distribution of llama-cpp-python {LLAMA_CPP_PYTHON}"
+    return None
+
+
+def check_llama() -> None:
+    """Refuse to work with parts that do not belong together.
+
+    Raises:
+        SetupError: naming the part and the command that mends it.
+    """
+    if fault := llama_fault():
+        raise SetupError(f"{fault}. Run `make setup` to install the three parts of llama.cpp from one source.")

@@ -1,0 +1,11 @@
+"""The stages: each turns a recipe and input artifacts into files, and returns its metrics."""
+
+import importlib
+
+NAMES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package")
+
+
+def load_all() -> None:
+    """Import every stage with all its libraries, and run nothing."""
+    for name in NAMES:
+        importlib.import_module(f"{__name__}.{name}")

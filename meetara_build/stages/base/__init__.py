@@ -1,0 +1,20 @@
+"""The model that adapters are trained on: made here from the embedded data, or copied from a folder or the hub."""
+
+from pathlib import Path
+
+from meetara_build.stages.base.embedded import make
+from meetara_build.stages.base.pretrained import fetch
+from meetara_build.stages.types import Inputs, Metrics, Recipe
+
+
+def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+    """Write a Hugging Face folder: config, safetensors, tokenizer and chat template.
+
+    ``recipe`` with a ``model`` is pretrained on ``inputs["corpus"]``; without one the base comes from ``inputs["folder"]``, or
+    from the hub by ``hub_id`` and ``revision``.
+
+    Raises:
+        ConfigError: the base lacks a part that later stages need, or cannot be fetched.
+        TrainingError: pretraining failed.
+    """
+    return make(recipe, inputs["corpus"], output) if "model" in recipe else fetch(recipe, inputs, output)

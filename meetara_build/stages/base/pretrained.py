@@ -1,0 +1,96 @@
+"""A base that others trained: safetensors only, no code from elsewhere, and every part that later stages need."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from meetara_build.errors import ConfigError
+from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.training.chat import encode
+
+PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
+
+
+def fetch(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+    """Copy a base's files from a folder or the hub, and refuse one that cannot be trained, merged and converted."""
+    name = recipe["name"]
+    origin = inputs["folder"] if "folder" in inputs else _download(name, recipe)
+    for pattern in (*PATTERNS, *TOKENIZER):
+        for file in origin.glob(pattern):
+            if file.is_file():
+                shutil.copyfile(file, output / file.name)
+    _check_files(name, origin, output)
+    config, tokenizer = _load(name, output)
+    _check_chat(name, tokenizer)
+    return {"model_type": config.model_type, "vocabulary": len(tokenizer), "parameters": _parameters(name, output)}
+
+
+def _download(name: str, recipe: Recipe) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(recipe["hub_id"], revision=recipe["revision"], allow_patterns=[*PATTERNS, *TOKENIZER])
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"base {name}: cannot fetch {recipe['hub_id']} ({type(error).__name__}: {str(error).splitlines()[0]}); check the "
+            f"name, the network, and whether its licence must be accepted (HF_TOKEN), or set folder: in conf/base/{name}.yaml"
+        ) from None
+
+
+def _check_files(name: str, origin: Path, output: Path) -> None:
+    where = f"base {name}: {origin}"
+    if not (output / "config.json").exists():
+        raise ConfigError(f"{where}: no config.json; point folder: at a model in Hugging Face form")
+    if not list(output.glob("*.safetensors")):
+        raise ConfigError(f"{where}: no .safetensors file; convert the weights to safetensors (pickled .bin files are not loaded)")
+    if not (output / "tokenizer.json").exists() and not (output / "tokenizer.model").exists():
+        raise ConfigError(f"{where}: no tokenizer (tokenizer.json or tokenizer.model); save the model's tokenizer beside it")
+
+
+def _load(name: str, folder: Path) -> tuple[Any, Any]:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"base {name}: transformers cannot load it ({reason}); use a base of a supported architecture") from None
+    return config, tokenizer
+
+
+def _check_chat(name: str, tokenizer: Any) -> None:
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"base {name}: its tokenizer has no chat template; use the instruct version, or put chat_template.jinja into its folder"
+        )
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
+    if not encode(tokenizer, turns).completion_tokens:
+        raise ConfigError(f"base {name}: its chat template leaves out the assistant's answer; mend chat_template.jinja")
+
+
+def _parameters(name: str, folder: Path) -> int:
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118  (no mapping)
+                    size = 1
+                    for length in tensors.get_slice(key).get_shape():
+                        size *= length
+                    total += size
+        except SafetensorError as error:
+            raise ConfigError(f"base {name}: {file.name} is damaged ({error}); copy or fetch it again") from None
+    index = folder / "model.safetensors.index.json"
+    missing = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else set()
+    for shard in sorted(missing):
+        if not (folder / shard).exists():
+            raise ConfigError(f"base {name}: {shard} is missing; copy or fetch the model again")
+    return total

@@ -1,0 +1,18 @@
+"""The dataset stage: sources → train, validation and test records, with a card that accounts for every one.
+
+::
+
+    sources    files and hub data sets → rows            (jsonl and csv in text_files, the rest in tables)
+    shape      rows → conversations, whatever their form (names and mappings of columns in columns)
+    clean      ftfy, Unicode NFC, language tag
+    check      pandera: every bad record with file, line and column, in one table
+    duplicates exact and near-duplicates dropped, kin grouped
+    split      by content hash, a group at a time
+    tokens     length limits in the base's tokens
+"""
+
+from meetara_build.stages.dataset.prepare import Prepared, check_sources, prepare
+from meetara_build.stages.dataset.records import Drop, Fault, Record
+from meetara_build.stages.dataset.stage import run, warm
+
+__all__ = ["Drop", "Fault", "Prepared", "Record", "check_sources", "prepare", "run", "warm"]

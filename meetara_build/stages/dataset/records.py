@@ -1,0 +1,84 @@
+"""What passes between the steps of the dataset stage."""
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as a source holds it; ``line`` counts from 1 (Parquet and hub data sets: the row)."""
+
+    source: str
+    line: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one cell of a source, or with a whole line (``column`` is None)."""
+
+    source: str
+    line: int
+    column: str | None
+    problem: str
+    found: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("source", "line", "column", "problem", "found")}
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A good record that is left out; a duplicate names the record that it ``matched`` and how closely."""
+
+    source: str
+    reason: str
+    matched: str | None = None
+    similarity: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("source", "reason", "matched", "similarity")}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One conversation, clean and checked; ``source`` is ``file:line``."""
+
+    id: str
+    messages: list[Message] = field(hash=False)
+    language: str
+    topic: str | None
+    source: str
+
+    @property
+    def prompt(self) -> str:
+        """All that the user says."""
+        return "\n".join(m["content"] for m in self.messages if m["role"] == "user")
+
+    @property
+    def response(self) -> str:
+        """All that the assistant says."""
+        return "\n".join(m["content"] for m in self.messages if m["role"] == "assistant")
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("id", "messages", "language", "topic", "source")}
+
+
+def content_id(messages: Sequence[Message]) -> str:
+    """16 hex digits of what is asked and answered.
+
+    System prompts do not count, nor do case and spacing: the same question and answer are the same record in every
+    domain, so that they land on the same side of every split.
+    """
+    said = [f"{m['role']}\x1f{folded(m['content'])}" for m in messages if m["role"] != "system"]
+    return hashlib.sha256("\x1e".join(said).encode()).hexdigest()[:16]
+
+
+def folded(text: str) -> str:
+    """The text without differences of case, spacing and compatibility forms."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

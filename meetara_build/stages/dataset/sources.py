@@ -1,0 +1,85 @@
+"""The sources that a domain's file names, as rows."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from meetara_build.errors import DataError
+from meetara_build.stages.dataset import tables, text_files
+from meetara_build.stages.dataset.records import Fault, Row
+
+SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that one source holds: its ``columns`` in order of appearance, good rows, faults, records read."""
+
+    name: str
+    columns: list[str]
+    rows: list[Row]
+    faults: list[Fault]
+
+    @property
+    def read(self) -> int:
+        return len(self.rows) + len(self.faults)
+
+
+def read_source(source: Mapping[str, Any], path: Path | None) -> Reading:
+    """The rows of a source, at most its ``limit``.
+
+    Raises:
+        DataError: the source is missing, empty, of an unknown format, or not what its format says.
+    """
+    name = str(source["name"])
+    items = _rows(source, path, name)
+    rows: list[Row] = []
+    faults: list[Fault] = []
+    columns: dict[str, None] = {}
+    for item in islice(items, source.get("limit")):
+        if isinstance(item, Row):
+            item = Row(name, item.line, item.values)
+            columns.update(dict.fromkeys(item.values))
+            rows.append(item)
+        else:
+            faults.append(item)
+    if not rows and not faults:
+        raise DataError(f"{name}: holds no records: add some, or take it out of the domain's sources")
+    return Reading(name, list(columns), rows, faults)
+
+
+def format_of(path: Path, name: str) -> str:
+    """The format that a path's suffix stands for; a folder is a data set of the ``datasets`` library."""
+    if path.is_dir():
+        return "hub"
+    known = SUFFIXES.get(path.suffix.lower()) or SUFFIXES.get(Path(name).suffix.lower())
+    if known is None:
+        raise DataError(
+            f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to jsonl, csv or parquet"
+        )
+    return known
+
+
+def _rows(source: Mapping[str, Any], path: Path | None, name: str) -> Iterator[Row | Fault]:
+    if path is None:
+        return tables.read_hub(None, str(source.get("hub") or name), source.get("split") or "train")
+    if not path.exists():
+        raise DataError(f"{name}: no such file or folder: mend the path in the domain's sources")
+    kind = source.get("format") or format_of(path, name)
+    if path.is_dir():
+        return tables.read_hub(path, name, source.get("split") or "train")
+    if kind == "hub":
+        raise DataError(f"{name}: is a file, not a data set folder: set `format:` to jsonl, csv or parquet")
+    readers: dict[str, Callable[[Path, str], Iterator[Row | Fault]]] = {
+        "jsonl": text_files.read_jsonl,
+        "csv": text_files.read_csv,
+        "parquet": tables.read_parquet,
+    }
+    if kind not in readers:
+        raise DataError(f"{name}: unknown format '{kind}': use jsonl, csv, parquet or hub")
+    return readers[kind](path, name)

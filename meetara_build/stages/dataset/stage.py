@@ -1,0 +1,120 @@
+"""The stage itself: prepare, limit the length, write."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from meetara_build.errors import DataError
+from meetara_build.stages.dataset import clean
+from meetara_build.stages.dataset.prepare import Prepared, prepare
+from meetara_build.stages.dataset.records import Drop, Record
+from meetara_build.stages.types import Inputs, Metrics, Recipe
+
+SIDES = ("train", "validation", "test")
+FAULTS_SHOWN = 100
+DROPS_SHOWN = 1000
+
+
+def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+    """Write ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``card.json``.
+
+    Recipe keys: domain, system_prompt, languages, sources, min_tokens, max_tokens (tokens of a whole conversation),
+    near_duplicate, near_group, validation, test, max_bad_share. Inputs: ``base``, a folder with a tokenizer, and
+    ``source_0``, ``source_1`` … for the sources that are files or folders.
+
+    A token limit drops a record, but never moves one to another side.
+
+    Raises:
+        DataError: see ``prepare``; or the limits leave a side empty.
+    """
+    from meetara_build.stages.dataset import tokens
+
+    prepared = prepare(recipe, inputs)
+    tokenizer = tokens.load_tokenizer(inputs["base"])
+    limited, measured = prepared, []
+    for side in SIDES:
+        records: list[Record] = getattr(prepared, side)
+        lengths = tokens.lengths(tokenizer, records)
+        drops = _outside([length.whole for length in lengths], records, recipe["min_tokens"], recipe["max_tokens"])
+        stay = [record.id not in drops for record in records]
+        kept = [record for record, stays in zip(records, stay, strict=True) if stays]
+        measured += [length for length, stays in zip(lengths, stay, strict=True) if stays]
+        limited = replace(limited, **{side: kept}, drops=[*limited.drops, *drops.values()])  # type: ignore[arg-type]
+    _refuse_empty(prepared, limited, recipe)
+    metrics = _counts(limited)
+    card = _card(recipe, limited, metrics, tokens.quantiles(measured))
+    for side in SIDES:
+        _write_lines(output / f"{side}.jsonl", getattr(limited, side))
+    card["bytes"] = {side: (output / f"{side}.jsonl").stat().st_size for side in SIDES}
+    (output / "card.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return metrics
+
+
+def warm() -> None:
+    """Import and load once, in the process that jobs fork from, what every dataset job needs."""
+    import pandera.pandas
+    import scipy.sparse.csgraph
+    import sklearn.feature_extraction.text  # noqa: F401
+
+    from meetara_build.stages.dataset import tokens  # noqa: F401
+
+    clean.warm()
+
+
+def _outside(wholes: Sequence[int], records: Sequence[Record], fewest: int, most: int) -> dict[str, Drop]:
+    """The records whose length is outside the limits, by id."""
+    drops = {}
+    for tokens, record in zip(wholes, records, strict=True):
+        if not fewest <= tokens <= most:
+            drops[record.id] = Drop(record.source, "too short" if tokens < fewest else "too long")
+    return drops
+
+
+def _refuse_empty(before: Prepared, after: Prepared, recipe: Recipe) -> None:
+    for side in SIDES:
+        had, left = len(getattr(before, side)), len(getattr(after, side))
+        if had and not left:
+            raise DataError(
+                f"{recipe['domain']}: none of the {had} {side} records has between min_tokens {recipe['min_tokens']} "
+                f"and max_tokens {recipe['max_tokens']} tokens: change the limits, or use shorter or longer records"
+            )
+
+
+def _counts(prepared: Prepared) -> Metrics:
+    sides = {side: len(getattr(prepared, side)) for side in SIDES}
+    return {
+        "read": sum(prepared.read.values()),
+        "bad": prepared.bad,
+        "dropped": len(prepared.drops),
+        "kept": sum(sides.values()),
+        **sides,
+    }
+
+
+def _card(recipe: Recipe, prepared: Prepared, counts: Metrics, lengths: dict[str, Any]) -> dict[str, Any]:
+    records = [*prepared.train, *prepared.validation, *prepared.test]
+    return {
+        "domain": recipe["domain"],
+        "counts": counts,
+        "read_by_source": prepared.read,
+        "dropped_by_reason": _tally([drop.reason for drop in prepared.drops]),
+        "languages": _tally([record.language for record in records]),
+        "topics": _tally([record.topic or "" for record in records]),
+        "tokens": lengths,
+        "faults": [fault.as_json() for fault in prepared.faults[:FAULTS_SHOWN]],
+        "drops": [drop.as_json() for drop in prepared.drops[:DROPS_SHOWN]],
+    }
+
+
+def _tally(values: Sequence[str]) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _write_lines(path: Path, records: Sequence[Record]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record.as_json(), ensure_ascii=False) + "\n")

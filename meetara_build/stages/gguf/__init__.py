@@ -1,0 +1,240 @@
+"""The gguf stage: a merged model becomes GGUF files, each proved equal to what it was made from."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from meetara_build.errors import ArtifactError, ConfigError, ProofError
+from meetara_build.llama import Floats, Model
+from meetara_build.quants import check_quant
+from meetara_build.setup_check import check_llama
+from meetara_build.stages.gguf import imatrix, lora, proof
+from meetara_build.stages.gguf.convert import Labels, convert, known_cut
+from meetara_build.stages.gguf.quantize import Imatrix, check_needs, counted_types, quantize
+from meetara_build.stages.gguf.vocabulary import Vocabulary
+from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
+from meetara_build.training.chat import encode, read_records
+
+PROMPT_TOKENS = 128
+"""Longest text that logits are compared on."""
+
+OWN_TEXTS = 100
+"""Texts of the domain that both tokenizers are compared on."""
+
+
+def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+    """Make and prove the GGUF files of one model.
+
+    Recipe: ``name`` (of the files), ``domain``, ``base``, ``licence``, ``recipe`` (digest), ``quants``, ``imatrix``
+    (``enabled``, ``tokens``), ``lora`` (whether to write the adapter alone), ``threads``, ``logits_bound`` (largest
+    distance from the merged model's logits, as a share of their spread), ``system_prompt`` (text or null).
+
+    Inputs: ``merged`` (Hugging Face folder), ``dataset`` (text for the imatrix and for the proofs; optional),
+    ``adapter`` and ``base`` (for the LoRA file), ``base_gguf`` (folder of the base's F16 file: the LoRA file is proved on
+    it; without it, it is taken out of the merged F16 file again and compared with the base).
+
+    Raises:
+        ConfigError: an unknown type, one that needs an imatrix where there is none, or an unknown architecture.
+        ProofError: tokens, conversations or logits differ.
+        SetupError: the three parts of llama.cpp are not from one source.
+    """
+    check_llama()
+    _check(recipe)
+    transformers_logging.disable_progress_bar()
+    stage = _Stage(recipe, inputs, output)
+    stage.make_f16()
+    stage.prove_f16()
+    stage.make_variants()
+    if recipe["lora"]:
+        stage.make_lora()
+    (output / "proof.json").write_text(json.dumps(stage.report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return {
+        "logits_distance": stage.report["logits"]["worst"],
+        "texts_compared": stage.report["tokens"]["texts"],
+        "bytes": {quant: (output / f"{recipe['name']}-{quant}.gguf").stat().st_size for quant in stage.quants},
+    }
+
+
+class _Stage:
+    """One run; the methods are its steps, ``report`` is what proof.json will say."""
+
+    def __init__(self, recipe: Recipe, inputs: Inputs, output: Path) -> None:
+        self.recipe, self.inputs, self.output = recipe, inputs, output
+        self.merged = inputs["merged"]
+        self.f16 = output / f"{recipe['name']}-F16.gguf"
+        self.quants = ["F16", *(quant for quant in recipe["quants"] if quant != "F16")]
+        self.labels = Labels(*(str(recipe[key]) for key in ("name", "domain", "base", "licence", "recipe")))
+        self.tokenizer = load_tokenizer(self.merged)
+        self.records = _records(inputs)
+        self.report: dict[str, Any] = {"files": {}, MEASURED: {}}
+
+    def make_f16(self) -> None:
+        """The F16 file, with the cut of text that the tokenizers' comparison shows to be right."""
+        started = time.process_time()
+        vocabulary = Vocabulary.of(self.merged, self.tokenizer)
+        if vocabulary.pre and (known := known_cut(self.tokenizer, self.merged)):
+            vocabulary = vocabulary.cut_by(known)
+        self.conversations = proof.rendered_conversations(self.tokenizer, self.recipe["system_prompt"])
+        rendered = [text for _, _, text in self.conversations if text is not None]
+        cases = proof.cases(self.tokenizer, self._own_texts(), rendered)
+        self.names = convert(self.merged, self.f16, self.labels, vocabulary)
+        with _made(self.f16, vocab_only=True) as model:
+            difference = proof.first_difference(model, cases)
+        if difference:
+            found = proof.search_cut(
+                self.f16, cases, self.labels.name, cuts=vocabulary.pre is not None, rstrip=vocabulary.rstrip
+            )
+            if found is None:
+                raise proof.refuse_tokens(difference)
+            vocabulary = vocabulary.cut_by(found["pre"])
+            self.labels = replace(self.labels, name=found["name"])
+            self.names = convert(self.merged, self.f16, self.labels, vocabulary)
+        self.vocabulary = vocabulary
+        self.report["tokens"] = {"texts": len(cases), "kind": vocabulary.kind, "cut": vocabulary.pre}
+        self.report["files"]["F16"] = {"types": counted_types(self.f16), "fallbacks": []}
+        self._took("F16", started)
+
+    def prove_f16(self) -> None:
+        """Special tokens, conversations and logits of the F16 file."""
+        started = time.process_time()
+        self.model = load_model(self.merged)
+        limit = min(PROMPT_TOKENS, _context(self.model))
+        texts = [*(text for _, _, text in self.conversations[-1:] if text), *self._own_texts()[:3]]
+        self.prompts = proof.prompts(self.tokenizer, texts, self.model.config.get_text_config().vocab_size, limit)
+        self.logits = [proof.torch_logits(self.model, ids) for ids in self.prompts]
+        with _made(self.f16) as model:
+            proof.prove_special(model, self.tokenizer)
+            conversations = proof.prove_template(model, self.conversations)
+            ours = self._llama_logits(model)
+        self.report["conversations"] = conversations
+        self.report["logits"] = self._prove_logits(self.f16.name, self.logits, ours)
+        self._took("proofs", started)
+
+    def make_variants(self) -> None:
+        """The other types, quantized from the F16 file; F32 and BF16 come from the converter, unrounded by F16."""
+        importance = self._imatrix()
+        for quant in self.quants[1:]:
+            started = time.process_time()
+            target = self.output / f"{self.recipe['name']}-{quant}.gguf"
+            if quant in ("F32", "BF16"):
+                convert(self.merged, target, self.labels, self.vocabulary, quant)
+                self.report["files"][quant] = {"types": counted_types(target), "fallbacks": []}
+            else:
+                made = quantize(self.f16, target, quant, importance, self.recipe["threads"])
+                self.report["files"][quant] = made
+            self._took(quant, started)
+
+    def make_lora(self) -> None:
+        """The adapter alone, proved by what llama.cpp computes with it."""
+        started = time.process_time()
+        path = self.output / f"{self.recipe['name']}-lora.gguf"
+        weights = lora.convert_adapter(self.inputs["adapter"], self.inputs["base"], path, self.labels)
+        if folder := self.inputs.get("base_gguf"):
+            theirs, on, scale = self.logits, _f16_of(folder), 1.0
+        else:
+            base = load_model(self.inputs["base"])
+            theirs, on, scale = [proof.torch_logits(base, ids) for ids in self.prompts], self.f16, -1.0
+        with Model(on) as model:
+            ours = self._llama_logits(model, path, scale)
+        figures = self._prove_logits(path.name, theirs, ours)
+        self.report["lora"] = {"weights": weights, **figures}
+        self._took("LoRA", started)
+
+    def _prove_logits(self, label: str, theirs: Sequence[Floats], ours: Sequence[Floats]) -> dict[str, float]:
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        narrow = window is not None and window < PROMPT_TOKENS
+        hint = f"(config.json has a sliding_window of {window}, which llama.cpp may not apply.) " if narrow else ""
+        routed = any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
+        pairs = zip(theirs, ours, strict=True)
+        return proof.prove_logits(label, pairs, self.recipe["logits_bound"], routed=routed, hint=hint)
+
+    def _llama_logits(self, model: Model, adapter: Path | None = None, scale: float = 1.0) -> list[Floats]:
+        longest = max(map(len, self.prompts))
+        threads = self.recipe["threads"]
+        with model.session(longest, threads=threads, exact=True, lora=adapter, scale=scale) as session:
+            return [session.logits(ids) for ids in self.prompts]
+
+    def _imatrix(self) -> Imatrix:
+        """Importance of the weights' columns over the domain's training text; empty where it is not wanted."""
+        settings = self.recipe["imatrix"]
+        used = [quant for quant in self.quants if quant not in ("F32", "BF16", "F16", "Q8_0")]
+        if not (settings["enabled"] and used):
+            return {}
+        if not self.records:
+            raise ConfigError("gguf.imatrix: there is no training text: add the dataset, or set enabled to false")
+        started = time.process_time()
+        texts = [encode(self.tokenizer, record["messages"]).ids for record in self.records]
+        importance = imatrix.measure(self.model, texts, self.names, settings["tokens"])
+        self.report["imatrix"] = {"tokens": min(settings["tokens"], sum(map(len, texts))), "tensors": len(importance)}
+        self._took("imatrix", started)
+        return importance
+
+    def _own_texts(self) -> list[str]:
+        contents = (message["content"] for record in self.records for message in record["messages"])
+        return list(islice(dict.fromkeys(contents), OWN_TEXTS))
+
+    def _took(self, step: str, started: float) -> None:
+        self.report[MEASURED][f"{step} cpu seconds"] = round(time.process_time() - started, 3)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face folder.
+
+    Raises:
+        ArtifactError: there is none, or it cannot be read.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises OSError, ValueError, TypeError and others alike
+        raise ArtifactError(
+            f"{folder.name}: the tokenizer cannot be read ({str(error).splitlines()[0]}). "
+            "Put tokenizer.json and tokenizer_config.json beside config.json."
+        ) from error
+    return tokenizer
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """The model of a Hugging Face folder in float32."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model.eval()
+
+
+def _check(recipe: Recipe) -> None:
+    for quant in recipe["quants"]:
+        try:
+            check_quant(quant)
+        except ValueError as error:
+            raise ConfigError(f"gguf.quants: {error}") from error
+    check_needs(list(recipe["quants"]), bool(recipe["imatrix"]["enabled"]))
+
+
+def _records(inputs: Inputs) -> list[dict[str, Any]]:
+    return list(read_records(inputs["dataset"] / "train.jsonl")) if "dataset" in inputs else []
+
+
+def _context(model: PreTrainedModel) -> int:
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or PROMPT_TOKENS)
+
+
+def _made(path: Path, *, vocab_only: bool = False) -> Model:
+    """Open a file just made; a shape that llama.cpp's loader refuses shows only here."""
+    try:
+        return Model(path, vocab_only=vocab_only)
+    except ArtifactError as error:
+        raise ProofError(f"{error} llama.cpp does not run this shape of the architecture: choose another base.") from error
+
+
+def _f16_of(folder: Path) -> Path:
+    files = sorted(folder.glob("*-F16.gguf"))
+    if not files:
+        raise ArtifactError(f"{folder.name}: no F16 file of the base in this folder. Build the base's gguf stage.")
+    return files[0]

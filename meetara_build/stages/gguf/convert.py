@@ -1,0 +1,182 @@
+"""llama.cpp's own converter, run inside this process: a Hugging Face folder becomes one GGUF file."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import conversion
+import conversion.gemma
+import conversion.llama
+import conversion.phi
+import conversion.qwen
+import gguf
+import torch
+
+from meetara_build.errors import ConfigError, MeetaraError, ProofError
+from meetara_build.stages.gguf.vocabulary import Vocabulary
+
+_LOGGERS = ("hf-to-gguf", "gguf", "lora-to-gguf", "transformers.tokenization_utils_base")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a GGUF file says of itself: no times, no paths."""
+
+    name: str
+    domain: str
+    base: str
+    licence: str
+    recipe: str
+
+    def write(self, model: Any) -> None:
+        """Replace what the converter read from a model card or guessed from a folder's name."""
+        counts = model.gguf_writer.get_total_parameter_count()
+        model.metadata = gguf.Metadata(
+            name=self.name,
+            license=self.licence,
+            base_models=[{"name": self.base}],
+            size_label=gguf.size_label(*counts) if counts[0] > 0 else None,
+        )
+        for key in ("domain", "base", "recipe"):
+            model.gguf_writer.add_string(f"meetara.{key}", getattr(self, key))
+
+
+def converter_class(folder: Path) -> tuple[type[Any], dict[str, Any]]:
+    """The converter's class for a folder's architecture, and the folder's configuration.
+
+    Raises:
+        ConfigError: llama.cpp knows no such architecture.
+    """
+    with captured() as lines:
+        hparams = _with_old_names(conversion.ModelBase.load_hparams(folder, False))
+        try:
+            architecture = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
+            return conversion.get_model_class(architecture), hparams
+        except (NotImplementedError, KeyError, ValueError) as error:
+            raise ConfigError(
+                f"the base cannot become a GGUF file: {error or lines}. "
+                "Choose a base whose architecture llama.cpp knows."
+            ) from error
+
+
+def convert(source: Path, target: Path, labels: Labels, vocabulary: Vocabulary, quant: str = "F16") -> Mapping[str, str]:
+    """Write ``source`` as a GGUF file of type F16, BF16 or F32.
+
+    Returns:
+        The GGUF name of each weight of the source, by module: ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
+
+    Raises:
+        ConfigError: llama.cpp knows no such architecture.
+        ProofError: its converter refuses the model or the tokenizer.
+    """
+    official, hparams = converter_class(source)
+
+    class Converter(official):  # type: ignore[misc, valid-type]
+        model_arch = official.model_arch
+
+        def set_type(self) -> None:
+            labels.write(self)
+            super().set_type()
+
+        def set_vocab(self) -> None:
+            vocabulary.write(self, super().set_vocab)
+
+        def get_vocab_base_pre(self, tokenizer: object) -> str:
+            return vocabulary.pre or "default"
+
+        def set_gguf_parameters(self) -> None:
+            super().set_gguf_parameters()
+            if self.model_arch == gguf.MODEL_ARCH.LLAMA and (window := hparams.get("sliding_window")):
+                # llama.cpp runs Mistral as Llama, which attends to all of a text: right only inside the window.
+                longest = min(window, hparams["max_position_embeddings"])
+                self.gguf_writer.add_context_length(longest)
+
+    kind = gguf.LlamaFileType.ALL_F32 if quant == "F32" else gguf.LlamaFileType[f"MOSTLY_{quant}"]
+    with refused_as_proof(source), torch.inference_mode():
+        model = Converter(source, kind, target, hparams=hparams)
+        write(model)
+        return _names(model)
+
+
+def write(model: Any) -> None:
+    """What the converter's own ``write`` does, without its progress bar."""
+    model.prepare_tensors()
+    model.prepare_metadata(vocab_only=False)
+    writer = model.gguf_writer
+    writer.write_header_to_file(path=model.fname_out)
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file(progress=False)
+    writer.close()
+
+
+def known_cut(tokenizer: object, folder: Path) -> str | None:
+    """The cut that llama.cpp's converter knows a published tokenizer by, or None for any other."""
+    official, _ = converter_class(folder)
+    with captured():
+        try:
+            return str(official.get_vocab_base_pre(object.__new__(official), tokenizer))
+        except (NotImplementedError, AttributeError):
+            return None
+
+
+@contextmanager
+def captured() -> Iterator[list[str]]:
+    """Keep the converter's log off the terminal; its lines are in the list."""
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    keep = Keep(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger.propagate, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.propagate, logger.handlers = False, [keep]
+    try:
+        yield lines
+    finally:
+        for logger, (propagate, handlers) in zip(loggers, before, strict=True):
+            logger.propagate, logger.handlers = propagate, handlers
+
+
+@contextmanager
+def refused_as_proof(source: Path) -> Iterator[None]:
+    """The converter raises whatever went wrong; say what that was, with the last it logged."""
+    with captured() as lines:
+        try:
+            yield
+        except (MeetaraError, OSError):
+            raise
+        except Exception as error:
+            said = "; ".join([f"{type(error).__name__}: {error}", *lines[-3:]])
+            raise ProofError(
+                f"{source.name}: llama.cpp's converter cannot write this model: {said}. "
+                "Check config.json and tokenizer.json, or choose another base."
+            ) from error
+
+
+def _with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the keys that transformers 5 renamed and the converter still reads by their old names."""
+    rope = hparams.get("rope_parameters") or {}
+    flat = {**rope, **rope.get("full_attention", {})} if isinstance(rope, dict) else {}
+    old = {
+        "n_ctx": hparams.get("n_positions") or hparams.get("max_position_embeddings"),
+        "rotary_pct": flat.get("partial_rotary_factor"),
+        "partial_rotary_factor": flat.get("partial_rotary_factor"),
+        "rotary_emb_base": flat.get("rope_theta"),
+        "rope_theta": flat.get("rope_theta"),
+    }
+    return {**{key: value for key, value in old.items() if value is not None}, **hparams}
+
+
+def _names(model: Any) -> dict[str, str]:
+    """GGUF names by module name, for weights that keep their columns."""
+    names = {}
+    for name in model.model_tensors:
+        if name.endswith(".weight") and (found := model.tensor_map.get_name(name, try_suffixes=(".weight",))):
+            names[name.removesuffix(".weight")] = found
+    return names

@@ -1,0 +1,216 @@
+"""Proofs that a GGUF file is the model it was made from: same tokens, same conversations, same logits."""
+
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from meetara_build.errors import ArtifactError, ProofError
+from meetara_build.llama import Floats, Model
+from meetara_build.stages.gguf import probes
+from meetara_build.stages.gguf.vocabulary import CUTS
+
+MOST_SPECIAL = 64
+"""Special tokens tried in all surroundings; models have hundreds of reserved ones, all made alike."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A text, and its tokens by transformers."""
+
+    text: str
+    ids: list[int]
+    add_special: bool
+
+
+def cases(tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequence[str]) -> list[Case]:
+    """What both tokenizers are compared on: general texts, special tokens, the domain's texts, conversations.
+
+    llama.cpp does not normalise Unicode. Where a tokenizer does (Qwen: NFC), llama.cpp is given the normalised text:
+    people type, and data sets hold, normalised text already.
+    """
+    normal = _normaliser(tokenizer)
+    special = [token.content for token in list(tokenizer.added_tokens_decoder.values())[:MOST_SPECIAL]]
+    plain = [*probes.texts(), *own, *rendered, *_from_vocabulary(tokenizer), *(text for token in special for text in probes.with_token(token))]
+    around = ["", "a", *own[:5], *probes.texts()[:20]]
+    return [*_by_transformers(tokenizer, plain, normal, False), *_by_transformers(tokenizer, around, normal, True)]
+
+
+def _from_vocabulary(tokenizer: PreTrainedTokenizerBase, count: int = 200) -> list[str]:
+    """Tokens of this vocabulary thrown together, where its own merges may run across a cut.
+
+    Plain ASCII only: on rare characters the Unicode tables of both sides may differ, which says nothing of the cut.
+    """
+    triples = np.random.default_rng(0).integers(0, len(tokenizer), (8 * count, 3)).tolist()
+    texts = (str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in triples)
+    return list(islice((text for text in texts if text.isascii()), count))
+
+
+def _by_transformers(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], normal: Callable[[str], str], add_special: bool
+) -> Iterator[Case]:
+    encoded = tokenizer(list(texts), add_special_tokens=add_special)["input_ids"]
+    for text, ids in zip(texts, encoded, strict=True):
+        yield Case(normal(text), [int(i) for i in ids], add_special)
+
+
+def _normaliser(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    written = json.dumps(json.loads(backend.to_str()).get("normalizer")) if backend is not None else ""
+    form = next((form for form in ("NFKC", "NFKD", "NFC", "NFD") if f'"{form}"' in written), None)
+    return (lambda text: unicodedata.normalize(form, text)) if form else (lambda text: text)
+
+
+def first_difference(model: Model, wanted: Iterable[Case]) -> str | None:
+    """The first text that llama.cpp cuts otherwise, told with both cuts; None where all are the same."""
+    for case in wanted:
+        ids = model.tokenize(case.text, add_special=case.add_special)
+        if ids != case.ids:
+            return f"{case.text[:80]!r} is {case.ids[:24]} by transformers and {ids[:24]} by llama.cpp"
+    return None
+
+
+def search_cut(path: Path, wanted: Sequence[Case], name: str, *, cuts: bool, rstrip: bool) -> dict[str, str] | None:
+    """Metadata with which llama.cpp cuts as transformers does, found by trying; None where there is none."""
+    names = [name, f"{name} (phi-3)"] if rstrip else [name]
+    for pre, label in product(CUTS if cuts else ("default",), names):
+        try:
+            with Model(path, vocab_only=True, overrides={"tokenizer.ggml.pre": pre, "general.name": label}) as model:
+                if first_difference(model, wanted) is None:
+                    return {"pre": pre, "name": label}
+        except ArtifactError:
+            continue
+    return None
+
+
+def refuse_tokens(difference: str) -> ProofError:
+    """The error for a tokenizer that llama.cpp has no equal for."""
+    return ProofError(
+        f"llama.cpp cuts text otherwise than the base's tokenizer: {difference}. None of llama.cpp's ways to cut fits. "
+        "Use a base with a tokenizer that llama.cpp knows (GPT-2's, Llama 3's, Qwen 2's or SmolLM's pre_tokenizer)."
+    )
+
+
+def prove_special(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a file whose BOS or EOS differs from the tokenizer's.
+
+    Raises:
+        ProofError: with both ids.
+    """
+    for name in ("bos", "eos"):
+        ours, theirs = model.special_token(name), getattr(tokenizer, f"{name}_token_id")
+        if theirs is not None and ours != theirs:
+            raise ProofError(
+                f"{name.upper()} is token {theirs} by transformers and {ours} in {model.path.name}. "
+                f"Set {name}_token in tokenizer_config.json to a token of the vocabulary."
+            )
+
+
+def rendered_conversations(tokenizer: PreTrainedTokenizerBase, system: str | None) -> list[tuple[Any, bool, str | None]]:
+    """Conversations, whether they end with a question, and how transformers writes them (None: it refuses)."""
+    if tokenizer.chat_template is None:
+        return []
+    return [
+        (turns, ask, _or_none(lambda turns=turns, ask=ask: _by_template(tokenizer, turns, ask)))
+        for turns, ask in product(probes.conversations(system), (False, True))
+    ]
+
+
+def prove_template(model: Model, conversations: Sequence[tuple[Any, bool, str | None]]) -> int:
+    """Refuse a file whose chat template writes a conversation otherwise; how many it writes.
+
+    Raises:
+        ProofError: with the first place where the two differ.
+    """
+    if conversations and "tokenizer.chat_template" not in model.metadata():
+        raise ProofError(
+            f"{model.path.name}: the base's chat template is missing. Keep chat_template.jinja beside tokenizer.json."
+        )
+    for turns, ask, theirs in conversations:
+        ours = _or_none(lambda turns=turns, ask=ask: model.render(turns, ask=ask))
+        if ours != theirs:
+            raise ProofError(
+                f"{model.path.name}: the chat template writes {_place(theirs, ours)} for {turns[-1]['role']}'s turn "
+                f"{len(turns)}. Simplify the template: llama.cpp renders it with Jinja's own filters only."
+            )
+    return sum(theirs is not None for _, _, theirs in conversations)
+
+
+def _by_template(tokenizer: PreTrainedTokenizerBase, turns: Any, ask: bool) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask))
+
+
+def _or_none(render: Callable[[], str]) -> str | None:
+    try:
+        return render()
+    except Exception:  # templates refuse roles by raising whatever Jinja function they like
+        return None
+
+
+def _place(theirs: str | None, ours: str | None) -> str:
+    if theirs is None or ours is None:
+        side = "transformers" if theirs is None else "llama.cpp"
+        return f"text, where {side} refuses,"
+    at = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+    return f"{theirs[at - 20 : at + 20]!r} by transformers and {ours[at - 20 : at + 20]!r} by llama.cpp"
+
+
+def prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], vocabulary: int, limit: int) -> list[list[int]]:
+    """Token lists to compare logits on: real texts, and 64 tokens from all over the vocabulary."""
+    ids = [list(tokenizer(text)["input_ids"])[:limit] for text in texts]
+    anywhere = np.random.default_rng(0).integers(0, vocabulary, 64).tolist()
+    return [*(tokens for tokens in ids if len(tokens) > 1), anywhere[:limit]]
+
+
+def torch_logits(model: PreTrainedModel, ids: Sequence[int]) -> Floats:
+    """Logits of one text by transformers, shape (tokens, vocabulary)."""
+    with torch.inference_mode():
+        logits: Floats = model(torch.tensor([list(ids)]), use_cache=False).logits[0].float().numpy()
+    return logits
+
+
+def distances(theirs: Floats, ours: Floats) -> Floats:
+    """How far logits are from those they should be, for each position, as a share of their own spread.
+
+    Both are centred first, for softmax ignores a constant; a share does not depend on the scale of a model's logits.
+    """
+    wanted = theirs - theirs.mean(axis=1, keepdims=True)
+    missed = (ours - ours.mean(axis=1, keepdims=True)) - wanted
+    shares: Floats = np.linalg.norm(missed, axis=1) / np.linalg.norm(wanted, axis=1)
+    return shares
+
+
+def prove_logits(
+    label: str, pairs: Iterable[tuple[Floats, Floats]], bound: float, *, routed: bool = False, hint: str = ""
+) -> dict[str, float]:
+    """Refuse logits further from the merged model's than ``bound`` at any position.
+
+    ``routed``: in a mixture of experts rounding sends a token now and then to another expert, so the bound holds for
+    nine positions in ten. ``hint`` is what may be the matter with this model.
+
+    Returns:
+        The worst and the mean distance, and the number of positions.
+
+    Raises:
+        ProofError: with figure and bound.
+    """
+    shares = np.concatenate([distances(theirs, ours) for theirs, ours in pairs])
+    worst = float(np.quantile(shares, 0.9) if routed else shares.max())
+    if not worst <= bound:
+        raise ProofError(
+            f"{label}: logits differ from the merged model's by {worst:.2g} of their spread, more than {bound:g}. "
+            f"{hint}The file is not the model: rebuild the merge; if it stays so, llama.cpp does not support this base "
+            "fully (or its values do not fit into F16). Only for a small excess raise gguf.logits_bound."
+        )
+    return {"worst": _rounded(worst), "mean": _rounded(float(shares.mean())), "positions": len(shares)}
+
+
+def _rounded(figure: float) -> float:
+    return float(f"{figure:.3g}")

@@ -1,0 +1,43 @@
+"""The domain's folder for people: Ollama Modelfile, model card and checksums, if the models reach their bounds."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from meetara_build.stages.package.card import model_card
+from meetara_build.stages.package.gate import check_bounds
+from meetara_build.stages.package.modelfile import modelfile
+from meetara_build.stages.types import Inputs, Metrics, Recipe
+
+SUMS = "SHA256SUMS"
+
+
+def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+    """Write ``Modelfile``, ``README.md`` and ``SHA256SUMS``.
+
+    Raises:
+        GateError: a held-out figure misses the domain's bound.
+    """
+    evaluation = json.loads((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
+    passed = check_bounds(recipe, evaluation)
+    files = sorted(path for path in inputs["gguf"].glob("*.gguf"))
+    default = _default(recipe)
+    (output / "Modelfile").write_text(modelfile(recipe, default, inputs["base"]), encoding="utf-8")
+    card = json.loads((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
+    training = json.loads((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
+    text = model_card(recipe, default, evaluation, card, training, {path.name: path.stat().st_size for path in files})
+    (output / "README.md").write_text(text, encoding="utf-8")
+    named = {f"../gguf/{path.name}": path for path in files} | {path.name: path for path in sorted(output.iterdir())}
+    lines = [f"{_sha256(path)}  {name}" for name, path in named.items()]
+    (output / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return passed
+
+
+def _default(recipe: Recipe) -> str:
+    """The file that the Modelfile names: the last of the domain's types, by custom the smallest."""
+    return f"{recipe['domain']}-{recipe['quants'][-1]}.gguf"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,79 @@
+"""The model card: what the model is for, what it was trained on, and how good it is, as measured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+def model_card(
+    recipe: Mapping[str, Any],
+    default: str,
+    evaluation: Mapping[str, Any],
+    data: Mapping[str, Any],
+    training: Mapping[str, Any],
+    sizes: Mapping[str, int],
+) -> str:
+    """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name."""
+    front = {"license": recipe["licence"], "language": list(recipe["languages"]), "base_model": recipe["base_origin"]}
+    front["tags"] = ["gguf", "lora", recipe["category"], recipe["domain"]]
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {recipe['domain']}\n\n{recipe['description']}. A LoRA fine-tune of `{recipe['base']}`, merged and quantized.",
+        _use(recipe, default),
+        _figures(evaluation, sizes, recipe["domain"]),
+        _data(data),
+        _training(training),
+    ]
+    if recipe["safety"] == "strict":
+        parts.append(
+            "## Limits\n\nThis is a small language model: it can be wrong and sound sure. It does not replace a professional, "
+            "and in an emergency the local emergency number (112, 911, 999) comes first."
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _use(recipe: Mapping[str, Any], default: str) -> str:
+    return (
+        "## Use\n\n"
+        f"```\nollama create {recipe['domain']} -f Modelfile && ollama run {recipe['domain']}\n```\n\n"
+        f"or open `../gguf/{default}` in llama.cpp or LM Studio. `meetara-build verify` proves the files against `SHA256SUMS`."
+    )
+
+
+def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: str) -> str:
+    rows = ["| model | size, MB | held-out loss | perplexity | KL from F16 | same top token |", "|---|--:|--:|--:|--:|--:|"]
+    named = {"base": evaluation["base"], **evaluation["variants"]}
+    for name, figures in named.items():
+        size = sizes.get(f"{domain}-{name}.gguf")
+        rows.append(
+            f"| {name} | {_megabytes(size)} | {figures['loss']:.4f} | {figures['perplexity']:.2f} "
+            f"| {_optional(figures.get('kl_mean'), '.4f')} | {_optional(figures.get('same_top'), '.1%')} |"
+        )
+    counted = f"{evaluation['records']} held-out records, {evaluation['completion_tokens']} answer tokens, through llama.cpp"
+    return f"## Figures\n\nMeasured on {counted}; loss in nats per token.\n\n" + "\n".join(rows)
+
+
+def _data(card: Mapping[str, Any]) -> str:
+    split = card["split"]
+    return (
+        "## Data\n\n"
+        f"{card['kept']} of {card['read']} records kept: {split['train']} to train, {split['validation']} to validate, "
+        f"{split['test']} held out."
+    )
+
+
+def _training(training: Mapping[str, Any]) -> str:
+    return (
+        "## Training\n\n"
+        f"{training['steps']} steps, best at step {training['best_step']}; validation loss "
+        f"{training['validation_loss_before']:.4f} before, {training['validation_loss_after']:.4f} after."
+    )
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f}"
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,41 @@
+"""The gate: a domain's models are packaged only if their held-out figures reach the domain's bounds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from meetara_build.errors import GateError
+
+
+def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that passed.
+
+    ``recipe`` holds ``beat_base_by`` (share of the base's held-out loss) and ``max_kl`` (nats per token, by type).
+
+    Raises:
+        GateError: with every figure that missed its bound.
+    """
+    domain, wanted = recipe["domain"], recipe["beat_base_by"]
+    base = evaluation["base"]["loss"]
+    missed = []
+    for quant in recipe["quants"]:
+        figures = evaluation["variants"][quant]
+        gain = 1.0 - figures["loss"] / base
+        if gain <= 0.0 or gain < wanted:
+            missed.append(
+                f"{quant}: held-out loss {figures['loss']:.4f} is {_percent(gain)} the base's {base:.4f}; "
+                f"it must be below it by {wanted:.1%} (evaluation.beat_base_by)"
+            )
+        bound, kl = recipe["max_kl"].get(quant), figures.get("kl_mean")
+        if bound is not None and kl is not None and kl > bound:
+            missed.append(f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token (evaluation.max_kl.{quant})")
+    if missed:
+        raise GateError(
+            f"{domain}: not packaged:\n  " + "\n  ".join(missed) + f"\nGive it more or better records, train it longer, choose "
+            f"other quants, or state another bound in conf/domain/{domain}.yaml"
+        )
+    best = evaluation["variants"][recipe["quants"][0]]["loss"]
+    return {"base_loss": base, "loss": best, "improvement": round(1.0 - best / base, 6)}
+
+
+def _percent(gain: float) -> str:
+    return f"{gain:.1%} below" if gain > 0 else f"{-gain:.1%} above"

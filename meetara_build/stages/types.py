@@ -1,0 +1,22 @@
+"""What every stage takes and returns."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Recipe = Mapping[str, Any]
+"""The slice of the resolved configuration that one stage reads: canonical JSON values."""
+
+Inputs = Mapping[str, Path]
+"""Artifact folders and source files by name."""
+
+Metrics = dict[str, Any]
+"""Figures that the same recipe and inputs always give again: no times, speeds or memory."""
+
+MEASURED = "measured"
+"""Key of a stage's own JSON file for figures that differ from run to run; digests ignore it."""
+
+
+def checkpoint_folder(output: Path) -> Path:
+    """Where a stage keeps what lets it go on after a kill; the caller deletes it on success."""
+    return output.parent / "checkpoint"

@@ -1,0 +1,1 @@
+"""The trainer: batches, loss, loop, checkpoints, LoRA."""

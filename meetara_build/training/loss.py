@@ -1,0 +1,88 @@
+"""Cross-entropy straight from hidden states, without ever holding the logits of a whole batch.
+
+The output layer of a small model is a fifth of its work and most of its memory: 49,152 logits of four bytes for each
+token. As in Liger Kernel (Hsu et al., arXiv 2410.10989) and Cut Cross-Entropy (Wijmans et al., arXiv 2411.09009), the
+logits are made a few rows at a time and turned in place into what their gradient needs; only positions whose next
+token counts are passed in at all.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 16 * 2**20
+"""Logits held at once. About half of a desktop processor's last cache: measured no slower than any other size."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None
+    ) -> Tensor:
+        want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if want_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and want_bias else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        rows = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
+        for start in range(0, hidden.shape[0], rows):
+            part = hidden[start : start + rows]
+            target = targets[start : start + rows, None]
+            logits = torch.nn.functional.linear(part, weight, bias).float()
+            if softcap is not None:
+                logits = logits.div_(softcap).tanh_().mul_(softcap)
+            slope = 1 - (logits / softcap) ** 2 if softcap is not None and (want_hidden or want_weight) else None
+            chosen = logits.gather(1, target)
+            top = logits.amax(dim=1, keepdim=True)
+            exps = logits.sub_(top).exp_()
+            sums = exps.sum(dim=1, keepdim=True)
+            total += (sums.log() + top - chosen).sum()
+            if not (want_hidden or want_weight or want_bias):
+                continue
+            grad = exps.div_(sums).scatter_add_(1, target, -torch.ones_like(sums))
+            if slope is not None:
+                grad = grad.mul_(slope)
+            if grad_bias is not None:
+                grad_bias += grad.sum(dim=0)
+            grad = grad.to(weight.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad, weight, out=grad_hidden[start : start + rows])
+            if grad_weight is not None:
+                grad_weight.addmm_(grad.t().float(), part.float())
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.dtypes = (weight.dtype, bias.dtype if bias is not None else None)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        (scale,) = outputs
+        hidden, weight, bias = ctx.saved_tensors
+        weight_dtype, bias_dtype = ctx.dtypes
+        return (
+            hidden * scale if hidden is not None else None,
+            (weight * scale).to(weight_dtype) if weight is not None else None,
+            (bias * scale).to(bias_dtype) if bias is not None else None,
+            None,
+            None,
+        )
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, softcap: float | None = None
+) -> Tensor:
+    """The summed cross-entropy of ``softcap(hidden @ weight.T + bias)`` against ``targets``, in float32.
+
+    The gradient is worked out in the forward pass, chunk by chunk, so call it once for each backward pass.
+
+    Args:
+        hidden: [N, hidden size], only rows that count.
+        weight: [vocabulary, hidden size], the output layer.
+        targets: [N], token ids.
+        softcap: Gemma-2's bound on logits, ``softcap * tanh(logit / softcap)``.
+
+    Returns:
+        A scalar: the sum over rows, in nats.
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, softcap)  # type: ignore[no-untyped-call]
+    return loss

@@ -1,0 +1,65 @@
+"""Loading a base from its folder: local files, safetensors, no code from it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from meetara_build.errors import TrainingError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrainedModel:
+    """The causal language model in ``folder``, its weights as ``dtype``.
+
+    Raises:
+        TrainingError: the folder holds no such model in safetensors form, or one that needs code of its own.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype
+        )
+    except (OSError, ValueError, KeyError) as fault:
+        raise TrainingError(
+            f"{folder}: no base that can be loaded ({_first_line(fault)}): give a folder with config.json and "
+            "model.safetensors of an architecture that transformers knows"
+        ) from fault
+    moved: Any = model  # transformers' annotation of .to() takes no device
+    loaded: PreTrainedModel = moved.to(device)
+    return loaded
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in ``folder``.
+
+    Raises:
+        TrainingError: the folder has no tokenizer, or the tokenizer no chat template.
+    """
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise TrainingError(f"{folder}: the base has no tokenizer: put its tokenizer.json beside config.json")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as fault:
+        raise TrainingError(
+            f"{folder}: the base's tokenizer cannot be loaded ({_first_line(fault)}): copy its tokenizer files again"
+        ) from fault
+    if not tokenizer.chat_template:
+        raise TrainingError(
+            f"{folder}: the base's tokenizer has no chat template: use the base's instruct version, or put a "
+            "chat_template.jinja beside tokenizer.json"
+        )
+    return tokenizer
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """How many tokens of one text the model has positions for; None if its configuration names no limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _first_line(fault: BaseException) -> str:
+    return (str(fault).splitlines() or [type(fault).__name__])[0]

@@ -1,0 +1,82 @@
+"""What the training loop is told, what it shows while it runs, and what it hands back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. Tokens count prompts too, except where they are called completion tokens.
+
+    Attributes:
+        batch_tokens: most tokens of one optimizer step; only whole records.
+        micro_batch_tokens: most tokens in memory at once, gradients are summed up to the batch; None is the batch.
+        schedule: "cosine" falls to zero at the last step, "constant" stays; both after a linear warm-up.
+        warmup_share: share of all steps.
+        patience: validations without a new best before training stops.
+        checkpoint_seconds: seconds between checkpoints.
+        loss_on_prompt: count every token, as in pretraining.
+    """
+
+    epochs: int
+    batch_tokens: int
+    learning_rate: float
+    max_steps: int | None = None
+    micro_batch_tokens: int | None = None
+    warmup_share: float = 0.05
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    patience: int = 3
+    validations_per_epoch: int = 2
+    checkpoint_seconds: float = 120.0
+    loss_on_prompt: bool = False
+    seed: int = 0
+
+
+class Action(StrEnum):
+    """All that an observer may ask for."""
+
+    STOP = "stop"
+    LOWER_LEARNING_RATE = "lower_learning_rate"
+    HALVE_MICRO_BATCH = "halve_micro_batch"
+    CHECKPOINT = "checkpoint"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer sees after each step; losses are nats per counted token."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    learning_rate: float
+    gradient_norm: float
+    micro_batch_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+Observer = Callable[[Progress], Action | None]
+Point = tuple[int, float, float | None, float]
+"""step, training loss, validation loss if it was measured, learning rate"""
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened; seconds, CPU-seconds and memory differ from run to run, the rest does not."""
+
+    curve: list[Point] = field(default_factory=list)
+    validation_before: float | None = None
+    validation_after: float | None = None
+    best_step: int = 0
+    stopped_early: bool = False
+    tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0

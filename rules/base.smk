@@ -1,0 +1,67 @@
+# base/NAME: the model that adapters are trained on, and its own F16 file, made or fetched once and shared.
+rule corpus:
+    output:
+        f"{ROOT}/base/{{base}}/corpus/manifest.json",
+        f"{ROOT}/base/{{base}}/corpus/corpus.jsonl",
+    log:
+        f"{ROOT}/logs/base/{{base}}/corpus.log",
+    threads: BUILD.threads("corpus")
+    resources:
+        mem_mb=BUILD.memory_mb("corpus"),
+    params:
+        fingerprint=BUILD.fingerprint("corpus"),
+    shell:
+        "{STAGE} corpus base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"
+
+
+rule base_made_here:
+    input:
+        f"{ROOT}/base/{{base}}/corpus/manifest.json",
+    output:
+        f"{ROOT}/base/{{base}}/manifest.json",
+        f"{ROOT}/base/{{base}}/model.safetensors",
+    log:
+        f"{ROOT}/logs/base/{{base}}/base.log",
+    threads: BUILD.threads("base")
+    resources:
+        mem_mb=BUILD.memory_mb("base"),
+        gpu=BUILD.gpus("base"),
+    params:
+        fingerprint=BUILD.fingerprint("base"),
+    wildcard_constraints:
+        base=BUILD.made_here,
+    shell:
+        "{STAGE} base base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"
+
+
+rule base_pretrained:
+    output:
+        f"{ROOT}/base/{{base}}/manifest.json",
+    log:
+        f"{ROOT}/logs/base/{{base}}/base.log",
+    threads: BUILD.threads("base")
+    resources:
+        mem_mb=BUILD.memory_mb("base"),
+    params:
+        fingerprint=BUILD.fingerprint("base"),
+    wildcard_constraints:
+        base=BUILD.pretrained,
+    shell:
+        "{STAGE} base base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"
+
+
+rule base_gguf:
+    input:
+        f"{ROOT}/base/{{base}}/manifest.json",
+    output:
+        f"{ROOT}/base/{{base}}/gguf/manifest.json",
+        f"{ROOT}/base/{{base}}/gguf/{{base}}-F16.gguf",
+    log:
+        f"{ROOT}/logs/base/{{base}}/gguf.log",
+    threads: BUILD.threads("gguf")
+    resources:
+        mem_mb=BUILD.memory_mb("gguf"),
+    params:
+        fingerprint=BUILD.fingerprint("gguf"),
+    shell:
+        "{STAGE} gguf base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"

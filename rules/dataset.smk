@@ -1,0 +1,19 @@
+# DOMAIN/dataset: clean records, split into train, validation and test.
+rule dataset:
+    input:
+        base=BUILD.base("base"),
+    output:
+        f"{ROOT}/{{domain}}/dataset/manifest.json",
+        f"{ROOT}/{{domain}}/dataset/train.jsonl",
+        f"{ROOT}/{{domain}}/dataset/validation.jsonl",
+        f"{ROOT}/{{domain}}/dataset/test.jsonl",
+        f"{ROOT}/{{domain}}/dataset/card.json",
+    log:
+        f"{ROOT}/logs/{{domain}}/dataset.log",
+    threads: BUILD.threads("dataset")
+    resources:
+        mem_mb=BUILD.memory_mb("dataset"),
+    params:
+        fingerprint=BUILD.fingerprint("dataset"),
+    shell:
+        "{STAGE} dataset {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"

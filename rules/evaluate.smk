@@ -1,0 +1,19 @@
+# DOMAIN/evaluation.json: held-out loss of base, F16 and each quantized file, through llama.cpp.
+rule evaluate:
+    input:
+        base=BUILD.base("base"),
+        base_gguf=BUILD.base("gguf"),
+        dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
+        gguf=f"{ROOT}/{{domain}}/gguf/manifest.json",
+    output:
+        f"{ROOT}/{{domain}}/evaluation.manifest.json",
+        f"{ROOT}/{{domain}}/evaluation.json",
+    log:
+        f"{ROOT}/logs/{{domain}}/evaluate.log",
+    threads: BUILD.threads("evaluate")
+    resources:
+        mem_mb=BUILD.memory_mb("evaluate"),
+    params:
+        fingerprint=BUILD.fingerprint("evaluate"),
+    shell:
+        "{STAGE} evaluate {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"

@@ -1,0 +1,26 @@
+# DOMAIN/gguf: the merged model as llama.cpp reads it, F16 and quantized, and the adapter alone. One rule for each set of types.
+for kind in BUILD.ggufs():
+
+    rule:
+        name:
+            kind.name
+        input:
+            base=BUILD.base("base"),
+            base_gguf=BUILD.base("gguf"),
+            dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
+            adapter=f"{ROOT}/{{domain}}/adapter/manifest.json",
+            merged=MERGED,
+        output:
+            f"{ROOT}/{{domain}}/gguf/manifest.json",
+            [f"{ROOT}/{{domain}}/gguf/{file}" for file in kind.files],
+        log:
+            f"{ROOT}/logs/{{domain}}/gguf.log",
+        threads: BUILD.threads("gguf")
+        resources:
+            mem_mb=BUILD.memory_mb("gguf"),
+        params:
+            fingerprint=BUILD.fingerprint("gguf"),
+        wildcard_constraints:
+            domain=kind.wildcard,
+        shell:
+            "{STAGE} gguf {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"

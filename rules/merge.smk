@@ -1,0 +1,17 @@
+# DOMAIN/merged: base and adapter as one model; deleted once its GGUF files are made, unless keep_merged is set.
+rule merge:
+    input:
+        base=BUILD.base("base"),
+        dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
+        adapter=f"{ROOT}/{{domain}}/adapter/manifest.json",
+    output:
+        MERGED,
+    log:
+        f"{ROOT}/logs/{{domain}}/merge.log",
+    threads: BUILD.threads("merge")
+    resources:
+        mem_mb=BUILD.memory_mb("merge"),
+    params:
+        fingerprint=BUILD.fingerprint("merge"),
+    shell:
+        "{STAGE} merge {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"

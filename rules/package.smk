@@ -1,0 +1,22 @@
+# DOMAIN/package: Modelfile, model card and checksums, if the models reach what their domain asks.
+rule package:
+    input:
+        base=BUILD.base("base"),
+        dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
+        adapter=f"{ROOT}/{{domain}}/adapter/manifest.json",
+        gguf=f"{ROOT}/{{domain}}/gguf/manifest.json",
+        evaluation=f"{ROOT}/{{domain}}/evaluation.manifest.json",
+    output:
+        f"{ROOT}/{{domain}}/package/manifest.json",
+        f"{ROOT}/{{domain}}/package/Modelfile",
+        f"{ROOT}/{{domain}}/package/README.md",
+        f"{ROOT}/{{domain}}/package/SHA256SUMS",
+    log:
+        f"{ROOT}/logs/{{domain}}/package.log",
+    threads: BUILD.threads("package")
+    resources:
+        mem_mb=BUILD.memory_mb("package"),
+    params:
+        fingerprint=BUILD.fingerprint("package"),
+    shell:
+        "{STAGE} package {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"
