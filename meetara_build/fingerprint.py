@@ -5,6 +5,7 @@ the libraries that code imports, and the digests of raw sources. Comments, forma
 """
 
 import ast
+import contextlib
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -42,17 +43,28 @@ def code_digests(stage: str) -> dict[str, str]:
 @cache
 def library_versions(stage: str) -> dict[str, str]:
     """Versions of the third-party libraries that a stage's code imports."""
-    providers = metadata.packages_distributions()
     modules = {
         name.partition(".")[0] for path in _reached(stage).values() for name in _imports(path, path == _init(path))
     }
     modules -= sys.stdlib_module_names | {PACKAGE.name} | UNDECIDING
     modules |= {companion for module in modules for companion in COMPANIONS.get(module, ())}
-    return {
-        distribution: metadata.version(distribution)
-        for module in sorted(modules)
-        for distribution in providers.get(module, ())[:1]
-    }
+    return dict(version for module in sorted(modules) if (version := _version(module)))
+
+
+@cache
+def _version(module: str) -> tuple[str, str] | None:
+    """Distribution and version that a module comes from; most distributions are called like their module."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return module, metadata.version(module)
+    for distribution in _providers().get(module, ()):
+        return distribution, metadata.version(distribution)
+    return None
+
+
+@cache
+def _providers() -> Mapping[str, list[str]]:
+    """Distributions by module; reading what every installed distribution holds takes a second."""
+    return metadata.packages_distributions()
 
 
 @cache

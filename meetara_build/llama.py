@@ -127,7 +127,9 @@ class Model:
         )
         return str(formatter(messages=list(messages)).prompt)  # type: ignore[arg-type]
 
-    def session(self, context: int, *, threads: int, exact: bool = False, lora: Path | None = None, scale: float = 1.0) -> "Session":
+    def session(
+        self, context: int, *, threads: int, exact: bool = False, lora: Path | None = None, scale: float = 1.0
+    ) -> "Session":
         """A context of ``context`` tokens; ``exact`` keeps the attention cache in float32, for proofs.
 
         ``lora`` is added ``scale`` times: -1 takes a merged adapter out again.

@@ -67,19 +67,25 @@ class _Planner:
 
     def settled(self) -> list[Item]:
         """All items; a temporary is only there, and then always to run, where a step that is not fresh reads it."""
-        needed = {
-            (given.stage, given.target)
-            for item in self.items.values()
-            if item.action != FRESH
-            for given in item.step.inputs.values()
-        }
         return [
-            item._replace(action=RUN, reasons=["temporary, and needed again"])
-            if item.action == FRESH and not item.step.keep
-            else item
+            item if item.step.keep else self._needed(item)
             for key, item in self.items.items()
-            if item.step.keep or key in needed
+            if item.step.keep or self._readers(key, {RUN, RESTORE, MAYBE})
         ]
+
+    def _needed(self, item: Item) -> Item:
+        """A temporary that is gone runs with whatever reads it."""
+        if item.action == FRESH or self._readers((item.step.stage, item.step.target), {RUN}):
+            return item._replace(action=RUN, reasons=["temporary, and needed again"] if item.action == FRESH else item.reasons)
+        return item
+
+    def _readers(self, key: tuple[str, str], actions: set[str]) -> bool:
+        return any(
+            (given.stage, given.target) == key
+            for item in self.items.values()
+            if item.action in actions
+            for given in item.step.inputs.values()
+        )
 
     def _kept(self, step: Step) -> Item:
         manifest = _manifest(self.graph.root, step)

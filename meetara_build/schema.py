@@ -203,9 +203,10 @@ class Training(Shape):
 
 
 class Merge(Shape):
-    """Largest difference allowed between the logits of base + adapter and of the merged model, by its saved precision."""
+    """Largest difference allowed between the logits of base + adapter and of the merged model, as a share of the largest
+    logit, in float32; the merge stage widens it for what is saved in fewer bits."""
 
-    bound: dict[Literal["float32", "bfloat16", "float16"], Annotated[float, Field(gt=0)]]
+    bound: Annotated[float, Field(gt=0)]
 
 
 class Imatrix(Shape):

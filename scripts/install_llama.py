@@ -1,7 +1,7 @@
 """Install llama-cpp-python, its converter and its gguf from one source distribution. `make setup` calls it.
 
-llama-cpp-python is installed by name and version, so that pip keeps the wheel it built. The other two are folders of the
-same source distribution, which is unpacked into a temporary folder. A second run finds all in place and does nothing.
+llama-cpp-python is installed by name and version, so that pip keeps the wheel it built. The other two are folders of
+the same source distribution, which is unpacked into a temporary folder. A second run finds all in place and ends.
 """
 
 import subprocess

@@ -49,7 +49,9 @@ def train_tokenizer(folder: Path, cut: str = "gpt2", vocabulary: int = 700, **op
     if normaliser := options.get("normaliser"):
         tokenizer.normalizer = normaliser
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     if options.get("bos"):
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -66,7 +68,9 @@ def train_sentencepiece_like(folder: Path, vocabulary: int = 900) -> None:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False, max_token_length=12)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, show_progress=False, max_token_length=12
+    )
     tokenizer.train_from_iterator((word for text in CORPUS for word in text.split()), trainer)
     written = json.loads(tokenizer.to_str())
     written["added_tokens"] = [token for token in written["added_tokens"] if token["id"] < 3]
@@ -112,7 +116,7 @@ def make_model(folder: Path, kind: str = "llama", seed: int = 0, **changes: Any)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         # Fresh norms are all ones and fresh biases zero: errors in their places would not show.
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             scale = 0.1 if parameter.dim() == 1 else 0.02
             parameter.add_(torch.randn(parameter.shape) * scale)
     model.save_pretrained(folder)

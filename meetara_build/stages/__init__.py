@@ -9,3 +9,6 @@ def load_all() -> None:
     """Import every stage with all its libraries, and run nothing."""
     for name in NAMES:
         importlib.import_module(f"{__name__}.{name}")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a job's output is a log file

@@ -50,7 +50,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
         raise TrainingError(
             f"{recipe['domain']}: the adapter did not move: raise training.learning_rate or training.epochs"
         )
-    _save(adapted, base.name, output)
+    save_adapter(adapted, base.name, output)
     metrics = _metrics(history, len(training), len(validation), long + long_validation)
     report = {"curve": history.curve, **metrics, MEASURED: _measured(history, recipe["device"])}
     (output / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -85,7 +85,7 @@ def _encode(
     return kept, long
 
 
-def _save(model: PeftModel, base_name: str, output: Path) -> None:
+def save_adapter(model: PeftModel, base_name: str, output: Path) -> None:
     """PEFT's own two files, in an order and with values that are the same on every machine."""
     tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     plain = {name: tensors[name].detach().float().cpu().contiguous() for name in sorted(tensors)}

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,10 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     """Measure the base and every variant on ``test.jsonl`` through llama.cpp; write ``evaluation.json``.
 
     Recipe: ``domain``, ``quants``, ``threads``, ``context`` (longest text in tokens, null: the model's own),
-    ``max_records`` (null: all). Inputs: ``gguf`` (folder of the variants), ``base_gguf`` (folder of the base's F16 file),
-    ``dataset``, ``base`` (Hugging Face folder, for its tokenizer and chat template).
+    ``max_records`` (null: all).
+
+    Inputs: ``gguf`` (folder of the variants), ``base_gguf`` (folder of the base's F16 file), ``dataset``, ``base``
+    (Hugging Face folder, for its tokenizer and chat template).
 
     Loss is the mean negative log-likelihood of a completion's token in nats, perplexity its exponential. Divergence is
     KL(F16 || variant) per completion token in nats, as llama.cpp's ``llama-perplexity --kl-divergence`` has it.
@@ -134,15 +136,13 @@ def _files(recipe: Recipe, inputs: Inputs) -> dict[str, Path]:
     return {BASE: bases[0], **{name: inputs["gguf"] / f"{recipe['domain']}-{name}.gguf" for name in names}}
 
 
-def _held_out(
-    recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]
-) -> tuple[list[Encoded], dict[str, int]]:
+def _held_out(recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]) -> tuple[list[Encoded], dict[str, int]]:
     """The held-out records as tokens, cut to the context, and how many there are."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(inputs["base"], local_files_only=True)
     for name, runner in runners.items():
         if runner.model.n_vocab != runners[REFERENCE].model.n_vocab or len(tokenizer) > runner.model.n_vocab:
             raise ArtifactError(
-                f"{runner.path.name}: {runner.model.n_vocab} tokens, the tokenizer of the base has {len(tokenizer)} and "
+                f"{runner.path.name}: {runner.model.n_vocab} tokens, but the base's tokenizer has {len(tokenizer)} and "
                 f"the F16 file {runners[REFERENCE].model.n_vocab}. Build {name} again from the same base."
             )
     own = min(runner.model.trained_context for runner in runners.values())
@@ -186,7 +186,7 @@ def _score(text: Encoded, runners: dict[str, _Runner]) -> None:
 
 def log_softmax(logits: Floats) -> Floats:
     """Log-probabilities of each row, shape (positions, vocabulary); sums are taken in float64."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    shifted: Floats = logits - logits.max(axis=1, keepdims=True)
     totals = np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)
     shifted -= np.log(totals).astype(np.float32)
     return shifted
@@ -196,7 +196,8 @@ def divergence(reference: Floats, weights: Floats, ours: Floats) -> npt.NDArray[
     """KL(reference || ours) of each row in nats, from log-probabilities and ``exp(reference)``; never below 0."""
     gap = reference - ours
     gap *= weights
-    return np.maximum(gap.sum(axis=1, dtype=np.float64), 0.0)
+    sums: npt.NDArray[np.float64] = gap.sum(axis=1, dtype=np.float64)
+    return sums.clip(min=0.0)
 
 
 def _report(runners: dict[str, _Runner], counts: dict[str, int]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     plain = _logits(model, texts)
     adapted = PeftModel.from_pretrained(model, str(inputs["adapter"])).eval()
     expected = _logits(adapted, texts)
-    merged = adapted.merge_and_unload(safe_merge=True)
+    merged = adapted.merge_and_unload()
     exact = _difference(_logits(merged, texts), expected)
     _refuse_beyond(exact, recipe["bound"], f"{domain}: merged in float32")
 

@@ -65,7 +65,9 @@ def test_no_token_sees_another_record(architecture: str, tiny: Make, records: Re
 def test_a_model_that_leaks_across_records_is_trained_one_record_at_a_time(
     tiny: Make, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leaky(module: object, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> tuple[Tensor, None]:
+    def leaky(
+        module: object, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, None]:
         out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         return out.transpose(1, 2), None
 

@@ -24,7 +24,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 def recognise(columns: Sequence[str]) -> dict[str, str]:
     """The columns whose names are common ones, by field; a column serves one field only."""
-    by_name = {}
+    by_name: dict[str, str] = {}
     for column in columns:
         by_name.setdefault(column.strip().casefold(), column)
     found: dict[str, str] = {}
@@ -57,8 +57,10 @@ def mapping(name: str, given: Mapping[str, str] | None, columns: Sequence[str]) 
         raise DataError(f"{name}: columns: unknown field '{unknown[0]}': use {', '.join(FIELDS)}")
     for field, column in given.items():
         if not _exists(column, columns):
-            raise DataError(f"{name}: no column '{column}' (mapped to {field}): there are {listed(columns)}"
-                            f"{_did_you_mean(column, columns)}: mend `columns.{field}` in the domain's file")
+            raise DataError(
+                f"{name}: no column '{column}' (mapped to {field}): there are {listed(columns)}"
+                f"{_did_you_mean(column, columns)}: mend `columns.{field}` in the domain's file"
+            )
     if "messages" not in given and not {"prompt", "response"} <= set(given):
         missing = "prompt" if "prompt" not in given else "response"
         raise DataError(f"{name}: columns: `{missing}` is not mapped: map both prompt and response, or messages")

@@ -74,9 +74,7 @@ def check_sources(recipe: Recipe, inputs: Inputs) -> list[Fault]:
 
 
 def _check_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
-    return [
-        _check(source, inputs.get(f"source_{number}"), recipe) for number, source in enumerate(recipe["sources"])
-    ]
+    return [_check(source, inputs.get(f"source_{number}"), recipe) for number, source in enumerate(recipe["sources"])]
 
 
 def _check(source: Mapping[str, Any], path: Path | None, recipe: Recipe) -> Checked:

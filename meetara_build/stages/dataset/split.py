@@ -42,8 +42,9 @@ def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: fl
     sides: dict[int, Side] = {group: _side(at, validation, test) for group, at in places.items()}
     rising = sorted(places, key=lambda group: (places[group], smallest[group]))
     least = _fewest(len(rising), validation, test)
-    for side, nearest in (("test", rising[::-1]), ("validation", rising), ("train", rising)):
-        _borrow(sides, nearest, side, least)
+    _borrow(sides, rising[::-1], "test", least)
+    _borrow(sides, rising, "validation", least)
+    _borrow(sides, rising, "train", least)
     return [sides[group] for group in groups]
 
 

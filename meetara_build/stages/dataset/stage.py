@@ -55,12 +55,15 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
 
 def warm() -> None:
     """Import and load once, in the process that jobs fork from, what every dataset job needs."""
-    import pandera.pandas
-    import scipy.sparse.csgraph
-    import sklearn.feature_extraction.text  # noqa: F401
+    from importlib import import_module
 
-    from meetara_build.stages.dataset import tokens  # noqa: F401
-
+    for module in (
+        "pandera.pandas",
+        "scipy.sparse.csgraph",
+        "sklearn.feature_extraction.text",
+        f"{__package__}.tokens",
+    ):
+        import_module(module)
     clean.warm()
 
 

@@ -118,13 +118,23 @@ def _record(lines: list[str], start: int, delimiter: str) -> tuple[list[str], in
 def _row(header: list[str], cells: list[str], name: str, number: int) -> Row | Fault:
     if len(cells) != len(header):
         hint = " (a comma outside quotes?)" if len(cells) > len(header) else ""
-        return Fault(name, number, None, f"has {len(cells)} cells where the header has {len(header)}{hint}",
-                     _excerpt(",".join(cells).encode("utf-8", "replace")))
+        return Fault(
+            name,
+            number,
+            None,
+            f"has {len(cells)} cells where the header has {len(header)}{hint}",
+            _excerpt(",".join(cells).encode("utf-8", "replace")),
+        )
     for column, cell in zip(header, cells, strict=True):
         broken = next((ord(character) - 0xDC00 for character in cell if "\udc80" <= character <= "\udcff"), None)
         if broken is not None:
-            return Fault(name, number, column, f"is not UTF-8 (byte 0x{broken:02x})",
-                         _excerpt(cell.encode("utf-8", "replace")))
+            return Fault(
+                name,
+                number,
+                column,
+                f"is not UTF-8 (byte 0x{broken:02x})",
+                _excerpt(cell.encode("utf-8", "replace")),
+            )
     return Row(name, number, dict(zip(header, cells, strict=True)))
 
 
@@ -157,5 +167,12 @@ def kind(value: Any) -> str:
     """What a JSON value is, in plain words."""
     if value is None:
         return "null"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
     return names.get(type(value), f"a {type(value).__name__}")

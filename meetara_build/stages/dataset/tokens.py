@@ -36,10 +36,11 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{base.name}: the base's tokenizer cannot be loaded: {error}: download the base anew") from None
+        message = f"{base.name}: the base's tokenizer cannot be loaded: {error}: download the base anew"
+        raise DataError(message) from None
     if not tokenizer.chat_template:
         raise DataError(f"{base.name}: the base's tokenizer has no chat template: name one in the base's file")
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def lengths(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[Length]:

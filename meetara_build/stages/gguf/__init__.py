@@ -26,6 +26,9 @@ from meetara_build.training.chat import encode, read_records
 PROMPT_TOKENS = 128
 """Longest text that logits are compared on."""
 
+SPREAD = 200
+"""How many records the beginning of the training records is spread over."""
+
 OWN_TEXTS = 100
 """Texts of the domain that both tokenizers are compared on."""
 
@@ -38,8 +41,8 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     distance from the merged model's logits, as a share of their spread), ``system_prompt`` (text or null).
 
     Inputs: ``merged`` (Hugging Face folder), ``dataset`` (text for the imatrix and for the proofs; optional),
-    ``adapter`` and ``base`` (for the LoRA file), ``base_gguf`` (folder of the base's F16 file: the LoRA file is proved on
-    it; without it, it is taken out of the merged F16 file again and compared with the base).
+    ``adapter`` and ``base`` (for the LoRA file), ``base_gguf`` (folder of the base's F16 file; optional). The LoRA file
+    is proved on the base's file, or else by taking it out of the merged F16 file again, which has to give the base.
 
     Raises:
         ConfigError: an unknown type, one that needs an imatrix where there is none, or an unknown architecture.
@@ -48,7 +51,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     """
     check_llama()
     _check(recipe)
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     stage = _Stage(recipe, inputs, output)
     stage.make_f16()
     stage.prove_f16()
@@ -89,9 +92,8 @@ class _Stage:
         with _made(self.f16, vocab_only=True) as model:
             difference = proof.first_difference(model, cases)
         if difference:
-            found = proof.search_cut(
-                self.f16, cases, self.labels.name, cuts=vocabulary.pre is not None, rstrip=vocabulary.rstrip
-            )
+            cuts, rstrip = vocabulary.pre is not None, vocabulary.rstrip
+            found = proof.search_cut(self.f16, self.tokenizer, cases, self.labels.name, cuts=cuts, rstrip=rstrip)
             if found is None:
                 raise proof.refuse_tokens(difference)
             vocabulary = vocabulary.cut_by(found["pre"])
@@ -172,9 +174,9 @@ class _Stage:
         if not self.records:
             raise ConfigError("gguf.imatrix: there is no training text: add the dataset, or set enabled to false")
         started = time.process_time()
-        texts = [encode(self.tokenizer, record["messages"]).ids for record in self.records]
-        importance = imatrix.measure(self.model, texts, self.names, settings["tokens"])
-        self.report["imatrix"] = {"tokens": min(settings["tokens"], sum(map(len, texts))), "tensors": len(importance)}
+        texts = (encode(self.tokenizer, record["messages"]).ids for record in self.records)
+        importance, tokens = imatrix.measure(self.model, texts, self.names, settings["tokens"])
+        self.report["imatrix"] = {"tokens": tokens, "tensors": len(importance)}
         self._took("imatrix", started)
         return importance
 
@@ -205,7 +207,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_model(folder: Path) -> PreTrainedModel:
     """The model of a Hugging Face folder in float32."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _check(recipe: Recipe) -> None:
@@ -218,7 +221,12 @@ def _check(recipe: Recipe) -> None:
 
 
 def _records(inputs: Inputs) -> list[dict[str, Any]]:
-    return list(read_records(inputs["dataset"] / "train.jsonl")) if "dataset" in inputs else []
+    """The training records, in an order whose beginning is spread over the whole file: topics stand together there."""
+    if "dataset" not in inputs:
+        return []
+    records = list(read_records(inputs["dataset"] / "train.jsonl"))
+    step = max(1, len(records) // SPREAD)
+    return [record for start in range(step) for record in records[start::step]]
 
 
 def _context(model: PreTrainedModel) -> int:
@@ -230,7 +238,9 @@ def _made(path: Path, *, vocab_only: bool = False) -> Model:
     try:
         return Model(path, vocab_only=vocab_only)
     except ArtifactError as error:
-        raise ProofError(f"{error} llama.cpp does not run this shape of the architecture: choose another base.") from error
+        raise ProofError(
+            f"{error} llama.cpp does not run this shape of the architecture: choose another base."
+        ) from error
 
 
 def _f16_of(folder: Path) -> Path:

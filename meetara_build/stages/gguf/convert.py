@@ -62,11 +62,13 @@ def converter_class(folder: Path) -> tuple[type[Any], dict[str, Any]]:
             ) from error
 
 
-def convert(source: Path, target: Path, labels: Labels, vocabulary: Vocabulary, quant: str = "F16") -> Mapping[str, str]:
+def convert(
+    source: Path, target: Path, labels: Labels, vocabulary: Vocabulary, quant: str = "F16"
+) -> Mapping[str, str]:
     """Write ``source`` as a GGUF file of type F16, BF16 or F32.
 
     Returns:
-        The GGUF name of each weight of the source, by module: ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
+        The GGUF name of each weight, by module: ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
 
     Raises:
         ConfigError: llama.cpp knows no such architecture.
@@ -94,6 +96,12 @@ def convert(source: Path, target: Path, labels: Labels, vocabulary: Vocabulary, 
                 longest = min(window, hparams["max_position_embeddings"])
                 self.gguf_writer.add_context_length(longest)
 
+    rows = {**hparams, **hparams.get("text_config", {})}.get("vocab_size", vocabulary.size)
+    if vocabulary.size > rows:
+        raise ProofError(
+            f"{source.name}: the tokenizer has {vocabulary.size} tokens, but the model only {rows} (vocab_size in "
+            "config.json). Put the model's own tokenizer beside it, or resize the model's embeddings."
+        )
     kind = gguf.LlamaFileType.ALL_F32 if quant == "F32" else gguf.LlamaFileType[f"MOSTLY_{quant}"]
     with refused_as_proof(source), torch.inference_mode():
         model = Converter(source, kind, target, hparams=hparams)

@@ -1,8 +1,8 @@
 """The importance matrix: how strongly each input column of a weight is used by the domain's own text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -14,8 +14,10 @@ WINDOW = 512
 """Tokens to a forward pass, as llama.cpp's own imatrix tool has it."""
 
 
-def measure(model: PreTrainedModel, texts: Sequence[Sequence[int]], names: Mapping[str, str], tokens: int) -> Imatrix:
-    """Mean squared input of each linear layer over up to ``tokens`` tokens of ``texts``.
+def measure(
+    model: PreTrainedModel, texts: Iterable[Sequence[int]], names: Mapping[str, str], tokens: int
+) -> tuple[Imatrix, int]:
+    """Mean squared input of each linear layer over up to ``tokens`` tokens of ``texts``, and how many there were.
 
     ``names`` gives the GGUF name of a module's weight; layers without one are skipped, as is the output layer, which
     llama.cpp's imatrix tool leaves out too.
@@ -35,10 +37,10 @@ def measure(model: PreTrainedModel, texts: Sequence[Sequence[int]], names: Mappi
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: (total / seen).to(torch.float32).numpy() for name, total in sums.items()}
+    return {name: (total / seen).to(torch.float32).numpy() for name, total in sums.items()}, seen
 
 
-def _adder(sums: dict[str, Tensor], name: str):  # type: ignore[no-untyped-def]
+def _adder(sums: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         squares = inputs[0].to(torch.float32).flatten(0, -2).square().sum(0, dtype=torch.float64)
         sums[name] = sums[name] + squares if name in sums else squares
@@ -46,11 +48,8 @@ def _adder(sums: dict[str, Tensor], name: str):  # type: ignore[no-untyped-def]
     return add
 
 
-def _windows(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-    """Texts one after another, cut into windows; every n-th text first, so that all topics have their share."""
-    total = sum(map(len, texts))
-    stride = max(1, total // max(tokens, 1))
-    order = [i for start in range(stride) for i in range(start, len(texts), stride)]
-    flat = np.concatenate([np.asarray(texts[i], dtype=np.int64) for i in order])[:tokens] if texts else np.empty(0)
+def _windows(texts: Iterable[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    """Texts one after another, cut into windows, up to ``tokens`` tokens in all."""
+    flat = list(islice(chain.from_iterable(texts), tokens))
     for start in range(0, len(flat), WINDOW):
-        yield flat[start : start + WINDOW].tolist()
+        yield flat[start : start + WINDOW]

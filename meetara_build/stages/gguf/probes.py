@@ -45,7 +45,24 @@ _EMOJI = (
     "text🙂text",
 )
 _SPACE = (
-    *(" ", "  ", "   ", "\t", "\n", "\n\n", "\n\n\n", "\r\n", "\r\n\r\n", " \n", "\n ", "\t\t", " \t ", "\u00a0", "\u3000", "\u2009"),
+    *(
+        " ",
+        "  ",
+        "   ",
+        "\t",
+        "\n",
+        "\n\n",
+        "\n\n\n",
+        "\r\n",
+        "\r\n\r\n",
+        " \n",
+        "\n ",
+        "\t\t",
+        " \t ",
+        "\u00a0",
+        "\u3000",
+        "\u2009",
+    ),
     "a b",
     "a  b",
     "a   b",
@@ -68,7 +85,21 @@ _SPACE = (
     "a\r\nb\rc",
 )
 _NUMBERS = (
-    *("0", "7", "42", "123", "1234", "12345", "123456", "1234567", "1,234,567.89", "3.14159", "-273.15", "1e-9", "0x1F"),
+    *(
+        "0",
+        "7",
+        "42",
+        "123",
+        "1234",
+        "12345",
+        "123456",
+        "1234567",
+        "1,234,567.89",
+        "3.14159",
+        "-273.15",
+        "1e-9",
+        "0x1F",
+    ),
     "2024-02-29T12:34:56Z",
     "+44 20 7946 0958",
     "10:30",
@@ -82,10 +113,59 @@ _NUMBERS = (
     "abc123def456",
 )
 _WORDS = (
-    *("I'm", "you're", "he's", "we've", "I'd", "they'll", "don't", "I'M", "DON'T", "YOU'RE", "it’s", "O'Neill", "'tis", "rock'n'roll"),
+    *(
+        "I'm",
+        "you're",
+        "he's",
+        "we've",
+        "I'd",
+        "they'll",
+        "don't",
+        "I'M",
+        "DON'T",
+        "YOU'RE",
+        "it’s",
+        "O'Neill",
+        "'tis",
+        "rock'n'roll",
+    ),
     *("camelCase", "PascalCase", "snake_case", "kebab-case", "SCREAMING_CASE", "iPhone", "HTTPServer", "x", "X"),
-    *("well-being", "e.g.", "U.S.A.", "Dr.", "...", "…", "—", "–", "«»", "“quoted”", "'single'", "(paren)", "[brackets]", "{braces}"),
-    *("!?", "?!?!", "***", "###", "---", "===", "~~", "`code`", "a/b", "a\\b", "<tag>", "&amp;", "@user", "#topic", "100€", "£5", "₹100", "™®©"),
+    *(
+        "well-being",
+        "e.g.",
+        "U.S.A.",
+        "Dr.",
+        "...",
+        "…",
+        "—",
+        "–",
+        "«»",
+        "“quoted”",
+        "'single'",
+        "(paren)",
+        "[brackets]",
+        "{braces}",
+    ),
+    *(
+        "!?",
+        "?!?!",
+        "***",
+        "###",
+        "---",
+        "===",
+        "~~",
+        "`code`",
+        "a/b",
+        "a\\b",
+        "<tag>",
+        "&amp;",
+        "@user",
+        "#topic",
+        "100€",
+        "£5",
+        "₹100",
+        "™®©",
+    ),
     "Hello!!!\n\nNext",
     "end.\n",
     "end.\n\n",
@@ -105,7 +185,7 @@ _CODE = (
     "if __name__ == '__main__':\n\tmain()",
     '{"key": [1, 2.5, null, true], "a": {"b": "c\\n"}}',
     "SELECT * FROM t WHERE a >= 10 AND b != 'x';",
-    "<div class=\"a\">text</div>",
+    '<div class="a">text</div>',
     "https://example.org/path?q=1&r=2#frag",
     "user.name+tag@example.co.uk",
     "C:\\Users\\me\\file.txt",
@@ -120,7 +200,9 @@ _CODE = (
 def texts() -> list[str]:
     """A few hundred short texts: scripts, emoji, odd spaces, numbers, words, code and their neighbours."""
     plain = [*_SCRIPTS, *_EMOJI, *_SPACE, *_NUMBERS, *_WORDS, *_CODE]
-    joined = [left + gap + right for left, gap, right in product(("a", "1", "."), (" ", "\n", "  "), ("B", "2", "é", "!"))]
+    joined = [
+        left + gap + right for left, gap, right in product(("a", "1", "."), (" ", "\n", "  "), ("B", "2", "é", "!"))
+    ]
     spaced = [" " + text for text in (*_SCRIPTS, *_EMOJI)]
     return [*plain, *joined, *spaced]
 
@@ -134,7 +216,7 @@ def conversations(system: str | None) -> Sequence[list[Message]]:
     """Conversations as people have them: one turn and several, with and without a system prompt."""
     ask: Message = {"role": "user", "content": "¿Qué desayuno? 🍎\n\n- oats\n- eggs"}
     answer: Message = {"role": "assistant", "content": "Oats, e.g. 40 g with milk.\n"}
-    more: Message = {"role": "user", "content": "  And with \"diabetes\"? नमस्ते"}
+    more: Message = {"role": "user", "content": '  And with "diabetes"? नमस्ते'}
     prompt: Message = {"role": "system", "content": system or "You are a careful guide."}
     plain = [[ask], [ask, answer], [ask, answer, more], [ask, answer, more, answer]]
     return [*plain, *([prompt, *turns] for turns in plain)]

@@ -4,9 +4,10 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from meetara_build.stages.gguf.vocabulary import CUTS
 
 MOST_SPECIAL = 64
 """Special tokens tried in all surroundings; models have hundreds of reserved ones, all made alike."""
+
+
+_FORMS: tuple[Literal["NFKC"], Literal["NFKD"], Literal["NFC"], Literal["NFD"]] = ("NFKC", "NFKD", "NFC", "NFD")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,13 @@ def cases(tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequ
     """
     normal = _normaliser(tokenizer)
     special = [token.content for token in list(tokenizer.added_tokens_decoder.values())[:MOST_SPECIAL]]
-    plain = [*probes.texts(), *own, *rendered, *_from_vocabulary(tokenizer), *(text for token in special for text in probes.with_token(token))]
+    plain = [
+        *probes.texts(),
+        *own,
+        *rendered,
+        *_from_vocabulary(tokenizer),
+        *(text for token in special for text in probes.with_token(token)),
+    ]
     around = ["", "a", *own[:5], *probes.texts()[:20]]
     return [*_by_transformers(tokenizer, plain, normal, False), *_by_transformers(tokenizer, around, normal, True)]
 
@@ -64,8 +74,10 @@ def _by_transformers(
 def _normaliser(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     written = json.dumps(json.loads(backend.to_str()).get("normalizer")) if backend is not None else ""
-    form = next((form for form in ("NFKC", "NFKD", "NFC", "NFD") if f'"{form}"' in written), None)
-    return (lambda text: unicodedata.normalize(form, text)) if form else (lambda text: text)
+    for form in _FORMS:
+        if f'"{form}"' in written:
+            return partial(unicodedata.normalize, form)
+    return str
 
 
 def first_difference(model: Model, wanted: Iterable[Case]) -> str | None:
@@ -77,8 +89,15 @@ def first_difference(model: Model, wanted: Iterable[Case]) -> str | None:
     return None
 
 
-def search_cut(path: Path, wanted: Sequence[Case], name: str, *, cuts: bool, rstrip: bool) -> dict[str, str] | None:
-    """Metadata with which llama.cpp cuts as transformers does, found by trying; None where there is none."""
+def search_cut(
+    path: Path, tokenizer: PreTrainedTokenizerBase, wanted: Sequence[Case], name: str, *, cuts: bool, rstrip: bool
+) -> dict[str, str] | None:
+    """Metadata with which llama.cpp cuts as transformers does, found by trying; None where there is none.
+
+    What is found so has to pass many more texts than a guess that has the tokenizer's own expression behind it.
+    """
+    more = _by_transformers(tokenizer, _from_vocabulary(tokenizer, 3000), _normaliser(tokenizer), False)
+    wanted = [*wanted, *more]
     names = [name, f"{name} (phi-3)"] if rstrip else [name]
     for pre, label in product(CUTS if cuts else ("default",), names):
         try:
@@ -113,12 +132,14 @@ def prove_special(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
             )
 
 
-def rendered_conversations(tokenizer: PreTrainedTokenizerBase, system: str | None) -> list[tuple[Any, bool, str | None]]:
+def rendered_conversations(
+    tokenizer: PreTrainedTokenizerBase, system: str | None
+) -> list[tuple[Any, bool, str | None]]:
     """Conversations, whether they end with a question, and how transformers writes them (None: it refuses)."""
     if tokenizer.chat_template is None:
         return []
     return [
-        (turns, ask, _or_none(lambda turns=turns, ask=ask: _by_template(tokenizer, turns, ask)))
+        (turns, ask, _or_none(partial(_by_template, tokenizer, turns, ask)))
         for turns, ask in product(probes.conversations(system), (False, True))
     ]
 
@@ -134,7 +155,7 @@ def prove_template(model: Model, conversations: Sequence[tuple[Any, bool, str | 
             f"{model.path.name}: the base's chat template is missing. Keep chat_template.jinja beside tokenizer.json."
         )
     for turns, ask, theirs in conversations:
-        ours = _or_none(lambda turns=turns, ask=ask: model.render(turns, ask=ask))
+        ours = _or_none(partial(model.render, turns, ask=ask))
         if ours != theirs:
             raise ProofError(
                 f"{model.path.name}: the chat template writes {_place(theirs, ours)} for {turns[-1]['role']}'s turn "

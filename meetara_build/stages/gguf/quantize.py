@@ -1,7 +1,9 @@
 """Quantized files by llama.cpp itself."""
 
 import ctypes
+import errno
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +25,9 @@ NEEDS_IMATRIX = frozenset(
 )
 """Types that llama.cpp makes only with an importance matrix."""
 
-_FALLBACK = re.compile(r"(\S+)\s+- ncols\s+(\d+) not divisible by\s+\d+ \(required for type\s+(\S+)\).*?->.*?back to\s+(\S+)")
+_FALLBACK = re.compile(
+    r"(\S+)\s+- ncols\s+(\d+) not divisible by\s+\d+ \(required for type\s+(\S+)\).*?->.*?back to\s+(\S+)"
+)
 
 
 def check_needs(quants: list[str], imatrix: bool) -> None:
@@ -32,12 +36,11 @@ def check_needs(quants: list[str], imatrix: bool) -> None:
     Raises:
         ConfigError: naming the types.
     """
-    if needing := sorted(NEEDS_IMATRIX.intersection(quants)):
-        if not imatrix:
-            raise ConfigError(
-                f"gguf.quants: {', '.join(needing)} can be made only with an importance matrix: "
-                "set gguf.imatrix.enabled to true, or choose other types"
-            )
+    if (needing := sorted(NEEDS_IMATRIX.intersection(quants))) and not imatrix:
+        raise ConfigError(
+            f"gguf.quants: {', '.join(needing)} can be made only with an importance matrix: "
+            "set gguf.imatrix.enabled to true, or choose other types"
+        )
 
 
 def quantize(source: Path, target: Path, quant: str, imatrix: Imatrix, threads: int) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def quantize(source: Path, target: Path, quant: str, imatrix: Imatrix, threads: 
         for (K-quants want multiples of 256), as ``name: columns, wanted -> given``.
 
     Raises:
+        OSError: the disk is full.
         ProofError: llama.cpp refuses, for instance an IQ type for a tensor without importance data.
     """
     params = ll.llama_model_quantize_default_params()
@@ -60,6 +64,8 @@ def quantize(source: Path, target: Path, quant: str, imatrix: Imatrix, threads: 
         code = ll.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
     if code != 0:
         target.unlink(missing_ok=True)
+        if shutil.disk_usage(target.parent).free < source.stat().st_size:
+            raise OSError(errno.ENOSPC, "no space left for the quantized file", str(target))
         raise ProofError(f"{target.name}: llama.cpp cannot quantize to {quant}: {last_words()}. Choose another type.")
     fallbacks = [
         f"{name}: {columns} columns, {wanted} -> {given}"

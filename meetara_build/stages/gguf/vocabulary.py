@@ -60,6 +60,7 @@ class Vocabulary:
     bos: int | None
     eos: int | None
     rstrip: bool
+    size: int
 
     @classmethod
     def of(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -80,6 +81,7 @@ class Vocabulary:
             bos=tokenizer.bos_token_id,
             eos=tokenizer.eos_token_id,
             rstrip=any(token.rstrip for token in tokenizer.added_tokens_decoder.values()),
+            size=max(tokenizer.get_vocab().values()) + 1,
         )
 
     def cut_by(self, pre: str) -> "Vocabulary":
@@ -126,13 +128,13 @@ def _written(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]
 
 def _kind(folder: Path, written: dict[str, Any]) -> Kind:
     model = written.get("model", {})
+    steps = _steps(written.get("pre_tokenizer"), "pretokenizers")
+    if model.get("type") == "BPE" and any(step["type"] == "ByteLevel" for step in steps):
+        return "byte-level BPE"
+    if model.get("type") == "BPE" and model.get("byte_fallback"):
+        return "SentencePiece BPE"
     if (folder / "tokenizer.model").is_file():
         return "tokenizer.model"
-    if model.get("type") == "BPE":
-        if any(step["type"] == "ByteLevel" for step in _steps(written.get("pre_tokenizer"), "pretokenizers")):
-            return "byte-level BPE"
-        if model.get("byte_fallback"):
-            return "SentencePiece BPE"
     kind = model.get("type", "unknown")
     raise ProofError(
         f"the base's tokenizer is of a kind ('{kind}') that llama.cpp cannot run from tokenizer.json. "
@@ -230,8 +232,9 @@ def _refuse_twins(tokens: list[str | bytes]) -> None:
     for index, token in enumerate(tokens):
         raw = token.encode("utf-8") if isinstance(token, str) else bytes(token)
         if raw in seen:
+            text = raw.decode("utf-8", "replace")
             raise ProofError(
-                f"tokens {seen[raw]} and {index} of the base's tokenizer are both written {raw.decode('utf-8', 'replace')!r} "
-                "in a GGUF file, which llama.cpp cannot hold. Rename one of them in tokenizer.json."
+                f"tokens {seen[raw]} and {index} of the base's tokenizer are both written {text!r} in a GGUF file, "
+                "which llama.cpp cannot hold. Rename one of them in tokenizer.json."
             )
         seen[raw] = index

@@ -48,18 +48,18 @@ def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: st
         size = sizes.get(f"{domain}-{name}.gguf")
         rows.append(
             f"| {name} | {_megabytes(size)} | {figures['loss']:.4f} | {figures['perplexity']:.2f} "
-            f"| {_optional(figures.get('kl_mean'), '.4f')} | {_optional(figures.get('same_top'), '.1%')} |"
+            f"| {_optional(figures.get('kl_mean'), '.4f')} | {_optional(figures.get('top_token_agreement'), '.1%')} |"
         )
-    counted = f"{evaluation['records']} held-out records, {evaluation['completion_tokens']} answer tokens, through llama.cpp"
+    counted = f"{evaluation['records']} held-out records, {evaluation['tokens']} answer tokens, through llama.cpp"
     return f"## Figures\n\nMeasured on {counted}; loss in nats per token.\n\n" + "\n".join(rows)
 
 
 def _data(card: Mapping[str, Any]) -> str:
-    split = card["split"]
+    counts = card["counts"]
     return (
         "## Data\n\n"
-        f"{card['kept']} of {card['read']} records kept: {split['train']} to train, {split['validation']} to validate, "
-        f"{split['test']} held out."
+        f"{counts['kept']} of {counts['read']} records kept: {counts['train']} to train, {counts['validation']} to validate, "
+        f"{counts['test']} held out."
     )
 
 

@@ -1,0 +1,45 @@
+# make demo   three domains from nothing, and an answer      make test   every check
+# make setup  the environment alone                          make bench  every figure of the README
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+DEMO := nutrition programming storytelling
+
+.PHONY: setup demo test check bench clean
+
+setup: .venv/.ready
+	@$(BIN)/python scripts/install_llama.py
+	@$(BIN)/meetara-build profiles install > /dev/null
+
+# torch first and pinned: an open range brings gigabytes of CUDA packages.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.test-ready: .venv/.ready
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+demo: setup
+	$(BIN)/meetara-build build $(DEMO)
+	$(BIN)/meetara-build chat nutrition "How much protein do I need in a day?"
+
+test: setup .venv/.test-ready check
+	$(BIN)/python -m pytest --numprocesses 2
+
+check:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+bench: setup .venv/.test-ready
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf artifacts .meetara .snakemake

@@ -1,0 +1,74 @@
+"""The gates on random small models of many architectures: `python bench/architectures.py [--cut gpt2] [KIND…]`.
+
+Prints, for each, how far the F16 file's logits are from transformers' float32 ones (as a share of their spread; the
+bound is 0.02), how far the LoRA file's are, and how many texts were cut into the same tokens both ways.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tests")]
+warnings.filterwarnings("ignore")
+
+from gguf_builds import fresh, recipe, train_nothing  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+from meetara_build.errors import MeetaraError  # noqa: E402
+from meetara_build.stages import gguf  # noqa: E402
+
+GEMMA = {"head_dim": 64, "query_pre_attn_scalar": 64}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "norm_topk_prob": True}
+KINDS: dict[str, dict[str, Any]] = {
+    **{kind: {} for kind in ("llama", "qwen2", "phi3", "mistral", "olmo", "olmo2", "olmo3", "stablelm", "granite")},
+    **{kind: {} for kind in ("smollm3", "starcoder2", "gpt2", "gpt_neox", "bloom", "cohere", "glm4", "exaone4")},
+    **{kind: {} for kind in ("nemotron", "ernie4_5", "apertus", "mixtral")},
+    **{kind: {"head_dim": 64} for kind in ("gemma", "qwen3", "seed_oss", "hunyuan_v1_dense")},
+    **{kind: GEMMA for kind in ("gemma2", "gemma3_text")},
+    "phi": {"num_key_value_heads": 4, "intermediate_size": 1024},
+    "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
+    "qwen3_moe": {"head_dim": 64, **EXPERTS},
+}
+SPARSE = {"mixtral": ["q_proj", "v_proj"], "qwen3_moe": ["q_proj", "v_proj"]}
+
+
+def measure(kind: str, cut: str, root: Path) -> str:
+    """One line of the table."""
+    lora = {"target_modules": SPARSE[kind]} if kind in SPARSE else {}
+    build = train_nothing(root / "build", kind, cut, lora, **KINDS[kind])
+    output = fresh(root / "out")
+    started = time.process_time()
+    try:
+        gguf.run(recipe(quants=["Q8_0", "Q4_K_M"], lora=True), build.inputs(), output)
+    except MeetaraError as error:
+        return f"refused: {type(error).__name__}: {str(error)[:140]}"
+    seconds = time.process_time() - started
+    report = json.loads((output / "proof.json").read_text())
+    tokens = report["tokens"]
+    distances = f"{report['logits']['worst']:9.1e} {report['logits']['mean']:9.1e} {report['lora']['worst']:9.1e}"
+    return f"{distances} {tokens['texts']:6d} {tokens['cut']!s:12} {seconds:6.2f}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--cut", default="gpt2", help="gpt2, smollm, llama3, qwen2 or a regular expression")
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    print(f"{platform.machine()}, Python {platform.python_version()}, tokenizer cut {options.cut}")
+    print(f"{'architecture':18} {'F16 worst':>9} {'mean':>9} {'LoRA':>9} {'texts':>6} {'cut':12} {'CPU s':>6}")
+    for kind in options.kinds:
+        with tempfile.TemporaryDirectory() as scratch:
+            print(f"{kind:18} {measure(kind, options.cut, Path(scratch))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

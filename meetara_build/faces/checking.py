@@ -1,0 +1,188 @@
+"""data check, verify and doctor: proofs on demand."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from meetara_build.artifact import digest_file, faults, read_manifest
+from meetara_build.errors import ArtifactError, DataError, MeetaraError
+from meetara_build.faces.building import build, project_graph, wanted
+from meetara_build.faces.output import out, print_json, progress, table
+from meetara_build.graph import Graph, Step, find_project
+
+SUMS = "SHA256SUMS"
+
+
+def check_data(words: Sequence[str], *, as_json: bool) -> bool:
+    """Print every bad record of the domains' sources; whether there is none."""
+    from meetara_build.stages.dataset import Fault, check_sources
+    from meetara_build.stages.dataset.check import table as fault_table
+
+    graph = project_graph()
+    found: dict[str, list[Fault]] = {}
+    unusable: dict[str, str] = {}
+    domains = wanted(graph, words) or graph.domains
+    with progress() as bar:
+        for domain in bar.track(domains, description="reading"):
+            step = graph.step("dataset", domain)
+            sources = {name: Path(path) for name, path in step.sources.items()}
+            try:
+                found[domain] = check_sources(step.recipe, sources)
+            except DataError as error:
+                unusable[domain] = str(error)
+    bad = {domain: listed for domain, listed in found.items() if listed}
+    if as_json:
+        content = {domain: [fault.as_json() for fault in listed] for domain, listed in bad.items()}
+        print_json({"checked": len(domains), "faults": content, "errors": unusable})
+        return not bad and not unusable
+    for domain, listed in bad.items():
+        out.print(f"{domain}: {len(listed)} faults\n{fault_table(listed)}", markup=False)
+    for domain, error in unusable.items():
+        out.print(f"{domain}: {error}", markup=False)
+    count = sum(map(len, bad.values())) + len(unusable)
+    out.print(f"{len(domains)} domains read, {count} faults" + ("; mend the lines above" if count else ""))
+    return not count
+
+
+def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
+    """Check every file of built domains, or of folders with SHA256SUMS; whether all are as built.
+
+    Raises:
+        ArtifactError: nothing is built, or a folder has no usable SHA256SUMS.
+    """
+    folders = [Path(word) for word in words if os.sep in word or (Path(word) / SUMS).exists()]
+    wrong = {str(folder): _folder_faults(folder) for folder in folders}
+    names = [word for word in words if Path(word) not in folders]
+    damaged: list[Step] = []
+    checked = len(folders)
+    if names or not words:
+        graph = project_graph()
+        built = _built(graph, wanted(graph, names))
+        checked += len(built)
+        with progress() as bar:
+            for step in bar.track(built, description="reading"):
+                wrong[step.name] = faults(graph.root / step.place.folder, read_manifest(graph.root / step.place.manifest))
+                damaged += [step] if wrong[step.name] else []
+        if repair and damaged:
+            _repair(graph, damaged, as_json=as_json)
+            return True
+    lines = [line for listed in wrong.values() for line in listed]
+    if as_json:
+        print_json({"checked": checked, "faults": {name: listed for name, listed in wrong.items() if listed}})
+    else:
+        for line in lines:
+            out.print(line, markup=False)
+        hint = "; mend it with `meetara-build verify --repair`" if damaged else ""
+        out.print(f"{checked} artifacts checked, {len(lines)} faults{hint}")
+    return not lines
+
+
+def _built(graph: Graph, domains: Sequence[str]) -> list[Step]:
+    chosen = graph.above([("package", domain) for domain in domains or graph.domains])
+    built = [step for step in chosen if step.keep and (graph.root / step.place.manifest).exists()]
+    if not built:
+        raise ArtifactError(f"{graph.root}: nothing built yet; run `meetara-build build`")
+    return built
+
+
+def _repair(graph: Graph, damaged: Sequence[Step], *, as_json: bool) -> None:
+    """Forget the damaged artifacts and build them again; a damaged blob of the store is found and dropped on the way."""
+    for step in damaged:
+        (graph.root / step.place.manifest).unlink()
+    names = {step.target for step in damaged}
+    everything = any(name.startswith("base/") for name in names)
+    build([] if everything else sorted(names), "local", cores=None, as_json=as_json)
+
+
+def _folder_faults(folder: Path) -> list[str]:
+    path = folder / SUMS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise ArtifactError(f"{path}: cannot be read; name a folder that `package` made, or a domain") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name:
+            raise ArtifactError(f"{path}:{number}: not a line of sha256sum; take the folder from its source again")
+        if not (folder / name).is_file():
+            found.append(f"{folder / name}: missing")
+        elif digest_file(folder / name) != digest:
+            found.append(f"{folder / name}: its content is not what was built")
+    return found
+
+
+class Check(NamedTuple):
+    """One line of the doctor's: what was looked at, what was found, and what to do where that is wrong."""
+
+    name: str
+    found: str
+    mend: str | None
+
+
+def doctor(*, as_json: bool) -> bool:
+    """Print the state of the installation; whether all is well."""
+    checks = [_python(), *_versions(), _llama(), *_project(), _memory(), _disk()]
+    well = all(check.mend is None for check in checks)
+    if as_json:
+        print_json({"well": well, "checks": [check._asdict() for check in checks]})
+        return well
+    shown = table("", "", "")
+    for check in checks:
+        shown.add_row("[green]ok[/]" if check.mend is None else "[red]no[/]", check.name, check.found)
+        if check.mend:
+            shown.add_row("", "", f"→ {check.mend}")
+    out.print(shown)
+    return well
+
+
+def _python() -> Check:
+    fit = sys.version_info >= (3, 11)
+    return Check("Python", sys.version.split()[0], None if fit else "install Python 3.11 or newer, then `make setup`")
+
+
+def _versions() -> list[Check]:
+    checks = []
+    for name in ("torch", "transformers", "peft", "snakemake", "hydra-core"):
+        try:
+            checks.append(Check(name, metadata.version(name), None))
+        except metadata.PackageNotFoundError:
+            checks.append(Check(name, "missing", "run `make setup`"))
+    return checks
+
+
+def _llama() -> Check:
+    from meetara_build.setup_check import LLAMA_CPP_PYTHON, llama_fault
+
+    fault = llama_fault()
+    return Check("llama.cpp", fault or f"{LLAMA_CPP_PYTHON}, converter and gguf from one source", "run `make setup`" if fault else None)
+
+
+def _project() -> list[Check]:
+    try:
+        graph = project_graph()
+    except MeetaraError as error:
+        return [Check("project", str(error).splitlines()[0], "mend the file it names")]
+    profiles = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "snakemake" / "local"
+    linked = profiles.exists() and profiles.resolve() == (find_project() / "conf" / "profile" / "local").resolve()
+    mend = None if linked else "run `meetara-build profiles install`, for `snakemake --profile local`"
+    return [
+        Check("configuration", f"{len(graph.domains)} domains, {len(graph.steps)} steps", None),
+        Check("profiles", "installed" if linked else "another project's, or none", mend),
+    ]
+
+
+def _memory() -> Check:
+    free = psutil.virtual_memory().available / 1e9
+    return Check("memory", f"{free:.1f} GB free, {os.cpu_count()} cores", None if free > 2 else "free memory: a build needs 2 GB")
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return Check("disk", f"{free:.0f} GB free", None if free > 3 else "free disk space: 62 tiny domains need 3 GB")

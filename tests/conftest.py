@@ -1,0 +1,1 @@
+"""Being here, this file lets every test import the helpers beside it (``small_models``)."""

@@ -1,0 +1,79 @@
+"""A base, an adapter, a merged model and a dataset, all tiny and random, as the stages hand them on."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from small_models import CORPUS, make_model, train_tokenizer
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    """A recipe of the gguf stage."""
+    return {
+        "name": "nutrition",
+        "domain": "nutrition",
+        "base": "tiny",
+        "licence": "apache-2.0",
+        "recipe": "0123456789abcdef",
+        "quants": ["F16"],
+        "imatrix": {"enabled": False, "tokens": 1024},
+        "lora": False,
+        "threads": 1,
+        "logits_bound": 0.02,
+        "system_prompt": None,
+        **changes,
+    }
+
+
+@dataclass(frozen=True)
+class Build:
+    """Folders of one trained domain."""
+
+    base: Path
+    adapter: Path
+    merged: Path
+    dataset: Path
+
+    def inputs(self, **more: Path) -> Mapping[str, Path]:
+        """The gguf stage's inputs."""
+        return {"merged": self.merged, "base": self.base, "adapter": self.adapter, "dataset": self.dataset, **more}
+
+
+def train_nothing(
+    root: Path, kind: str = "llama", cut: str = "gpt2", lora: Mapping[str, Any] | None = None, **model: Any
+) -> Build:
+    """A base and a random adapter on it, merged."""
+    build = Build(*(root / name for name in ("base", "adapter", "merged", "dataset")))
+    for folder in (build.base, build.dataset):
+        folder.mkdir(parents=True)
+    train_tokenizer(build.base, cut)
+    base = make_model(build.base, kind, **model)
+    shutil.copytree(build.base, build.merged)
+    torch.manual_seed(1)
+    settings = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", **(lora or {})}
+    adapted = peft.get_peft_model(base, peft.LoraConfig(**settings))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape) * 0.05)
+    adapted.save_pretrained(build.adapter)
+    adapted.merge_and_unload().save_pretrained(build.merged)
+    for part, texts in (("train", CORPUS), ("test", CORPUS[:5])):
+        lines = [
+            {"messages": [{"role": "user", "content": text[:50]}, {"role": "assistant", "content": text}]}
+            for text in texts
+        ]
+        (build.dataset / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return build
+
+
+def fresh(folder: Path) -> Path:
+    """An empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

@@ -1,0 +1,129 @@
+"""The stage as a build calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_sources import pairs, recipe, sentence
+from small_models import train_tokenizer
+from transformers import AutoTokenizer
+
+from meetara_build.errors import DataError
+from meetara_build.stages.dataset import prepare, run
+from meetara_build.training.chat import encode, read_records
+
+SIDES = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    train_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def built(base, write, tmp_path):
+    def built(records, name="nutrition.jsonl", **changes):
+        path = write(records, name)
+        output = tmp_path / f"output{len(list(tmp_path.glob('output*')))}"
+        output.mkdir()
+        given = recipe([name], **changes)
+        metrics = run(given, {"base": base, "source_0": path}, output)
+        assert sorted(file.name for file in output.iterdir()) == ["card.json", *sorted(f"{s}.jsonl" for s in SIDES)]
+        lines = {side: list(read_records(output / f"{side}.jsonl")) for side in SIDES}
+        return metrics, lines, json.loads((output / "card.json").read_text()), output
+
+    return built
+
+
+def mixed():
+    """60 good records, 1 bad, 1 exact and 1 near copy, 1 too long."""
+    good = [{**record, "topic": "sleep" if n % 2 else "food"} for n, record in enumerate(pairs(60))]
+    return [
+        *good,
+        {"prompt": "who", "response": ""},
+        good[3],
+        {**good[4], "response": good[4]["response"] + " xu"},
+        {"prompt": sentence("long"), "response": sentence("long answer", 400)},
+    ]
+
+
+def test_every_record_read_is_accounted_for(built):
+    metrics, lines, card, _ = built(mixed())
+    assert metrics["read"] == 64 == metrics["bad"] + metrics["dropped"] + metrics["kept"]
+    assert (metrics["bad"], metrics["dropped"], metrics["kept"]) == (1, 3, 60)
+    assert {side: len(lines[side]) for side in SIDES} == {side: metrics[side] for side in SIDES}
+    assert card["counts"] == metrics
+    assert card["dropped_by_reason"] == {"duplicate": 1, "near-duplicate": 1, "too long": 1}
+    assert [(d["source"], d["reason"], d["matched"]) for d in card["drops"]] == [
+        ("nutrition.jsonl:62", "duplicate", "nutrition.jsonl:4"),
+        ("nutrition.jsonl:63", "near-duplicate", "nutrition.jsonl:5"),
+        ("nutrition.jsonl:64", "too long", None),
+    ]
+    assert card["faults"] == [
+        {"source": "nutrition.jsonl", "line": 61, "column": "response", "problem": "is empty", "found": ""}
+    ]
+    assert card["topics"] == {"food": 30, "sleep": 30}
+    assert card["read_by_source"] == {"nutrition.jsonl": 64}
+
+
+def test_a_line_holds_what_later_stages_read(built):
+    _, lines, _, _ = built(mixed(), system_prompt="You know food.")
+    records = [record for side in SIDES for record in lines[side]]
+    assert all(list(record) == ["id", "messages", "language", "topic", "source"] for record in records)
+    assert len({record["id"] for record in records}) == 60
+    first = next(record for record in records if record["source"] == "nutrition.jsonl:1")
+    assert [message["role"] for message in first["messages"]] == ["system", "user", "assistant"]
+    assert first["topic"] == "food"
+
+
+def test_token_lengths_are_those_of_the_base(built, base):
+    _, lines, card, output = built(mixed())
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    encoded = [encode(tokenizer, record["messages"]) for side in SIDES for record in lines[side]]
+    assert card["tokens"]["whole"]["max"] == max(len(e.ids) for e in encoded) <= 512
+    assert card["tokens"]["completion"]["max"] == max(sum(e.mask) for e in encoded)
+    assert card["tokens"]["prompt"]["p5"] <= card["tokens"]["prompt"]["p50"] <= card["tokens"]["prompt"]["p95"]
+    assert card["bytes"]["train"] == (output / "train.jsonl").stat().st_size
+
+
+def test_a_token_limit_drops_but_never_moves(built, write):
+    long = [{"prompt": sentence(f"l{n}"), "response": sentence(f"m{n}", 400)} for n in range(30)]
+    records = [*pairs(40), *long]
+    _, lines, _, _ = built(records)
+    found = prepare(recipe(["nutrition.jsonl"]), {"source_0": write(records)})
+    for side in SIDES:
+        prepared = [record.id for record in getattr(found, side)]
+        kept = [record["id"] for record in lines[side]]
+        assert kept == [name for name in prepared if name in kept]
+    assert sum(len(lines[side]) for side in SIDES) == 40
+
+
+def test_the_same_recipe_and_sources_give_the_same_bytes(built):
+    first, second = built(mixed())[3], built(mixed())[3]
+    for file in first.iterdir():
+        assert file.read_bytes() == (second / file.name).read_bytes()
+
+
+def test_limits_that_leave_a_side_empty_are_refused(built):
+    with pytest.raises(
+        DataError, match=r"nutrition: none of the .* train records has between min_tokens 2 and max_tokens 4"
+    ):
+        built(mixed(), max_tokens=4)
+
+
+def test_a_base_without_a_tokenizer_is_refused(write, tmp_path):
+    path = write(mixed())
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match=r"^bare: the base's folder holds no tokenizer"):
+        run(recipe([path.name]), {"base": tmp_path / "bare", "source_0": path}, tmp_path)
+
+
+def test_importing_the_stage_loads_none_of_the_heavy_libraries():
+    import subprocess
+    import sys
+
+    heavy = ("pandas", "pandera", "sklearn", "transformers", "torch", "datasets", "pyarrow")
+    code = f"import sys, meetara_build.stages.dataset; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

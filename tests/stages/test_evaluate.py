@@ -1,0 +1,133 @@
+"""What evaluation.json says agrees with what torch computes, and is the same each time."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf_builds import Build, fresh, recipe, train_nothing
+
+from meetara_build.errors import ArtifactError, DataError
+from meetara_build.stages import evaluate, gguf
+from meetara_build.stages.evaluate import divergence, log_softmax
+from meetara_build.training.chat import encode, read_records
+
+RECIPE = {
+    "domain": "nutrition",
+    "quants": ["F16", "Q8_0", "Q4_K_M"],
+    "threads": 1,
+    "context": None,
+    "max_records": None,
+}
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    return train_nothing(tmp_path_factory.mktemp("build"))
+
+
+@pytest.fixture(scope="module")
+def inputs(build: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("gguf")
+    variants, base = fresh(root / "gguf"), fresh(root / "base_gguf")
+    gguf.run(recipe(quants=["F16", "Q8_0", "Q4_K_M"]), {"merged": build.merged}, variants)
+    gguf.run(recipe(name="tiny"), {"merged": build.base}, base)
+    return {"gguf": variants, "base_gguf": base, "dataset": build.dataset, "base": build.base}
+
+
+@pytest.fixture(scope="module")
+def report(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    output = tmp_path_factory.mktemp("evaluation")
+    evaluate.run(RECIPE, inputs, output)
+    return dict(json.loads((output / "evaluation.json").read_text()))
+
+
+def torch_loss(folder: Path, dataset: Path) -> float:
+    """The mean negative log-likelihood of a completion's token, by transformers."""
+    tokenizer, model = gguf.load_tokenizer(folder), gguf.load_model(folder)
+    total, tokens = 0.0, 0
+    for record in read_records(dataset / "test.jsonl"):
+        text = encode(tokenizer, record["messages"])
+        with torch.inference_mode():
+            scores = model(torch.tensor([text.ids])).logits[0, :-1].double().log_softmax(-1)
+        said = torch.tensor(text.mask[1:])
+        total -= scores[said, torch.tensor(text.ids[1:])[said]].sum().item()
+        tokens += text.completion_tokens
+    return total / tokens
+
+
+def test_losses_are_those_of_torch(report: dict, build: Build) -> None:
+    assert report["base"]["loss"] == pytest.approx(torch_loss(build.base, build.dataset), rel=2e-4)
+    assert report["variants"]["F16"]["loss"] == pytest.approx(torch_loss(build.merged, build.dataset), rel=2e-4)
+
+
+def test_each_variant_has_its_figures(report: dict, inputs: dict[str, Path]) -> None:
+    assert report["records"] == 5
+    assert report["truncated"] == report["skipped"] == 0
+    assert set(report["variants"]) == {"F16", "Q8_0", "Q4_K_M"}
+    for name, figures in report["variants"].items():
+        assert figures["perplexity"] == pytest.approx(math.exp(figures["loss"]), rel=1e-4)
+        assert figures["bytes"] == (inputs["gguf"] / f"nutrition-{name}.gguf").stat().st_size
+
+
+def test_coarser_types_are_further_from_f16(report: dict) -> None:
+    fine, coarse = report["variants"]["Q8_0"], report["variants"]["Q4_K_M"]
+    assert 0 < fine["kl_mean"] < coarse["kl_mean"] < coarse["kl_p99"]
+    assert fine["top_token_agreement"] >= coarse["top_token_agreement"] > 0
+    assert "kl_mean" not in report["variants"]["F16"]
+
+
+def test_improvement_is_relative_to_the_base(report: dict) -> None:
+    base, ours = report["base"]["loss"], report["variants"]["F16"]["loss"]
+    assert report["improvement"] == pytest.approx((base - ours) / base, abs=1e-5)
+
+
+def test_speeds_are_kept_apart_from_what_is_always_the_same(
+    report: dict, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    metrics = evaluate.run(RECIPE, inputs, tmp_path)
+    again = json.loads((tmp_path / "evaluation.json").read_text())
+    for speeds in (report.pop("measured"), again.pop("measured")):
+        assert set(speeds) == {"base", "F16", "Q8_0", "Q4_K_M"}
+        assert all(figure > 0 for each in speeds.values() for figure in each.values())
+    assert again == report
+    assert metrics["base_loss"] == again["base"]["loss"]
+    assert set(metrics["kl"]) == {"Q8_0", "Q4_K_M"}
+
+
+def test_texts_are_cut_to_the_context_and_records_to_their_number(inputs: dict[str, Path], tmp_path: Path) -> None:
+    evaluate.run({**RECIPE, "context": 60, "max_records": 3}, inputs, tmp_path)
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["records"] + report["skipped"] == 3
+    assert report["truncated"] >= 1
+
+
+def test_without_an_answer_in_the_context_there_is_nothing_to_measure(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of 5 held-out records has an answer within 4 tokens"):
+        evaluate.run({**RECIPE, "context": 4}, inputs, tmp_path)
+
+
+def test_a_missing_variant_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"nutrition-Q2_K.gguf: no such file for Q2_K"):
+        evaluate.run({**RECIPE, "quants": ["Q2_K"]}, inputs, tmp_path)
+
+
+def test_a_large_vocabulary_is_read_in_pieces(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate.run(RECIPE, inputs, fresh(tmp_path / "whole"))
+    monkeypatch.setattr("meetara_build.llama._LOGITS_BUFFER", 4 * 700 * 16)
+    evaluate.run(RECIPE, inputs, fresh(tmp_path / "pieces"))
+    whole, pieces = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "pieces"))
+    assert pieces["tokens"] == whole["tokens"]
+    assert pieces["base"]["loss"] == pytest.approx(whole["base"]["loss"], rel=1e-4)
+
+
+def test_divergence_is_that_of_the_definition() -> None:
+    ours, theirs = np.random.default_rng(0).normal(size=(2, 4, 30)).astype(np.float32)
+    p, q = (np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(1, keepdims=True) for x in (theirs, ours))
+    reference = log_softmax(theirs)
+    found = divergence(reference, np.exp(reference), log_softmax(ours))
+    assert found == pytest.approx((p * np.log(p / q)).sum(1), rel=1e-5)

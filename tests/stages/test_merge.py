@@ -1,0 +1,182 @@
+"""The merge stage: one model that computes what base and adapter computed, or a refusal."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraModel, PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from meetara_build.errors import ProofError
+from meetara_build.stages import merge
+from meetara_build.stages.adapter import save_adapter
+from meetara_build.training.lora import attach
+from tests.small_models import make_model, train_tokenizer
+from tests.stages.test_adapter import SMALL, write_dataset
+
+RECIPE: dict[str, Any] = {"domain": "kitchen", "threads": 1, "bound": 1e-3}
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False}
+
+
+def write_adapter(base: Path, folder: Path, size: float = 0.05, **changes: Any) -> None:
+    """An adapter as training might leave it: B, and DoRA's magnitudes, away from where they start."""
+    model = attach(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LORA | changes, seed=1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=size)
+            elif "magnitude" in name:
+                weight.mul_(1.1)
+    folder.mkdir()
+    save_adapter(model, base.name, folder)
+
+
+def prepare(folder: Path, kind: str = "llama", dtype: torch.dtype = torch.float32, **changes: Any) -> dict[str, Path]:
+    base = folder / "base"
+    train_tokenizer(base, vocabulary=400)
+    model = make_model(base, kind, **SMALL, **changes)
+    if dtype != torch.float32:
+        model.to(dtype).save_pretrained(base)
+    write_dataset(folder / "dataset")
+    return {"base": base, "dataset": folder / "dataset", "adapter": folder / "adapter"}
+
+
+def fresh(folder: Path, name: str = "out") -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        out: torch.Tensor = model.eval()(input_ids=torch.arange(20)[None]).logits
+    return out
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "phi3", "gemma2", "mistral"])
+def test_merged_logits_are_those_of_base_and_adapter(kind: str, tmp_path: Path) -> None:
+    inputs = prepare(tmp_path, kind, **({"head_dim": 16} if kind == "gemma2" else {}))
+    write_adapter(inputs["base"], inputs["adapter"])
+    output = fresh(tmp_path)
+    metrics = merge.run(RECIPE, inputs, output)
+    base = AutoModelForCausalLM.from_pretrained(inputs["base"])
+    expected = logits(PeftModel.from_pretrained(base, str(inputs["adapter"])))
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(output)), expected, rtol=1e-3, atol=1e-3)
+    assert metrics["saved_difference"] <= 1e-3 < metrics["change_from_base"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dora": True}, {"rslora": True}, {"targets": ["q_proj", "down_proj"]}], ids=["dora", "rslora", "some"]
+)
+def test_every_kind_of_adapter_is_merged(changes: dict[str, Any], tmp_path: Path) -> None:
+    inputs = prepare(tmp_path)
+    write_adapter(inputs["base"], inputs["adapter"], **changes)
+    assert merge.run(RECIPE, inputs, fresh(tmp_path))["merge_difference"] <= 1e-4
+
+
+def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path, tie_word_embeddings=True)
+    write_adapter(inputs["base"], inputs["adapter"])
+    output = fresh(tmp_path)
+    merge.run(RECIPE, inputs, output)
+    names = load_file(output / "model.safetensors").keys()
+    assert names == load_file(inputs["base"] / "model.safetensors").keys()
+    assert "lm_head.weight" not in names
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_bases_precision_is_kept(dtype: torch.dtype, tmp_path: Path) -> None:
+    inputs = prepare(tmp_path, dtype=dtype)
+    write_adapter(inputs["base"], inputs["adapter"])
+    output = fresh(tmp_path)
+    metrics = merge.run(RECIPE, inputs, output)
+    assert {tensor.dtype for tensor in load_file(output / "model.safetensors").values()} == {dtype}
+    assert metrics["precision"] == str(dtype).removeprefix("torch.")
+    assert metrics["merge_difference"] < metrics["saved_difference"] < metrics["change_from_base"]
+
+
+def test_the_bases_other_files_are_copied_as_they_are(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path)
+    (inputs["base"] / "manifest.json").write_text("{}")
+    write_adapter(inputs["base"], inputs["adapter"])
+    output = fresh(tmp_path)
+    merge.run(RECIPE, inputs, output)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (output / name).read_bytes() == (inputs["base"] / name).read_bytes()
+    assert not (output / "manifest.json").exists()
+    assert [path.name for path in output.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path)
+    write_adapter(inputs["base"], inputs["adapter"])
+    one, two = fresh(tmp_path, "one"), fresh(tmp_path, "two")
+    assert merge.run(RECIPE, inputs, one) == merge.run(RECIPE, inputs, two)
+    files = sorted(path.name for path in one.iterdir())
+    assert files == sorted(path.name for path in two.iterdir())
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
+
+
+def test_an_adapter_without_effect_is_refused(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path)
+    write_adapter(inputs["base"], inputs["adapter"], size=0.0)
+    with pytest.raises(ProofError, match="kitchen: the merged model's logits equal the base's"):
+        merge.run(RECIPE, inputs, fresh(tmp_path))
+
+
+def test_an_effect_that_rounding_swallows_is_refused(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path, dtype=torch.bfloat16)
+    write_adapter(inputs["base"], inputs["adapter"], size=1e-9)
+    with pytest.raises(ProofError, match="no effect as bfloat16"):
+        merge.run(RECIPE, inputs, fresh(tmp_path))
+
+
+def test_a_difference_beyond_the_bound_is_refused(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path)
+    write_adapter(inputs["base"], inputs["adapter"])
+    with pytest.raises(ProofError, match=r"kitchen: merged in float32: logits differ.*allowed are 1e-12"):
+        merge.run(RECIPE | {"bound": 1e-12}, inputs, fresh(tmp_path))
+
+
+def test_a_wrong_merge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge that forgets one layer must not pass."""
+    inputs = prepare(tmp_path)
+    write_adapter(inputs["base"], inputs["adapter"])
+    merged = LoraModel.merge_and_unload
+
+    def forgetful(self: Any, **options: Any) -> Any:
+        original = self.model.model.layers[0].mlp.down_proj.base_layer.weight.clone()
+        model = merged(self, **options)
+        model.model.layers[0].mlp.down_proj.weight.data.copy_(original)
+        return model
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", forgetful)
+    with pytest.raises(ProofError, match="logits differ"):
+        merge.run(RECIPE, inputs, fresh(tmp_path))
+
+
+def test_not_a_number_is_refused(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path)
+    write_adapter(inputs["base"], inputs["adapter"])
+    path = inputs["adapter"] / "adapter_model.safetensors"
+    tensors = load_file(path)
+    tensors[sorted(tensors)[0]][0, 0] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ProofError, match="nan"):
+        merge.run(RECIPE, inputs, fresh(tmp_path))
+
+
+def test_a_dataset_without_records_is_refused(tmp_path: Path) -> None:
+    inputs = prepare(tmp_path)
+    write_adapter(inputs["base"], inputs["adapter"])
+    for name in ("train", "validation"):
+        (inputs["dataset"] / f"{name}.jsonl").write_text("")
+    with pytest.raises(ProofError, match="no record to compare"):
+        merge.run(RECIPE, inputs, fresh(tmp_path))
+
+
+def test_precision_is_what_most_weights_are_stored_in(tmp_path: Path) -> None:
+    tensors = {"large": torch.zeros(64, 64, dtype=torch.bfloat16), "norm": torch.zeros(64)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert merge.stored_dtype(tmp_path) == torch.bfloat16
