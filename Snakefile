@@ -4,13 +4,17 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+# Only read with `--sdm apptainer`; jobs otherwise run in the Python that Snakemake runs in.
+container: "docker://python:3.11"
+
+
 include: "rules/common.smk"
 
 
 rule all_domains:
     default_target: True
     input:
-        [BUILD.package(domain) for domain in BUILD.domains],
+        BUILD.everything,
 
 
 include: "rules/base.smk"
@@ -20,3 +24,4 @@ include: "rules/merge.smk"
 include: "rules/gguf.smk"
 include: "rules/evaluate.smk"
 include: "rules/package.smk"
+include: "rules/report.smk"

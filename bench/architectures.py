@@ -30,7 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     **{kind: {} for kind in ("smollm3", "starcoder2", "gpt2", "gpt_neox", "bloom", "cohere", "glm4", "exaone4")},
     **{kind: {} for kind in ("nemotron", "ernie4_5", "apertus", "mixtral")},
     **{kind: {"head_dim": 64} for kind in ("gemma", "qwen3", "seed_oss", "hunyuan_v1_dense")},
-    **{kind: GEMMA for kind in ("gemma2", "gemma3_text")},
+    **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
     "phi": {"num_key_value_heads": 4, "intermediate_size": 1024},
     "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
     "qwen3_moe": {"head_dim": 64, **EXPERTS},

@@ -30,6 +30,8 @@ def place(stage: str, target: str) -> Place:
     """The place of a stage's artifact; ``target`` is a domain, or ``base/NAME``."""
     if stage == "evaluate":
         return Place(target, f"{target}/evaluation.manifest.json")
+    if stage == "report":
+        return Place("report", f"report/{MANIFEST}")
     folder = target if stage == "base" else f"{target}/{'merged' if stage == 'merge' else stage}"
     return Place(folder, f"{folder}/{MANIFEST}")
 

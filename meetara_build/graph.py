@@ -17,11 +17,13 @@ from meetara_build.errors import ConfigError
 if TYPE_CHECKING:
     from meetara_build.resolve import Configuration, Resolved
 
-STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package")
+STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
 TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
 """The files of a base that decide its token ids."""
 
 CACHE = ".meetara"
+REPORT = "report"
+"""The target of the one step that looks at all domains."""
 
 
 class Input(NamedTuple):
@@ -93,6 +95,11 @@ class Graph(NamedTuple):
             targets = sorted({target for name, target in self.steps if name == stage})
             raise ConfigError(f"'{target}' has no stage '{stage}' in this build{nearest(target, targets)}")
         return self.steps[stage, target]
+
+    def ends(self, domains: Iterable[str] = ()) -> list[tuple[str, str]]:
+        """The last steps of a build of these domains; of all of them, with the report over all, if none is named."""
+        chosen = list(domains)
+        return [("package", domain) for domain in chosen or self.domains] + ([] if chosen else [("report", REPORT)])
 
     def above(self, wanted: Iterable[tuple[str, str]]) -> list[Step]:
         """The wanted steps and all that they need, each after those it needs."""
@@ -185,6 +192,7 @@ def _steps(
         yield from _base_steps(configuration, item, known, digests)
     for item in built:
         yield from _domain_steps(configuration, item, digests)
+    yield _report_step(built, digests)
 
 
 def _base_steps(
@@ -249,6 +257,15 @@ def _domain_steps(configuration: "Configuration", item: "Resolved", digests: "_D
     recipe = recipes.package(name, item.base_name, item.base, item.domain, build)
     inputs = {"gguf": gguf, "evaluation": evaluation, "adapter": adapter, "dataset": dataset, "base": tokenizer}
     yield step("package", recipe, inputs)
+
+
+def _report_step(built: list["Resolved"], digests: "_Digests") -> Step:
+    inputs = {}
+    for item in built:
+        inputs[f"{item.name}/training"] = Input("adapter", item.name, ("training.json",))
+        inputs[f"{item.name}/evaluation"] = Input("evaluate", item.name)
+    recipe = {"domains": {item.name: item.domain.category for item in built}}
+    return _step("report", REPORT, recipe, inputs, {}, built[0], digests)
 
 
 def _step(

@@ -5,6 +5,7 @@ Importing this module runs nothing of llama.cpp, so a process that has imported 
 """
 
 import ctypes
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -280,6 +281,8 @@ def listening() -> Iterator[list[str]]:
 
 @cache
 def _backend() -> None:
+    # Where llama.cpp aborts, it would start a debugger and fill the log with the stack of this process.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     ll.llama_log_set(_listen, ctypes.c_void_p(0))
     ll.llama_backend_init()
 

@@ -47,7 +47,7 @@ def plan(graph: Graph, domains: Iterable[str] = ()) -> Plan:
         ConfigError: a domain is unknown.
     """
     planner = _Planner(graph)
-    for step in graph.above([("package", domain) for domain in domains or graph.domains]):
+    for step in graph.above(graph.ends(domains)):
         planner.add(step)
     return Plan(planner.settled())
 

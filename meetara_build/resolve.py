@@ -4,6 +4,7 @@ Precedence, low to high: ``build.yaml``, the ``overrides:`` of the base, of the 
 the machine named on the command line.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,9 @@ from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape,
 S = TypeVar("S", bound=Shape)
 
 GROUPS = ("base", "hardware")
+RESERVED = ("all_domains", "base", "logs", "report", "store")
+"""Names that a domain cannot have: folders beside the domains', or rules."""
+
 OPEN_KEYS = ("evaluation.max_kl.",)
 """Mappings whose keys a person may add to."""
 
@@ -60,6 +64,9 @@ class Configuration:
         if hardware:
             self.defaults["hardware"] = hardware
         self.domains = {path.stem: path for path in sorted(self.conf.glob("domain/*.yaml"))}
+        for name, path in self.domains.items():
+            if name in RESERVED or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ConfigError(f"{path}: '{name}' cannot name a domain; use lower-case letters, digits and _, and none of {', '.join(RESERVED)}")
 
     def selected(self) -> list[str]:
         """The domains that ``domains:`` of build.yaml names, by name or category.

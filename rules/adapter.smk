@@ -7,11 +7,7 @@ rule adapter:
         f"{ROOT}/{{domain}}/adapter/manifest.json",
         f"{ROOT}/{{domain}}/adapter/adapter_model.safetensors",
         f"{ROOT}/{{domain}}/adapter/adapter_config.json",
-        training=report(
-            f"{ROOT}/{{domain}}/adapter/training.json",
-            category="Training",
-            labels={"domain": "{domain}", "figure": "loss curve"},
-        ),
+        f"{ROOT}/{{domain}}/adapter/training.json",
     log:
         f"{ROOT}/logs/{{domain}}/adapter.log",
     threads: BUILD.threads("adapter")
@@ -21,4 +17,4 @@ rule adapter:
     params:
         fingerprint=BUILD.fingerprint("adapter"),
     shell:
-        "{STAGE} adapter {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("adapter", "{wildcards.domain}")

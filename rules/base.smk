@@ -11,7 +11,7 @@ rule corpus:
     params:
         fingerprint=BUILD.fingerprint("corpus"),
     shell:
-        "{STAGE} corpus base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("corpus", "base/{wildcards.base}")
 
 
 rule base_made_here:
@@ -22,16 +22,16 @@ rule base_made_here:
         f"{ROOT}/base/{{base}}/model.safetensors",
     log:
         f"{ROOT}/logs/base/{{base}}/base.log",
+    wildcard_constraints:
+        base=BUILD.made_here,
     threads: BUILD.threads("base")
     resources:
         mem_mb=BUILD.memory_mb("base"),
         gpu=BUILD.gpus("base"),
     params:
         fingerprint=BUILD.fingerprint("base"),
-    wildcard_constraints:
-        base=BUILD.made_here,
     shell:
-        "{STAGE} base base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("base", "base/{wildcards.base}")
 
 
 rule base_pretrained:
@@ -39,15 +39,15 @@ rule base_pretrained:
         f"{ROOT}/base/{{base}}/manifest.json",
     log:
         f"{ROOT}/logs/base/{{base}}/base.log",
+    wildcard_constraints:
+        base=BUILD.pretrained,
     threads: BUILD.threads("base")
     resources:
         mem_mb=BUILD.memory_mb("base"),
     params:
         fingerprint=BUILD.fingerprint("base"),
-    wildcard_constraints:
-        base=BUILD.pretrained,
     shell:
-        "{STAGE} base base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("base", "base/{wildcards.base}")
 
 
 rule base_gguf:
@@ -64,4 +64,4 @@ rule base_gguf:
     params:
         fingerprint=BUILD.fingerprint("gguf"),
     shell:
-        "{STAGE} gguf base/{wildcards.base} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("gguf", "base/{wildcards.base}")

@@ -3,7 +3,6 @@ from meetara_build.engine.rules import Rules
 
 BUILD = Rules(config)
 ROOT = BUILD.root
-STAGE = BUILD.command
 
 
 wildcard_constraints:
@@ -21,9 +20,9 @@ for domain in BUILD.domains:
     rule:
         name:
             domain
-        localrule: True
         input:
             BUILD.package(domain),
+        localrule: True
 
 
 MERGED = f"{ROOT}/{{domain}}/merged"

@@ -16,4 +16,4 @@ rule dataset:
     params:
         fingerprint=BUILD.fingerprint("dataset"),
     shell:
-        "{STAGE} dataset {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("dataset", "{wildcards.domain}")

@@ -16,4 +16,4 @@ rule evaluate:
     params:
         fingerprint=BUILD.fingerprint("evaluate"),
     shell:
-        "{STAGE} evaluate {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("evaluate", "{wildcards.domain}")

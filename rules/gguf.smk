@@ -15,12 +15,12 @@ for kind in BUILD.ggufs():
             [f"{ROOT}/{{domain}}/gguf/{file}" for file in kind.files],
         log:
             f"{ROOT}/logs/{{domain}}/gguf.log",
+        wildcard_constraints:
+            domain=kind.wildcard,
         threads: BUILD.threads("gguf")
         resources:
             mem_mb=BUILD.memory_mb("gguf"),
         params:
             fingerprint=BUILD.fingerprint("gguf"),
-        wildcard_constraints:
-            domain=kind.wildcard,
         shell:
-            "{STAGE} gguf {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"
+            BUILD.shell("gguf", "{wildcards.domain}")

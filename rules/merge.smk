@@ -14,4 +14,4 @@ rule merge:
     params:
         fingerprint=BUILD.fingerprint("merge"),
     shell:
-        "{STAGE} merge {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("merge", "{wildcards.domain}")

@@ -19,4 +19,4 @@ rule package:
     params:
         fingerprint=BUILD.fingerprint("package"),
     shell:
-        "{STAGE} package {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1"
+        BUILD.shell("package", "{wildcards.domain}")

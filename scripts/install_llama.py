@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from meetara_build.setup_check import LLAMA_CPP_PYTHON, PARTS, llama_fault, source_folder
 
-NEEDED = ("pyproject.toml", "README.md", "LICENSE", ".py")
-"""Endings of the files that the two packages are built from; the rest of llama.cpp stays packed."""
+NEEDED = ("gguf-py/", "conversion/")
+"""Folders of llama.cpp that the two packages are built from, beside the files at its top; the rest stays packed."""
 
 
 def pip(*arguments: str) -> None:
@@ -26,7 +26,8 @@ def pip(*arguments: str) -> None:
 def unpack(archive: Path, folder: Path) -> None:
     """Only the Python parts of llama.cpp."""
     with tarfile.open(archive) as tar:
-        wanted = [m for m in tar if f"{source_folder()}/vendor/llama.cpp/" in m.name and m.name.endswith(NEEDED)]
+        inside = {member: member.name.partition(f"{source_folder()}/vendor/llama.cpp/")[2] for member in tar}
+        wanted = [member for member, name in inside.items() if name.startswith(NEEDED) or (name and "/" not in name)]
         # Early releases of Python 3.11 know no extraction filters.
         safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         tar.extractall(folder, members=wanted, **safely)

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.graph import Graph, Step, find_project, load
+from meetara_build.graph import REPORT, Graph, Step, find_project, load
 
 Value = Callable[[Any], Any]
 """A Snakemake input function: wildcards in, value out."""
@@ -49,6 +49,11 @@ class Rules:
         words += ["--hardware", self.hardware] if self.hardware else []
         return shlex.join(words)
 
+    def shell(self, stage: str, target: str) -> str:
+        """A rule's shell command, with Snakemake's own braces left for it to fill."""
+        command = self.command.replace("{", "{{").replace("}", "}}")
+        return f"{command} {stage} {target} --fingerprint {{params.fingerprint}} > {{log}} 2>&1"
+
     @property
     def pretrained(self) -> str:
         """Constraint of the wildcard of bases that are loaded, not made here; never empty, so that it matches none."""
@@ -66,6 +71,11 @@ class Rules:
     def package(self, domain: str) -> str:
         """The manifest of a domain's package, the last of its files."""
         return self._manifest("package", domain)
+
+    @property
+    def everything(self) -> list[str]:
+        """The last file of every domain, and of the report over all."""
+        return [self._manifest(stage, target) for stage, target in self.graph.ends()]
 
     def fingerprint(self, stage: str) -> Value:
         """The step's fingerprint. A temporary's travels with its consumer: Snakemake forgets a deleted output's."""
@@ -99,8 +109,9 @@ class Rules:
         return [Gguf(list(names), [f"{{domain}}-{kind}.gguf" for kind in found]) for found, names in members]
 
     def _step(self, stage: str, wildcards: Any) -> Step:
-        target = wildcards.domain if "domain" in wildcards.keys() else f"base/{wildcards.base}"
-        return self.graph.step(stage, target)
+        if "domain" in wildcards.keys():
+            return self.graph.step(stage, wildcards.domain)
+        return self.graph.step(stage, f"base/{wildcards.base}" if "base" in wildcards.keys() else REPORT)
 
     def _base_of(self, domain: str) -> str:
         return self.graph.step("adapter", domain).inputs["base"].target

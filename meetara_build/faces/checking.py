@@ -84,7 +84,7 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
 
 
 def _built(graph: Graph, domains: Sequence[str]) -> list[Step]:
-    chosen = graph.above([("package", domain) for domain in domains or graph.domains])
+    chosen = graph.above(graph.ends(domains))
     built = [step for step in chosen if step.keep and (graph.root / step.place.manifest).exists()]
     if not built:
         raise ArtifactError(f"{graph.root}: nothing built yet; run `meetara-build build`")

@@ -11,6 +11,7 @@ import yaml
 from meetara_build.errors import ConfigError, DataError
 from meetara_build.faces.output import out, print_json
 from meetara_build.graph import find_project
+from meetara_build.resolve import RESERVED
 from meetara_build.schema import Domain, check
 
 PARTS = ("conf", "rules", "plugins", "Snakefile")
@@ -63,7 +64,7 @@ def add_domain(
 
     project = find_project()
     path = project / "conf" / "domain" / f"{name}.yaml"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("base", "store", "logs", "all_domains"):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
         raise ConfigError(f"'{name}' cannot name a domain; use lower-case letters, digits and _, such as 'my_domain'")
     if path.exists():
         raise ConfigError(f"{path}: this domain is there already; edit it, or choose another name")

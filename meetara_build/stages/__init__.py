@@ -2,7 +2,7 @@
 
 import importlib
 
-NAMES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package")
+NAMES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
 
 
 def load_all() -> None:

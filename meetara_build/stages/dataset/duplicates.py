@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -118,18 +119,19 @@ def _weigh(counts: Any) -> Any:
 def _similar(vectors: Any, threshold: float) -> Iterator[tuple[Ints, Ints, Floats]]:
     """Pairs (later, earlier) of rows whose cosine reaches the threshold, a block of later rows at a time."""
     count = vectors.shape[0]
-    if not count:
-        return
-    columns = vectors.T.tocsr()
-    step = max(16, min(512, BLOCK_CELLS // count))
-    for start in range(0, count, step):
-        product = vectors[start : start + step] @ columns
-        product.data[product.data < threshold] = 0.0
-        product.eliminate_zeros()
-        pairs = product.tocoo()
-        later, earlier = pairs.row.astype(np.int64) + start, pairs.col.astype(np.int64)
-        keep = earlier < later
-        yield later[keep], earlier[keep], pairs.data[keep]
+    step = max(16, min(512, BLOCK_CELLS // max(1, count)))
+    # Only earlier rows matter: an eighth of the rows at a time is compared with what stands before its end.
+    bounds = np.linspace(0, count, 9).astype(int)
+    for begin, end in pairwise(bounds):
+        columns = vectors[:end].T.tocsr()
+        for start in range(begin, end, step):
+            product = vectors[start : min(start + step, end)] @ columns
+            product.data[product.data < threshold] = 0.0
+            product.eliminate_zeros()
+            pairs = product.tocoo()
+            later, earlier = pairs.row.astype(np.int64) + start, pairs.col.astype(np.int64)
+            keep = earlier < later
+            yield later[keep], earlier[keep], pairs.data[keep]
 
 
 def _cosines(vectors: Any, left: Ints, right: Ints) -> Floats:

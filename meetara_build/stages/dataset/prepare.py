@@ -124,7 +124,7 @@ def _said_by(messages: Sequence[Message], role: str) -> str:
 
 
 def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
-    """One error for all sources with too many bad records, with every fault of theirs."""
+    """One error for all sources with too many bad records, with the faults of each."""
     over = [source for source in sources if source.bad > allowed * source.reading.read or not source.records]
     if not over:
         return
@@ -144,5 +144,10 @@ def _advice(over: Sequence[Checked]) -> str:
         return (
             f"{first.source} looks like one JSON document over many lines: write one object a line, "
             f"e.g. `jq -c '.[]' {first.source} > records.jsonl`\n"
+        )
+    if "is not UTF-8" in first.problem:
+        return (
+            f"{first.source} was probably saved by a Windows program: convert it, "
+            f"e.g. `iconv -f WINDOWS-1252 -t UTF-8 {first.source} > utf8-{first.source}`\n"
         )
     return ""

@@ -43,15 +43,16 @@ def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
     plain = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED), _turn("user", NEXT)], ask=True)
     asked, answered, following = (plain.index(mark) for mark in (ASKED, ANSWERED, NEXT))
     after_user, between = plain[asked + 1 : answered], plain[answered + 1 : following]
+    ended = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED)])
+    after_assistant = os.path.commonprefix([ended[ended.index(ANSWERED) + 1 :], between])
+    before_user = between[len(after_assistant) :]
     whole = render(tokenizer, [_turn("system", SYSTEM), _turn("user", ASKED)], ask=True)
     start, end = whole.index(SYSTEM), whole.index(ASKED)
     before_system, gap = _without_start(tokenizer, whole[:start]), whole[start + 1 : end]
-    before_user = os.path.commonprefix([between[::-1], gap[::-1]])[::-1]
-    if not before_user:  # the template folds the system text into the first user turn
-        return Turns(before_system, gap, before_system, after_user, between.removesuffix(before_system), False)
-    return Turns(
-        before_system, gap.removesuffix(before_user), before_user, after_user, between.removesuffix(before_user), True
-    )
+    if gap.endswith(before_user):
+        return Turns(before_system, gap.removesuffix(before_user), before_user, after_user, after_assistant, True)
+    # The template folds the system text into the first user turn.
+    return Turns("", gap, before_system, after_user, after_assistant, False)
 
 
 def _template(turns: Turns) -> str:

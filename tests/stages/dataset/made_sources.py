@@ -6,25 +6,8 @@ from typing import Any
 from meetara_build.stages.dataset import Prepared
 
 SYLLABLES = [
-    "ka",
-    "lo",
-    "mi",
-    "ru",
-    "te",
-    "na",
-    "so",
-    "vi",
-    "pe",
-    "du",
-    "gra",
-    "ble",
-    "fon",
-    "tir",
-    "mas",
-    "quo",
-    "zen",
-    "hul",
-]
+    "ka", "lo", "mi", "ru", "te", "na", "so", "vi", "pe", "du", "gra", "ble", "fon", "tir", "mas", "quo", "zen", "hul",
+]  # fmt: skip
 
 
 def sentence(key: object, words: int = 9) -> str:

@@ -1,0 +1,26 @@
+# report: loss curves and size against quality of all domains, shown by `snakemake --report report.html`.
+rule report:
+    input:
+        expand(f"{ROOT}/{{domain}}/adapter/manifest.json", domain=BUILD.domains),
+        expand(f"{ROOT}/{{domain}}/evaluation.manifest.json", domain=BUILD.domains),
+    output:
+        f"{ROOT}/report/manifest.json",
+        report(
+            f"{ROOT}/report/loss_curves.svg",
+            category="Training",
+            labels={"figure": "loss curves"},
+        ),
+        report(
+            f"{ROOT}/report/size_quality.svg",
+            category="Evaluation",
+            labels={"figure": "size against quality"},
+        ),
+    log:
+        f"{ROOT}/logs/report.log",
+    threads: BUILD.threads("report")
+    resources:
+        mem_mb=BUILD.memory_mb("report"),
+    params:
+        fingerprint=BUILD.fingerprint("report"),
+    shell:
+        BUILD.shell("report", "report")

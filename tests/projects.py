@@ -1,0 +1,164 @@
+"""Small projects to try things on: a copy as ``meetara-build init`` makes it, with few domains and a base that trains in seconds.
+
+Copy a built project (`copy_built`) before editing it; `shared_build` builds one for all tests of a session.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from meetara_build.engine.stage_run import run
+from meetara_build.faces.projects import init
+from meetara_build.graph import Graph, load
+
+REPOSITORY = Path(__file__).parents[1]
+DOMAINS = ("nutrition", "programming", "storytelling")
+
+
+def mini_base(domains: Sequence[str] = DOMAINS) -> dict[str, Any]:
+    """``conf/base/mini.yaml``: a base that is pretrained in a few seconds on these domains' records."""
+    return {
+        "description": "A very small Llama for tests",
+        "licence": "apache-2.0",
+        "chat_template": "chatml",
+        "parameters": 900_000,
+        "tokenizer": {"vocab_size": 1024},
+        "model": {
+            "hidden_size": 256,
+            "intermediate_size": 256,
+            "layers": 1,
+            "heads": 4,
+            "kv_heads": 2,
+            "positions": 1024,
+        },
+        "pretraining": {
+            "share": 0.5,
+            "epochs": 1,
+            "batch_tokens": 1024,
+            "learning_rate": 2e-3,
+            "warmup_share": 0.05,
+            "weight_decay": 0.05,
+            "clip_norm": 1.0,
+            "threads": 1,
+            "domains": list(domains),
+        },
+        "overrides": {
+            "training.epochs": 2,
+            "training.batch_tokens": 512,
+            "training.learning_rate": 2e-3,
+            "data.max_tokens": 900,
+        },
+    }
+
+
+def small_project(folder: Path, domains: Sequence[str] = DOMAINS) -> Path:
+    """A project in ``folder`` with these of the shipped domains, all on the base ``mini``; no other domain's file is there."""
+    init(folder)
+    for path in (folder / "conf" / "domain").iterdir():
+        if path.stem not in domains:
+            path.unlink()
+    write_yaml(folder / "conf" / "base" / "mini.yaml", mini_base(domains))
+    build = read_yaml(folder / "conf" / "build.yaml")
+    build["defaults"] = [{"base": "mini"}, {"hardware": "cpu"}, "_self_"]
+    write_yaml(folder / "conf" / "build.yaml", build)
+    return folder
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's content."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as YAML, its keys in the order given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+
+
+def edit(path: Path, key: str, value: Any) -> None:
+    """Set one dotted key of a YAML file: ``edit(conf / "build.yaml", "training.epochs", 5)``."""
+    content = read_yaml(path)
+    *above, last = key.split(".")
+    place = content
+    for part in above:
+        place = place.setdefault(part, {})
+    place[last] = value
+    write_yaml(path, content)
+
+
+def override(project: Path, domain: str, values: Mapping[str, Any]) -> None:
+    """Add to the ``overrides:`` of a domain, whose keys have dots in them."""
+    path = project / "conf" / "domain" / f"{domain}.yaml"
+    content = read_yaml(path)
+    write_yaml(path, {**content, "overrides": {**content.get("overrides", {}), **values}})
+
+
+def build_here(project: Path, domains: Sequence[str] = ()) -> Graph:
+    """Build in this process, stage run after stage run: no Snakemake, no warm process, nothing left behind."""
+    graph = load(project)
+    for step in graph.above(graph.ends(domains)):
+        run(graph, step, cold=True, debug=True)
+    return graph
+
+
+def shared_build(factory: pytest.TempPathFactory) -> Path:
+    """A built small project, made once a test session, also by several pytest-xdist workers. Read it, or copy it."""
+    common = factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        common = common.parent
+    project = common / "built" / "project"
+    project.parent.mkdir(exist_ok=True)
+    done = project.parent / "done"
+    with (project.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(project, ignore_errors=True)
+            build_here(small_project(project))
+            done.touch()
+    return project
+
+
+def copy_built(built: Path, folder: Path) -> Path:
+    """A built project of one's own to edit; model files are linked, as the store links them, and never written into."""
+    shutil.copytree(built, folder, copy_function=_link_models, ignore=shutil.ignore_patterns(".meetara", ".locks"))
+    return folder
+
+
+def _link_models(source: str, target: str) -> None:
+    if source.endswith((".gguf", ".safetensors")) or f"{os.sep}blobs{os.sep}" in source:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def meetara(
+    project: Path, *words: str, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``meetara-build WORDS`` in a project's folder, as a person runs it; its warm process is the project's own (`stop_warm`)."""
+    own = project.parent / "tmp"
+    own.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "meetara_build", *words],
+        cwd=project, env={**os.environ, "TMPDIR": str(own), **environment}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def stop_warm(project: Path) -> None:
+    """End the warm process that `meetara` commands of this project started, rather than wait until it ends itself."""
+    own = str(project.parent / "tmp")
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "meetara_build.engine.warm" in words and words[-1].startswith(own):
+            process.kill()
+            process.wait(10)
