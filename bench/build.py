@@ -1,6 +1,6 @@
 """All 62 domains from nothing, twice: time, overhead, memory, losses, and whether both builds are equal.
 
-    python -m bench.build [--once]
+python -m bench.build [--once]
 """
 
 import argparse
@@ -93,7 +93,9 @@ def by_stage(folder: Path) -> None:
     for stage, runs in found.items():
         cpu = statistics.median(run.stage_cpu_seconds for run in runs)
         wall = statistics.median(run.seconds for run in runs)
-        print(f"    {stage:9} {len(runs):3} × {cpu:6.2f} CPU-s, {wall:6.2f} s, {max(run.peak_mb for run in runs):5.0f} MB")
+        print(
+            f"    {stage:9} {len(runs):3} × {cpu:6.2f} CPU-s, {wall:6.2f} s, {max(run.peak_mb for run in runs):5.0f} MB"
+        )
 
 
 def losses(folder: Path) -> None:
@@ -113,7 +115,9 @@ def losses(folder: Path) -> None:
 
 def no_op(folder: Path, bare: Path, repeats: int = 5) -> None:
     """A build with nothing to do, beside the same graph in Snakemake alone."""
-    (bare / "Snakefile").write_text(BARE.format(domains=sorted(path.stem for path in folder.glob("conf/domain/*.yaml"))))
+    (bare / "Snakefile").write_text(
+        BARE.format(domains=sorted(path.stem for path in folder.glob("conf/domain/*.yaml")))
+    )
     subprocess.run([BIN / "snakemake", "--cores", "2", "--quiet", "all"], cwd=bare, check=True, capture_output=True)
     ours, theirs = [], []
     for _ in range(repeats):

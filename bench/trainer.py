@@ -120,7 +120,10 @@ def make_base(data: Path, folder: Path) -> dict[str, Any]:
 
     conversations = read(data)
     texts = (message["content"] for conversation in conversations for message in conversation)
-    recipe = {"tokenizer": {"vocab_size": SHAPE["vocab_size"]}, "model": {"positions": SHAPE["max_position_embeddings"]}}
+    recipe = {
+        "tokenizer": {"vocab_size": SHAPE["vocab_size"]},
+        "model": {"positions": SHAPE["max_position_embeddings"]},
+    }
     tokenizer = make_tokenizer(texts, recipe)
     torch.manual_seed(0)
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -168,7 +171,9 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     contend = trl if options.worker.startswith("trl") else padded if options.worker == "padded recipe" else meetara
     tokens, steps, seconds = contend(trainee, tokenizer, training, options)
     if trainee is not judge:
-        judge.load_state_dict({name: value for name, value in trainee.state_dict().items() if "lora_" in name}, strict=False)
+        judge.load_state_dict(
+            {name: value for name, value in trainee.state_dict().items() if "lora_" in name}, strict=False
+        )
     after, second = judged()
     return {
         "tokens": tokens, "steps": steps, "seconds": seconds, "before": before, "after": after,
@@ -318,7 +323,9 @@ def describe(options: argparse.Namespace, shape: dict[str, Any]) -> None:
     print(f"load      {os.getloadavg()[0]:.1f} jobs waiting or running in the last minute")
     print(f"software  Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
           f"peft {peft.__version__}, {TRL[1]}")  # fmt: skip
-    print(f"base      {shape['parameters'] / 1e6:.1f} M parameters, vocabulary {SHAPE['vocab_size']} ({shape['vocabulary']} used)")
+    print(
+        f"base      {shape['parameters'] / 1e6:.1f} M parameters, vocabulary {SHAPE['vocab_size']} ({shape['vocabulary']} used)"
+    )
     print(f"data      {options.data.name}: {shape['records']} records, median {shape['median tokens']:.0f} tokens, longest "
           f"{shape['longest']}, {shape['completion share']:.0%} completion; {HELD_OUT} held out")  # fmt: skip
     print(f"runs      {options.repeats} x {options.seconds:.0f} CPU-seconds each, {options.threads} thread(s), "

@@ -3,6 +3,7 @@
 Light on imports: a stage that the store can answer should cost little more than starting Python.
 """
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -213,10 +214,8 @@ def commit(work: Path, root: Path, where: Place, manifest: Manifest) -> None:
     target.mkdir(parents=True, exist_ok=True)
     old: Mapping[str, Any] = {}
     if listed.exists():
-        try:
+        with contextlib.suppress(ArtifactError):
             old = read_manifest(listed).files
-        except ArtifactError:
-            pass
         listed.unlink()
     for name in manifest.files:
         (target / name).parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,9 @@ def fingerprint(stage: str, parts: Mapping[str, Any]) -> str:
 @cache
 def code_digests(stage: str) -> dict[str, str]:
     """sha256 (shortened) of the syntax tree of each module that a stage reaches within this package."""
-    return {name.removeprefix(f"{PACKAGE.name}."): _tree_digest(path)[:16] for name, path in sorted(_reached(stage).items())}
+    return {
+        name.removeprefix(f"{PACKAGE.name}."): _tree_digest(path)[:16] for name, path in sorted(_reached(stage).items())
+    }
 
 
 @cache

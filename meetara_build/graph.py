@@ -123,7 +123,9 @@ def find_project(start: Path | None = None) -> Path:
     for folder in (here, *here.parents):
         if (folder / "conf" / "build.yaml").exists():
             return folder
-    raise ConfigError(f"{here}: no conf/build.yaml here or above; go to a project, or make one: `meetara-build init NAME`")
+    raise ConfigError(
+        f"{here}: no conf/build.yaml here or above; go to a project, or make one: `meetara-build init NAME`"
+    )
 
 
 def load(project: Path, hardware: str | None = None) -> Graph:
@@ -154,7 +156,9 @@ def _build(project: Path, hardware: str | None) -> dict[str, Any]:
     configuration = Configuration(project, hardware)
     domains = configuration.selected()
     if not domains:
-        raise ConfigError(f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain NAME --from FILE`")
+        raise ConfigError(
+            f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain NAME --from FILE`"
+        )
     resolved = {name: configuration.resolve(name) for name in configuration.domains}
     digests = _Digests(project)
     steps = list(_steps(configuration, [resolved[name] for name in domains], resolved, digests))
@@ -206,7 +210,9 @@ def _base_steps(
     if base.pretraining is not None:
         for domain in base.pretraining.domains:
             if domain not in known:
-                raise ConfigError(f"{path}: pretraining.domains: no conf/domain/{domain}.yaml; remove the name, or add the file")
+                raise ConfigError(
+                    f"{path}: pretraining.domains: no conf/domain/{domain}.yaml; remove the name, or add the file"
+                )
         taught = {domain: known[domain] for domain in sorted(base.pretraining.domains)}
         files = {
             f"{domain}/{key}": source
@@ -219,11 +225,15 @@ def _base_steps(
     elif base.folder is not None:
         folder = (configuration.conf.parent / Path(base.folder).expanduser()).resolve()
         if not folder.is_dir():
-            raise ConfigError(f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id")
+            raise ConfigError(
+                f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
+            )
         sources["folder"] = str(folder)
     yield _step("base", target, recipes.base(name, base, item.build), inputs, sources, item, digests)
     recipe = recipes.base_gguf(name, base, item.build, item.hardware)
-    yield _step("gguf", target, recipe, {"merged": Input("base", target), "base": Input("base", target)}, {}, item, digests)
+    yield _step(
+        "gguf", target, recipe, {"merged": Input("base", target), "base": Input("base", target)}, {}, item, digests
+    )
 
 
 def _domain_steps(configuration: "Configuration", item: "Resolved", digests: "_Digests") -> Iterator[Step]:
@@ -237,7 +247,9 @@ def _domain_steps(configuration: "Configuration", item: "Resolved", digests: "_D
     weights = Input("adapter", name, ("adapter_*",))
     merged, gguf, evaluation = Input("merge", name), Input("gguf", name), Input("evaluate", name)
 
-    def step(stage: str, recipe: dict[str, Any], inputs: dict[str, Input], sources: dict[str, str] | None = None) -> Step:
+    def step(
+        stage: str, recipe: dict[str, Any], inputs: dict[str, Input], sources: dict[str, str] | None = None
+    ) -> Step:
         return _step(stage, name, recipe, inputs, sources or {}, item, digests)
 
     slices = {
@@ -358,6 +370,4 @@ def _signature(project: Path, sources: Iterable[str]) -> list[Any]:
 
 
 def _files(folder: Path, suffix: str) -> list[str]:
-    return sorted(
-        os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(suffix)
-    )
+    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(suffix))

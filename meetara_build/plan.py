@@ -76,7 +76,9 @@ class _Planner:
     def _needed(self, item: Item) -> Item:
         """A temporary that is gone runs with whatever reads it."""
         if item.action == FRESH or self._readers((item.step.stage, item.step.target), {RUN}):
-            return item._replace(action=RUN, reasons=["temporary, and needed again"] if item.action == FRESH else item.reasons)
+            return item._replace(
+                action=RUN, reasons=["temporary, and needed again"] if item.action == FRESH else item.reasons
+            )
         return item
 
     def _readers(self, key: tuple[str, str], actions: set[str]) -> bool:
@@ -107,7 +109,9 @@ class _Planner:
         self.found[step.stage, step.target] = known
         if known is not None:
             return Item(step, FRESH, [])
-        return Item(step, MAYBE if waiting else RUN, [f"input {name} may change" for name in waiting] or ["not built yet"])
+        return Item(
+            step, MAYBE if waiting else RUN, [f"input {name} may change" for name in waiting] or ["not built yet"]
+        )
 
     def _waiting(self, step: Step) -> list[str]:
         above = [self.items[given.stage, given.target] for given in step.inputs.values()]

@@ -98,7 +98,9 @@ def merge(name: str, build: Build, hardware: Hardware) -> Slice:
     return {"domain": name, "threads": hardware.threads, "bound": build.merge.bound}
 
 
-def gguf(name: str, base_name: str, base: Base, domain: Domain, build: Build, hardware: Hardware, above: Slice) -> Slice:
+def gguf(
+    name: str, base_name: str, base: Base, domain: Domain, build: Build, hardware: Hardware, above: Slice
+) -> Slice:
     """``above`` are the slices of the stages before: their digest goes into the file's metadata."""
     return {
         "name": name,

@@ -66,7 +66,9 @@ class Configuration:
         self.domains = {path.stem: path for path in sorted(self.conf.glob("domain/*.yaml"))}
         for name, path in self.domains.items():
             if name in RESERVED or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ConfigError(f"{path}: '{name}' cannot name a domain; use lower-case letters, digits and _, and none of {', '.join(RESERVED)}")
+                raise ConfigError(
+                    f"{path}: '{name}' cannot name a domain; use lower-case letters, digits and _, and none of {', '.join(RESERVED)}"
+                )
 
     def selected(self) -> list[str]:
         """The domains that ``domains:`` of build.yaml names, by name or category.
@@ -196,9 +198,7 @@ def _defaults(entries: Any, path: Path) -> dict[str, str]:
     return chosen
 
 
-def _chosen(
-    group: str, default: str, path: Path, layers: Iterable[tuple[Path, Mapping[str, Any]]]
-) -> tuple[str, Path]:
+def _chosen(group: str, default: str, path: Path, layers: Iterable[tuple[Path, Mapping[str, Any]]]) -> tuple[str, Path]:
     choice = (default, path)
     for file, layer in layers:
         if group in layer:

@@ -37,9 +37,7 @@ class Source(Shape):
     hub: str | None = None
     split: str = "train"
     format: Literal["jsonl", "csv", "parquet"] | None = None
-    columns: dict[
-        Literal["prompt", "response", "input", "system", "topic", "language", "messages"], str
-    ] | None = None
+    columns: dict[Literal["prompt", "response", "input", "system", "topic", "language", "messages"], str] | None = None
     language: str | None = None
     limit: Positive | None = None
 

@@ -3,6 +3,7 @@ from meetara_build.engine.rules import Rules
 
 BUILD = Rules(config)
 ROOT = BUILD.root
+MERGED = f"{ROOT}/{{domain}}/merged" + ("/manifest.json" if BUILD.keep_merged else "")
 
 
 wildcard_constraints:
@@ -23,7 +24,3 @@ for domain in BUILD.domains:
         input:
             BUILD.package(domain),
         localrule: True
-
-
-MERGED = f"{ROOT}/{{domain}}/merged"
-MERGED = f"{MERGED}/manifest.json" if BUILD.keep_merged else temp(directory(MERGED))

@@ -5,7 +5,7 @@ rule merge:
         dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
         adapter=f"{ROOT}/{{domain}}/adapter/manifest.json",
     output:
-        MERGED,
+        MERGED if BUILD.keep_merged else temp(directory(MERGED)),
     log:
         f"{ROOT}/logs/{{domain}}/merge.log",
     threads: BUILD.threads("merge")

@@ -1,4 +1,4 @@
-"""Small projects to try things on: a copy as ``meetara-build init`` makes it, with few domains and a base that trains in seconds.
+"""Small projects to try things on, as ``meetara-build init`` makes them, with few domains and a base that trains in seconds.
 
 Copy a built project (`copy_built`) before editing it; `shared_build` builds one for all tests of a session.
 """
@@ -61,7 +61,7 @@ def mini_base(domains: Sequence[str] = DOMAINS) -> dict[str, Any]:
 
 
 def small_project(folder: Path, domains: Sequence[str] = DOMAINS) -> Path:
-    """A project in ``folder`` with these of the shipped domains, all on the base ``mini``; no other domain's file is there."""
+    """A project in ``folder`` with these of the shipped domains and no others, all on the base ``mini``."""
     init(folder)
     for path in (folder / "conf" / "domain").iterdir():
         if path.stem not in domains:
@@ -141,10 +141,8 @@ def _link_models(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def meetara(
-    project: Path, *words: str, timeout: float = 300, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """``meetara-build WORDS`` in a project's folder, as a person runs it; its warm process is the project's own (`stop_warm`)."""
+def meetara(project: Path, *words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``meetara-build WORDS`` in a project's folder, as a person runs it, with a warm process of its own (`stop_warm`)."""
     own = project.parent / "tmp"
     own.mkdir(exist_ok=True)
     return subprocess.run(

@@ -37,10 +37,14 @@ class Rules:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.hardware: str | None = config.get("hardware")
         self.graph: Graph = load(find_project(Path.cwd()), self.hardware)
-        self.root = os.path.relpath(self.graph.root) if self.graph.root.is_relative_to(Path.cwd()) else str(self.graph.root)
+        self.root = (
+            os.path.relpath(self.graph.root) if self.graph.root.is_relative_to(Path.cwd()) else str(self.graph.root)
+        )
         self.domains = self.graph.domains
         self.keep_merged = all(step.keep for step in self.graph.steps.values())
-        self.bases = sorted({target.removeprefix("base/") for _, target in self.graph.steps if target.startswith("base/")})
+        self.bases = sorted(
+            {target.removeprefix("base/") for _, target in self.graph.steps if target.startswith("base/")}
+        )
         self.command = self._command(str(config.get("warm", True)).lower() in ("true", "1", "yes"))
 
     def _command(self, warm: bool) -> str:
@@ -109,9 +113,10 @@ class Rules:
         return [Gguf(list(names), [f"{{domain}}-{kind}.gguf" for kind in found]) for found, names in members]
 
     def _step(self, stage: str, wildcards: Any) -> Step:
-        if "domain" in wildcards.keys():
+        names = list(wildcards.keys())
+        if "domain" in names:
             return self.graph.step(stage, wildcards.domain)
-        return self.graph.step(stage, f"base/{wildcards.base}" if "base" in wildcards.keys() else REPORT)
+        return self.graph.step(stage, f"base/{wildcards.base}" if "base" in names else REPORT)
 
     def _base_of(self, domain: str) -> str:
         return self.graph.step("adapter", domain).inputs["base"].target

@@ -29,6 +29,7 @@ from meetara_build.engine import job
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.graph import Graph, Input, Step
 
+
 def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) -> str:
     """Make a step's artifact; ``built`` or ``restored``.
 
@@ -96,7 +97,13 @@ def _worked_out(
             raise BuildError(f"{step.name}: an input changed during the job, so its result was not kept; build again")
         seal(output)
         manifest = Manifest(
-            step.stage, step.target, step.fingerprint, step.made_from, dict(inputs), describe(output), figures.pop("metrics")
+            step.stage,
+            step.target,
+            step.fingerprint,
+            step.made_from,
+            dict(inputs),
+            describe(output),
+            figures.pop("metrics"),
         )
         store = Store(graph.root / "store")
         if step.keep:

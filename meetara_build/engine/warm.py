@@ -133,7 +133,7 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         last = time.monotonic()
         while self.jobs or time.monotonic() - last < IDLE_SECONDS:
-            watched = [self.listener, wake, *self.jobs.values()]
+            watched: list[Any] = [self.listener, wake, *self.jobs.values()]
             ready, _, _ = select.select(watched, [], [], 1.0)
             if wake in ready:
                 os.read(wake, 4096)

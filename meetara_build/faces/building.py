@@ -13,6 +13,7 @@ from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.faces.output import err, out, print_json, progress, table
 from meetara_build.graph import Graph, find_project, load
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Item, Plan, plan
+from meetara_build.setup_check import check_llama
 
 COLOURS = {RUN: "yellow", RESTORE: "cyan", MAYBE: "magenta"}
 
@@ -81,6 +82,7 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
     Raises:
         BuildError: a job failed, or a gate was missed; what is finished is kept.
     """
+    check_llama()
     graph = project_graph(profile)
     targets = wanted(graph, words)
     made = plan(graph, targets)
@@ -100,7 +102,9 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
             run_snakemake(graph, targets or ["all_domains"], profile, listen, arguments)
     left = plan(graph, targets).to_do()
     if left:
-        raise BuildError(f"{len(left)} steps are still not up to date, {left[0].step.name} first; see `meetara-build plan`")
+        raise BuildError(
+            f"{len(left)} steps are still not up to date, {left[0].step.name} first; see `meetara-build plan`"
+        )
     _print_built(graph, targets or graph.domains, done, time.monotonic() - started, as_json=as_json)
 
 
@@ -129,7 +133,11 @@ def _figures(graph: Graph, domain: str) -> dict[str, Any]:
     first = next(iter(evaluation["variants"]))
     folder = graph.root / domain / "gguf"
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return {"base_loss": evaluation["base"]["loss"], "loss": evaluation["variants"][first]["loss"], "folder": str(shown)}
+    return {
+        "base_loss": evaluation["base"]["loss"],
+        "loss": evaluation["variants"][first]["loss"],
+        "folder": str(shown),
+    }
 
 
 def show_status(words: Sequence[str], profile: str, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -34,8 +34,8 @@ def check_data(words: Sequence[str], *, as_json: bool) -> bool:
             sources = {name: Path(path) for name, path in step.sources.items()}
             try:
                 found[domain] = check_sources(step.recipe, sources)
-            except DataError as error:
-                unusable[domain] = str(error)
+            except DataError as fault:
+                unusable[domain] = str(fault)
     bad = {domain: listed for domain, listed in found.items() if listed}
     if as_json:
         content = {domain: [fault.as_json() for fault in listed] for domain, listed in bad.items()}
@@ -67,7 +67,9 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
         checked += len(built)
         with progress() as bar:
             for step in bar.track(built, description="reading"):
-                wrong[step.name] = faults(graph.root / step.place.folder, read_manifest(graph.root / step.place.manifest))
+                wrong[step.name] = faults(
+                    graph.root / step.place.folder, read_manifest(graph.root / step.place.manifest)
+                )
                 damaged += [step] if wrong[step.name] else []
         if repair and damaged:
             _repair(graph, damaged, as_json=as_json)
@@ -161,7 +163,11 @@ def _llama() -> Check:
     from meetara_build.setup_check import LLAMA_CPP_PYTHON, llama_fault
 
     fault = llama_fault()
-    return Check("llama.cpp", fault or f"{LLAMA_CPP_PYTHON}, converter and gguf from one source", "run `make setup`" if fault else None)
+    return Check(
+        "llama.cpp",
+        fault or f"{LLAMA_CPP_PYTHON}, converter and gguf from one source",
+        "run `make setup`" if fault else None,
+    )
 
 
 def _project() -> list[Check]:
@@ -180,7 +186,9 @@ def _project() -> list[Check]:
 
 def _memory() -> Check:
     free = psutil.virtual_memory().available / 1e9
-    return Check("memory", f"{free:.1f} GB free, {os.cpu_count()} cores", None if free > 2 else "free memory: a build needs 2 GB")
+    return Check(
+        "memory", f"{free:.1f} GB free, {os.cpu_count()} cores", None if free > 2 else "free memory: a build needs 2 GB"
+    )
 
 
 def _disk() -> Check:

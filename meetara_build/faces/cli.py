@@ -68,7 +68,9 @@ def add_domain(
     """Add a domain from a data file, its columns guessed."""
     from meetara_build.faces.projects import add_domain
 
-    add_domain(name, source, description=description, category=category, prompt=prompt, response=response, as_json=as_json)
+    add_domain(
+        name, source, description=description, category=category, prompt=prompt, response=response, as_json=as_json
+    )
 
 
 @app.command()
@@ -127,7 +129,9 @@ def chat(
 def compare(
     one: Annotated[str, typer.Argument(help="DOMAIN or DOMAIN:QUANT or base:NAME.")],
     other: Annotated[str, typer.Argument(help="DOMAIN or DOMAIN:QUANT or base:NAME.")],
-    questions: Annotated[list[str] | None, typer.Option("--ask", help="A question; held-out ones if not given.")] = None,
+    questions: Annotated[
+        list[str] | None, typer.Option("--ask", help="A question; held-out ones if not given.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many held-out questions.")] = 3,
     tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 80,
     as_json: Json = False,
@@ -194,7 +198,7 @@ def main() -> int:
         outcome = app(standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except UsageError as error:
-        if error.ctx and not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
+        if (error.ctx and not sys.argv[1:]) or type(error).__name__ == "NoArgsIsHelpError":
             print(error.ctx.get_help(), file=sys.stderr)
             return USAGE
         where = error.ctx.command_path if error.ctx else "meetara-build"

@@ -35,7 +35,10 @@ def init(folder: Path) -> None:
             shutil.copyfile(origin / part, folder / part)
     (folder / "conf" / "overlay").mkdir(exist_ok=True)
     (folder / ".gitignore").write_text(IGNORED)
-    out.print(f"{folder} is ready:\n  cd {folder}\n  meetara-build plan nutrition\n  meetara-build build nutrition", markup=False)
+    out.print(
+        f"{folder} is ready:\n  cd {folder}\n  meetara-build plan nutrition\n  meetara-build build nutrition",
+        markup=False,
+    )
 
 
 def _origin() -> Path:
@@ -71,8 +74,14 @@ def add_domain(
     if not source.exists():
         raise DataError(f"{source}: no such file; name a JSONL, CSV or Parquet file")
     found = guess(source)
-    columns = {**found["columns"], **({"prompt": prompt} if prompt else {}), **({"response": response} if response else {})}
-    content = _content(path, source, found["format"], columns, description or f"Questions and answers of {source.name}", category)
+    columns = {
+        **found["columns"],
+        **({"prompt": prompt} if prompt else {}),
+        **({"response": response} if response else {}),
+    }
+    content = _content(
+        path, source, found["format"], columns, description or f"Questions and answers of {source.name}", category
+    )
     check(Domain, content, path)
     text = f"# Added from {source.name}.\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     path.write_text(text, encoding="utf-8")
@@ -117,7 +126,9 @@ def install_profiles() -> None:
     for folder in sorted((project / "conf" / "profile").iterdir()):
         link = above / folder.name
         if link.exists() and not link.is_symlink():
-            raise ConfigError(f"{link}: a profile of yours has this name; rename it, or use `--profile conf/profile/{folder.name}`")
+            raise ConfigError(
+                f"{link}: a profile of yours has this name; rename it, or use `--profile conf/profile/{folder.name}`"
+            )
         link.unlink(missing_ok=True)
         link.symlink_to(folder.resolve())
         out.print(f"{link} → {folder.relative_to(project)}", markup=False)

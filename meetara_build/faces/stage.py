@@ -45,5 +45,3 @@ def main(words: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-

@@ -27,9 +27,9 @@ class Model:
 
     def answer(self, turns: Sequence[dict[str, str]], tokens: int) -> Iterator[str]:
         """The answer to a conversation, piece by piece; greedy, so that the same question gets the same answer."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
+        system: list[Any] = [{"role": "system", "content": self.system}] if self.system else []
         pieces: Any = self.llama.create_chat_completion(
-            [*system, *turns], max_tokens=tokens, temperature=0.0, repeat_penalty=1.1, stream=True
+            system + list(turns), max_tokens=tokens, temperature=0.0, repeat_penalty=1.1, stream=True
         )
         for piece in pieces:
             text = piece["choices"][0]["delta"].get("content")
@@ -55,7 +55,9 @@ def chat(domain: str, question: str | None, *, quant: str | None, tokens: int, a
                 print(piece, end="", flush=True)
         if as_json:
             text = "".join(pieces)
-            print_json({"model": str(model.path), "question": question, "answer": text, "seconds": time.monotonic() - started})
+            print_json(
+                {"model": str(model.path), "question": question, "answer": text, "seconds": time.monotonic() - started}
+            )
         else:
             print()
         return

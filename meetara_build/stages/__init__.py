@@ -11,4 +11,4 @@ def load_all() -> None:
         importlib.import_module(f"{__name__}.{name}")
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a job's output is a log file
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a job's output is a log file

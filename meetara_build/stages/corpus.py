@@ -32,7 +32,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     # A record may stand in two domains and be held out by only one of them.
     kept = [line for key, line in sorted(lines.items()) if key not in held_out]
     if not kept:
-        raise DataError("no training record is left for the base; raise pretraining.share, or add domains to pretraining.domains")
+        raise DataError(
+            "no training record is left for the base; raise pretraining.share, or add domains to pretraining.domains"
+        )
     (output / "corpus.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     metrics = {"records": len(kept), "training_records": trained, "held_out_records": len(held_out)}
     (output / "card.json").write_text(json.dumps({**metrics, "share": recipe["share"]}, indent=1) + "\n")

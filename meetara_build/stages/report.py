@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "meetara-build",  # the same picture has the same bytes
     "svg.fonttype": "none",
     "font.size": 8,

@@ -22,7 +22,9 @@ CHATML = (
 def make(recipe: Recipe, corpus: Path, output: Path) -> Metrics:
     """Train tokenizer and model on ``corpus.jsonl`` and write them to ``output``."""
     if recipe["chat_template"] != "chatml":
-        raise ConfigError(f"base {recipe['name']}: chat_template '{recipe['chat_template']}': a base made here speaks chatml; say so")
+        raise ConfigError(
+            f"base {recipe['name']}: chat_template '{recipe['chat_template']}': a base made here speaks chatml; say so"
+        )
     records = list(read_records(corpus / "corpus.jsonl"))
     tokenizer = make_tokenizer((text for record in records for text in _texts(record)), recipe)
     model = make_model(recipe, tokenizer)
@@ -62,7 +64,7 @@ def make_tokenizer(texts: Iterable[str], recipe: Recipe) -> PreTrainedTokenizerF
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         eos_token=TURN_END,
         pad_token=END_OF_TEXT,

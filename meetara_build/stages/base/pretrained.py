@@ -49,9 +49,13 @@ def _check_files(name: str, origin: Path, output: Path) -> None:
     if not (output / "config.json").exists():
         raise ConfigError(f"{where}: no config.json; point folder: at a model in Hugging Face form")
     if not list(output.glob("*.safetensors")):
-        raise ConfigError(f"{where}: no .safetensors file; convert the weights to safetensors (pickled .bin files are not loaded)")
+        raise ConfigError(
+            f"{where}: no .safetensors file; convert the weights to safetensors (pickled .bin files are not loaded)"
+        )
     if not (output / "tokenizer.json").exists() and not (output / "tokenizer.model").exists():
-        raise ConfigError(f"{where}: no tokenizer (tokenizer.json or tokenizer.model); save the model's tokenizer beside it")
+        raise ConfigError(
+            f"{where}: no tokenizer (tokenizer.json or tokenizer.model); save the model's tokenizer beside it"
+        )
 
 
 def _load(name: str, folder: Path) -> tuple[Any, Any]:
@@ -60,7 +64,9 @@ def _load(name: str, folder: Path) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"base {name}: transformers cannot load it ({reason}); use a base of a supported architecture") from None
+        raise ConfigError(
+            f"base {name}: transformers cannot load it ({reason}); use a base of a supported architecture"
+        ) from None
     return config, tokenizer
 
 

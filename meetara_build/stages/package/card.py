@@ -42,7 +42,10 @@ def _use(recipe: Mapping[str, Any], default: str) -> str:
 
 
 def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: str) -> str:
-    rows = ["| model | size, MB | held-out loss | perplexity | KL from F16 | same top token |", "|---|--:|--:|--:|--:|--:|"]
+    rows = [
+        "| model | size, MB | held-out loss | perplexity | KL from F16 | same top token |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     named = {"base": evaluation["base"], **evaluation["variants"]}
     for name, figures in named.items():
         size = sizes.get(f"{domain}-{name}.gguf")

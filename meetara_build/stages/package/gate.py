@@ -27,10 +27,14 @@ def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> di
             )
         bound, kl = recipe["max_kl"].get(quant), figures.get("kl_mean")
         if bound is not None and kl is not None and kl > bound:
-            missed.append(f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token (evaluation.max_kl.{quant})")
+            missed.append(
+                f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token (evaluation.max_kl.{quant})"
+            )
     if missed:
         raise GateError(
-            f"{domain}: not packaged:\n  " + "\n  ".join(missed) + f"\nGive it more or better records, train it longer, choose "
+            f"{domain}: not packaged:\n  "
+            + "\n  ".join(missed)
+            + f"\nGive it more or better records, train it longer, choose "
             f"other quants, or state another bound in conf/domain/{domain}.yaml"
         )
     best = evaluation["variants"][recipe["quants"][0]]["loss"]

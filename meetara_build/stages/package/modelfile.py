@@ -3,8 +3,8 @@
 Format: https://github.com/ollama/ollama/blob/main/docs/modelfile.md
 """
 
-import os
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
     asked, answered, following = (plain.index(mark) for mark in (ASKED, ANSWERED, NEXT))
     after_user, between = plain[asked + 1 : answered], plain[answered + 1 : following]
     ended = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED)])
-    after_assistant = os.path.commonprefix([ended[ended.index(ANSWERED) + 1 :], between])
+    after_assistant = _common_start(ended[ended.index(ANSWERED) + 1 :], between)
     before_user = between[len(after_assistant) :]
     whole = render(tokenizer, [_turn("system", SYSTEM), _turn("user", ASKED)], ask=True)
     start, end = whole.index(SYSTEM), whole.index(ASKED)
@@ -75,6 +75,11 @@ def _stops(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     after = turns.after_assistant.lstrip()
     first = [token for token in special if after.startswith(token)]
     return list(dict.fromkeys([*first[:1], *([tokenizer.eos_token] if tokenizer.eos_token else [])]))
+
+
+def _common_start(one: str, other: str) -> str:
+    pairs = zip(one, other, strict=False)
+    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _without_start(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

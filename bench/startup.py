@@ -1,0 +1,42 @@
+"""How long the commands that people and rules call often take, in units of an empty Python.
+
+    python -m bench.startup
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import machine
+
+BIN = Path(sys.executable).parent
+REPEATS = 11
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    """Wall time of one run."""
+    started = time.perf_counter()
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the report: medians of interleaved runs."""
+    print(machine.describe())
+    empty, tool = [sys.executable, "-c", "pass"], str(BIN / "meetara-build")
+    with tempfile.TemporaryDirectory() as scratch:
+        project = Path(scratch) / "project"
+        subprocess.run([tool, "init", str(project)], check=True, capture_output=True)
+        commands = {"meetara-build --help (at most 10)": [tool, "--help"], "meetara-build plan": [tool, "plan"]}
+        for name, command in commands.items():
+            seconds(command, project)
+            pairs = [(seconds(command, project), seconds(empty, project)) for _ in range(REPEATS)]
+            ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+            print(f"{name}: {statistics.median(ours for ours, _ in pairs):.3f} s, {ratio:.1f} times `python -c pass`")
+
+
+if __name__ == "__main__":
+    main()
