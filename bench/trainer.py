@@ -7,13 +7,14 @@ DATA.jsonl has ``question`` and ``answer``. Everybody adapts the same base (the 
 a tokenizer trained on the data) with the same LoRA (r 8, all linear layers, same first weights), the same constant
 learning rate, the same records and one thread, in float32 unless said otherwise. Each run is a process of its own that
 
-1. makes the held-out pass (always by the same code: a fixed piece of work),
-2. trains for a fixed number of CPU-seconds,
-3. makes the held-out pass again, which gives the loss.
+1. makes the held-out pass on a model kept for that (always by the same code: a fixed piece of work),
+2. trains another copy for a fixed number of CPU-seconds, the trainer's own set-up after tokenizing included,
+3. makes the held-out pass again with the trained adapter, which gives the loss.
 
-Runs are interleaved and repeated; figures are medians. CPU-seconds on shared machines vary by half, so speeds are also
-given for a machine on which the held-out pass takes its median time: speed x own held-out time / median held-out time.
-Completion tokens are answer tokens that the loss counted; prompt and padding tokens do not count.
+Runs are interleaved and repeated, each repeat in another order of the records; figures are medians. CPU-seconds on
+shared machines vary by half, so speeds are also given for a machine on which the held-out pass takes its median time:
+speed x own held-out time / median held-out time. Completion tokens are answer tokens that the loss counted; prompt and
+padding tokens do not count.
 """
 
 import argparse
@@ -54,7 +55,10 @@ CONTENDERS = {
     "meetara bfloat16": "this trainer, frozen base in bfloat16; for orientation",
 }
 TRL_BATCH = {"trl padded": 4, "trl grouped": 4, "trl packed": 1, "trl single": 1}
-HELD_OUT = 24
+HELD_OUT = 12
+"""Records of the held-out pass."""
+TRAINED_ON = 600
+"""Records to train on: more than any contender gets through."""
 SPEED_TARGETS = {"padded recipe": 2.2, "best of TRL": 1.1}
 
 
@@ -73,7 +77,7 @@ def main() -> None:
         for repeat in range(options.repeats):
             for name in names:
                 python = str(trl) if name.startswith("trl") else sys.executable
-                runs[name].append(call(python, name, base, options))
+                runs[name].append(call(python, name, base, repeat, options))
                 show_run(repeat, name, runs[name][-1])
     report(runs, options)
 
@@ -83,10 +87,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="JSON lines with question and answer")
     parser.add_argument("--quick", action="store_true", help="one repeat of 25 CPU-seconds: a smoke test, not a figure")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=75.0, help="CPU-seconds of training in each run")
+    parser.add_argument("--seconds", type=float, default=60.0, help="CPU-seconds of training in each run")
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="constant, for everybody")
-    parser.add_argument("--batch-tokens", type=int, default=512, help="tokens in a step of this trainer")
+    parser.add_argument("--batch-tokens", type=int, default=160, help="tokens in a step of this trainer")
     parser.add_argument("--trl-python", type=Path, default=Path(tempfile.gettempdir()) / "trl-venv" / "bin" / "python",
                         help="a Python that has TRL; its virtual environment is made if it is missing")  # fmt: skip
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, help="run only these")
@@ -152,9 +157,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     tokenizer = load_tokenizer(options.base)
-    conversations = [
-        conversation for conversation in read(options.data) if len(encode(tokenizer, conversation).ids) <= 512
-    ]
+    conversations = read(options.data)[: HELD_OUT + TRAINED_ON]
+    conversations = [several for several in conversations if len(encode(tokenizer, several).ids) <= 512]
     held_out = [encode(tokenizer, conversation) for conversation in conversations[:HELD_OUT]]
     judge = attach(load_model(options.base, torch.float32), LORA, seed=0)
 
@@ -163,17 +167,13 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         loss, _ = evaluate(judge, held_out)
         return loss, time.process_time() - start
 
-    judged()  # warms up
     before, first = judged()
-    trainee, training = judge, conversations[HELD_OUT:]
-    if options.worker == "meetara bfloat16":
-        trainee = attach(load_model(options.base, torch.bfloat16), LORA, seed=0)
+    dtype = torch.bfloat16 if options.worker == "meetara bfloat16" else torch.float32
+    trainee, training = attach(load_model(options.base, dtype), LORA, seed=0), conversations[HELD_OUT:]
     contend = trl if options.worker.startswith("trl") else padded if options.worker == "padded recipe" else meetara
     tokens, steps, seconds = contend(trainee, tokenizer, training, options)
-    if trainee is not judge:
-        judge.load_state_dict(
-            {name: value for name, value in trainee.state_dict().items() if "lora_" in name}, strict=False
-        )
+    learned = {name: value for name, value in trainee.state_dict().items() if "lora_" in name}
+    judge.load_state_dict(learned, strict=False)
     after, second = judged()
     return {
         "tokens": tokens, "steps": steps, "seconds": seconds, "before": before, "after": after,
@@ -197,6 +197,7 @@ def meetara(model: Any, tokenizer: Any, conversations: Any, options: argparse.Na
         learning_rate=options.learning_rate,
         schedule="constant",
         warmup_share=0.0,
+        seed=options.seed,
     )
     start = time.process_time()
     spent = [0.0]
@@ -221,7 +222,7 @@ def padded(model: Any, tokenizer: Any, conversations: Any, options: argparse.Nam
     model.train()
     tokens = steps = 0
     start = time.process_time()
-    for ids, mask, labels in padded_batches(examples, tokenizer.pad_token_id):
+    for ids, mask, labels in padded_batches(examples, tokenizer.pad_token_id, options.seed):
         model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -233,13 +234,15 @@ def padded(model: Any, tokenizer: Any, conversations: Any, options: argparse.Nam
     return tokens, steps, time.process_time() - start
 
 
-def padded_batches(examples: Any, pad: int, batch: int = 2, width: int = 512) -> Iterator[tuple[Any, Any, Any]]:
+def padded_batches(
+    examples: Any, pad: int, seed: int, batch: int = 2, width: int = 512
+) -> Iterator[tuple[Any, Any, Any]]:
     import random
 
     import torch
 
     order = list(range(len(examples)))
-    random.Random(0).shuffle(order)
+    random.Random(seed).shuffle(order)
     for place in range(0, len(order) - batch + 1, batch):
         rows = [examples[index] for index in order[place : place + batch]]
         ids = torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in rows])
@@ -272,6 +275,7 @@ def trl(model: Any, tokenizer: Any, conversations: Any, options: argparse.Namesp
         config = SFTConfig(
             output_dir=folder, max_length=512, packing=options.worker == "trl packed", completion_only_loss=True,
             per_device_train_batch_size=TRL_BATCH[options.worker], num_train_epochs=1, gradient_checkpointing=False,
+            seed=options.seed,
             bf16=False, fp16=False, use_cpu=True, learning_rate=options.learning_rate, lr_scheduler_type="constant",
             weight_decay=0.0, max_grad_norm=1.0, logging_strategy="no", save_strategy="no", report_to="none",
             disable_tqdm=True, **grouped,
@@ -288,10 +292,10 @@ def trl(model: Any, tokenizer: Any, conversations: Any, options: argparse.Namesp
 # --- running and reporting
 
 
-def call(python: str, name: str, base: Path, options: argparse.Namespace) -> dict[str, Any]:
+def call(python: str, name: str, base: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     arguments = ["--worker", name, "--base", str(base), "--seconds", str(options.seconds)]
     arguments += ["--threads", str(options.threads), "--learning-rate", str(options.learning_rate)]
-    arguments += ["--batch-tokens", str(options.batch_tokens)]
+    arguments += ["--batch-tokens", str(options.batch_tokens), "--seed", str(seed)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
     command = [python, __file__, str(options.data), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

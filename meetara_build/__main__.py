@@ -5,13 +5,16 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    if sys.argv[1:2] == ["stage"] and not {"-h", "--help"} & set(sys.argv):
-        from meetara_build.faces.stage import main as stage
+    try:
+        if sys.argv[1:2] == ["stage"]:
+            from meetara_build.faces.stage import main as stage
 
-        sys.exit(stage(sys.argv[2:]))
-    from meetara_build.faces.cli import main as cli
+            sys.exit(stage(sys.argv[2:]))
+        from meetara_build.faces.cli import main as cli
 
-    sys.exit(cli())
+        sys.exit(cli())
+    except KeyboardInterrupt:  # during the imports
+        sys.exit(130)
 
 
 if __name__ == "__main__":

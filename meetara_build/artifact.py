@@ -165,10 +165,10 @@ class Store:
 
     def recall(self, key: str) -> Manifest | None:
         """The manifest that this work gave before, whether or not its files were kept."""
-        try:
-            return Manifest(**json.loads(self._action(key).read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
+        for path in (self._action(key), self._note(key)):
+            with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+                return Manifest(**json.loads(path.read_bytes()))
+        return None
 
     def look_up(self, key: str) -> Manifest | None:
         """The manifest that this work gave before, if every blob of it is there."""
@@ -178,8 +178,11 @@ class Store:
         return manifest
 
     def remember(self, key: str, manifest: Manifest) -> None:
-        """Keep only what the work gave, not its files: enough to tell whether a temporary would come out the same."""
-        write_text(self._action(key), manifest.text())
+        """Keep only what the work gave, not its files: enough to tell whether a temporary would come out the same.
+
+        It lies beside the store, so that what was built from the temporary stays fresh where someone deletes the store.
+        """
+        write_text(self._note(key), manifest.text())
 
     def add(self, key: str, manifest: Manifest, folder: Path) -> None:
         """Keep an artifact's files; the action is written last."""
@@ -188,7 +191,7 @@ class Store:
             if not blob.exists():
                 blob.parent.mkdir(parents=True, exist_ok=True)
                 _share(folder / name, blob)
-        self.remember(key, manifest)
+        write_text(self._action(key), manifest.text())
 
     def restore(self, manifest: Manifest, folder: Path) -> bool:
         """Put an artifact's files into a folder; false where a blob turns out to be damaged (it is then dropped)."""
@@ -203,6 +206,9 @@ class Store:
 
     def _action(self, key: str) -> Path:
         return self.folder / "actions" / key[:2] / f"{key}.json"
+
+    def _note(self, key: str) -> Path:
+        return self.folder.parent / ".temporaries" / f"{key}.json"
 
     def _blob(self, digest: str) -> Path:
         return self.folder / "blobs" / digest[:2] / digest

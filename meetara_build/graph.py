@@ -223,7 +223,7 @@ def _base_steps(
         yield _step("corpus", target, recipe, {}, files, item, digests)
         inputs["corpus"] = Input("corpus", target)
     elif base.folder is not None:
-        folder = (configuration.conf.parent / Path(base.folder).expanduser()).resolve()
+        folder = _resolved(configuration.conf.parent, base.folder)
         if not folder.is_dir():
             raise ConfigError(
                 f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
@@ -310,14 +310,14 @@ def _memory_mb(stage: str, parameters: int) -> int:
 
 def _source_paths(configuration: "Configuration", item: "Resolved") -> dict[str, str]:
     """Absolute paths of a domain's source files, by the names the dataset stage knows them by."""
-    from meetara_build.schema import read_lines
+    from meetara_build.yaml_files import read_lines
 
     found = {}
     path = configuration.domains[item.name]
     for index, source in enumerate(item.domain.sources):
         written = source.path or source.hub
         assert written is not None
-        file = (path.parent / Path(written).expanduser()).resolve()
+        file = _resolved(path.parent, written)
         if file.exists():
             found[f"source_{index}"] = str(file)
         elif source.path is not None:
@@ -328,22 +328,34 @@ def _source_paths(configuration: "Configuration", item: "Resolved") -> dict[str,
     return found
 
 
+def _resolved(folder: Path, written: str) -> Path:
+    """A path as conf/ has it: from a folder, from ``~``, or absolute."""
+    return (folder / os.path.expanduser(written)).resolve()  # noqa: PTH111  (pathlib's fails on a file called ~name)
+
+
 class _Digests:
     """Digests of raw sources; a file whose size, times and inode are as before is not read again."""
 
     def __init__(self, project: Path) -> None:
         self.path = project / CACHE / "digests.json"
         try:
-            self.kept: dict[str, Any] = json.loads(self.path.read_bytes())
+            kept = json.loads(self.path.read_bytes())
         except (FileNotFoundError, ValueError):
-            self.kept = {}
+            kept = None
+        self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
         self.used: dict[str, Any] = {}
 
     def of(self, path: str) -> str:
         if path not in self.used:
             state, kept = _state(Path(path)), self.kept.get(path)
             fresh = kept is not None and kept[0] == state
-            self.used[path] = kept if fresh else [state, digest_source(Path(path))]
+            try:
+                self.used[path] = kept if fresh else [state, digest_source(Path(path))]
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise ConfigError(
+                    f"{path}: cannot be read ({reason}); mend its rights, or name another source"
+                ) from None
         return str(self.used[path][1])
 
     def save(self) -> None:

@@ -1,5 +1,6 @@
 """What every stage run took: one line of JSON each, appended, below the root."""
 
+import contextlib
 import json
 import os
 import platform
@@ -30,11 +31,16 @@ def machine() -> str:
     return f"{platform.system()}-{platform.machine()}-{os.cpu_count()}"
 
 
+def path(root: Path) -> Path:
+    """The file of all runs below a root."""
+    return root / "runs.jsonl"
+
+
 def record(root: Path, run: Run) -> None:
     """Append a run; one write of one line, so that jobs side by side do not mix theirs."""
     root.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(run._asdict(), ensure_ascii=False) + "\n").encode()
-    file = os.open(root / "runs.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file = os.open(path(root), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(file, line)
     finally:
@@ -42,12 +48,14 @@ def record(root: Path, run: Run) -> None:
 
 
 def runs(root: Path) -> Iterator[Run]:
-    """All recorded runs, oldest first; a line that a crash cut short is skipped."""
-    try:
-        lines = (root / "runs.jsonl").read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
+    """All recorded runs, oldest first."""
+    with contextlib.suppress(FileNotFoundError):
+        yield from read(path(root).read_bytes())
+
+
+def read(text: bytes) -> Iterator[Run]:
+    """Runs from their lines; one that a crash cut short is skipped."""
+    for line in text.splitlines():
         try:
             yield Run(**json.loads(line))
         except (ValueError, TypeError):

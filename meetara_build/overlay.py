@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from meetara_build.errors import ConfigError
-from meetara_build.schema import Decision, Overlay, check, read_yaml
+from meetara_build.schema import Decision, Overlay, check
+from meetara_build.yaml_files import read_yaml
 
 
 def read_overlay(conf: Path, domain: str) -> list[Decision]:

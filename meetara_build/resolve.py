@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from meetara_build.errors import ConfigError
 from meetara_build.overlay import read_overlay
-from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check, nearest, read_yaml
+from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check, nearest
+from meetara_build.yaml_files import read_yaml
 
 S = TypeVar("S", bound=Shape)
 
 GROUPS = ("base", "hardware")
-RESERVED = ("all_domains", "base", "logs", "report", "store")
+RESERVED = (
+    *("adapter", "all_domains", "base", "base_gguf", "base_made_here", "base_pretrained", "corpus", "dataset"),
+    *("evaluate", "gguf", "logs", "merge", "package", "report", "store"),
+)
 """Names that a domain cannot have: folders beside the domains', or rules."""
 
-OPEN_KEYS = ("evaluation.max_kl.",)
+OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+")
 """Mappings whose keys a person may add to."""
 
 
@@ -64,6 +67,10 @@ class Configuration:
         if hardware:
             self.defaults["hardware"] = hardware
         self.domains = {path.stem: path for path in sorted(self.conf.glob("domain/*.yaml"))}
+        self._refuse_unknown_locks(self.build.locked, self.path)
+        for path in sorted(self.conf.glob("overlay/*.yaml")):
+            if path.stem not in self.domains:
+                raise ConfigError(f"{path}: decides for an unknown domain{nearest(path.stem, list(self.domains))}")
         for name, path in self.domains.items():
             if name in RESERVED or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ConfigError(
@@ -96,7 +103,9 @@ class Configuration:
                 f"unknown domain '{name}'{nearest(name, list(self.domains))} "
                 f"Add it with `meetara-build add-domain {name} --from FILE`"
             )
-        return check(Domain, read_yaml(self.domains[name]), self.domains[name])
+        found = check(Domain, read_yaml(self.domains[name]), self.domains[name])
+        self._refuse_unknown_locks(found.locked, self.domains[name])
+        return found
 
     @cache  # noqa: B019
     def base(self, name: str, asked_by: Path) -> Base:
@@ -128,7 +137,8 @@ class Configuration:
         values, origin = self._overrides(layers)
         own = {key.removeprefix("domain."): values.pop(key) for key in list(values) if key.startswith("domain.")}
         if own:
-            domain = check(Domain, {**domain.model_dump(exclude_unset=True), **own}, overlay)
+            where = {key: origin[f"domain.{key}"] for key in own}
+            domain = check(Domain, {**domain.model_dump(exclude_unset=True), **own}, self.domains[name], where)
         build = self._composed(tuple((key, _literal(value)) for key, value in sorted(values.items())), origin)
         why = {decision.key: decision for decision in decisions}
         changes = [
@@ -155,11 +165,16 @@ class Configuration:
             for key, value in layer.items():
                 if key in GROUPS:
                     continue
-                known = self._keys()
-                if key not in known and not key.startswith(OPEN_KEYS):
-                    raise ConfigError(f"{path}: overrides: unknown key '{key}'{nearest(key, known)}")
+                if key not in self._keys() and not OPEN_KEYS.fullmatch(key):
+                    raise ConfigError(f"{path}: overrides: unknown key '{key}'{nearest(key, self._keys())}")
                 values[key], origin[key] = value, path
         return values, origin
+
+    def _refuse_unknown_locks(self, locked: Iterable[str], path: Path) -> None:
+        """A lock with a typo would protect nothing."""
+        for lock in locked:
+            if not any(key == lock or key.startswith(f"{lock}.") for key in self._keys()):
+                raise ConfigError(f"{path}: locked: unknown key '{lock}'{nearest(lock, self._keys())}")
 
     @cache  # noqa: B019
     def _keys(self) -> list[str]:
@@ -170,17 +185,14 @@ class Configuration:
     @cache  # noqa: B019
     def _compose(self, overrides: tuple[tuple[str, str], ...]) -> dict[str, Any]:
         groups = [f"{group}={self.defaults[group]}" for group in GROUPS]
-        if not GlobalHydra.instance().is_initialized():
-            initialize_config_dir(str(self.conf.resolve()), version_base="1.3")
-        composed = compose("build", overrides=[*groups, *(f"++{key}={value}" for key, value in overrides)])
+        with initialize_config_dir(str(self.conf.resolve()), version_base="1.3"):
+            composed = compose("build", overrides=[*groups, *(f"++{key}={value}" for key, value in overrides)])
         content = OmegaConf.to_container(composed)
         assert isinstance(content, dict)
         return {str(key): value for key, value in content.items() if key not in GROUPS}
 
     def _composed(self, overrides: tuple[tuple[str, str], ...], origin: Mapping[str, Path]) -> Build:
-        # Faults can only come from overrides now, so the first overriding file stands for all where none fits better.
-        files = sorted({str(path) for path in origin.values()})
-        return check(Build, self._compose(overrides), Path(files[-1]) if files else self.path)
+        return check(Build, self._compose(overrides), self.path, origin)
 
 
 def _defaults(entries: Any, path: Path) -> dict[str, str]:
@@ -230,5 +242,6 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_literal(item) for item in value) + "]"
     if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        # Within quotes a backslash is only itself, except where a quote follows: there it, and the quote, need one more.
+        return "'" + re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"
     return repr(value)

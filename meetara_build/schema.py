@@ -1,16 +1,16 @@
 """The typed shape of everything below conf/. Unknown keys are errors that name the file, the line and the nearest known key."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from meetara_build.errors import ConfigError
 from meetara_build.quants import check_quant
+from meetara_build.yaml_files import Place, read_lines
 
 CATEGORIES = ("healthcare", "daily_life", "business", "education", "creative", "technology", "specialized")
 
@@ -19,12 +19,15 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Scalar = bool | int | float | str | list[Any] | None
 QuantName = str
+Origin = Mapping[str, Path]
+UNION_MEMBERS = ("bool", "int", "float", "str", "list[", "literal[", "[key]")
+"""How pydantic names the members of a union, and a mapping's keys, in the path of a fault."""
 
 
 class Shape(BaseModel):
     """Base of every shape: no unknown keys, no silent conversions from text to numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Shape)
@@ -264,39 +267,16 @@ class Overlay(Shape):
     decisions: list[Decision]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping.
+def check(shape: type[S], content: Any, path: Path, origin: Origin | None = None) -> S:
+    """``content`` as a ``shape``; ``origin`` names the files of those dotted keys that another file than ``path`` sets.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, names a key twice, or is not a mapping.
+        ConfigError: with every fault, each with file, line and key path.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; create it, or mend the name that points to it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text and try again") from None
-    try:
-        _refuse_twice(yaml.compose(text, Loader=yaml.CSafeLoader), path)
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{where}: not valid YAML ({problem}); mend that line") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines; see the files beside it for the form")
-    return content
-
-
-def check(shape: type[S], content: Any, path: Path) -> S:
-    """``content`` as a ``shape``, or one error that lists every fault with file, line and key path."""
     try:
         return shape.model_validate(content)
     except ValidationError as error:
-        lines = read_lines(path)
-        faults = [_fault(shape, fault, path, lines) for fault in error.errors()]
-        raise ConfigError("\n".join(faults)) from None
+        raise ConfigError("\n".join(_faults(shape, error.errors(), path, origin))) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -308,59 +288,67 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; known: {', '.join(shown[:30])}{' …' if len(shown) > 30 else ''}"
 
 
-class _Loader(yaml.CSafeLoader):
-    """YAML 1.1 reads ``1e-3`` as text; Hydra and everyone else read a number."""
+def _faults(shape: type[Shape], errors: Iterable[Any], path: Path, origin: Origin | None) -> list[str]:
+    """A line for each place that is wrong; what the members of a union say of one place is one fault."""
+    lines = read_lines(path)
+    by_place: dict[Place, list[Any]] = {}
+    for error in errors:
+        by_place.setdefault(_place(error, lines), []).append(error)
+    return [_fault(shape, at, found, *_where(at, path, lines, origin)) for at, found in by_place.items()]
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+def _place(error: Any, lines: Mapping[Place, int]) -> Place:
+    """Where in the file a fault is: pydantic's own path without the names of a union's members."""
+    at: Place = ()
+    for part in error["loc"]:
+        if (*at, str(part)) in lines:
+            at = (*at, str(part))
+        elif (*at, part) in lines or not str(part).startswith(UNION_MEMBERS):
+            at = (*at, part)
+    return at
 
 
-def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise ConfigError(f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice; keep one of them")
-            seen.add(key.value)
-            _refuse_twice(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_twice(value, path)
-
-
-def read_lines(path: Path) -> dict[tuple[str | int, ...], int]:
-    """Line number (from 1) of each key and list item of a YAML file."""
-    lines: dict[tuple[str | int, ...], int] = {}
-
-    def walk(node: yaml.Node | None, at: tuple[str | int, ...]) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                lines[(*at, key.value)] = key.start_mark.line + 1
-                walk(value, (*at, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                lines[(*at, index)] = value.start_mark.line + 1
-                walk(value, (*at, index))
-
-    walk(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) if path.exists() else None, ())
-    return lines
-
-
-def _fault(shape: type[Shape], fault: Any, path: Path, lines: dict[tuple[str | int, ...], int]) -> str:
-    at = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith(("literal[", "list["))))
-    line = next((lines[at[:end]] for end in range(len(at), 0, -1) if at[:end] in lines), None)
-    where = f"{path}:{line}" if line else str(path)
+def _where(at: Place, path: Path, lines: Mapping[Place, int], origin: Origin | None) -> tuple[str, str]:
+    """File and line, and the dotted key. A composed value stands where the file that set it sets it."""
     dotted = ".".join(map(str, at))
-    if fault["type"] == "extra_forbidden":
+    key = next((key for key in origin or () if dotted == key or dotted.startswith(f"{key}.")), None)
+    if origin and key:
+        path, lines = origin[key], read_lines(origin[key])
+        line = lines.get(("overrides", key)) or next(iter(lines.values()), None)
+    else:
+        line = next((lines[at[:end]] for end in range(len(at), 0, -1) if at[:end] in lines), None)
+    return f"{path}:{line}" if line else str(path), dotted
+
+
+def _fault(shape: type[Shape], at: Place, errors: list[Any], where: str, dotted: str) -> str:
+    error = errors[0]
+    if error["type"] == "extra_forbidden":
         return f"{where}: unknown key '{dotted}'{nearest(str(at[-1]), _keys(shape, at[:-1]))}"
-    if fault["type"] == "missing":
+    if error["type"] == "literal_error" and error["loc"][-1] == "[key]":
+        known = re.findall("'(.*?)'", error["ctx"]["expected"])
+        return f"{where}: unknown key '{dotted}'{nearest(str(at[-1]), known)}"
+    if error["type"] == "missing":
         return f"{where}: key '{dotted}' is missing; add it"
-    message = fault["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    given = "" if fault["type"] == "value_error" else f", not {str(fault['input'])[:60]!r}"
-    return f"{where}: {dotted + ': ' if dotted else ''}{message}{given}"
+    wanted = " or ".join(dict.fromkeys(_wanted(shape, at, error) for error in errors)).replace("or should be", "or")
+    given = "" if error["type"] == "value_error" else f", not {_shown(error['input'])}"
+    return f"{where}: {dotted + ': ' if dotted else ''}{wanted}{given}"
+
+
+def _wanted(shape: type[Shape], at: Place, error: Any) -> str:
+    """What a fault says should stand there."""
+    if error["type"] == "model_type":
+        return f"expected `key: value` lines of {', '.join(_keys(shape, at))}"
+    if error["type"] == "dict_type":
+        return "expected `key: value` lines"
+    if error["type"] == "too_short":
+        return "needs at least one entry"
+    message: str = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return message[0].lower() + message[1:]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _keys(shape: type[Shape], at: tuple[str | int, ...]) -> list[str]:

@@ -22,5 +22,5 @@ for domain in BUILD.domains:
         name:
             domain
         input:
-            BUILD.package(domain),
+            BUILD.results(domain),
         localrule: True

@@ -1,1 +1,78 @@
-"""Being here, this file lets every test import the helpers beside it (``small_models``)."""
+"""Being here, this file lets every test import the helpers beside it (``small_models``, ``projects``)."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import psutil
+import pytest
+from commands import snakemake
+from projects import copy_built, meetara, shared_build
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def built_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project, built once for all tests. Read it, or copy it (``copy_built``)."""
+    return shared_build(tmp_path_factory)
+
+
+@pytest.fixture
+def project(built_project: Path, tmp_path: Path) -> Path:
+    """A built project of the test's own."""
+    return copy_built(built_project, tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def warm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``TMPDIR`` of all commands of the session: they share one warm process, which ends with the session."""
+    folder = _session_folder(tmp_path_factory) / "warm"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def command(warm_folder: Path) -> Command:
+    """``command(folder, "plan", "--json")`` runs meetara-build as a person would."""
+    return partial(meetara, TMPDIR=str(warm_folder))
+
+
+@pytest.fixture(scope="session")
+def snakemade(built_project: Path, warm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built project as Snakemake makes it, its records beside it; nearly all comes from the store. Copy it."""
+    made = _session_folder(tmp_path_factory) / "snakemade" / "project"
+    made.parent.mkdir(exist_ok=True)
+    with (made.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            new = copy_built(built_project, made.with_name("new"))
+            for path in (new / "artifacts").iterdir():
+                if path.is_dir() and path.name != "store":
+                    shutil.rmtree(path)
+            done = snakemake(new, "all_domains", TMPDIR=str(warm_folder))
+            assert done.returncode == 0, done.stderr
+            new.rename(made)
+    return made
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the warm processes of this session; they would end by themselves, but later."""
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    if factory is None or hasattr(session.config, "workerinput"):
+        return
+    base = str(factory.getbasetemp())
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "meetara_build.engine.warm" in words and words[-1].startswith(base):
+            process.kill()
+
+
+def _session_folder(factory: pytest.TempPathFactory) -> Path:
+    """One folder for all pytest-xdist workers."""
+    base = factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base

@@ -1,14 +1,18 @@
 """The part of a stage run that does the stage's work: in a process of its own, forked from the warm one."""
 
 import contextlib
+import ctypes
 import errno
 import importlib
 import json
 import os
 import resource
+import shutil
+import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,12 @@ from meetara_build.errors import MeetaraError
 FIGURES = "figures.json"
 """Written beside the output: the stage's metrics and what the work took."""
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+"""What the system says where a disk is full, a quota used up, or a place not ours to write."""
+
+FULL_BELOW = 1 << 20
+"""Free bytes below which a disk is full for whatever a stage writes; the libraries that write hide the reason."""
+
 
 def perform(request: Mapping[str, Any]) -> int:
     """Run a stage's function and write its figures; the exit status.
@@ -25,27 +35,61 @@ def perform(request: Mapping[str, Any]) -> int:
     ``request`` holds stage, recipe, inputs (name → path), output (path), threads and debug. Faults go to standard error.
     """
     try:
-        _perform(request)
-    except MeetaraError as error:
-        _say(request, str(error))
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            return _unexpected(request, error)
-        _say(request, cannot_write(error, request["output"]))
-        return 1
-    except MemoryError:
-        _say(request, "not enough memory; use a smaller base, fewer jobs at once, or a machine with more memory")
-        return 1
+        with warnings.catch_warnings():
+            # What a library means to change some day would hide the one line that a person needs.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            _perform(request)
     except Exception as error:
-        return _unexpected(request, error)
+        return _failed(request, error)
     return 0
+
+
+def _failed(request: Mapping[str, Any], error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        _say(request, cannot_write(error, request["output"]))
+    elif is_full(Path(request["output"])):
+        _say(request, cannot_write(OSError(errno.ENOSPC, ""), request["output"]))
+    elif isinstance(error, MeetaraError):
+        _say(request, str(error))
+    elif isinstance(error, MemoryError):
+        _say(request, "not enough memory; use a smaller base, fewer jobs at once, or a machine with more memory")
+    else:
+        return _unexpected(request, error)
+    return 1
 
 
 def cannot_write(error: OSError, where: str) -> str:
     """One message for a full or read-only disk."""
     reason = os.strerror(error.errno or 0)
     return f"{error.filename or where}: cannot be written ({reason}); make room or mend the rights, then build again"
+
+
+def explain(error: Exception) -> str:
+    """Whatever went wrong in a sentence for a person; more of what no one foresaw with ``--debug``."""
+    if isinstance(error, MeetaraError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return cannot_write(error, "a file")
+    return f"unexpected {type(error).__name__}: {error}; run it again with --debug, and report what that shows"
+
+
+def is_full(place: Path) -> bool:
+    """Whether nothing more can be written below a folder."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(place).free < FULL_BELOW
+    return False
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the system end this process when the one that started it ends, however that happens (Linux only).
+
+    ``parent`` is that process's id: where it has ended already, this one ends at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def _perform(request: Mapping[str, Any]) -> None:

@@ -31,15 +31,18 @@ class Gguf(NamedTuple):
         return "|".join(self.domains)
 
 
+def root_name(graph: Graph) -> str:
+    """The root as Snakemake's files name it: seen from the project, in which Snakemake runs."""
+    return os.path.relpath(graph.root, graph.project) if graph.root.is_relative_to(graph.project) else str(graph.root)
+
+
 class Rules:
     """A project's graph in Snakemake's terms."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.hardware: str | None = config.get("hardware")
         self.graph: Graph = load(find_project(Path.cwd()), self.hardware)
-        self.root = (
-            os.path.relpath(self.graph.root) if self.graph.root.is_relative_to(Path.cwd()) else str(self.graph.root)
-        )
+        self.root = root_name(self.graph)
         self.domains = self.graph.domains
         self.keep_merged = all(step.keep for step in self.graph.steps.values())
         self.bases = sorted(
@@ -48,10 +51,11 @@ class Rules:
         self.command = self._command(str(config.get("warm", True)).lower() in ("true", "1", "yes"))
 
     def _command(self, warm: bool) -> str:
-        words = [sys.executable, "-m", "meetara_build", "stage"]
+        words = ["exec", sys.executable, "-m", "meetara_build", "stage"]
         words += [] if warm else ["--cold"]
         words += ["--hardware", self.hardware] if self.hardware else []
-        return shlex.join(words)
+        # exec makes Snakemake the job's parent: with it, however that happens, the job ends too.
+        return f"{shlex.join(words)} --parent $PPID"
 
     def shell(self, stage: str, target: str) -> str:
         """A rule's shell command, with Snakemake's own braces left for it to fill."""
@@ -72,14 +76,16 @@ class Rules:
         """The manifest of a stage of the base of a domain."""
         return lambda wildcards: self._manifest(stage, self._base_of(wildcards.domain))
 
-    def package(self, domain: str) -> str:
-        """The manifest of a domain's package, the last of its files."""
-        return self._manifest("package", domain)
+    def results(self, domain: str) -> list[str]:
+        """What a domain is built for: its GGUF files and its package; Snakemake sees that one is gone only if it is asked for."""
+        folder = f"{self.root}/{self.graph.step('gguf', domain).place.folder}"
+        models = [f"{folder}/{domain}-{kind}.gguf" for kind in self._kinds(domain)]
+        return [*models, self._manifest("package", domain)]
 
     @property
     def everything(self) -> list[str]:
-        """The last file of every domain, and of the report over all."""
-        return [self._manifest(stage, target) for stage, target in self.graph.ends()]
+        """The results of every domain, and the report over all."""
+        return [file for domain in self.domains for file in self.results(domain)] + [self._manifest("report", REPORT)]
 
     def fingerprint(self, stage: str) -> Value:
         """The step's fingerprint. A temporary's travels with its consumer: Snakemake forgets a deleted output's."""
@@ -104,13 +110,12 @@ class Rules:
 
     def ggufs(self) -> list[Gguf]:
         """The domains, grouped by the kinds of GGUF files that each gets."""
-
-        def kinds(domain: str) -> tuple[str, ...]:
-            recipe = self.graph.step("gguf", domain).recipe
-            return (*dict.fromkeys(["F16", *recipe["quants"]]), *(["lora"] if recipe["lora"] else []))
-
-        members = groupby(sorted(self.domains, key=kinds), key=kinds)
+        members = groupby(sorted(self.domains, key=self._kinds), key=self._kinds)
         return [Gguf(list(names), [f"{{domain}}-{kind}.gguf" for kind in found]) for found, names in members]
+
+    def _kinds(self, domain: str) -> tuple[str, ...]:
+        recipe = self.graph.step("gguf", domain).recipe
+        return (*dict.fromkeys(["F16", *recipe["quants"]]), *(["lora"] if recipe["lora"] else []))
 
     def _step(self, stage: str, wildcards: Any) -> Step:
         names = list(wildcards.keys())

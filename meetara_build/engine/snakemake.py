@@ -7,19 +7,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from meetara_build import history
+from meetara_build.engine.job import die_with_parent, is_full
+from meetara_build.engine.rules import root_name
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import CACHE, Graph
+from meetara_build.plan import MAYBE, Plan
 from meetara_build.schema import nearest
+from meetara_build.yaml_files import read_yaml
 
 POLL_SECONDS = 0.1
+STOP_SECONDS = 5.0
+"""How long Snakemake may take to end by itself after Ctrl-C, before it and its jobs are killed."""
+
 Listener = Callable[[history.Run], None]
 
 
@@ -29,26 +36,44 @@ def profile_folder(project: Path, name: str) -> Path:
     Raises:
         ConfigError: there is none of this name.
     """
-    folder = project / "conf" / "profile" / name
-    if not folder.is_dir():
-        known = [path.name for path in (project / "conf" / "profile").iterdir() if path.is_dir()]
-        raise ConfigError(f"unknown profile '{name}'{nearest(name, known)}")
-    return folder
+    known = {path.parent.name: path.parent for path in (project / "conf" / "profile").glob("*/config*.yaml")}
+    if name not in known:
+        raise ConfigError(f"unknown profile '{name}'{nearest(name, list(known))}")
+    return known[name]
 
 
 def profile_hardware(project: Path, name: str) -> str | None:
     """The machine that a profile names in its ``config:``, if it does."""
     path = next(profile_folder(project, name).glob("config*.yaml"))
-    entries: Any = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config", [])
-    for entry in entries:
+    entries: Any = read_yaml(path).get("config", [])
+    for entry in entries if isinstance(entries, list) else []:
         key, _, value = str(entry).partition("=")
         if key == "hardware":
             return value
     return None
 
 
-def build(graph: Graph, targets: Sequence[str], profile: str, listen: Listener, arguments: Iterable[str] = ()) -> None:
-    """Build targets (domains, or ``all_domains``) with Snakemake; ``listen`` hears of every stage run as it ends.
+def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = ()) -> list[str]:
+    """The Snakemake command that does what a plan says, no more and no less.
+
+    Snakemake alone would overlook a deleted file that nothing else needs, and whatever it has no record of.
+    """
+    to_do = [item for item in made.to_do() if item.step.keep]
+    read = {given.place for item in to_do for given in item.step.inputs.values()}
+    root = root_name(graph)
+    return [
+        *(sys.executable, "-m", "snakemake"),
+        *(f"{root}/{item.step.place.manifest}" for item in to_do if item.step.place not in read),
+        *("--forcerun", *(f"{root}/{item.step.place.manifest}" for item in to_do if item.action != MAYBE)),
+        *("--directory", str(graph.project), "--snakefile", str(graph.project / "Snakefile")),
+        *("--profile", str(profile_folder(graph.project, profile))),
+        *("--resources", f"mem_mb={graph.memory_mb}", f"gpu={graph.gpus}"),
+        *arguments,
+    ]
+
+
+def build(graph: Graph, made: Plan, profile: str, listen: Listener, arguments: Iterable[str] = ()) -> None:
+    """Do with Snakemake what a plan says; ``listen`` hears of every stage run as it ends.
 
     Raises:
         BuildError: jobs failed, or another build of this project is running.
@@ -57,25 +82,20 @@ def build(graph: Graph, targets: Sequence[str], profile: str, listen: Listener, 
     log.parent.mkdir(parents=True, exist_ok=True)
     with _only_build(graph.project):
         _clear_locks(graph.project)
-        command = [
-            *(sys.executable, "-m", "snakemake", *targets, "--directory", str(graph.project)),
-            *("--snakefile", str(graph.project / "Snakefile")),
-            *("--profile", str(profile_folder(graph.project, profile))),
-            *("--resources", f"mem_mb={graph.memory_mb}", f"gpu={graph.gpus}"),
-            *arguments,
-        ]
         with log.open("wb") as output:
-            status, failed = _watched(graph, command, output, listen)
+            status, failed = _watched(graph, command(graph, made, profile, arguments), output, listen)
     if status == -signal.SIGINT or status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if status != 0:
-        raise BuildError(_failure(log, failed))
+        raise BuildError(_failure(graph, log, failed))
 
 
 def _watched(graph: Graph, command: list[str], output: Any, listen: Listener) -> tuple[int, list[history.Run]]:
-    process = subprocess.Popen(command, cwd=graph.project, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     follow, failed = _Tail(graph.root), []
-    interrupted = False
+    process = subprocess.Popen(
+        command, cwd=graph.project, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=die_with_parent
+    )
+    interrupted = 0.0
     while True:
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -86,27 +106,35 @@ def _watched(graph: Graph, command: list[str], output: Any, listen: Listener) ->
                     failed.append(run)
             if process.returncode is not None:
                 return (-signal.SIGINT if interrupted else process.returncode), failed
+            if interrupted and time.monotonic() - interrupted > STOP_SECONDS:
+                process.kill()
         except KeyboardInterrupt:
-            # Snakemake got the same signal and ends its jobs; what is finished stays.
-            interrupted = True
+            # A terminal sends the signal to Snakemake and its jobs too; what is finished stays.
+            interrupted = interrupted or time.monotonic()
 
 
 class _Tail:
     """The runs recorded since this was made."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.seen = sum(1 for _ in history.runs(root))
+        self.path = history.path(root)
+        self.at = self.path.stat().st_size if self.path.exists() else 0
 
     def new(self) -> Iterator[history.Run]:
-        """Runs not yet given."""
-        for index, run in enumerate(history.runs(self.root)):
-            if index >= self.seen:
-                self.seen += 1
-                yield run
+        """Runs not yet given; a line that is still being written is left for the next time."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.at)
+            lines = file.read()
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self.at += len(whole)
+        yield from history.read(whole)
 
 
-def _failure(log: Path, failed: list[history.Run]) -> str:
+def _failure(graph: Graph, log: Path, failed: list[history.Run]) -> str:
+    if is_full(graph.root) or is_full(graph.project):
+        return f"{graph.root}: the disk is full; make room, then build again: what is finished is kept"
     if not failed:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         return "Snakemake stopped:\n  " + "\n  ".join(lines[-8:]) + f"\nThe whole log is {log}"
@@ -132,7 +160,7 @@ def _only_build(project: Path) -> Iterator[None]:
             owner = lock.read().strip()
             raise BuildError(f"another build is running here ({owner}); wait for it, or stop it") from None
         lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
+        lock.write(f"{psutil.Process().username()}, process {os.getpid()}")
         lock.flush()
         yield
 
@@ -140,13 +168,19 @@ def _only_build(project: Path) -> Iterator[None]:
 def _clear_locks(project: Path) -> None:
     """Remove Snakemake's locks if no Snakemake works in this folder any more: a killed one leaves them."""
     locks = project / ".snakemake" / "locks"
-    if locks.is_dir() and any(locks.iterdir()) and not _snakemake_runs(project):
-        shutil.rmtree(locks, ignore_errors=True)
+    if not locks.is_dir() or not any(locks.iterdir()):
+        return
+    owner = _snakemake_here(project)
+    if owner is not None:
+        raise BuildError(
+            f"Snakemake is running here ({owner.info['username']}, process {owner.pid}); wait for it, or stop it"
+        )
+    shutil.rmtree(locks, ignore_errors=True)
 
 
-def _snakemake_runs(project: Path) -> bool:
-    for process in psutil.process_iter(["cmdline", "cwd"]):
+def _snakemake_here(project: Path) -> psutil.Process | None:
+    for process in psutil.process_iter(["cmdline", "cwd", "username"]):
         words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(project) and any("snakemake" in word for word in words[:4]):
-            return True
-    return False
+        if process.info["cwd"] == str(project) and "snakemake" in {Path(word).name for word in words[:4]}:
+            return process
+    return None

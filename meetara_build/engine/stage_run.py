@@ -20,6 +20,7 @@ from meetara_build.artifact import (
     Store,
     commit,
     describe,
+    digest_source,
     faults,
     read_manifest,
     seal,
@@ -53,11 +54,11 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) ->
             else:
                 outcome = "restored"
             size = sum(entry["size"] for entry in manifest.files.values())
-    except OSError as fault:
-        error = job.cannot_write(fault, str(graph.root))
-        raise ArtifactError(error) from None
     except Exception as fault:
         error = str(fault)
+        if isinstance(fault, OSError) and fault.errno in job.UNWRITABLE:
+            error = job.cannot_write(fault, str(graph.root))
+            raise ArtifactError(error) from None
         raise
     finally:
         _record(graph, step, outcome, started, figures, size, error)
@@ -93,7 +94,7 @@ def _worked_out(
         if _ask(request, cold=cold) != 0:
             raise BuildError("")
         figures = json.loads(output.with_name(job.FIGURES).read_bytes())
-        if _input_digests(graph, step) != inputs:
+        if _input_digests(graph, step) != inputs or _sources(step) != step.made_from["sources"]:
             raise BuildError(f"{step.name}: an input changed during the job, so its result was not kept; build again")
         seal(output)
         manifest = Manifest(
@@ -152,6 +153,10 @@ def _locked(root: Path, step: Step) -> Iterator[None]:
 
 def _input_paths(graph: Graph, step: Step) -> dict[str, str]:
     return {name: str(graph.root / given.place.folder) for name, given in step.inputs.items()} | step.sources
+
+
+def _sources(step: Step) -> dict[str, str]:
+    return {name: digest_source(Path(path)) for name, path in step.sources.items()}
 
 
 def _input_digests(graph: Graph, step: Step) -> dict[str, str]:

@@ -9,7 +9,6 @@ asker that goes away takes its job with it, and the end of the warm process ends
 
 import array
 import contextlib
-import ctypes
 import fcntl
 import gc
 import hashlib
@@ -18,18 +17,22 @@ import os
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from meetara_build.engine.job import die_with_parent
 from meetara_build.errors import BuildError, SetupError
 
 IDLE_SECONDS = 20.0
 START_SECONDS = 120.0
+REQUEST_SECONDS = 5.0
+"""An asker that is stopped in the middle of its request must not hold up the others for longer."""
 ENVIRONMENT = {
     # Waiting OpenMP threads that spin would steal the other job's core.
     "OMP_WAIT_POLICY": "passive",
@@ -58,7 +61,10 @@ def ask(request: Mapping[str, Any]) -> int:
             while piece := connection.recv(4096):
                 answer += piece
     if not answer:
-        raise BuildError(f"{request['name']}: the warm process was killed during the job; build again")
+        log = _socket_path().with_suffix(".log")
+        raise BuildError(
+            f"{request['name']}: the warm process was ended during the job; build again (its log is {log})"
+        )
     status: int = json.loads(answer)["status"]
     if status < 0:
         name = signal.Signals(-status).name
@@ -73,7 +79,7 @@ def _connected() -> socket.socket:
     while time.monotonic() < deadline:
         connection = socket.socket(socket.AF_UNIX)
         try:
-            connection.connect(str(path))
+            _connect(connection, path)
             return connection
         except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
             connection.close()
@@ -81,13 +87,31 @@ def _connected() -> socket.socket:
     raise SetupError(f"no warm process within {START_SECONDS:.0f} s; see {path.with_suffix('.log')}")
 
 
+def _connect(connection: socket.socket, path: Path) -> None:
+    with _short(path) as name:
+        connection.connect(name)
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name for a socket that fits: the kernel takes about a hundred characters, temporary folders may have more."""
+    if sys.platform != "linux":
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 def _start(path: Path) -> None:
     """Start a warm process unless someone else just did, and wait until it listens."""
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(path)) == 0:
-                return
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            _connect(probe, path)
+            return
         path.unlink(missing_ok=True)
         with path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(
@@ -95,8 +119,16 @@ def _start(path: Path) -> None:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
                 env={**os.environ, **ENVIRONMENT},
             )  # fmt: skip
-        while not path.exists() and process.poll() is None:
+        while not path.exists():
+            if process.poll() is not None:
+                raise SetupError(_why_not(path.with_suffix(".log")))
             time.sleep(0.01)
+
+
+def _why_not(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "no reason given")
+    return f"the warm process cannot start ({last}); run `meetara-build doctor`; the whole log is {log}"
 
 
 def _socket_path() -> Path:
@@ -107,7 +139,8 @@ def _socket_path() -> Path:
     name = hashlib.sha256(json.dumps([sys.executable, code, environment]).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"meetara-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    state = folder.lstat()
+    if state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode):
         raise SetupError(f"{folder}: belongs to another user; remove it, or set TMPDIR to a folder of yours")
     return folder / f"{name}.sock"
 
@@ -119,20 +152,30 @@ class _Server:
         # Bound under another name first: a socket that can be seen can be connected to.
         hidden = path.with_suffix(".new")
         hidden.unlink(missing_ok=True)
-        self.listener.bind(str(hidden))
+        with _short(hidden) as name:
+            self.listener.bind(name)
         self.listener.listen(512)
         hidden.rename(path)
         self.identity = path.stat().st_ino
         self.jobs: dict[int, socket.socket] = {}
 
     def serve(self) -> None:
-        """Fork a job for each request until none has come for a while, or the socket was taken over."""
+        """Fork a job for each request until none has come for a while."""
         wake, tell = os.pipe()
         os.set_blocking(tell, False)
         signal.set_wakeup_fd(tell)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._serve(wake, IDLE_SECONDS)
+        if self.path.exists() and self.path.stat().st_ino == self.identity:
+            self.path.unlink()
+        # Whoever connected before the name was gone is still served.
+        while select.select([self.listener], [], [], 0)[0]:
+            self._accept()
+            self._serve(wake, 0)
+
+    def _serve(self, wake: int, idle_seconds: float) -> None:
         last = time.monotonic()
-        while self.jobs or time.monotonic() - last < IDLE_SECONDS:
+        while self.jobs or time.monotonic() - last < idle_seconds:
             watched: list[Any] = [self.listener, wake, *self.jobs.values()]
             ready, _, _ = select.select(watched, [], [], 1.0)
             if wake in ready:
@@ -143,11 +186,9 @@ class _Server:
                 self._accept()
                 last = time.monotonic()
             for pid, connection in list(self.jobs.items()):
-                if connection in ready and not connection.recv(1):
+                if connection in ready and _gone(connection):
                     _kill(pid)
             self._reap()
-        if self.path.exists() and self.path.stat().st_ino == self.identity:
-            self.path.unlink()
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
@@ -156,17 +197,18 @@ class _Server:
             connection.close()
             return
         content, files = request
+        warm = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_job(content, files)
+            self._become_job(content, files, warm)
         for file in files:
             os.close(file)
         self.jobs[pid] = connection
 
-    def _become_job(self, content: dict[str, Any], files: list[int]) -> None:
+    def _become_job(self, content: dict[str, Any], files: list[int], warm: int) -> None:
         status = 1
         try:
-            _die_with_parent()
+            die_with_parent(warm)
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -196,34 +238,40 @@ class _Server:
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    first, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(2 * array.array("i").itemsize))
     files = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            files.frombytes(data)
-    line = first
-    while line and not line.endswith(b"\n"):
-        piece = connection.recv(1 << 16)
-        if not piece:
-            break
-        line += piece
-    if not line.endswith(b"\n") or len(files) != 2:
+    connection.settimeout(REQUEST_SECONDS)
+    try:
+        line, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(2 * files.itemsize))
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                files.frombytes(data)
+        while not line.endswith(b"\n"):
+            piece = connection.recv(1 << 16)
+            if not piece:
+                raise ConnectionError
+            line += piece
+        if len(files) != 2:
+            raise ValueError("no output to write to")
+        request = json.loads(line)
+    except (OSError, ValueError):
         for file in files:
             os.close(file)
         return None
-    return json.loads(line), list(files)
+    connection.settimeout(None)
+    return request, list(files)
+
+
+def _gone(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1)
+    except OSError:
+        return True
 
 
 def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
-
-
-def _die_with_parent() -> None:
-    """Linux ends the job when the warm process ends, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 from meetara_build import history
 from meetara_build.engine.snakemake import build as run_snakemake
 from meetara_build.engine.snakemake import profile_hardware
-from meetara_build.errors import ArtifactError, BuildError
+from meetara_build.errors import ArtifactError, BuildError, ConfigError
 from meetara_build.faces.output import err, out, print_json, progress, table
 from meetara_build.graph import Graph, find_project, load
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Item, Plan, plan
+from meetara_build.schema import nearest
 from meetara_build.setup_check import check_llama
 
 COLOURS = {RUN: "yellow", RESTORE: "cyan", MAYBE: "magenta"}
@@ -25,9 +26,17 @@ def project_graph(profile: str = "local") -> Graph:
 
 
 def wanted(graph: Graph, words: Sequence[str]) -> list[str]:
-    """Domains named on the command line, each checked."""
+    """Domains named on the command line.
+
+    Raises:
+        ConfigError: there is no such domain, or build.yaml leaves it out.
+    """
     for word in words:
-        graph.step("package", word)
+        if word in graph.domains:
+            continue
+        if (graph.project / "conf" / "domain" / f"{word}.yaml").exists():
+            raise ConfigError(f"{graph.project / 'conf' / 'build.yaml'}: domains: does not name '{word}'; add it there")
+        raise ConfigError(f"unknown domain '{word}'{nearest(word, graph.domains)}")
     return list(dict.fromkeys(words))
 
 
@@ -99,7 +108,7 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
                 print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s", flush=True)
 
         if made.to_do():
-            run_snakemake(graph, targets or ["all_domains"], profile, listen, arguments)
+            run_snakemake(graph, made, profile, listen, arguments)
     left = plan(graph, targets).to_do()
     if left:
         raise BuildError(

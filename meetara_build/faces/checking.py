@@ -17,6 +17,7 @@ from meetara_build.faces.output import out, print_json, progress, table
 from meetara_build.graph import Graph, Step, find_project
 
 SUMS = "SHA256SUMS"
+BASE = "base/"
 
 
 def check_data(words: Sequence[str], *, as_json: bool) -> bool:
@@ -56,14 +57,16 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
     Raises:
         ArtifactError: nothing is built, or a folder has no usable SHA256SUMS.
     """
-    folders = [Path(word) for word in words if os.sep in word or (Path(word) / SUMS).exists()]
+    bases = [word for word in words if word.startswith(BASE) and not (Path(word) / SUMS).exists()]
+    folders = [Path(word) for word in words if word not in bases and (os.sep in word or (Path(word) / SUMS).exists())]
     wrong = {str(folder): _folder_faults(folder) for folder in folders}
-    names = [word for word in words if Path(word) not in folders]
+    names = [word for word in words if word not in bases and Path(word) not in folders]
     damaged: list[Step] = []
     checked = len(folders)
-    if names or not words:
+    if names or bases or not words:
         graph = project_graph()
-        built = _built(graph, wanted(graph, names))
+        ends = [("gguf", base) for base in bases]
+        built = _built(graph, ends + (graph.ends(wanted(graph, names)) if names or not words else []))
         checked += len(built)
         with progress() as bar:
             for step in bar.track(built, description="reading"):
@@ -73,7 +76,7 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
                 damaged += [step] if wrong[step.name] else []
         if repair and damaged:
             _repair(graph, damaged, as_json=as_json)
-            return True
+            damaged, wrong = [], {str(folder): wrong[str(folder)] for folder in folders}
     lines = [line for listed in wrong.values() for line in listed]
     if as_json:
         print_json({"checked": checked, "faults": {name: listed for name, listed in wrong.items() if listed}})
@@ -85,9 +88,8 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
     return not lines
 
 
-def _built(graph: Graph, domains: Sequence[str]) -> list[Step]:
-    chosen = graph.above(graph.ends(domains))
-    built = [step for step in chosen if step.keep and (graph.root / step.place.manifest).exists()]
+def _built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:
+    built = [step for step in graph.above(ends) if step.keep and (graph.root / step.place.manifest).exists()]
     if not built:
         raise ArtifactError(f"{graph.root}: nothing built yet; run `meetara-build build`")
     return built
@@ -98,7 +100,7 @@ def _repair(graph: Graph, damaged: Sequence[Step], *, as_json: bool) -> None:
     for step in damaged:
         (graph.root / step.place.manifest).unlink()
     names = {step.target for step in damaged}
-    everything = any(name.startswith("base/") for name in names)
+    everything = not names <= set(graph.domains)
     build([] if everything else sorted(names), "local", cores=None, as_json=as_json)
 
 

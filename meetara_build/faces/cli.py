@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meetara_build.errors import MeetaraError
+from meetara_build.engine.job import explain
 
 USAGE = 64
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -212,8 +212,8 @@ def main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except MeetaraError as error:
+    except Exception as error:
         if debug:
             raise
-        print(f"meetara-build: {error}", file=sys.stderr)
+        print(f"meetara-build: {explain(error)}", file=sys.stderr)
         return 1

@@ -26,7 +26,18 @@ def init(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is there already and not empty; name a new folder")
-    origin = _origin()
+    try:
+        _copy(_origin(), folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half a project would be refused by the next try
+        raise
+    out.print(
+        f"{folder} is ready:\n  cd {folder}\n  meetara-build plan nutrition\n  meetara-build build nutrition",
+        markup=False,
+    )
+
+
+def _copy(origin: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         if (origin / part).is_dir():
@@ -35,10 +46,6 @@ def init(folder: Path) -> None:
             shutil.copyfile(origin / part, folder / part)
     (folder / "conf" / "overlay").mkdir(exist_ok=True)
     (folder / ".gitignore").write_text(IGNORED)
-    out.print(
-        f"{folder} is ready:\n  cd {folder}\n  meetara-build plan nutrition\n  meetara-build build nutrition",
-        markup=False,
-    )
 
 
 def _origin() -> Path:
@@ -68,7 +75,10 @@ def add_domain(
     project = find_project()
     path = project / "conf" / "domain" / f"{name}.yaml"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
-        raise ConfigError(f"'{name}' cannot name a domain; use lower-case letters, digits and _, such as 'my_domain'")
+        raise ConfigError(
+            f"'{name}' cannot name a domain; use lower-case letters, digits and _, such as 'my_domain', and none of "
+            f"{', '.join(RESERVED)}"
+        )
     if path.exists():
         raise ConfigError(f"{path}: this domain is there already; edit it, or choose another name")
     if not source.exists():

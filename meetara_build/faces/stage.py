@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from meetara_build.errors import ConfigError, MeetaraError
+from meetara_build.engine.job import die_with_parent, explain
+from meetara_build.errors import ConfigError
 from meetara_build.graph import STAGES, find_project, load
 
 USAGE = 64
@@ -17,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--fingerprint", help="refuse to run where the configuration now gives another")
     words.add_argument("--hardware", help="use another machine's file than build.yaml names")
     words.add_argument("--cold", action="store_true", help="work in this process instead of asking the warm one")
+    words.add_argument("--parent", type=int, metavar="PID", help="end when this process, which started this one, ends")
     words.add_argument("--debug", action="store_true", help="show tracebacks")
     return words
 
@@ -25,9 +27,13 @@ def main(words: list[str]) -> int:
     """Run one stage; its exit status."""
     try:
         given = parser().parse_args(words)
-    except (argparse.ArgumentError, SystemExit) as error:
+    except argparse.ArgumentError as error:
         print(f"meetara-build stage: {error}; see `meetara-build stage --help`", file=sys.stderr)
         return USAGE
+    except SystemExit as end:
+        return USAGE if end.code else 0
+    if given.parent:
+        die_with_parent(given.parent)
     try:
         graph = load(find_project(), given.hardware)
         step = graph.step(given.stage, given.target)
@@ -36,12 +42,12 @@ def main(words: list[str]) -> int:
         from meetara_build.engine.stage_run import run
 
         print(f"{step.name}: {run(graph, step, cold=given.cold, debug=given.debug)}")
-    except MeetaraError as error:
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
         if given.debug:
             raise
         if str(error):
-            print(f"meetara-build: {error}", file=sys.stderr)
+            print(f"meetara-build: {explain(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0

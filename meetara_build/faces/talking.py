@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import ArtifactError, ConfigError
+from meetara_build.faces.building import wanted
 from meetara_build.faces.output import err, out, print_json, table
 from meetara_build.graph import Graph, find_project, load
 from meetara_build.schema import nearest
@@ -23,7 +24,12 @@ class Model:
         if not path.exists():
             raise ArtifactError(f"{path}: not built yet; run `meetara-build build`")
         self.path, self.system = path, system
-        self.llama = Llama(str(path), n_ctx=0, verbose=False, seed=SEED)
+        try:
+            self.llama = Llama(str(path), n_ctx=0, verbose=False, seed=SEED)
+        except ValueError as error:
+            raise ArtifactError(
+                f"{path}: llama.cpp cannot load it ({error}); see `meetara-build verify`, and `verify --repair` to mend it"
+            ) from None
 
     def answer(self, turns: Sequence[dict[str, str]], tokens: int) -> Iterator[str]:
         """The answer to a conversation, piece by piece; greedy, so that the same question gets the same answer."""
@@ -125,6 +131,7 @@ def _named(graph: Graph, name: str) -> tuple[Path, str | None]:
 
 def _file(graph: Graph, domain: str, quant: str | None) -> tuple[Path, str | None]:
     """A domain's GGUF file and system prompt; its last type where none is named."""
+    wanted(graph, [domain])
     recipe = graph.step("gguf", domain).recipe
     kinds = list(dict.fromkeys(["F16", *recipe["quants"]]))
     if quant is not None and quant not in kinds:

@@ -27,7 +27,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         trained += len(prepared.train)
         for record in prepared.train:
             if _chance(record.id) < recipe["share"]:
-                line = {"id": record.id, "domain": domain, "messages": record.messages}
+                # Only what is asked and answered: a base that knew each domain's system prompt would know the domain.
+                turns = [turn for turn in record.messages if turn["role"] != "system"]
+                line = {"id": record.id, "domain": domain, "messages": turns}
                 lines[record.id] = json.dumps(line, ensure_ascii=False)
     # A record may stand in two domains and be held out by only one of them.
     kept = [line for key, line in sorted(lines.items()) if key not in held_out]

@@ -98,6 +98,7 @@ class _Run:
         self.name = checkpoint.run_name(model, _identity(training, validation, settings)) if folder else ""
         fuse(model)
         self.packed = PackedModel(model, training)
+        self.packed.rearrange_head()
         self.optimizer = _optimizer(self.weights, settings)
         self.step = 0
         self.history = History()

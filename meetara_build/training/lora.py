@@ -6,7 +6,7 @@ Layers that are more than plain LoRA on a plain linear layer (DoRA, quantized ba
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -15,20 +15,25 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from meetara_build.errors import TrainingError
+from meetara_build.training.frozen import FrozenMatrix, rearrangeable
 
 ADAPTER = "default"
 """PEFT's name for the one adapter we train."""
 
 
 class _LoraProduct(torch.autograd.Function):
-    """``x W' + b + scale * (d A') B'`` with ``d`` the input after dropout, or ``x`` itself."""
+    """``x W' + b + scale * (d A') B'`` with ``d`` the input after dropout, or ``x`` itself.
+
+    Products with a rank of eight are written so that the long side lies along memory, ``A d'`` rather than ``d A'``:
+    up to three times as fast on a CPU.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         dropped: Tensor | None,
-        weight: Tensor,
+        matrix: FrozenMatrix,
         bias: Tensor | None,
         a: Tensor,
         b: Tensor,
@@ -37,28 +42,28 @@ class _LoraProduct(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])
         source = flat if dropped is None else dropped.reshape(flat.shape)
         down, up = a.to(x.dtype), b.to(x.dtype)
-        low = source @ down.t()
-        out = nn.functional.linear(flat, weight, bias).addmm_(low, up.t(), alpha=scale)
-        ctx.save_for_backward(source, low, weight, down, up)
+        low = down @ source.t()  # [rank, T]
+        out = matrix.forward(flat, bias).addmm_(low.t(), up.t(), alpha=scale)
+        ctx.save_for_backward(source, low, down, up)
+        ctx.matrix = matrix
         ctx.scale, ctx.dropout, ctx.adapter_dtype = scale, dropped is not None, a.dtype
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        source, low, weight, down, up = ctx.saved_tensors
+        source, low, down, up = ctx.saved_tensors
         (grad,) = outputs
         flat = grad.reshape(-1, grad.shape[-1])
-        grad_low = (flat @ up).mul_(ctx.scale)
-        grad_a = (grad_low.t() @ source).to(ctx.adapter_dtype)
-        # low.t() @ flat, turned round afterwards: half the time of flat.t() @ low, whose result is eight columns wide.
-        grad_b = (low.t() @ flat).t().mul(ctx.scale).to(ctx.adapter_dtype)
+        grad_low = (up.t().contiguous() @ flat.t()).mul_(ctx.scale)  # [rank, T]
+        grad_a = (grad_low @ source).to(ctx.adapter_dtype)
+        grad_b = (low @ flat).t().mul(ctx.scale).to(ctx.adapter_dtype)
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
-            grad_x = flat @ weight
+            grad_x = ctx.matrix.backward(flat)
         if ctx.needs_input_grad[1] and ctx.dropout:
-            grad_dropped = (grad_low @ down).view(*grad.shape[:-1], -1)
+            grad_dropped = (grad_low.t() @ down).view(*grad.shape[:-1], -1)
         elif grad_x is not None and not ctx.dropout:
-            grad_x.addmm_(grad_low, down)
+            grad_x.addmm_(grad_low.t(), down)
         grad_x = grad_x.view(*grad.shape[:-1], -1) if grad_x is not None else None
         return grad_x, grad_dropped, None, None, grad_a, grad_b, None
 
@@ -98,8 +103,10 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
 def fuse(model: nn.Module) -> int:
     """Let plain LoRA layers compute as one function; returns how many do. Weights and their names do not change."""
     layers = [part for part in model.modules() if type(part) is LoraLinear and _plain(part)]
-    for layer in layers:
-        layer.forward = _fused(layer)  # type: ignore[method-assign]
+    weights: list[Tensor] = [cast(nn.Linear, layer.get_base_layer()).weight for layer in layers]
+    rearrange = rearrangeable(weights)
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.forward = _fused(layer, FrozenMatrix(weight, rearrange=rearrange))  # type: ignore[method-assign]
     return len(layers)
 
 
@@ -121,7 +128,7 @@ def _plain(layer: LoraLinear) -> bool:
     )
 
 
-def _fused(layer: LoraLinear) -> Any:
+def _fused(layer: LoraLinear, matrix: FrozenMatrix) -> Any:
     base, down, up = layer.get_base_layer(), layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     scale, dropout, slow = layer.scaling[ADAPTER], layer.lora_dropout[ADAPTER], layer.forward
 
@@ -129,6 +136,6 @@ def _fused(layer: LoraLinear) -> Any:
         if layer.merged or layer.disable_adapters:
             return slow(x, *args, **kwargs)
         dropped = dropout(x) if layer.training and not isinstance(dropout, nn.Identity) else None
-        return _LoraProduct.apply(x, dropped, base.weight, base.bias, down.weight, up.weight, scale)  # type: ignore[no-any-return,no-untyped-call]
+        return _LoraProduct.apply(x, dropped, matrix, base.bias, down.weight, up.weight, scale)  # type: ignore[no-any-return,no-untyped-call]
 
     return forward

@@ -6,30 +6,41 @@ logits are made a few rows at a time and turned in place into what their gradien
 token counts are passed in at all.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from meetara_build.training.frozen import FrozenMatrix
+
 CHUNK_BYTES = 16 * 2**20
-"""Logits held at once. About half of a desktop processor's last cache: measured no slower than any other size."""
+"""Logits held at once. 300 rows of 49,152 took 0.55 s with 2 MB, 0.39 s with 8 MB, 0.37 s with 16 to 64 MB."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
+        frozen: FrozenMatrix | None,
     ) -> Tensor:
         want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and want_bias else None
+        matrix = frozen or FrozenMatrix(weight, rearrange=False)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
+        chunks = math.ceil(4 * hidden.shape[0] * weight.shape[0] / CHUNK_BYTES)
+        rows = max(1, math.ceil(hidden.shape[0] / max(1, chunks)))  # of about the same size
         for start in range(0, hidden.shape[0], rows):
             part = hidden[start : start + rows]
             target = targets[start : start + rows, None]
-            logits = torch.nn.functional.linear(part, weight, bias).float()
+            logits = matrix.forward(part, bias).float()
             if softcap is not None:
                 logits = logits.div_(softcap).tanh_().mul_(softcap)
             slope = 1 - (logits / softcap) ** 2 if softcap is not None and (want_hidden or want_weight) else None
@@ -47,7 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_bias += grad.sum(dim=0)
             grad = grad.to(weight.dtype)
             if grad_hidden is not None:
-                torch.mm(grad, weight, out=grad_hidden[start : start + rows])
+                grad_hidden[start : start + rows] = matrix.backward(grad)
             if grad_weight is not None:
                 grad_weight.addmm_(grad.t().float(), part.float())
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
@@ -55,7 +66,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = outputs
         hidden, weight, bias = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
@@ -65,11 +76,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             (bias * scale).to(bias_dtype) if bias is not None else None,
             None,
             None,
+            None,
         )
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, softcap: float | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    frozen: FrozenMatrix | None = None,
 ) -> Tensor:
     """The summed cross-entropy of ``softcap(hidden @ weight.T + bias)`` against ``targets``, in float32.
 
@@ -80,9 +97,10 @@ def linear_cross_entropy(
         weight: [vocabulary, hidden size], the output layer.
         targets: [N], token ids.
         softcap: Gemma-2's bound on logits, ``softcap * tanh(logit / softcap)``.
+        frozen: the same ``weight`` laid out for fast products, where it takes no gradient.
 
     Returns:
         A scalar: the sum over rows, in nats.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, softcap)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, softcap, frozen)  # type: ignore[no-untyped-call]
     return loss

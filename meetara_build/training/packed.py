@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from meetara_build.training import attention
 from meetara_build.training.chat import Encoded
+from meetara_build.training.frozen import FrozenMatrix, rearrangeable
 from meetara_build.training.loss import linear_cross_entropy
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
@@ -70,12 +71,19 @@ class PackedModel:
         """Try the short cuts on the longest and the shortest record of ``probe``."""
         self.inner: Any = inner_model(model)
         self.packs = self.fused = False
+        self._head: FrozenMatrix | None = None
         self._own_attention: str = self.inner.config._attn_implementation
         self._softcap = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
         records = [record for record in probe if len(record.ids) > 1]
         if records:
             by_length = sorted(records, key=lambda record: len(record.ids))
             self._prove([by_length[-1], by_length[0]])
+
+    def rearrange_head(self) -> None:
+        """Lay out a frozen output layer for fast products; pays off over many steps."""
+        weight = self.inner.get_output_embeddings().weight if self.fused else None
+        if weight is not None and not weight.requires_grad and rearrangeable([weight]):
+            self._head = FrozenMatrix(weight, rearrange=True)
 
     def release(self) -> None:
         """Give the model its own attention back, with which it can generate."""
@@ -98,7 +106,7 @@ class PackedModel:
         if self.fused:
             head = self.inner.get_output_embeddings()
             hidden = self._hidden(row)[0, row.keep]
-            return linear_cross_entropy(hidden, head.weight, row.targets, head.bias, self._softcap)
+            return linear_cross_entropy(hidden, head.weight, row.targets, head.bias, self._softcap, self._head)
         logits = self.inner(**self._arguments(row), logits_to_keep=row.keep).logits[0]
         return nn.functional.cross_entropy(logits.float(), row.targets, reduction="sum")
 

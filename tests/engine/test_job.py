@@ -1,0 +1,122 @@
+"""The part of a stage run that does the work: what it writes, and how its faults read."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from commands import until
+
+from meetara_build.engine import job
+from meetara_build.errors import ConfigError
+from meetara_build.graph import load
+
+
+def request(project: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Have nutrition packaged into ``folder/out``."""
+    graph = load(project)
+    step = graph.step("package", "nutrition")
+    output = folder / "out"
+    output.mkdir()
+    return {
+        "name": step.name,
+        "stage": step.stage,
+        "recipe": step.recipe,
+        "inputs": {name: str(graph.root / given.place.folder) for name, given in step.inputs.items()},
+        "output": str(output),
+        "threads": 1,
+        "debug": False,
+        "report": str(folder / "logs" / "package.traceback"),
+        **changes,
+    }
+
+
+def test_a_job_writes_its_figures_beside_its_output(built_project: Path, tmp_path: Path) -> None:
+    assert job.perform(request(built_project, tmp_path)) == 0
+    figures = json.loads((tmp_path / job.FIGURES).read_text())
+    assert figures["pid"] == os.getpid()
+    assert figures["metrics"]
+    assert figures["seconds"] >= 0
+    assert figures["cpu_seconds"] >= 0
+    assert figures["peak_mb"] > 10
+    assert (tmp_path / "out" / "Modelfile").exists()
+
+
+def test_a_fault_that_a_person_can_mend_is_its_message(
+    built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = request(built_project, tmp_path)
+    assert job.perform({**asked, "recipe": {**asked["recipe"], "beat_base_by": 0.95}}) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("nutrition/package: ")
+    assert "Traceback" not in said
+    assert not (tmp_path / job.FIGURES).exists()
+
+
+def test_a_full_disk_is_named_with_the_file(
+    built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = request(built_project, tmp_path)
+    (tmp_path / "out" / "Modelfile").symlink_to("/dev/full")
+    assert job.perform(asked) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("nutrition/package: ")
+    assert "cannot be written (No space left on device); make room or mend the rights, then build again" in said
+
+
+def test_what_no_one_foresaw_names_the_file_with_its_traceback(
+    built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = request(built_project, tmp_path, recipe={})
+    assert job.perform(asked) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("nutrition/package: unexpected KeyError: ")
+    assert f"the traceback is in {asked['report']}: please report it" in said
+    assert "Traceback" in Path(asked["report"]).read_text()
+
+
+def test_debug_shows_the_traceback(built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.perform(request(built_project, tmp_path, recipe={}, debug=True)) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG])
+def test_a_file_that_cannot_be_written_is_explained(number: int) -> None:
+    said = job.explain(OSError(number, os.strerror(number), "/models/a.gguf"))
+    assert said.startswith(f"/models/a.gguf: cannot be written ({os.strerror(number)}); make room or mend the rights")
+
+
+def test_explanations_of_other_faults() -> None:
+    assert job.explain(ConfigError("conf/build.yaml: wrong; mend it")) == "conf/build.yaml: wrong; mend it"
+    assert (
+        job.explain(KeyError("x")) == "unexpected KeyError: 'x'; run it again with --debug, and report what that shows"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
+def test_a_process_that_is_to_die_with_its_parent_does() -> None:
+    child = (
+        "import os, time; from meetara_build.engine.job import die_with_parent; "
+        "die_with_parent(os.getppid()); print(os.getpid(), flush=True); time.sleep(600)"
+    )
+    words = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        assert psutil.pid_exists(pid)
+        parent.send_signal(signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(pid), 5)
+
+
+def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:
+    words = "from meetara_build.engine.job import die_with_parent; die_with_parent(1); print('went on')"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert not done.stdout

@@ -1,0 +1,115 @@
+"""What the Snakefile's rules are told about the graph."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from projects import REPOSITORY, edit, read_yaml, write_yaml
+
+from meetara_build.engine.rules import Rules
+from meetara_build.graph import load
+from meetara_build.resolve import RESERVED
+
+
+class Wildcards(SimpleNamespace):
+    """As Snakemake hands them to input functions."""
+
+    def keys(self) -> list[str]:
+        """Names of the wildcards."""
+        return list(vars(self))
+
+
+def rules(project: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Rules:
+    """The rules' view of a project: Snakemake runs in its folder."""
+    monkeypatch.chdir(project)
+    return Rules(config)
+
+
+def test_no_domain_can_have_the_name_of_a_rule() -> None:
+    named = {
+        name
+        for path in [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]
+        for name in re.findall(r"^rule (\w+):", path.read_text(), re.MULTILINE)
+    }
+    assert {"all_domains", "adapter", "package"} <= named <= set(RESERVED)
+
+
+def test_files_are_named_as_seen_from_the_project(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = rules(built_project, monkeypatch)
+    assert build.root == "artifacts"
+    assert build.results("nutrition") == [
+        "artifacts/nutrition/gguf/nutrition-F16.gguf",
+        "artifacts/nutrition/gguf/nutrition-Q8_0.gguf",
+        "artifacts/nutrition/gguf/nutrition-Q4_K_M.gguf",
+        "artifacts/nutrition/gguf/nutrition-lora.gguf",
+        "artifacts/nutrition/package/manifest.json",
+    ]
+    assert build.base("gguf")(Wildcards(domain="nutrition")) == "artifacts/base/mini/gguf/manifest.json"
+    assert build.everything[-1] == "artifacts/report/manifest.json"
+    assert set(build.everything) > {file for domain in build.domains for file in build.results(domain)}
+
+
+def test_a_root_elsewhere_is_named_in_full(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(project / "conf" / "build.yaml", "root", str(tmp_path / "elsewhere"))
+    assert rules(project, monkeypatch).root == str(tmp_path / "elsewhere")
+
+
+def test_a_temporary_s_fingerprint_travels_with_who_reads_it(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, graph = rules(built_project, monkeypatch), load(built_project)
+    merge, gguf = graph.step("merge", "nutrition").fingerprint, graph.step("gguf", "nutrition").fingerprint
+    assert build.fingerprint("gguf")(Wildcards(domain="nutrition")) == f"{gguf}-{merge}"
+    assert build.fingerprint("merge")(Wildcards(domain="nutrition")) == merge
+
+
+def test_threads_memory_and_gpus_come_from_the_step(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, step = rules(built_project, monkeypatch), load(built_project).step("adapter", "nutrition")
+    asked = Wildcards(domain="nutrition")
+    assert build.threads("adapter")(asked) == step.threads == 1
+    assert build.memory_mb("adapter")(asked) == step.memory_mb > 600
+    assert build.gpus("adapter")(asked) == 0
+    assert build.threads("base")(Wildcards(base="mini")) == 1
+
+
+def test_the_machine_of_a_profile_is_passed_on(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = rules(built_project, monkeypatch, hardware="a10")
+    assert build.gpus("adapter")(Wildcards(domain="nutrition")) == 1
+    assert "--hardware a10" in build.command
+    assert "--cold" not in build.command
+
+
+@pytest.mark.parametrize("written", [False, "false", "False", "0"])
+def test_warm_false_has_jobs_work_by_themselves(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch, written: Any
+) -> None:
+    assert "--cold" in rules(built_project, monkeypatch, warm=written).command
+
+
+def test_a_job_is_snakemake_s_own_child_and_told_so(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = rules(built_project, monkeypatch).shell("adapter", "{wildcards.domain}")
+    assert shell.startswith("exec ")
+    assert "--parent $PPID adapter {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1" in shell
+
+
+def test_braces_in_the_python_s_path_are_not_snakemake_s(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/odd {place}/python")
+    shell = rules(built_project, monkeypatch).shell("adapter", "{wildcards.domain}")
+    assert "/odd {{place}}/python" in shell
+
+
+def test_domains_are_grouped_by_the_files_they_get(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project / "conf" / "domain" / "programming.yaml"
+    write_yaml(path, {**read_yaml(path), "quants": ["Q8_0"]})
+    groups = {tuple(group.domains): group for group in rules(project, monkeypatch).ggufs()}
+    few, many = groups["programming",], groups["nutrition", "storytelling"]
+    assert few.files == ["{domain}-F16.gguf", "{domain}-Q8_0.gguf", "{domain}-lora.gguf"]
+    assert many.wildcard == "nutrition|storytelling"
+    assert few.name != many.name
+
+
+def test_a_base_is_made_here_or_loaded(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = rules(built_project, monkeypatch)
+    assert (build.made_here, build.pretrained) == ("mini", "-")

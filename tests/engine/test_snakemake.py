@@ -1,0 +1,257 @@
+"""Snakemake: its targets, its profiles, and that it runs what the plan says."""
+
+import fcntl
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Jobs, jobs, models, outcomes, run_there, snakemake, start, state, until
+from projects import copy_built, edit, override, small_project
+
+from meetara_build.engine import snakemake as engine
+from meetara_build.errors import BuildError, ConfigError
+from meetara_build.graph import load
+from meetara_build.plan import FRESH, plan
+
+NUTRITION = {(stage, "nutrition") for stage in ("dataset", "adapter", "merge", "gguf", "evaluate", "package")}
+BASE = {(stage, "base/mini") for stage in ("corpus", "base", "gguf")}
+
+
+@pytest.fixture
+def made(snakemade: Path, tmp_path: Path) -> Path:
+    """A project of the test's own that Snakemake built."""
+    return copy_built(snakemade, tmp_path / "project")
+
+
+def planned(project: Path) -> Jobs:
+    """What the plan says will run, or may."""
+    return {(item.step.stage, item.step.target) for item in plan(load(project)).items if item.action != FRESH}
+
+
+def built_by_us(project: Path) -> Jobs:
+    """What Snakemake would run if `meetara-build build` called it."""
+    graph = load(project)
+    return jobs(run_there(project, *engine.command(graph, plan(graph), "local", ["--dry-run"])))
+
+
+def test_a_build_by_snakemake_alone_is_the_build(snakemade: Path, built_project: Path) -> None:
+    assert models(snakemade) == models(built_project)
+    assert planned(snakemade) == set()
+    assert not list(snakemade.glob("artifacts/*/merged"))
+    assert (snakemade / "artifacts" / "logs" / "nutrition" / "adapter.log").exists()
+
+
+def test_nothing_is_done_where_nothing_has_changed(snakemade: Path) -> None:
+    before = state(snakemade / "artifacts")
+    done = snakemake(snakemade, "all_domains")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stderr
+    assert state(snakemade / "artifacts") == before
+
+
+def test_a_dry_run_writes_nothing(made: Path) -> None:
+    override(made, "nutrition", {"training.learning_rate": 1e-3})
+    before = state(made / "artifacts")
+    assert jobs(snakemake(made, "all_domains", "-n"))
+    assert state(made / "artifacts") == before
+
+
+def test_a_domain_s_name_is_a_target(tmp_path: Path) -> None:
+    project = small_project(tmp_path / "project")
+    assert jobs(snakemake(project, "nutrition", "-n")) == NUTRITION | BASE
+    assert planned(project) == jobs(snakemake(project, "all_domains", "-n"))
+
+
+def test_one_file_is_a_target(made: Path, warm_folder: Path) -> None:
+    model = made / "artifacts" / "nutrition" / "gguf" / "nutrition-Q8_0.gguf"
+    content = model.read_bytes()
+    model.unlink()
+    done = snakemake(made, "artifacts/nutrition/gguf/nutrition-Q8_0.gguf", TMPDIR=str(warm_folder))
+    assert done.returncode == 0, done.stderr
+    assert model.read_bytes() == content
+    assert [run[:2] for run in outcomes(made)[-2:]] == [("merge", "nutrition"), ("gguf", "nutrition")]
+
+
+def test_an_unknown_target_is_refused(snakemade: Path) -> None:
+    done = snakemake(snakemade, "nutritoin", "-n")
+    assert done.returncode == 1
+    assert "nutritoin" in done.stderr
+
+
+def one_learning_rate(project: Path) -> None:
+    """Change one stage's recipe for one domain."""
+    override(project, "nutrition", {"training.learning_rate": 1e-3})
+
+
+def one_record_more(project: Path) -> None:
+    """Add to the data that the base and one domain are made from."""
+    with (project / "conf" / "domain" / "nutrition.jsonl").open("a", encoding="utf-8") as file:
+        record = {"prompt": "How long do boiled eggs keep?", "response": "About a week in the fridge, in their shells."}
+        file.write(json.dumps({**record, "topic": "food safety"}) + "\n")
+
+
+def one_bound(project: Path) -> None:
+    """Change what one domain has to reach."""
+    edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.001)
+
+
+def files_touched(project: Path) -> None:
+    """Change times and nothing else."""
+    for path in ("conf/build.yaml", "conf/domain/nutrition.jsonl", "artifacts/nutrition/dataset/train.jsonl"):
+        os.utime(project / path)
+    os.utime(project / "artifacts" / "nutrition" / "dataset" / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (one_learning_rate, NUTRITION - {("dataset", "nutrition"), ("package", "")} | {("report", "report")}),
+        (one_record_more, None),
+        (one_bound, {("package", "nutrition")}),
+        (files_touched, set()),
+    ],
+)
+def test_snakemake_wants_what_the_plan_says(made: Path, change: Callable[[Path], None], expected: Jobs | None) -> None:
+    change(made)
+    said = planned(made)
+    assert jobs(snakemake(made, "all_domains", "-n")) == said
+    assert expected is None or said == expected
+
+
+def test_a_deleted_model_is_planned_and_brought_back_and_nothing_else_is_done(made: Path, command: Any) -> None:
+    model = made / "artifacts" / "nutrition" / "gguf" / "nutrition-Q4_K_M.gguf"
+    content = model.read_bytes()
+    model.unlink()
+    said = {("merge", "nutrition"), ("gguf", "nutrition")}
+    assert planned(made) == built_by_us(made) == said
+    assert jobs(snakemake(made, "all_domains", "-n")) >= said
+    before = len(outcomes(made))
+    assert command(made, "build").returncode == 0
+    assert {run[:2] for run in outcomes(made)[before:]} == said
+    assert model.read_bytes() == content
+
+
+def test_what_snakemake_has_no_record_of_is_built_as_planned(project: Path) -> None:
+    one_learning_rate(project)
+    assert built_by_us(project) == planned(project) != set()
+
+
+@pytest.mark.parametrize("profile", ["lambda", "runpod", "colab", "slurm", "kubernetes"])
+def test_a_profile_chooses_its_machine(snakemade: Path, profile: str) -> None:
+    if profile in ("slurm", "kubernetes") and not importlib.util.find_spec(f"snakemake_executor_plugin_{profile}"):
+        pytest.skip(f"the executor plugin for {profile} is not installed")
+    machine = engine.profile_hardware(snakemade, profile)
+    done = snakemake(snakemade, "nutrition", "-n", "-p", profile=profile)
+    assert ("adapter", "nutrition") in jobs(done)
+    assert re.search(rf"stage .*--hardware {machine} .*adapter nutrition", done.stdout)
+    adapter = done.stdout.partition("rule adapter:")[2].partition("\nrule ")[0]
+    assert "gpu=1" in adapter
+
+
+def test_lambda_is_one_gpu_with_retries_and_resume(snakemade: Path) -> None:
+    text = (engine.profile_folder(snakemade, "lambda") / "config.yaml").read_text()
+    assert engine.profile_hardware(snakemade, "lambda") == "a10"
+    for line in ("resources: [gpu=1]", "retries: 2", "rerun-incomplete: true"):
+        assert line in text
+
+
+def test_every_profile_of_the_readme_is_there(snakemade: Path) -> None:
+    for name in ("local", "lambda", "runpod", "colab", "slurm", "kubernetes"):
+        assert engine.profile_folder(snakemade, name).is_dir()
+    with pytest.raises(ConfigError, match="unknown profile 'lokal'; did you mean 'local'"):
+        engine.profile_folder(snakemade, "lokal")
+
+
+def test_a_broken_profile_is_named_with_its_line(project: Path) -> None:
+    path = project / "conf" / "profile" / "local" / "config.yaml"
+    path.write_text("executor: local\ncores: [all\n")
+    with pytest.raises(ConfigError, match=rf"{path}:\d+: not valid YAML"):
+        engine.profile_hardware(project, "local")
+
+
+def test_a_second_build_is_refused_with_the_owner_s_name(project: Path, command: Any) -> None:
+    one_bound(project)
+    with (project / ".meetara" / "build.lock").open("w") as lock:
+        lock.write("someone, process 4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = command(project, "build")
+    assert done.returncode == 1
+    assert "another build is running here (someone, process 4711); wait for it, or stop it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def endless_snakemake(made: Path) -> Any:
+    """A Snakemake at work in the project's folder, for as long as the test likes."""
+    (made / "endless.smk").write_text("rule endless:\n    output: 'endless'\n    shell: 'sleep 600'\n")
+    words = [sys.executable, "-m", "snakemake", "--snakefile", "endless.smk", "--cores", "1", "endless"]
+    with subprocess.Popen(
+        words, cwd=made, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    ) as running:
+        assert running.stdout
+        assert any(b"rule endless" in line for line in running.stdout)
+        yield running
+        os.killpg(running.pid, 9)
+
+
+def test_a_build_leaves_a_running_snakemake_alone(made: Path, endless_snakemake: Any, command: Any) -> None:
+    one_bound(made)
+    done = command(made, "build")
+    assert done.returncode == 1
+    assert re.search(rf"Snakemake is running here \(\w+, process {endless_snakemake.pid}\); wait for it", done.stderr)
+    assert endless_snakemake.poll() is None
+
+
+def test_locks_of_a_killed_snakemake_are_cleared(made: Path, command: Any) -> None:
+    (made / ".snakemake" / "locks").mkdir(exist_ok=True)
+    (made / ".snakemake" / "locks" / "0.output.lock").write_text("artifacts/nutrition/package/manifest.json\n")
+    one_bound(made)
+    done = command(made, "build")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_failed_job_s_own_words_are_the_message(made: Path, command: Any) -> None:
+    edit(made / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.9)
+    one = command(made, "build")
+    assert one.returncode == 1
+    assert "nutrition/package: " in one.stderr
+    assert "1 job failed; what is finished is kept, and a new build goes on from there" in one.stderr
+    assert "Traceback" not in one.stderr
+    assert len(one.stderr.strip().splitlines()) < 8
+
+
+def test_a_build_ends_soon_after_it_is_told_to(made: Path, warm_folder: Path, command: Any) -> None:
+    """SIGINT to the one process, as a CI system sends it: Snakemake does not hear of it."""
+    override(made, "nutrition", {"training.epochs": 2000, "training.patience": 2000})
+    build = start(made, "build", TMPDIR=str(warm_folder))
+    until(lambda: "adapter nutrition" in _lines_below(build))
+    build.send_signal(2)
+    said = build.communicate(timeout=15)[1]
+    assert build.returncode == 130
+    assert "stopped; what is finished is kept" in said
+    until(lambda: "adapter nutrition" not in _lines_below(build), 5)
+    one_bound(made)
+    override(made, "nutrition", {"training.epochs": 2, "training.patience": 3})
+    done = command(made, "build")
+    assert done.returncode == 0, done.stderr
+
+
+def _lines_below(build: subprocess.Popen[str]) -> str:
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return "\n".join(line for line in found.splitlines() if " stage " in line and "$PPID" not in line)
+
+
+def test_a_build_error_without_a_failed_job_shows_snakemake_s_words(project: Path) -> None:
+    (project / "Snakefile").write_text("this is no Snakefile\n")
+    one_bound(project)
+    graph = load(project)
+    with pytest.raises(BuildError, match=r"Snakemake stopped:\n(.|\n)*The whole log is .*snakemake.log"):
+        engine.build(graph, plan(graph), "local", lambda run: None)

@@ -1,0 +1,260 @@
+"""One stage run: built, restored or refused, and never anything in between."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import damage, filled, outcomes, small_disk
+from projects import edit
+
+from meetara_build import artifact
+from meetara_build.artifact import digest_file, read_manifest
+from meetara_build.engine import job, stage_run
+from meetara_build.engine.stage_run import run
+from meetara_build.errors import ArtifactError, BuildError
+from meetara_build.graph import load
+
+
+def package(project: Path) -> str:
+    """Run nutrition's package stage in this process."""
+    graph = load(project)
+    return run(graph, graph.step("package", "nutrition"), cold=True)
+
+
+def ask_more(project: Path, share: float = 0.001) -> None:
+    """Change what nutrition has to reach, so that its package is new work."""
+    edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", share)
+
+
+def test_new_work_is_built_and_its_manifest_proves_every_file(project: Path) -> None:
+    ask_more(project)
+    assert package(project) == "built"
+    folder = project / "artifacts" / "nutrition" / "package"
+    manifest = read_manifest(folder / "manifest.json")
+    assert manifest.fingerprint == load(project).step("package", "nutrition").fingerprint
+    assert set(manifest.files) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert all(entry["sha256"] == digest_file(folder / name) for name, entry in manifest.files.items())
+    assert outcomes(project)[-1] == ("package", "nutrition", "built")
+
+
+def test_known_work_is_restored_from_the_store(project: Path) -> None:
+    folder = project / "artifacts" / "nutrition" / "package"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    assert package(project) == "restored"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert outcomes(project)[-1] == ("package", "nutrition", "restored")
+
+
+def test_a_damaged_store_is_noticed_and_the_work_done_again(project: Path) -> None:
+    folder = project / "artifacts" / "nutrition" / "package"
+    blob = digest_file(folder / "Modelfile")
+    shutil.rmtree(folder)
+    damage(project / "artifacts" / "store" / "blobs" / blob[:2] / blob)
+    assert package(project) == "built"
+    assert digest_file(folder / "Modelfile") == blob
+
+
+def test_what_is_built_is_read_only_and_older_than_its_manifest(built_project: Path) -> None:
+    manifests = [path for path in built_project.glob("artifacts/**/*manifest.json") if "store" not in path.parts]
+    assert len(manifests) > 15
+    for path in manifests:
+        for name in read_manifest(path).files:
+            file = path.parent / name
+            assert file.stat().st_mode & 0o222 == 0, file
+            assert file.stat().st_mtime_ns <= path.stat().st_mtime_ns, file
+
+
+def test_a_finished_build_leaves_no_work_behind(built_project: Path) -> None:
+    work = built_project / "artifacts" / ".work"
+    assert not work.exists() or not any(work.iterdir())
+
+
+def test_a_crash_before_the_manifest_leaves_nothing_that_looks_finished(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_more(project)
+
+    write = artifact.write_text
+
+    def power_cut(path: Path, text: str) -> None:
+        if path.name == "manifest.json":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "write_text", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            package(project)
+    assert not (project / "artifacts" / "nutrition" / "package" / "manifest.json").exists()
+    assert package(project) == "restored"
+
+
+def test_an_input_that_is_not_built_is_refused(project: Path) -> None:
+    (project / "artifacts" / "nutrition" / "gguf" / "manifest.json").unlink()
+    ask_more(project)
+    with pytest.raises(ArtifactError, match=r"gguf/manifest.json: not built yet; run `meetara-build build`"):
+        package(project)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "gguf"}'])
+def test_an_input_with_a_damaged_manifest_is_refused(project: Path, text: str) -> None:
+    (project / "artifacts" / "nutrition" / "gguf" / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"gguf/manifest.json: damaged manifest; delete it and run"):
+        package(project)
+
+
+def test_a_damaged_input_is_refused_by_name_with_the_command_that_mends_it(project: Path) -> None:
+    damage(project / "artifacts" / "nutrition" / "evaluation.json")
+    ask_more(project)
+    with pytest.raises(
+        ArtifactError, match=r"evaluation.json: its content is not what was built; repair it with"
+    ) as error:
+        package(project)
+    assert "meetara-build verify --repair nutrition" in str(error.value)
+    assert outcomes(project)[-1] == ("package", "nutrition", "failed")
+
+
+def test_a_missing_file_of_an_input_is_refused(project: Path) -> None:
+    (project / "artifacts" / "nutrition" / "gguf" / "nutrition-Q8_0.gguf").unlink()
+    ask_more(project)
+    with pytest.raises(ArtifactError, match=r"nutrition-Q8_0.gguf: missing"):
+        package(project)
+
+
+def after_the_job(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Have something change while a job runs: right after it has read its inputs."""
+    perform = job.perform
+
+    def performed(request: Mapping[str, Any]) -> int:
+        status = perform(request)
+        change()
+        return status
+
+    monkeypatch.setattr(job, "perform", performed)
+
+
+def test_an_input_edited_during_the_job_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask_more(project)
+    after_the_job(monkeypatch, lambda: damage(project / "artifacts" / "nutrition" / "evaluation.json"))
+    with pytest.raises(ArtifactError, match=r"evaluation.json: its content is not what was built"):
+        package(project)
+    assert not_kept(project)
+
+
+def test_an_input_built_anew_during_the_job_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project / "artifacts" / "nutrition" / "gguf" / "manifest.json"
+
+    def built_anew() -> None:
+        content = json.loads(path.read_text())
+        model = path.parent / "nutrition-Q8_0.gguf"
+        damage(model)
+        content["files"][model.name]["sha256"] = digest_file(model)
+        path.write_text(json.dumps(content))
+
+    ask_more(project)
+    after_the_job(monkeypatch, built_anew)
+    with pytest.raises(BuildError, match=r"nutrition/package: an input changed during the job.*build again"):
+        package(project)
+    assert not_kept(project)
+
+
+def test_a_source_edited_during_the_job_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = project / "conf" / "domain" / "nutrition.jsonl"
+    source.write_text(source.read_text().replace("protein", "proteins"))
+    graph = load(project)
+    after_the_job(monkeypatch, lambda: source.write_text(source.read_text().replace("salt", "sodium")))
+    with pytest.raises(BuildError, match=r"nutrition/dataset: an input changed during the job.*build again"):
+        run(graph, graph.step("dataset", "nutrition"), cold=True)
+
+
+def not_kept(project: Path) -> bool:
+    """Whether there is no finished package of the current configuration."""
+    manifest = project / "artifacts" / "nutrition" / "package" / "manifest.json"
+    wanted = load(project).step("package", "nutrition").fingerprint
+    return not manifest.exists() or read_manifest(manifest).fingerprint != wanted
+
+
+def test_a_missed_bound_says_which_figure_missed_which_bound(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ask_more(project, 0.9)
+    with pytest.raises(BuildError):
+        package(project)
+    assert "nutrition/package: " in capfd.readouterr().err
+    assert not_kept(project)
+    assert outcomes(project)[-1] == ("package", "nutrition", "failed")
+
+
+def test_a_file_that_may_not_grow_is_one_message(project: Path) -> None:
+    ask_more(project)
+    load(project)  # so that the graph is composed already
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)); "
+    start = "sys.argv[0] = 'meetara-build'; from meetara_build.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + start, "stage", "package", "nutrition", "--cold"],
+        cwd=project, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written (File too large); make room or mend the rights, then build again" in done.stderr
+    assert not_kept(project)
+    assert package(project) == "built"
+
+
+@pytest.mark.parametrize(("stage", "left"), [("dataset", 8_000), ("adapter", 60_000), ("gguf", 900_000)])
+def test_a_full_disk_is_one_message_and_nothing_half_written(
+    project: Path, command: Any, stage: str, left: int
+) -> None:
+    shutil.rmtree(project / "artifacts" / "store")
+    place = load(project).step(stage, "nutrition").place
+    manifest, folder = project / "artifacts" / place.manifest, project / "artifacts" / place.folder
+    before = {path.name: digest_file(path) for path in folder.iterdir() if path.suffix != ".json"}
+    with small_disk(project / "artifacts", 64):
+        shutil.rmtree(folder)
+        with filled(project / "artifacts", but=left):
+            done = command(project, "stage", stage, "nutrition")
+        assert done.returncode == 1
+        assert "cannot be written (No space left on device); make room" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert not manifest.exists()
+        assert not list(project.glob("artifacts/.work/*/out-*"))
+        assert command(project, "stage", stage, "nutrition").returncode == 0
+        assert {path.name: digest_file(path) for path in folder.iterdir() if path.suffix != ".json"} == before
+
+
+def test_a_read_only_root_is_one_message(project: Path) -> None:
+    ask_more(project)
+    load(project)
+    with small_disk(project / "artifacts", 64) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(
+            ArtifactError, match=r"cannot be written \(Read-only file system\); make room or mend the rights"
+        ):
+            package(project)
+
+
+def test_two_runs_of_one_step_work_once(project: Path) -> None:
+    ask_more(project)
+    load(project)
+    words = [sys.executable, "-m", "meetara_build", "stage", "package", "nutrition", "--cold"]
+    running = [subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(process.communicate()[0].strip() for process in running)
+    assert said == ["nutrition/package: built", *["nutrition/package: restored"] * 2]
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(project: Path) -> None:
+    ask_more(project)
+    graph = load(project)
+    step = graph.step("package", "nutrition")
+    inputs = read_manifest(graph.root / step.place.manifest).inputs
+    key = stage_run.work_key(step.stage, step.target, step.fingerprint, inputs)
+    left = graph.root / ".work" / key[:32] / f"out-{os.getpid() + 1}"
+    left.mkdir(parents=True)
+    (left / "README.md").write_text("half a file")
+    assert package(project) == "built"
+    assert not left.parent.exists()

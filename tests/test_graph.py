@@ -1,0 +1,278 @@
+"""The steps of a build: complete, in order, the same wherever a project lies, and never out of date."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from projects import DOMAINS, edit, override, read_yaml, small_project, write_yaml
+
+from meetara_build.errors import ConfigError
+from meetara_build.graph import STAGES, Graph, find_project, load
+
+OF_A_DOMAIN = ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return small_project(tmp_path / "project", ["nutrition", "programming"])
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that no test edits."""
+    return small_project(tmp_path_factory.mktemp("graph") / "project")
+
+
+def fingerprints(graph: Graph) -> dict[str, str]:
+    return {step.name: step.fingerprint for step in graph.steps.values()}
+
+
+def changed(project: Path, before: Graph) -> set[str]:
+    """Names of the steps whose fingerprints differ now."""
+    old, new = fingerprints(before), fingerprints(load(project))
+    return {name for name in {*old, *new} if old.get(name) != new.get(name)}
+
+
+def refused(project: Path) -> str:
+    with pytest.raises(ConfigError) as fault:
+        load(project)
+    return str(fault.value)
+
+
+def test_every_domain_has_every_stage_and_the_base_is_there_once(fixed: Path) -> None:
+    graph = load(fixed)
+    expected = {(stage, domain) for stage in OF_A_DOMAIN for domain in DOMAINS}
+    expected |= {(stage, "base/mini") for stage in ("corpus", "base", "gguf")} | {("report", "report")}
+    assert set(graph.steps) == expected
+    assert {stage for stage, _ in graph.steps} == set(STAGES)
+    assert graph.domains == sorted(DOMAINS)
+
+
+def test_each_step_comes_after_those_it_needs(fixed: Path) -> None:
+    graph = load(fixed)
+    order = list(graph.steps)
+    for key, step in graph.steps.items():
+        for given in step.inputs.values():
+            assert order.index((given.stage, given.target)) < order.index(key)
+
+
+def test_each_step_s_inputs_lie_where_the_steps_before_put_them(fixed: Path) -> None:
+    graph = load(fixed)
+    for step in graph.steps.values():
+        for given in step.inputs.values():
+            assert given.place == graph.step(given.stage, given.target).place
+
+
+def test_above_a_step_is_all_that_it_needs_and_no_more(fixed: Path) -> None:
+    graph = load(fixed)
+    names = [step.name for step in graph.above([("evaluate", "nutrition")])]
+    assert set(names) == {
+        "base/mini/corpus", "base/mini/base", "base/mini/gguf", "nutrition/dataset", "nutrition/adapter",
+        "nutrition/merge", "nutrition/gguf", "nutrition/evaluate",
+    }  # fmt: skip
+    assert names.index("base/mini/corpus") == 0
+    assert names[-1] == "nutrition/evaluate"
+
+
+def test_a_build_of_everything_ends_with_the_report_and_one_of_some_domains_without(fixed: Path) -> None:
+    graph = load(fixed)
+    assert ("report", "report") in graph.ends()
+    assert graph.ends(["nutrition"]) == [("package", "nutrition")]
+
+
+def test_unknown_stages_and_domains_are_refused_with_the_nearest(fixed: Path) -> None:
+    graph = load(fixed)
+    with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, base"):
+        graph.step("marge", "nutrition")
+    with pytest.raises(ConfigError, match=r"'nutritoin' has no stage 'gguf' in this build; did you mean 'nutrition'\?"):
+        graph.step("gguf", "nutritoin")
+
+
+def test_a_project_is_found_from_any_folder_below(project: Path, tmp_path: Path) -> None:
+    assert find_project(project / "conf" / "domain") == project.resolve()
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ConfigError, match=r"elsewhere: no conf/build.yaml here or above; go to a project, or make one"):
+        find_project(tmp_path / "elsewhere")
+
+
+def test_a_moved_project_has_the_same_fingerprints(project: Path, tmp_path: Path) -> None:
+    before = load(project)
+    shutil.move(project, tmp_path / "moved")
+    assert fingerprints(load(tmp_path / "moved")) == fingerprints(before)
+
+
+def test_what_else_is_built_changes_no_domain_s_fingerprints(project: Path) -> None:
+    whole = fingerprints(load(project))
+    edit(project / "conf" / "build.yaml", "domains", ["nutrition"])
+    alone = fingerprints(load(project))
+    del alone["report/report"]
+    assert alone.items() <= whole.items()
+    assert not any(name.startswith("programming/") for name in alone)
+
+
+def test_a_graph_from_the_cache_is_the_graph_that_was_kept(project: Path) -> None:
+    first = load(project)
+    kept = (project / ".meetara" / "graph-default.json").stat()
+    assert load(project) == first
+    assert (project / ".meetara" / "graph-default.json").stat().st_mtime_ns == kept.st_mtime_ns
+    shutil.rmtree(project / ".meetara")
+    assert load(project) == first
+
+
+def test_a_graph_from_the_cache_needs_no_heavy_import(fixed: Path) -> None:
+    load(fixed)
+    code = (
+        "import sys; from meetara_build.graph import find_project, load; load(find_project()); "
+        "print(*{'hydra', 'pydantic', 'yaml', 'torch', 'snakemake', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=fixed, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("broken", ["", "{", "null", "[]", '{"signature": 1}'])
+def test_a_broken_cache_is_made_again(project: Path, broken: str) -> None:
+    before = load(project)
+    (project / ".meetara" / "graph-default.json").write_text(broken)
+    (project / ".meetara" / "digests.json").write_text(broken)
+    assert load(project) == before
+
+
+def test_another_machine_has_a_graph_of_its_own(project: Path) -> None:
+    mine = load(project)
+    theirs = load(project, "h100")
+    assert load(project) == mine
+    assert theirs.gpus == 1
+    assert theirs.step("adapter", "nutrition").gpus == 1
+    assert theirs.step("dataset", "nutrition").gpus == 0
+    assert theirs.step("adapter", "nutrition").threads == 8
+    assert theirs.step("adapter", "nutrition").fingerprint != mine.step("adapter", "nutrition").fingerprint
+    assert theirs.step("dataset", "nutrition").fingerprint == mine.step("dataset", "nutrition").fingerprint
+
+
+def test_comments_and_the_order_of_keys_change_nothing(project: Path) -> None:
+    before = load(project)
+    for path in (project / "conf").rglob("*.yaml"):
+        content = read_yaml(path)
+        if path.parent.name != "profile" and "defaults" not in content:
+            write_yaml(path, dict(reversed(list(content.items()))))
+            path.write_text("# a comment\n" + path.read_text())
+    assert changed(project, before) == set()
+
+
+def test_an_edit_is_seen_even_under_an_older_time(project: Path) -> None:
+    before = load(project)
+    path = project / "conf" / "build.yaml"
+    old = path.stat()
+    path.write_text(path.read_text().replace("seed: 17", "seed: 71"))
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns - 10**12))
+    assert {"nutrition/adapter", "base/mini/base"} <= changed(project, before)
+
+
+def test_a_source_s_new_content_is_seen_even_under_the_same_time_and_size(project: Path) -> None:
+    before = load(project)
+    path = project / "conf" / "domain" / "programming.jsonl"
+    old, text = path.stat(), path.read_text()
+    path.write_text(text[:-3].replace("the", "teh", 1) + text[-3:])
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert path.stat().st_size == old.st_size
+    assert changed(project, before) == {"base/mini/corpus", "programming/dataset"}
+
+
+def test_a_touched_source_changes_nothing(project: Path) -> None:
+    before = load(project)
+    (project / "conf" / "domain" / "programming.jsonl").touch()
+    assert changed(project, before) == set()
+
+
+def test_a_domain_of_one_s_own_does_not_reach_the_base_or_its_neighbours(project: Path) -> None:
+    before = load(project)
+    conf = project / "conf" / "domain"
+    records = [{"prompt": f"Question {number}?", "response": f"Answer {number}."} for number in range(30)]
+    (conf / "mine.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    write_yaml(conf / "mine.yaml", {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]})
+    assert changed(project, before) == {f"mine/{stage}" for stage in OF_A_DOMAIN} | {"report/report"}
+
+
+def test_a_missing_source_is_named_with_file_and_line(project: Path) -> None:
+    path = project / "conf" / "domain" / "nutrition.yaml"
+    edit(path, "sources", [{"path": "nutrition.jsonl"}, {"path": "gone.csv"}])
+    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if "gone.csv" in text)
+    assert refused(project) == (
+        f"{path}:{line}: source 'gone.csv' is not there (looked at {path.parent / 'gone.csv'}); "
+        "mend the path, or put the file there"
+    )
+
+
+def test_a_source_s_path_may_start_anywhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = (project / "conf" / "domain" / "nutrition.jsonl").read_bytes()
+    (tmp_path / "home" / "data").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    before = load(project)
+    for written in ("~/data/nutrition.jsonl", str(tmp_path / "home" / "data" / "nutrition.jsonl")):
+        (tmp_path / "home" / "data" / "nutrition.jsonl").write_bytes(records)
+        edit(project / "conf" / "domain" / "nutrition.yaml", "sources", [{"path": written}])
+        assert changed(project, before) == set()
+    edit(project / "conf" / "domain" / "nutrition.yaml", "sources", [{"path": "~nutrition.jsonl"}])
+    assert "source '~nutrition.jsonl' is not there" in refused(project)
+
+
+def test_a_base_that_learns_from_a_domain_that_is_gone_says_so(project: Path) -> None:
+    (project / "conf" / "domain" / "programming.yaml").unlink()
+    said = refused(project)
+    assert "base/mini.yaml: pretraining.domains: no conf/domain/programming.yaml" in said
+    assert said.endswith("remove the name, or add the file")
+
+
+def test_a_base_from_a_folder_is_known_by_its_files(project: Path, tmp_path: Path) -> None:
+    conf = project / "conf" / "base" / "mine.yaml"
+    write_yaml(
+        conf, {"description": "x", "licence": "mit", "chat_template": "chatml", "parameters": 1, "folder": "models/a"}
+    )
+    override(project, "nutrition", {"base": "mine"})
+    assert f"{conf}: folder: 'models/a' is no folder (looked at {project / 'models' / 'a'})" in refused(project)
+    folder = project / "models" / "a"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    before = load(project)
+    assert ("corpus", "base/mine") not in before.steps
+    assert {step.inputs["base"].target for step in before.steps.values() if step.stage == "adapter"} == {
+        "base/mine",
+        "base/mini",
+    }
+    (folder / "config.json").write_text('{"a": 1}')
+    assert changed(project, before) == {"base/mine/base"}
+
+
+def test_a_project_without_domains_says_how_to_add_one(project: Path) -> None:
+    for path in (project / "conf" / "domain").iterdir():
+        path.unlink()
+    assert "no domain yet; add one with `meetara-build add-domain NAME --from FILE`" in refused(project)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_merged_model_is_temporary_unless_asked_for(project: Path, keep: bool) -> None:
+    edit(project / "conf" / "build.yaml", "keep_merged", keep)
+    assert {step.name for step in load(project).steps.values() if not step.keep} == (
+        set() if keep else {"nutrition/merge", "programming/merge"}
+    )
+
+
+def test_the_root_may_lie_elsewhere(project: Path, tmp_path: Path) -> None:
+    before = load(project)
+    assert before.root == project / "artifacts"
+    edit(project / "conf" / "build.yaml", "root", str(tmp_path / "big disk"))
+    assert load(project).root == tmp_path / "big disk"
+    assert changed(project, before) == set()
+
+
+def test_changes_say_which_key_has_which_value_by_whom(project: Path) -> None:
+    override(project, "nutrition", {"lora.rank": 8})
+    found: dict[str, Any] = {change["key"]: change for change in load(project).changes["nutrition"]}
+    assert found["lora.rank"]["value"] == 8
+    assert found["lora.rank"]["path"] == "conf/domain/nutrition.yaml"
+    assert "lora.rank" not in {change["key"] for change in load(project).changes["programming"]}

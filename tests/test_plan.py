@@ -1,0 +1,285 @@
+"""A plan says what a build would do and why: everything at first, nothing afterwards, and what an edit reaches in between."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from projects import copy_built, edit, override, read_yaml, shared_build, small_project, write_yaml
+
+from meetara_build.engine.stage_run import run
+from meetara_build.errors import ConfigError
+from meetara_build.graph import load
+from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Plan, differences, plan
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built project that no test edits."""
+    return shared_build(tmp_path_factory)
+
+
+@pytest.fixture
+def project(built: Path, tmp_path: Path) -> Path:
+    """A built project of the test's own."""
+    return copy_built(built, tmp_path / "project")
+
+
+def actions(made: Plan) -> dict[str, str]:
+    return {item.step.name: item.action for item in made.to_do()}
+
+
+def planned(project: Path, *domains: str) -> dict[str, str]:
+    return actions(plan(load(project), domains))
+
+
+def reasons(project: Path, step: str) -> list[str]:
+    return next(item.reasons for item in plan(load(project)).items if item.step.name == step)
+
+
+def state(folder: Path) -> dict[str, tuple[int, int, int]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in folder.rglob("*")
+    }
+
+
+def test_where_nothing_is_built_everything_runs(tmp_path: Path) -> None:
+    project = small_project(tmp_path / "project", ["nutrition", "programming"])
+    graph = load(project)
+    made = plan(graph)
+    assert actions(made) == {step.name: RUN for step in graph.steps.values()}
+    assert {reason for item in made.items for reason in item.reasons if item.step.keep} == {"not built yet"}
+    assert made.summary() == f"Plan: {len(graph.steps)} to run, 0 to restore, 0 maybe, 0 fresh."
+    assert not (project / "artifacts").exists(), "a plan only reads"
+
+
+def test_a_plan_for_one_domain_holds_what_it_needs_and_no_neighbour(tmp_path: Path) -> None:
+    project = small_project(tmp_path / "project", ["nutrition", "programming"])
+    assert {name.rpartition("/")[0] for name in planned(project, "nutrition")} == {"nutrition", "base/mini"}
+    with pytest.raises(ConfigError, match="did you mean 'nutrition'"):
+        planned(project, "nutritoin")
+
+
+def test_after_a_build_there_is_nothing_to_do(built: Path) -> None:
+    made = plan(load(built))
+    assert actions(made) == {}
+    assert made.summary() == f"Plan: 0 to run, 0 to restore, 0 maybe, {len(made.items)} fresh."
+
+
+def test_a_plan_changes_no_file(project: Path) -> None:
+    override(project, "nutrition", {"lora.rank": 8})
+    graph = load(project)
+    before = state(project)
+    plan(graph)
+    plan(graph, ["nutrition"])
+    assert state(project) == before
+
+
+def of(domain: str, **stages: str) -> dict[str, str]:
+    return {f"{domain}/{stage}": action for stage, action in stages.items()}
+
+
+RETRAINED = of("nutrition", adapter=RUN, merge=RUN, gguf=RUN, evaluate=MAYBE, package=MAYBE)
+REPORT = {"report/report": MAYBE}
+
+
+def everything_after(base: dict[str, str]) -> dict[str, str]:
+    found = dict(base)
+    for domain in ("nutrition", "programming", "storytelling"):
+        found |= of(domain, dataset=MAYBE, adapter=MAYBE, merge=MAYBE, gguf=MAYBE, evaluate=MAYBE, package=MAYBE)
+    return {**found, **REPORT}
+
+
+def domain_file(key: str, value: Any) -> Callable[[Path], None]:
+    return lambda project: edit(project / "conf" / "domain" / "nutrition.yaml", key, value)
+
+
+def overriding(key: str, value: Any) -> Callable[[Path], None]:
+    return lambda project: override(project, "nutrition", {key: value})
+
+
+def base_file(key: str, value: Any) -> Callable[[Path], None]:
+    return lambda project: edit(project / "conf" / "base" / "mini.yaml", key, value)
+
+
+def add_record(project: Path) -> None:
+    with (project / "conf" / "domain" / "nutrition.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"topic": "nutrients", "prompt": "Is it new?", "response": "Yes, this one is."}) + "\n")
+
+
+def comment(project: Path) -> None:
+    path = project / "conf" / "domain" / "nutrition.yaml"
+    path.write_text("# a comment\n" + path.read_text())
+
+
+def touch(project: Path) -> None:
+    for path in project.rglob("*"):
+        os.utime(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param(comment, {}, id="a comment"),
+        pytest.param(touch, {}, id="touched files"),
+        pytest.param(domain_file("topics", ["another"]), {}, id="topics"),
+        pytest.param(domain_file("description", "Another"), of("nutrition", package=RUN), id="description"),
+        pytest.param(domain_file("evaluation.beat_base_by", 0.001), of("nutrition", package=RUN), id="a gate's bound"),
+        pytest.param(overriding("evaluation.max_records", 2), {**of("nutrition", evaluate=RUN, package=MAYBE), **REPORT}, id="evaluation"),
+        pytest.param(overriding("gguf.imatrix.tokens", 999),
+                     {**of("nutrition", merge=RUN, gguf=RUN, evaluate=MAYBE, package=MAYBE), **REPORT}, id="imatrix"),
+        pytest.param(domain_file("quants", ["F16", "Q8_0"]),
+                     {**of("nutrition", merge=RUN, gguf=RUN, evaluate=RUN, package=RUN), **REPORT}, id="quants"),
+        pytest.param(overriding("lora.rank", 8), {**RETRAINED, **REPORT}, id="rank"),
+        pytest.param(overriding("training.epochs", 1), {**RETRAINED, **REPORT}, id="epochs"),
+        pytest.param(add_record, everything_after(
+            {"base/mini/corpus": RUN, "base/mini/base": MAYBE, "base/mini/gguf": MAYBE}) | {"nutrition/dataset": RUN}, id="a record"),
+        pytest.param(base_file("pretraining.epochs", 2), everything_after({"base/mini/base": RUN, "base/mini/gguf": MAYBE}) | {
+            f"{domain}/{stage}": RUN for domain in ("nutrition", "programming", "storytelling") for stage in ("merge", "gguf")},
+            id="pretraining"),
+        pytest.param(base_file("licence", "mit"),
+            {"base/mini/gguf": RUN} | {f"{domain}/{stage}": RUN if stage != "evaluate" else MAYBE
+             for domain in ("nutrition", "programming", "storytelling") for stage in ("merge", "gguf", "evaluate", "package")} | REPORT,
+            id="licence"),
+    ],
+)  # fmt: skip
+def test_an_edit_is_planned_for_exactly_the_steps_it_reaches(
+    project: Path, change: Callable[[Path], None], expected: dict[str, str]
+) -> None:
+    change(project)
+    assert planned(project) == expected
+
+
+def test_the_reason_is_the_key_with_its_old_and_new_value(project: Path) -> None:
+    override(project, "nutrition", {"lora.rank": 8, "training.epochs": 1})
+    assert reasons(project, "nutrition/adapter") == ["recipe.lora.rank: 16 → 8", "recipe.training.epochs: 2 → 1"]
+    assert "input nutrition/gguf may change" in reasons(project, "nutrition/evaluate")
+
+
+def test_an_edit_of_a_neighbour_reaches_no_other_domain(project: Path) -> None:
+    override(project, "nutrition", {"lora.rank": 8})
+    assert planned(project, "programming") == {}
+
+
+def test_what_is_built_and_then_reverted_is_restored(project: Path) -> None:
+    path = project / "conf" / "domain" / "nutrition.yaml"
+    written = path.read_text()
+    edit(path, "description", "Another")
+    graph = load(project)
+    assert run(graph, graph.step("package", "nutrition"), cold=True) == "built"
+    assert planned(project) == {}
+    path.write_text(written)
+    assert planned(project) == {"nutrition/package": RESTORE}
+    graph = load(project)
+    assert run(graph, graph.step("package", "nutrition"), cold=True) == "restored"
+    assert planned(project) == {}
+
+
+@pytest.mark.parametrize(
+    ("step", "file", "said"),
+    [
+        ("nutrition/gguf", "nutrition/gguf/nutrition-Q8_0.gguf", "nutrition-Q8_0.gguf is missing"),
+        ("nutrition/adapter", "nutrition/adapter/adapter_model.safetensors", "adapter_model.safetensors is missing"),
+        ("nutrition/gguf", "nutrition/gguf/manifest.json", "not built yet"),
+        ("base/mini/base", "base/mini/model.safetensors", "model.safetensors is missing"),
+        ("nutrition/evaluate", "nutrition/evaluation.json", "evaluation.json is missing"),
+    ],
+)
+def test_what_someone_deleted_is_restored_and_nothing_else(project: Path, step: str, file: str, said: str) -> None:
+    (project / "artifacts" / file).unlink()
+    merged = {"nutrition/merge": RUN} if step == "nutrition/gguf" else {}
+    assert planned(project) == {**merged, step: RESTORE}, "Snakemake makes the merged model for whatever reads it"
+    assert reasons(project, step) == [said]
+    graph = load(project)
+    stage = step.rpartition("/")[2]
+    assert run(graph, graph.step(stage, step.rpartition("/")[0]), cold=True) == "restored"
+    assert planned(project) == {}
+
+
+def test_a_resized_file_is_noticed(project: Path) -> None:
+    path = project / "artifacts" / "nutrition" / "package" / "README.md"
+    path.chmod(0o644)
+    path.write_text("rewritten by hand")
+    assert planned(project) == {"nutrition/package": RESTORE}
+    assert reasons(project, "nutrition/package") == ["README.md was changed by someone else"]
+
+
+def test_without_the_store_what_was_deleted_runs_again_and_its_users_may(project: Path) -> None:
+    shutil.rmtree(project / "artifacts" / "store")
+    assert planned(project) == {}, "what is there needs no store"
+    (project / "artifacts" / "nutrition" / "dataset" / "train.jsonl").unlink()
+    assert planned(project) == {
+        **of("nutrition", dataset=RUN, adapter=MAYBE, merge=MAYBE, gguf=MAYBE, evaluate=MAYBE, package=MAYBE), **REPORT,
+    }  # fmt: skip
+
+
+def test_all_artifacts_come_back_from_the_store_alone(project: Path) -> None:
+    for path in (project / "artifacts").iterdir():
+        if path.name not in ("store", ".temporaries"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    made = plan(load(project))
+    assert {item.action for item in made.items if item.step.keep} == {RESTORE}
+    assert {tuple(item.reasons) for item in made.items if item.action == RUN} == {("temporary, and needed again",)}
+
+
+def test_a_broken_manifest_is_none(project: Path) -> None:
+    (project / "artifacts" / "nutrition" / "dataset" / "manifest.json").write_text("{")
+    assert planned(project) == {"nutrition/dataset": RESTORE}
+
+
+def test_a_run_whose_result_is_as_before_ends_what_may_run(project: Path) -> None:
+    """A source edit that leaves the records as they are: the dataset's run ends the plan's MAYBEs."""
+    path = project / "conf" / "domain" / "nutrition.jsonl"
+    path.write_text(path.read_text() + "\n\n")
+    expected = planned(project)
+    assert expected["nutrition/dataset"] == RUN
+    assert expected["nutrition/adapter"] == expected["base/mini/base"] == MAYBE
+    graph = load(project)
+    for stage, target in (("corpus", "base/mini"), ("dataset", "nutrition")):
+        assert run(graph, graph.step(stage, target), cold=True) == "built"
+    assert planned(project) == {}
+
+
+def test_a_domain_added_later_runs_alone(project: Path) -> None:
+    conf = project / "conf" / "domain"
+    shutil.copy(conf / "nutrition.jsonl", conf / "mine.jsonl")
+    write_yaml(conf / "mine.yaml", {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]})
+    assert planned(project) == {
+        **of("mine", dataset=RUN, adapter=RUN, merge=RUN, gguf=RUN, evaluate=RUN, package=RUN), "report/report": RUN,
+    }  # fmt: skip
+    assert planned(project, "nutrition") == {}
+
+
+def test_every_item_has_a_reason_unless_it_is_fresh(project: Path) -> None:
+    add_record(project)
+    (project / "artifacts" / "programming" / "evaluation.json").unlink()
+    for item in plan(load(project)).items:
+        assert bool(item.reasons) == (item.action != FRESH)
+
+
+NESTED = st.recursive(
+    st.integers() | st.text(max_size=3) | st.none(),
+    lambda inner: st.dictionaries(st.text("abc", max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+MAPPINGS = st.dictionaries(st.text("abc", min_size=1, max_size=2), NESTED, max_size=4)
+
+
+@given(MAPPINGS, MAPPINGS)
+def test_differences_are_named_if_there_are_any_and_only_then(old: dict[str, Any], new: dict[str, Any]) -> None:
+    def filled(value: Any) -> Any:
+        """Without keys that hold nothing: to a person they are not there."""
+        if not isinstance(value, dict):
+            return value
+        return {key: inner for key, item in value.items() if (inner := filled(item)) is not None and inner != {}}
+
+    assert differences(old, old) == []
+    if filled(old) != filled(new):
+        assert differences(old, new)
+    assert len(differences(old, new)) == len(differences(new, old))

@@ -1,0 +1,93 @@
+"""The README is true: every command in it runs, every file it names is there, and its figures come from a command."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import REPOSITORY, edit
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+WORDS = re.findall(r"`((?:meetara-build|snakemake) [^`]+)`", README)
+NEEDS_MORE = ("slurm", "kubernetes")
+"""Profiles whose executor is a plugin that these checks do not install."""
+
+
+@pytest.fixture(scope="module")
+def folder(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built project in which the README's names mean something."""
+    from projects import copy_built
+
+    made = copy_built(built_project, tmp_path_factory.mktemp("readme") / "project")
+    rows = (REPOSITORY / "conf" / "domain" / "sleep.jsonl").read_text(encoding="utf-8").splitlines()
+    (made / "my.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    import json
+
+    pairs = [json.loads(row) for row in rows]
+    lines = [
+        "question,answer",
+        *(
+            f'"{p["prompt"]}","{p["response"]}"'.replace("\n", " ")
+            for p in pairs
+            if '"' not in p["prompt"] + p["response"]
+        ),
+    ]
+    (made / "my.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> dict[str, str]:
+    """As after ``make setup``: the profiles are installed, the tools are on the path."""
+    above = tmp_path_factory.mktemp("config")
+    found = {**os.environ, "XDG_CONFIG_HOME": str(above), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["meetara-build", "profiles", "install"], cwd=folder, env=found, check=True, capture_output=True)
+    return found
+
+
+def test_the_readme_has_commands_to_try() -> None:
+    assert len(WORDS) > 12
+
+
+def test_every_command_runs_in_the_order_of_the_readme(folder: Path, environment: dict[str, str]) -> None:
+    for words in dict.fromkeys(WORDS):
+        if any(f"--profile {name}" in words for name in NEEDS_MORE) or "--detailed-exitcode" in words:
+            continue
+        command = shlex.split(words)
+        if command[0] == "snakemake" and "--report" not in command:
+            command.append("-n")
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert "loss_curves" in (folder / "report.html").read_text(encoding="utf-8")
+    shutil.rmtree(folder / "my-models")
+
+
+def test_every_file_it_links_to_is_there() -> None:
+    for name in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (REPOSITORY / name).exists(), name
+
+
+def test_the_make_targets_it_names_are_in_the_makefile() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w+)`?", README):
+        if target not in ("for",):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE) or target == "models", target
+
+
+def test_a_change_of_one_line_plans_what_the_readme_says(folder: Path, environment: dict[str, str]) -> None:
+    edit(folder / "conf" / "domain" / "nutrition.yaml", "overrides", {"training.epochs": 4})
+    plan = ["meetara-build", "plan", "nutrition"]
+    done = subprocess.run(plan, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    shown = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith(("RUN", "MAYBE"))]
+    assert next(words[:2] for words in shown) == ["RUN", "adapter:"]
+    assert done.stdout.splitlines()[-1].startswith("Plan: ")
+
+
+def test_its_figures_name_the_commands_they_come_from() -> None:
+    figures = README[README.index("## Figures") :]
+    for command in re.findall(r"`python -m (bench[\w.]*)", figures):
+        assert (REPOSITORY / (command.replace(".", "/") + ".py")).exists() or command == "bench"
