@@ -1,8 +1,8 @@
 """Every figure that needs no data of one's own: ``python -m bench``; see the other modules for the rest."""
 
-from bench import architectures, build, startup
+import subprocess
+import sys
 
 if __name__ == "__main__":
-    startup.main()
-    architectures.main([])
-    build.main()
+    for name in ("startup", "architectures", "build"):
+        subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

@@ -1,6 +1,6 @@
 """Data of one's own, added as a new user would: built to packaged files, and how far they are below the base's loss.
 
-    python -m bench.own_data FILE.jsonl [FILE.csv …]
+python -m bench.own_data FILE.jsonl [FILE.csv …]
 """
 
 import argparse
@@ -28,7 +28,10 @@ def measure(project: Path, file: Path) -> None:
     base = content["base"]["loss"]
     print(f"{file.name}: {counts}, built in {(time.monotonic() - started) / 60:.1f} min; base {base:.3f} nats a token")
     for quant, figures in content["variants"].items():
-        print(f"  {quant:7} {figures['loss']:.3f}: {1 - figures['loss'] / base:.1%} below the base (at least 10%)", flush=True)
+        print(
+            f"  {quant:7} {figures['loss']:.3f}: {1 - figures['loss'] / base:.1%} below the base (at least 10%)",
+            flush=True,
+        )
 
 
 def main() -> None:

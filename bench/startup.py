@@ -1,6 +1,6 @@
 """How long the commands that people and rules call often take, in units of an empty Python.
 
-    python -m bench.startup
+python -m bench.startup
 """
 
 import statistics

@@ -47,6 +47,23 @@ def record(root: Path, run: Run) -> None:
         os.close(file)
 
 
+def benchmark(run: Run) -> str:
+    """A run in the columns of Snakemake's ``benchmark:`` files.
+
+    Snakemake itself cannot measure jobs that are forked from a warm process: they are not below its shell.
+    """
+    minutes, seconds = divmod(int(run.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    columns = {
+        "s": f"{run.seconds:.4f}",
+        "h:m:s": f"{hours}:{minutes:02}:{seconds:02}",
+        "max_rss": f"{run.peak_mb:.2f}",
+        "mean_load": f"{100 * run.cpu_seconds / max(run.seconds, 1e-9):.2f}",
+        "cpu_time": f"{run.cpu_seconds:.2f}",
+    }
+    return "\t".join(columns) + "\n" + "\t".join(columns.values()) + "\n"
+
+
 def runs(root: Path) -> Iterator[Run]:
     """All recorded runs, oldest first."""
     with contextlib.suppress(FileNotFoundError):

@@ -95,6 +95,7 @@ def adapter(name: str, build: Build, hardware: Hardware) -> Slice:
 
 
 def merge(name: str, build: Build, hardware: Hardware) -> Slice:
+    """How exact the merge must be."""
     return {"domain": name, "threads": hardware.threads, "bound": build.merge.bound}
 
 
@@ -118,6 +119,7 @@ def gguf(
 
 
 def evaluate(name: str, base_name: str, domain: Domain, build: Build, hardware: Hardware) -> Slice:
+    """On what, and with which context, the files are evaluated; the bounds are the package's."""
     return {
         "domain": name,
         "base": base_name,

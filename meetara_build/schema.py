@@ -83,6 +83,8 @@ class Domain(Shape):
 
 
 class TokenizerShape(Shape):
+    """The tokenizer of a base made here."""
+
     vocab_size: Annotated[int, Field(ge=512, le=65536)]
 
 
@@ -211,17 +213,23 @@ class Merge(Shape):
 
 
 class Imatrix(Shape):
+    """Whether quantizing weighs by an importance matrix, and from how many tokens of the training text."""
+
     enabled: bool
     tokens: Positive
 
 
 class Gguf(Shape):
+    """How GGUF files are made, and how far F16's logits may be from the merged model's."""
+
     imatrix: Imatrix
     lora: bool
     logits_bound: Annotated[float, Field(gt=0)]
 
 
 class Evaluation(Shape):
+    """How many held-out records are looked at, and how far a type may be from F16 (nats per token)."""
+
     max_records: Positive | None
     max_kl: dict[QuantName, Annotated[float, Field(gt=0)]]
 

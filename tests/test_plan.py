@@ -10,24 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from projects import copy_built, edit, override, read_yaml, shared_build, small_project, write_yaml
+from projects import edit, override, read_yaml, small_project, write_yaml
 
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Plan, differences, plan
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A built project that no test edits."""
-    return shared_build(tmp_path_factory)
-
-
-@pytest.fixture
-def project(built: Path, tmp_path: Path) -> Path:
-    """A built project of the test's own."""
-    return copy_built(built, tmp_path / "project")
 
 
 def actions(made: Plan) -> dict[str, str]:
@@ -66,8 +54,8 @@ def test_a_plan_for_one_domain_holds_what_it_needs_and_no_neighbour(tmp_path: Pa
         planned(project, "nutritoin")
 
 
-def test_after_a_build_there_is_nothing_to_do(built: Path) -> None:
-    made = plan(load(built))
+def test_after_a_build_there_is_nothing_to_do(built_project: Path) -> None:
+    made = plan(load(built_project))
     assert actions(made) == {}
     assert made.summary() == f"Plan: 0 to run, 0 to restore, 0 maybe, {len(made.items)} fresh."
 

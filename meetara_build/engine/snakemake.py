@@ -24,7 +24,7 @@ from meetara_build.schema import nearest
 from meetara_build.yaml_files import read_yaml
 
 POLL_SECONDS = 0.1
-STOP_SECONDS = 5.0
+STOP_SECONDS = 3.0
 """How long Snakemake may take to end by itself after Ctrl-C, before it and its jobs are killed."""
 
 Listener = Callable[[history.Run], None]

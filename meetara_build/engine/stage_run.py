@@ -25,10 +25,11 @@ from meetara_build.artifact import (
     read_manifest,
     seal,
     work_key,
+    write_text,
 )
 from meetara_build.engine import job
 from meetara_build.errors import ArtifactError, BuildError
-from meetara_build.graph import Graph, Input, Step
+from meetara_build.graph import REPORT, Graph, Input, Step
 
 
 def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) -> str:
@@ -190,3 +191,5 @@ def _record(
     )  # fmt: skip
     with contextlib.suppress(OSError):
         history.record(graph.root, run)
+        name = "report" if step.target == REPORT else f"{step.target}/{step.stage}"
+        write_text(graph.root / "logs" / f"{name}.tsv", history.benchmark(run))

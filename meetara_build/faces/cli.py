@@ -10,6 +10,7 @@ import typer
 from meetara_build.engine.job import explain
 
 USAGE = 64
+STOPPED = 130
 UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
@@ -192,7 +193,15 @@ def stage(words: Annotated[list[str], typer.Argument(help="STAGE TARGET; see `me
 
 
 def main() -> int:
-    """Run the command line; its exit status: 0, 1 for any error, 2 only where `plan --detailed-exitcode` says so, 64."""
+    """Run the command line; its exit status: 0, 1 for any error, 2 only where `plan --detailed-exitcode` says so, 64 for a
+    wrong command line, 130 after Ctrl-C."""
+    status = _status()
+    if status == STOPPED:
+        print("\nstopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+    return status
+
+
+def _status() -> int:
     debug = "--debug" in sys.argv
     try:
         outcome = app(standalone_mode=False)
@@ -207,8 +216,7 @@ def main() -> int:
     except typer.Exit as end:
         return end.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("\nstopped; what is finished is kept", file=sys.stderr)
-        return 130
+        return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0

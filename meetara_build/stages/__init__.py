@@ -6,9 +6,10 @@ NAMES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "p
 
 
 def load_all() -> None:
-    """Import every stage with all its libraries, and run nothing."""
+    """Import every stage with all its libraries, and run nothing that would start a thread."""
     for name in NAMES:
-        importlib.import_module(f"{__name__}.{name}")
+        module = importlib.import_module(f"{__name__}.{name}")
+        getattr(module, "warm", lambda: None)()
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a job's output is a log file

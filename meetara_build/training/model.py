@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from meetara_build.errors import TrainingError
+from meetara_build.errors import SetupError, TrainingError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -17,7 +17,13 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
 
     Raises:
         TrainingError: the folder holds no such model in safetensors form, or one that needs code of its own.
+        SetupError: the device is a GPU, and torch sees none.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SetupError(
+            "the chosen hardware has a GPU, but torch sees none here: choose `hardware: cpu` in conf/build.yaml or "
+            "`--profile local`, or install a build of torch that fits this machine's GPU"
+        )
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype

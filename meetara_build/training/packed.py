@@ -91,6 +91,7 @@ class PackedModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the model's weights lie."""
         device: torch.device = self.inner.device
         return device
 

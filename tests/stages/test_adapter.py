@@ -224,3 +224,12 @@ def test_weights_that_run_code_are_not_loaded(inputs: dict[str, Path], tmp_path:
     shutil.move(inputs["base"] / "model.safetensors", tmp_path / "elsewhere.safetensors")
     with pytest.raises(TrainingError, match="no base that can be loaded"):
         adapter.run(RECIPE, inputs, fresh(tmp_path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    from meetara_build.errors import SetupError
+    from meetara_build.training.model import load_model
+
+    with pytest.raises(SetupError, match="torch sees none here.*hardware: cpu"):
+        load_model(tmp_path, torch.float32, "cuda")

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer
 
 from meetara_build.errors import ConfigError
@@ -62,11 +63,17 @@ def _load(name: str, folder: Path) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a damaged file ends in whatever the parser runs into
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"base {name}: transformers cannot load it ({reason}); use a base of a supported architecture"
         ) from None
+    extra = len(tokenizer) - config.get_text_config().vocab_size
+    if extra > 0:
+        raise ConfigError(
+            f"base {name}: its tokenizer knows {extra} more tokens than the model; take both from the same place, or enlarge the "
+            "model's embeddings"
+        )
     return config, tokenizer
 
 
@@ -76,7 +83,13 @@ def _check_chat(name: str, tokenizer: Any) -> None:
             f"base {name}: its tokenizer has no chat template; use the instruct version, or put chat_template.jinja into its folder"
         )
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
-    if not encode(tokenizer, turns).completion_tokens:
+    try:
+        answer = encode(tokenizer, turns).completion_tokens
+    except TemplateError as error:
+        raise ConfigError(
+            f"base {name}: its chat template cannot be used ({error}); mend chat_template.jinja"
+        ) from None
+    if not answer:
         raise ConfigError(f"base {name}: its chat template leaves out the assistant's answer; mend chat_template.jinja")
 
 
@@ -94,9 +107,16 @@ def _parameters(name: str, folder: Path) -> int:
                     total += size
         except SafetensorError as error:
             raise ConfigError(f"base {name}: {file.name} is damaged ({error}); copy or fetch it again") from None
-    index = folder / "model.safetensors.index.json"
-    missing = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else set()
-    for shard in sorted(missing):
+    for shard in _shards(name, folder):
         if not (folder / shard).exists():
             raise ConfigError(f"base {name}: {shard} is missing; copy or fetch the model again")
     return total
+
+
+def _shards(name: str, folder: Path) -> list[str]:
+    """The files that a model in several parts must have."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        return sorted(set(json.loads(index.read_bytes())["weight_map"].values())) if index.exists() else []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"base {name}: {index.name} is damaged; copy or fetch the model again") from None

@@ -37,6 +37,7 @@ class Checked:
 
     @property
     def bad(self) -> int:
+        """How many of its records have a fault."""
         return self.reading.read - len(self.records)
 
 

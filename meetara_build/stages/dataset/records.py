@@ -29,6 +29,7 @@ class Fault:
     found: str = ""
 
     def as_json(self) -> dict[str, Any]:
+        """The fault as the card and ``--json`` show it."""
         return {key: getattr(self, key) for key in ("source", "line", "column", "problem", "found")}
 
 
@@ -42,6 +43,7 @@ class Drop:
     similarity: float | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """The drop as the card shows it."""
         return {key: getattr(self, key) for key in ("source", "reason", "matched", "similarity")}
 
 
@@ -66,6 +68,7 @@ class Record:
         return "\n".join(m["content"] for m in self.messages if m["role"] == "assistant")
 
     def as_json(self) -> dict[str, Any]:
+        """The record as a line of the data set."""
         return {key: getattr(self, key) for key in ("id", "messages", "language", "topic", "source")}
 
 

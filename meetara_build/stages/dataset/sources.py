@@ -27,6 +27,7 @@ class Reading:
 
     @property
     def read(self) -> int:
+        """How many records it holds, good and bad."""
         return len(self.rows) + len(self.faults)
 
 

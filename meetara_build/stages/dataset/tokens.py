@@ -22,6 +22,7 @@ class Length:
 
     @property
     def prompt(self) -> int:
+        """Tokens that are not the assistant's."""
         return self.whole - self.completion
 
 

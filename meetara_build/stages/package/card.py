@@ -67,11 +67,11 @@ def _data(card: Mapping[str, Any]) -> str:
 
 
 def _training(training: Mapping[str, Any]) -> str:
-    return (
-        "## Training\n\n"
-        f"{training['steps']} steps, best at step {training['best_step']}; validation loss "
-        f"{training['validation_loss_before']:.4f} before, {training['validation_loss_after']:.4f} after."
-    )
+    text = f"## Training\n\n{training['steps']} steps, best at step {training['best_step']}"
+    before, after = training["validation_loss_before"], training["validation_loss_after"]
+    if before is None or after is None:
+        return f"{text}; no records were kept to validate."
+    return f"{text}; validation loss {before:.4f} before, {after:.4f} after."
 
 
 def _megabytes(size: int | None) -> str:

@@ -20,13 +20,13 @@ def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> di
     for quant in recipe["quants"]:
         figures = evaluation["variants"][quant]
         gain = 1.0 - figures["loss"] / base
-        if gain <= 0.0 or gain < wanted:
+        if not (gain > 0.0 and gain >= wanted):  # so that no number is a miss too
             missed.append(
                 f"{quant}: held-out loss {figures['loss']:.4f} is {_percent(gain)} the base's {base:.4f}; "
                 f"it must be below it by {wanted:.1%} (evaluation.beat_base_by)"
             )
         bound, kl = recipe["max_kl"].get(quant), figures.get("kl_mean")
-        if bound is not None and kl is not None and kl > bound:
+        if bound is not None and kl is not None and not kl <= bound:
             missed.append(
                 f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token (evaluation.max_kl.{quant})"
             )

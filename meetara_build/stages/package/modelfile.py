@@ -3,6 +3,7 @@
 Format: https://github.com/ollama/ollama/blob/main/docs/modelfile.md
 """
 
+import re
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -17,7 +18,7 @@ SYSTEM, ASKED, ANSWERED, NEXT = "\ue000", "\ue001", "\ue002", "\ue003"
 
 
 class Turns(NamedTuple):
-    """What a chat template writes around each turn's text."""
+    """What a chat template writes around each turn's text; ``preamble`` is what it writes where nobody gives a system text."""
 
     before_system: str
     after_system: str
@@ -25,16 +26,19 @@ class Turns(NamedTuple):
     after_user: str
     after_assistant: str
     takes_system: bool
+    preamble: str
 
 
 def modelfile(recipe: Mapping[str, Any], file: str, base: Path) -> str:
     """The Modelfile for one GGUF file, which lies in the folder ``gguf`` beside the package's."""
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    turns = take_apart(tokenizer)
+    turns, system = take_apart(tokenizer), recipe["system_prompt"]
+    if turns.preamble and not system:
+        turns, system = _with_preamble(turns, tokenizer)
     lines = [f"FROM ../gguf/{file}", f'TEMPLATE """{_template(turns)}"""']
     lines += [f'PARAMETER stop "{stop}"' for stop in _stops(turns, tokenizer)]
-    if recipe["system_prompt"]:
-        lines.append(f'SYSTEM """{recipe["system_prompt"]}"""')
+    if system:
+        lines.append(f"SYSTEM {_quoted(system)}")
     return "\n".join(lines) + "\n"
 
 
@@ -44,15 +48,32 @@ def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
     asked, answered, following = (plain.index(mark) for mark in (ASKED, ANSWERED, NEXT))
     after_user, between = plain[asked + 1 : answered], plain[answered + 1 : following]
     ended = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED)])
-    after_assistant = _common_start(ended[ended.index(ANSWERED) + 1 :], between)
+    after_assistant = _common_start(tokenizer, ended[ended.index(ANSWERED) + 1 :], between)
     before_user = between[len(after_assistant) :]
+    preamble = _without_start(tokenizer, plain[:asked]).removesuffix(before_user)
     whole = render(tokenizer, [_turn("system", SYSTEM), _turn("user", ASKED)], ask=True)
     start, end = whole.index(SYSTEM), whole.index(ASKED)
     before_system, gap = _without_start(tokenizer, whole[:start]), whole[start + 1 : end]
     if gap.endswith(before_user):
-        return Turns(before_system, gap.removesuffix(before_user), before_user, after_user, after_assistant, True)
+        after_system = gap.removesuffix(before_user)
+        return Turns(before_system, after_system, before_user, after_user, after_assistant, True, preamble)
     # The template folds the system text into the first user turn.
-    return Turns("", gap, before_system, after_user, after_assistant, False)
+    return Turns("", gap, before_system, after_user, after_assistant, False, "")
+
+
+def _with_preamble(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> tuple[Turns, str]:
+    """The template's own system text (Qwen2.5's), or else its preamble's longest text (Llama 3.2's dates), as ``SYSTEM``."""
+    own = turns.preamble.removeprefix(turns.before_system).removesuffix(turns.after_system)
+    if turns.preamble == turns.before_system + own + turns.after_system and own:
+        return turns, own
+    own = max((text.strip() for text in _pieces(tokenizer, turns.preamble)), key=len)
+    before, _, after = turns.preamble.partition(own)
+    return turns._replace(before_system=before, after_system=after), own
+
+
+def _quoted(system: str) -> str:
+    """A Modelfile's text ends at the first three quotation marks, and its line where it has none around it."""
+    return f'"""{system}"""' if "\n" in system or not system.endswith('"') else system
 
 
 def _template(turns: Turns) -> str:
@@ -71,15 +92,34 @@ def _template(turns: Turns) -> str:
 
 def _stops(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The special tokens that end an answer: the first one after it, and the end-of-text token."""
-    special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
     after = turns.after_assistant.lstrip()
-    first = [token for token in special if after.startswith(token)]
+    first = [token for token in _special(tokenizer) if after.startswith(token)]
     return list(dict.fromkeys([*first[:1], *([tokenizer.eos_token] if tokenizer.eos_token else [])]))
 
 
-def _common_start(one: str, other: str) -> str:
-    pairs = zip(one, other, strict=False)
-    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+def _special(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts that are one special token each, longest first; not all of them have a role that the tokenizer names."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token))
+
+
+def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """A text cut at its special tokens, which are pieces too."""
+    special = _special(tokenizer)
+    return re.split(f"({'|'.join(map(re.escape, special))})", text) if special else [text]
+
+
+def _common_start(tokenizer: PreTrainedTokenizerBase, one: str, other: str) -> str:
+    """What two texts begin with; a special token is in it whole or not at all."""
+    common = ""
+    for left, right in zip(_pieces(tokenizer, one), _pieces(tokenizer, other), strict=False):
+        if left != right:
+            if {left, right} & set(_special(tokenizer)):
+                return common
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))
+            return common + "".join(character for character, _ in same)
+        common += left
+    return common
 
 
 def _without_start(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

@@ -1,0 +1,299 @@
+"""The package: bounds that hold it back, a Modelfile that speaks the base's template, a card with the figures, checksums."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chat_templates import FAMILIES, save_tokenizer
+from transformers import AutoTokenizer
+
+from meetara_build.errors import GateError
+from meetara_build.stages import package
+from meetara_build.stages.package.gate import check_bounds
+from meetara_build.stages.package.modelfile import modelfile
+from meetara_build.training.chat import render
+
+RECIPE: dict[str, Any] = {
+    "domain": "nutrition",
+    "description": "Everyday eating",
+    "category": "healthcare",
+    "languages": ["en", "es"],
+    "safety": "strict",
+    "system_prompt": "You are a dietitian.",
+    "base": "tiny",
+    "base_origin": "made by this build",
+    "licence": "apache-2.0",
+    "quants": ["F16", "Q4_K_M"],
+    "beat_base_by": 0.02,
+    "max_kl": {"Q4_K_M": 0.25},
+}
+
+
+def evaluation(f16: float = 1.8, q4: float = 1.9, kl: float = 0.1) -> dict[str, Any]:
+    def figures(loss: float, **more: float) -> dict[str, Any]:
+        return {"loss": loss, "perplexity": 7.5, "bytes": 1000, **more}
+
+    return {
+        "records": 12,
+        "tokens": 345,
+        "base": figures(2.0),
+        "variants": {
+            "F16": figures(f16),
+            "Q4_K_M": figures(q4, kl_mean=kl, top_token_agreement=0.95),
+        },
+    }
+
+
+def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dict[str, Path]:
+    def write(name: str, content: Any) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+    write("evaluation/evaluation.json", figures)
+    write("dataset/card.json", {"counts": {"kept": 40, "read": 44, "train": 30, "validation": 4, "test": 6}})
+    write(
+        "adapter/training.json",
+        {"steps": 20, "best_step": 18, "validation_loss_before": 3.0, "validation_loss_after": 2.5},
+    )
+    (folder / "gguf").mkdir()
+    for name in ("nutrition-F16.gguf", "nutrition-Q4_K_M.gguf", "nutrition-lora.gguf"):
+        (folder / "gguf" / name).write_bytes(name.encode() * 1000)
+    save_tokenizer(FAMILIES[family], folder / "base")
+    (folder / "package").mkdir()
+    return {name: folder / name for name in ("evaluation", "dataset", "adapter", "gguf", "base")}
+
+
+# The gate
+
+
+def test_figures_within_their_bounds_pass() -> None:
+    assert check_bounds(RECIPE, evaluation()) == {"base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        (evaluation(f16=2.1), "F16: held-out loss 2.1000 is 5.0% above the base's 2.0000; it must be below it by 2.0%"),
+        (
+            evaluation(q4=1.97),
+            "Q4_K_M: held-out loss 1.9700 is 1.5% below the base's 2.0000; it must be below it by 2.0%",
+        ),
+        (
+            evaluation(kl=0.3),
+            "Q4_K_M: KL divergence from F16 0.3 is above 0.25 nats per token (evaluation.max_kl.Q4_K_M)",
+        ),
+    ],
+)
+def test_a_missed_bound_is_named_with_its_figure_and_its_key(figures: dict[str, Any], said: str) -> None:
+    with pytest.raises(GateError) as fault:
+        check_bounds(RECIPE, figures)
+    message = str(fault.value)
+    assert message.startswith("nutrition: not packaged:\n")
+    assert said in message.replace("0.3000", "0.3")
+    assert "state another bound in conf/domain/nutrition.yaml" in message
+
+
+def test_all_missed_bounds_are_named_at_once() -> None:
+    with pytest.raises(GateError) as fault:
+        check_bounds(RECIPE, evaluation(f16=2.1, q4=2.2, kl=0.9))
+    assert len(re.findall(r"^  (F16|Q4_K_M): ", str(fault.value), re.MULTILINE)) == 3
+
+
+def test_a_model_as_good_as_its_base_is_not_better() -> None:
+    with pytest.raises(GateError, match=r"F16: held-out loss 2\.0000"):
+        check_bounds({**RECIPE, "beat_base_by": 0.0}, evaluation(f16=2.0))
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_not_better(loss: float) -> None:
+    with pytest.raises(GateError, match="F16: held-out loss"):
+        check_bounds(RECIPE, evaluation(f16=loss))
+
+
+def test_a_divergence_that_is_no_number_is_above_any_bound() -> None:
+    with pytest.raises(GateError, match="Q4_K_M: KL divergence from F16 nan"):
+        check_bounds(RECIPE, evaluation(kl=float("nan")))
+
+
+def test_a_type_without_a_bound_of_its_own_need_only_beat_the_base() -> None:
+    assert check_bounds({**RECIPE, "max_kl": {}}, evaluation(kl=5.0))
+
+
+def test_nothing_is_written_where_a_bound_is_missed(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation(f16=2.1))
+    with pytest.raises(GateError):
+        package.run(RECIPE, given, tmp_path / "package")
+    assert list((tmp_path / "package").iterdir()) == []
+
+
+# The Modelfile
+
+
+class Ollama:
+    """As much of Ollama as a Modelfile of ours needs: it fills the template turn by turn and puts the turns together."""
+
+    def __init__(self, text: str) -> None:
+        self.file = re.search(r"^FROM (.+)$", text, re.MULTILINE)[1]  # type: ignore[index]
+        self.template = re.search(r'^TEMPLATE """(.*?)"""$', text, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
+        self.stops = re.findall(r'^PARAMETER stop "(.*)"$', text, re.MULTILINE)
+        system = re.search(r'^SYSTEM (?:"""(.*?)"""$|([^\n"][^\n]*)$)', text, re.MULTILINE | re.DOTALL)
+        self.system = (system[1] or system[2]) if system else ""
+
+    def prompt(self, *turns: str) -> str:
+        """User and assistant in turn, ending with the user: what the model reads."""
+        asked = [*turns, ""]
+        written = ""
+        for number in range(0, len(asked), 2):
+            values = {"System": "" if number else self.system, "Prompt": asked[number], "Response": asked[number + 1]}
+            template = self.template
+            if number == len(asked) - 2:
+                template = template[: template.index("{{ .Response }}")]
+            written += self.filled(template, values)
+        return written
+
+    @staticmethod
+    def filled(template: str, values: dict[str, str]) -> str:
+        written, visible = "", [True]
+        for piece in re.split(r"(\{\{.*?\}\})", template):
+            if piece.startswith("{{"):
+                words = piece[2:-2].split()
+                if words[0] == "if":
+                    visible.append(visible[-1] and bool(values[words[1][1:]]))
+                elif words[0] == "end":
+                    visible.pop()
+                elif visible[-1]:
+                    written += values[words[0][1:]]
+            elif visible[-1]:
+                written += piece
+        assert visible == [True], "an {{ if }} without its {{ end }}"
+        return written
+
+
+def conversation(system: str | None, *turns: str) -> list[dict[str, str]]:
+    roles = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(turns)]
+    return [{"role": "system", "content": system}, *roles] if system else roles
+
+
+TURNS = [("Hello?",), ("Hello?", "Good day.", "And now?"), ("One?", "1.", "Two?", "2.", "Three?")]
+
+
+@pytest.mark.parametrize("turns", TURNS)
+@pytest.mark.parametrize("system", ["You are a dietitian.", "Zwei Zeilen:\n- सलाह 🙂", None])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ollama_s_prompt_is_the_base_s_own(
+    family: str, system: str | None, turns: tuple[str, ...], tmp_path: Path
+) -> None:
+    tokenizer = save_tokenizer(FAMILIES[family], tmp_path)
+    ollama = Ollama(modelfile({**RECIPE, "system_prompt": system}, "nutrition-Q4_K_M.gguf", tmp_path))
+    bos = FAMILIES[family].bos or ""
+    expected = render(tokenizer, conversation(system, *turns), ask=True).removeprefix(bos)
+    assert ollama.prompt(*turns) == expected, "Ollama adds the text's first token itself"
+
+
+@pytest.mark.parametrize(
+    ("family", "stops"),
+    [
+        ("chatml", ["<|im_end|>"]),
+        ("qwen2.5", ["<|im_end|>"]),
+        ("llama3", ["<|eot_id|>"]),
+        ("gemma", ["<end_of_turn>", "<eos>"]),
+        ("phi3", ["<|end|>", "<|endoftext|>"]),
+        ("mistral", ["</s>"]),
+    ],
+)
+def test_an_answer_ends_where_the_template_ends_it(family: str, stops: list[str], tmp_path: Path) -> None:
+    save_tokenizer(FAMILIES[family], tmp_path)
+    assert Ollama(modelfile(RECIPE, "x.gguf", tmp_path)).stops == stops
+
+
+def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_path: Path) -> None:
+    save_tokenizer(FAMILIES["qwen2.5"], tmp_path)
+    text = modelfile({**RECIPE, "system_prompt": None}, "x.gguf", tmp_path)
+    assert Ollama(text).system == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    save_tokenizer(FAMILIES["chatml"], tmp_path / "plain")
+    assert "SYSTEM" not in modelfile({**RECIPE, "system_prompt": None}, "x.gguf", tmp_path / "plain")
+
+
+def test_a_system_prompt_that_ends_with_a_quotation_mark_is_kept_whole(tmp_path: Path) -> None:
+    save_tokenizer(FAMILIES["chatml"], tmp_path)
+    said = 'Begin every answer with "Well"'
+    assert Ollama(modelfile({**RECIPE, "system_prompt": said}, "x.gguf", tmp_path)).system == said
+
+
+# The folder
+
+
+def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation())
+    metrics = package.run(RECIPE, given, tmp_path / "package")
+    assert metrics == {"base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
+    assert sorted(path.name for path in (tmp_path / "package").iterdir()) == ["Modelfile", "README.md", "SHA256SUMS"]
+    lines = dict(line.split("  ")[::-1] for line in (tmp_path / "package" / "SHA256SUMS").read_text().splitlines())
+    assert set(lines) == {
+        "Modelfile", "README.md", "../gguf/nutrition-F16.gguf", "../gguf/nutrition-Q4_K_M.gguf", "../gguf/nutrition-lora.gguf",
+    }  # fmt: skip
+    for name, digest in lines.items():
+        assert hashlib.sha256((tmp_path / "package" / name).read_bytes()).hexdigest() == digest
+
+
+def test_the_modelfile_names_the_smallest_file_beside_it(tmp_path: Path) -> None:
+    package.run(RECIPE, inputs(tmp_path, evaluation()), tmp_path / "package")
+    ollama = Ollama((tmp_path / "package" / "Modelfile").read_text())
+    assert ollama.file == "../gguf/nutrition-Q4_K_M.gguf"
+    assert (tmp_path / "package" / ollama.file).exists()
+    assert ollama.system == "You are a dietitian."
+
+
+def test_the_card_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
+    package.run(RECIPE, inputs(tmp_path, evaluation()), tmp_path / "package")
+    card = (tmp_path / "package" / "README.md").read_text()
+    _, front, text = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "license": "apache-2.0",
+        "language": ["en", "es"],
+        "base_model": "made by this build",
+        "tags": ["gguf", "lora", "healthcare", "nutrition"],
+    }
+    assert "12 held-out records, 345 answer tokens" in text
+    assert re.search(r"\| base \|  \| 2\.0000 \| 7\.50 \|  \|  \|", text)
+    assert re.search(r"\| Q4_K_M \| 0\.0 \| 1\.9000 \| 7\.50 \| 0\.1000 \| 95\.0% \|", text)
+    assert "40 of 44 records kept: 30 to train, 4 to validate, 6 held out." in text
+    assert "20 steps, best at step 18; validation loss 3.0000 before, 2.5000 after." in text
+
+
+@pytest.mark.parametrize(("safety", "warned"), [("strict", True), ("standard", False)])
+def test_the_card_of_a_strict_domain_states_its_limits(safety: str, warned: bool, tmp_path: Path) -> None:
+    package.run({**RECIPE, "safety": safety}, inputs(tmp_path, evaluation()), tmp_path / "package")
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert ("does not replace a professional" in card) == warned
+    assert ("112, 911, 999" in card) == warned
+
+
+def test_a_domain_that_trained_without_validation_records_has_a_card_too(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation())
+    training = {"steps": 20, "best_step": 20, "validation_loss_before": None, "validation_loss_after": None}
+    (given["adapter"] / "training.json").write_text(json.dumps(training))
+    package.run(RECIPE, given, tmp_path / "package")
+    assert "20 steps" in (tmp_path / "package" / "README.md").read_text()
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation())
+    package.run(RECIPE, given, tmp_path / "package")
+    (tmp_path / "again").mkdir()
+    package.run(RECIPE, given, tmp_path / "again")
+    for path in (tmp_path / "package").iterdir():
+        if path.name != "SHA256SUMS":
+            assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_the_base_s_own_folder_is_enough_to_read_its_template(tmp_path: Path) -> None:
+    """No network, no code from elsewhere: what base saved is all there is."""
+    save_tokenizer(FAMILIES["phi3"], tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True, trust_remote_code=False)
+    assert tokenizer.chat_template == FAMILIES["phi3"].template
