@@ -231,5 +231,5 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(tmp_path: Path) -> N
     from meetara_build.errors import SetupError
     from meetara_build.training.model import load_model
 
-    with pytest.raises(SetupError, match="torch sees none here.*hardware: cpu"):
+    with pytest.raises(SetupError, match=r"torch sees none here.*hardware: cpu"):
         load_model(tmp_path, torch.float32, "cuda")
