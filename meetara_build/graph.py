@@ -144,7 +144,9 @@ def load(project: Path, hardware: str | None = None) -> Graph:
         pass
     packed = _build(project, hardware)
     if _signature(project, []) != signature:
-        raise ConfigError(f"{project / 'conf'}: changed while it was read; run the command again")
+        raise ConfigError(
+            f"{project / 'conf'}: changed while it was read (or the tool's own code was); run the command again"
+        )
     packed["signature"] = _signature(project, packed["sources"])
     write_text(cache, json.dumps(packed, sort_keys=True, ensure_ascii=False))
     return _unpack(project, packed)

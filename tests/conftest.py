@@ -11,9 +11,15 @@ from subprocess import CompletedProcess
 import psutil
 import pytest
 from commands import snakemake
+from hypothesis import HealthCheck, settings
 from projects import copy_built, meetara, shared_build
 
 Command = Callable[..., CompletedProcess[str]]
+
+settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # busy machines differ
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from projects import REPOSITORY
 from meetara_build import fingerprint
 from meetara_build.graph import STAGES
 
-SLOW = settings(deadline=None, max_examples=6, phases=[Phase.explicit, Phase.generate])
+SLOW = settings(deadline=None, max_examples=5, phases=[Phase.explicit, Phase.generate])
 CACHED = [value for value in vars(fingerprint).values() if hasattr(value, "cache_clear")]
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,9 +26,9 @@ def test_runs_come_back_in_order(tmp_path: Path) -> None:
 
 @given(error=st.none() | st.text(), seconds=st.floats(allow_nan=False), target=st.text(max_size=20))
 def test_whatever_a_run_holds_is_one_line(
-    tmp_path_factory: object, error: str | None, seconds: float, target: str
+    tmp_path_factory: pytest.TempPathFactory, error: str | None, seconds: float, target: str
 ) -> None:
-    root = tmp_path_factory.mktemp("runs")  # type: ignore[attr-defined]
+    root = tmp_path_factory.mktemp("runs")
     run = RUN._replace(error=error, seconds=seconds, target=target)
     record(root, run)
     record(root, RUN)

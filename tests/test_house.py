@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -271,3 +272,27 @@ def test_continuous_integration_runs_the_readme_s_test_command() -> None:
     assert re.search(r"^make test$", (REPOSITORY / ".ci" / "run").read_text(), re.MULTILINE)
     assert "make test" in (REPOSITORY / "README.md").read_text()
     assert re.search(r"^test:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_library_that_the_package_imports_is_among_its_dependencies() -> None:
+    from importlib.metadata import packages_distributions
+
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    declared = {name.lower().replace("_", "-") for name in tomllib.loads(text)["project"]["dependencies"]}
+    with_llama = {"gguf", "llama-cpp-scripts"}  # scripts/install_llama.py takes both from llama-cpp-python's source
+    providers = packages_distributions()
+    imported = {
+        node.module if isinstance(node, ast.ImportFrom) else alias.name
+        for path in (REPOSITORY / "meetara_build").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if not getattr(node, "level", 0)
+    }
+    roots = {str(name).partition(".")[0] for name in imported} - sys.stdlib_module_names - {"meetara_build"}
+    missing = {
+        root
+        for root in roots
+        if not {name.lower().replace("_", "-") for name in providers.get(root, [root])} & (declared | with_llama)
+    }
+    assert not missing

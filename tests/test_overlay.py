@@ -89,7 +89,7 @@ VALUES = {
     "gguf.lora": st.booleans(),
 }
 DECISIONS = st.fixed_dictionaries({}, optional=VALUES)
-SLOW = settings(deadline=None, max_examples=6, phases=[Phase.explicit, Phase.generate])
+SLOW = settings(deadline=None, max_examples=5, phases=[Phase.explicit, Phase.generate])
 
 
 def resolved(project: Path, decisions: dict[str, Any]) -> Build:

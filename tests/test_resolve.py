@@ -205,7 +205,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_project(tmp_path_factory.mktemp("resolve") / "project", ["nutrition"])
 
 
-SLOW = settings(deadline=None, max_examples=6, phases=[Phase.explicit, Phase.generate])
+SLOW = settings(deadline=None, max_examples=5, phases=[Phase.explicit, Phase.generate])
 """Each example composes with Hydra."""
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)

@@ -137,16 +137,12 @@ def _figures(graph: Graph, domain: str) -> dict[str, Any]:
     path = graph.root / domain / "evaluation.json"
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        raise ArtifactError(f"{path}: missing or damaged; run `meetara-build build {domain}`") from None
-    first = next(iter(evaluation["variants"]))
+        losses = {"base_loss": evaluation["base"]["loss"], "loss": next(iter(evaluation["variants"].values()))["loss"]}
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        raise ArtifactError(f"{path}: missing or damaged; run `meetara-build verify --repair {domain}`") from None
     folder = graph.root / domain / "gguf"
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return {
-        "base_loss": evaluation["base"]["loss"],
-        "loss": evaluation["variants"][first]["loss"],
-        "folder": str(shown),
-    }
+    return {**losses, "folder": str(shown)}
 
 
 def show_status(words: Sequence[str], profile: str, *, as_json: bool) -> None:

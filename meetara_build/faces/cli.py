@@ -204,7 +204,7 @@ def main() -> int:
 def _status() -> int:
     debug = "--debug" in sys.argv
     try:
-        outcome = app(standalone_mode=False)
+        outcome = app(prog_name="meetara-build", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except UsageError as error:
         if (error.ctx and not sys.argv[1:]) or type(error).__name__ == "NoArgsIsHelpError":

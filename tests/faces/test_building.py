@@ -124,5 +124,5 @@ def test_a_damaged_evaluation_is_named(project: Path, command: Any, text: str) -
     path.write_text(text.ljust(size))
     done = command(project, "build", "nutrition")
     assert done.returncode == 1
-    assert f"{path}: missing or damaged" in done.stderr
+    assert f"{path}: missing or damaged; run `meetara-build verify --repair nutrition`" in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from projects import REPOSITORY
 from safetensors.torch import load_file, save_file
@@ -114,7 +114,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return embedded.make_tokenizer(["How do I read a food label?", "Look at the portion size first."] * 20, RECIPE)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_text_is_unknown_to_the_tokenizer(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
     """Bytes are its alphabet, so any script and any emoji come back as they went in."""
