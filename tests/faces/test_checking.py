@@ -1,0 +1,165 @@
+"""data check, verify and doctor."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import damage, models, outcomes
+from projects import copy_built, read_yaml, write_yaml
+
+
+def test_good_data_is_said_to_be_good(built_project: Path, command: Any) -> None:
+    done = command(built_project, "data", "check")
+    assert (done.returncode, done.stdout) == (0, "3 domains read, 0 faults\n")
+
+
+def test_every_bad_record_is_listed_by_file_line_and_column(project: Path, command: Any) -> None:
+    path = project / "conf" / "domain" / "nutrition.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[2] = json.dumps({"prompt": "Is this a question?", "response": ""})
+    lines[4] = "{not JSON"
+    lines[6] = json.dumps({"prompt": "Where is the answer?"})
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = command(project, "data", "check", "nutrition")
+    assert done.returncode == 1
+    assert re.search(r"nutrition\.jsonl +3 +response ", done.stdout)
+    assert re.search(r"nutrition\.jsonl +5 ", done.stdout)
+    assert re.search(r"nutrition\.jsonl +7 +response +is missing", done.stdout)
+    assert "3 faults" in done.stdout
+    assert done.stdout.strip().endswith("mend the lines above")
+    content = json.loads(command(project, "data", "check", "--json").stdout)
+    assert content["checked"] == 3
+    assert set(content["faults"]) == {"nutrition"}
+    assert len(content["faults"]["nutrition"]) == 3
+
+
+def test_data_that_cannot_be_read_at_all_is_named_and_the_others_are_still_checked(project: Path, command: Any) -> None:
+    path = project / "conf" / "domain" / "nutrition.yaml"
+    write_yaml(path, {**read_yaml(path), "sources": [{"path": "table.parquet"}]})
+    (path.parent / "table.parquet").write_text("no Parquet")
+    content = json.loads(command(project, "data", "check", "--json").stdout)
+    assert content["checked"] == 3
+    assert set(content["errors"]) == {"nutrition"}
+    assert "table.parquet" in content["errors"]["nutrition"]
+
+
+def test_a_finished_build_is_verified(built_project: Path, command: Any) -> None:
+    done = command(built_project, "verify")
+    assert done.returncode == 0
+    assert done.stdout.endswith(" artifacts checked, 0 faults\n")
+
+
+def test_nothing_built_is_nothing_to_verify(project: Path, command: Any) -> None:
+    shutil.rmtree(project / "artifacts")
+    done = command(project, "verify")
+    assert done.returncode == 1
+    assert "nothing built yet; run `meetara-build build`" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["nutrition"], []])
+def test_a_changed_byte_is_found_by_file(project: Path, command: Any, words: list[str]) -> None:
+    model = project / "artifacts" / "nutrition" / "gguf" / "nutrition-Q8_0.gguf"
+    damage(model)
+    done = command(project, "verify", *words)
+    assert done.returncode == 1
+    assert f"{model}: its content is not what was built" in done.stdout
+    assert done.stdout.endswith("1 faults; mend it with `meetara-build verify --repair`\n")
+    content = json.loads(command(project, "verify", *words, "--json").stdout)
+    assert list(content["faults"]) == ["nutrition/gguf"]
+    assert command(project, "verify", "programming").returncode == 0
+
+
+def test_repair_brings_back_what_was_built(snakemade: Path, tmp_path: Path, command: Any) -> None:
+    """A model of a domain and a file of the base, the store's own copy of the model damaged with it."""
+    project = copy_built(snakemade, tmp_path / "project")
+    before = models(project)
+    model = project / "artifacts" / "nutrition" / "gguf" / "nutrition-Q8_0.gguf"
+    for path in (project / "artifacts" / "store" / "blobs").rglob("*"):
+        if path.is_file() and path.stat().st_ino == model.stat().st_ino:
+            damage(path)
+    damage(model)
+    (project / "artifacts" / "base" / "mini" / "config.json").unlink()
+    done = command(project, "verify", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert models(project) == before
+    assert command(project, "verify").returncode == 0
+    assert ("gguf", "nutrition", "built") in outcomes(project)
+    assert ("base", "base/mini", "restored") in outcomes(project)
+
+
+def test_a_base_is_verified_by_its_name(project: Path, command: Any) -> None:
+    assert command(project, "verify", "base/mini").returncode == 0
+    damage(project / "artifacts" / "base" / "mini" / "model.safetensors")
+    done = command(project, "verify", "base/mini")
+    assert done.returncode == 1
+    assert "model.safetensors: its content is not what was built" in done.stdout
+    assert command(project, "verify", "base/tiny").returncode == 1
+
+
+def test_the_message_about_a_damaged_base_names_a_command_that_works(project: Path, command: Any) -> None:
+    damage(project / "artifacts" / "base" / "mini" / "model.safetensors")
+    shutil.rmtree(project / "artifacts" / "store")
+    said = command(project, "stage", "adapter", "nutrition").stderr
+    assert "repair it with `meetara-build verify --repair base/mini`" in said
+    assert "model.safetensors" in command(project, "verify", "base/mini").stdout
+
+
+@pytest.fixture
+def package(built_project: Path, tmp_path: Path) -> Path:
+    """A package's folder, handed to someone who has no project."""
+    folder = tmp_path / "handed" / "nutrition"
+    shutil.copytree(built_project / "artifacts" / "nutrition" / "package", folder)
+    for path in (built_project / "artifacts" / "nutrition" / "gguf").glob("*.gguf"):
+        shutil.copyfile(path, folder / path.name)
+    sums = (folder / "SHA256SUMS").read_text().replace("../gguf/", "")
+    (folder / "SHA256SUMS").chmod(0o644)
+    (folder / "SHA256SUMS").write_text(sums)
+    return folder
+
+
+def test_a_folder_is_verified_against_its_sums_anywhere(package: Path, command: Any) -> None:
+    assert command(package.parent, "verify", "nutrition").stdout == "1 artifacts checked, 0 faults\n"
+    damage(package / "nutrition-Q8_0.gguf")
+    (package / "Modelfile").unlink()
+    done = command(package.parent, "verify", "nutrition")
+    assert done.returncode == 1
+    assert "nutrition-Q8_0.gguf: its content is not what was built" in done.stdout
+    assert "Modelfile: missing" in done.stdout
+
+
+def test_sums_that_are_none_are_refused_by_line(package: Path, command: Any) -> None:
+    (package / "SHA256SUMS").write_text("abc  Modelfile\n")
+    done = command(package.parent, "verify", "nutrition")
+    assert done.returncode == 1
+    assert "SHA256SUMS:1: not a line of sha256sum" in done.stderr
+    done = command(package.parent, "verify", "./elsewhere")
+    assert "SHA256SUMS: cannot be read; name a folder that `package` made, or a domain" in done.stderr
+
+
+def test_the_doctor_names_each_part_and_how_to_mend_it(built_project: Path, tmp_path: Path, command: Any) -> None:
+    done = command(built_project, "doctor", "--json", XDG_CONFIG_HOME=str(tmp_path))
+    content = json.loads(done.stdout)
+    checks = {check["name"]: check for check in content["checks"]}
+    assert {"Python", "torch", "llama.cpp", "configuration", "profiles", "memory", "disk"} <= set(checks)
+    assert checks["configuration"]["found"].startswith("3 domains, ")
+    assert checks["profiles"]["mend"].startswith("run `meetara-build profiles install`")
+    assert (done.returncode, content["well"]) == (1, False)
+    said = command(built_project, "doctor", XDG_CONFIG_HOME=str(tmp_path)).stdout
+    assert "→ run `meetara-build profiles install`" in said
+
+
+def test_the_doctor_is_content_once_profiles_are_installed(built_project: Path, tmp_path: Path, command: Any) -> None:
+    assert command(built_project, "profiles", "install", XDG_CONFIG_HOME=str(tmp_path)).returncode == 0
+    checks = json.loads(command(built_project, "doctor", "--json", XDG_CONFIG_HOME=str(tmp_path)).stdout)["checks"]
+    assert [check["mend"] for check in checks if check["name"] == "profiles"] == [None]
+
+
+def test_the_doctor_of_a_broken_project_names_the_fault(project: Path, command: Any) -> None:
+    (project / "conf" / "domain" / "nutrition.yaml").write_text("category: [")
+    done = command(project, "doctor")
+    assert done.returncode == 1
+    assert "nutrition.yaml" in done.stdout
+    assert "mend the file it names" in done.stdout
