@@ -3,7 +3,7 @@ from meetara_build.engine.rules import Rules
 
 BUILD = Rules(config)
 ROOT = BUILD.root
-MERGED = f"{ROOT}/{{domain}}/merged" + ("/manifest.json" if BUILD.keep_merged else "")
+MERGED = BUILD.merged
 
 
 wildcard_constraints:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from commands import filled, outcomes, small_disk
-from projects import DOMAINS, edit, override, read_yaml, small_project, write_yaml
-from small_models import make_model
+from projects import edit, override, read_yaml, small_project, write_yaml
+from small_models import make_model, train_tokenizer
 
 NUTRITION = Path("conf") / "domain" / "nutrition.yaml"
 BUILD = Path("conf") / "build.yaml"
@@ -47,12 +47,6 @@ def replace(path: Path, old: str, new: str) -> int:
     assert text.count(old) == 1
     path.write_text(text.replace(old, new), encoding="utf-8")
     return text[: text.index(old)].count("\n") + 1
-
-
-def sources(project: Path, *listed: dict[str, Any], quants: tuple[str, ...] = ("Q8_0",)) -> None:
-    """Let nutrition come from other data."""
-    content = read_yaml(project / NUTRITION)
-    write_yaml(project / NUTRITION, {**content, "sources": list(listed), "quants": list(quants)})
 
 
 @pytest.mark.parametrize(
@@ -112,10 +106,10 @@ def test_a_key_that_stands_twice(fresh: Path, complaint: Complaint) -> None:
 
 def test_an_unknown_quant_type(fresh: Path, complaint: Complaint) -> None:
     content = read_yaml(fresh / NUTRITION)
-    write_yaml(fresh / NUTRITION, {**content, "quants": ["F16", "Q4_K_N"]})
+    write_yaml(fresh / NUTRITION, {**content, "quants": ["F16", "Q8_1"]})
     said = complaint(fresh, "build")
     assert f"{fresh / NUTRITION}:" in said
-    assert "unknown quant type 'Q4_K_N'; did you mean 'Q4_K_M'?" in said
+    assert "unknown quant type 'Q8_1'; did you mean 'Q8_0'?" in said
 
 
 def test_a_missing_source(fresh: Path, complaint: Complaint) -> None:
@@ -179,35 +173,20 @@ def test_an_overlay_for_a_domain_that_is_not_there(fresh: Path, complaint: Compl
     assert "did you mean 'nutrition'?" in said
 
 
-def test_a_table_without_the_mapped_column(fresh: Path, complaint: Complaint, command: Any) -> None:
-    (fresh / "conf" / "domain" / "faq.csv").write_text("Question,Reply\nWhy?,Because it is so in the whole world.\n")
-    sources(fresh, {"path": "faq.csv", "columns": {"prompt": "Question", "response": "Answer"}})
-    content = read_yaml(fresh / "conf" / "base" / "mini.yaml")
-    content["pretraining"]["domains"] = [name for name in DOMAINS if name != "nutrition"]
-    write_yaml(fresh / "conf" / "base" / "mini.yaml", content)
-    done = command(fresh, "data", "check", "nutrition")
-    assert done.returncode == 1
-    for word in ("faq.csv", "Answer", "Question", "Reply"):
-        assert word in done.stdout
-
-
-def test_a_table_without_the_mapped_column_fails_the_build_with_the_same_words(
-    project: Path, complaint: Complaint
-) -> None:
-    (project / "conf" / "domain" / "faq.csv").write_text("Question,Reply\nWhy?,Because it is so in the whole world.\n")
-    apart_from_the_base(project)
-    sources(project, {"path": "faq.csv", "columns": {"prompt": "Question", "response": "Answer"}})
-    said = complaint(project, "build", "nutrition")
-    for word in ("nutrition/dataset: ", "faq.csv", "Answer", "what is finished is kept"):
-        assert word in said
-    assert ("dataset", "nutrition", "failed") in outcomes(project)
-
-
-def apart_from_the_base(project: Path) -> None:
-    """Give nutrition a file of its own that the base is not made from, so that the base stays as it is built."""
+def test_a_table_without_the_mapped_column(project: Path, complaint: Complaint, command: Any) -> None:
+    """In a domain that the base is not made from."""
     folder = project / "conf" / "domain"
-    shutil.copyfile(folder / "nutrition.yaml", folder / "diet.yaml")
-    shutil.copyfile(folder / "nutrition.jsonl", folder / "diet.jsonl")
+    (folder / "faq.csv").write_text("Question,Reply\n" + "Why is it so?,Because it is so in the whole world.\n" * 9)
+    source = {"path": "faq.csv", "columns": {"prompt": "Question", "response": "Answer"}}
+    write_yaml(folder / "faq.yaml", {**read_yaml(project / NUTRITION), "sources": [source]})
+    words = ("faq.csv", "Answer", "Question", "Reply")
+    done = command(project, "data", "check", "faq")
+    assert done.returncode == 1
+    assert all(word in done.stdout for word in words), done.stdout
+    said = complaint(project, "build", "faq")
+    assert all(word in said for word in ("faq/dataset: ", *words, "what is finished is kept")), said
+    assert ("dataset", "faq", "failed") in outcomes(project)
+    assert not (project / "artifacts" / "faq" / "dataset" / "manifest.json").exists()
 
 
 def test_a_record_with_an_empty_answer(project: Path, complaint: Complaint, command: Any) -> None:
@@ -234,7 +213,11 @@ def test_one_bad_record_of_many_does_not_stop_a_build(project: Path, command: An
 
 def test_a_base_folder_without_tokenizer(fresh: Path, tmp_path: Path, complaint: Complaint) -> None:
     folder = tmp_path / "model"
-    make_model("llama").save_pretrained(folder)
+    folder.mkdir()
+    train_tokenizer(folder)
+    make_model(folder)
+    for path in [*folder.glob("*token*"), *folder.glob("*.jinja")]:
+        path.unlink()
     base(fresh, {"folder": str(folder)})
     said = complaint(fresh, "build", "nutrition")
     assert "base/own/base: " in said
@@ -261,6 +244,8 @@ def base(project: Path, origin: dict[str, Any]) -> None:
 def test_a_full_disk(project: Path, complaint: Complaint, command: Any) -> None:
     """Wherever it hits: the job, Snakemake's log, or the command itself."""
     override(project, "nutrition", {"training.max_steps": 3})
+    for name in ("nutrition", "store"):
+        shutil.rmtree(project / "artifacts" / name)
     with small_disk(project, 96) as disk:
         for left in (400_000, 0):
             with filled(disk, but=left):

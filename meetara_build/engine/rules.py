@@ -76,6 +76,12 @@ class Rules:
         """The manifest of a stage of the base of a domain."""
         return lambda wildcards: self._manifest(stage, self._base_of(wildcards.domain))
 
+    @property
+    def merged(self) -> str:
+        """What stands for a merged model: its manifest where it is kept, else its whole folder, which Snakemake deletes."""
+        folder = f"{self.root}/{{domain}}/merged"
+        return f"{folder}/manifest.json" if self.keep_merged else folder
+
     def results(self, domain: str) -> list[str]:
         """What a domain is built for: its GGUF files and its package; Snakemake sees that one is gone only if it is asked for."""
         folder = f"{self.root}/{self.graph.step('gguf', domain).place.folder}"
