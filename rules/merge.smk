@@ -8,6 +8,7 @@ rule merge:
         MERGED if BUILD.keep_merged else temp(directory(MERGED)),
     log:
         f"{ROOT}/logs/{{domain}}/merge.log",
+    priority: 1
     threads: BUILD.threads("merge")
     resources:
         mem_mb=BUILD.memory_mb("merge"),

@@ -13,6 +13,7 @@ rule package:
         f"{ROOT}/{{domain}}/package/SHA256SUMS",
     log:
         f"{ROOT}/logs/{{domain}}/package.log",
+    priority: 2
     threads: BUILD.threads("package")
     resources:
         mem_mb=BUILD.memory_mb("package"),
