@@ -61,14 +61,13 @@ def test_a_damaged_store_is_noticed_and_the_work_done_again(project: Path) -> No
     assert digest_file(folder / "Modelfile") == blob
 
 
-def test_what_is_built_is_read_only_and_older_than_its_manifest(built_project: Path) -> None:
+def test_what_is_built_is_read_only(built_project: Path) -> None:
     manifests = [path for path in built_project.glob("artifacts/**/*manifest.json") if "store" not in path.parts]
     assert len(manifests) > 15
     for path in manifests:
         for name in read_manifest(path).files:
             file = path.parent / name
             assert file.stat().st_mode & 0o222 == 0, file
-            assert file.stat().st_mtime_ns <= path.stat().st_mtime_ns, file
 
 
 def test_a_finished_build_leaves_no_work_behind(built_project: Path) -> None:
