@@ -40,6 +40,8 @@ def test_new_work_is_built_and_its_manifest_proves_every_file(project: Path) -> 
     assert manifest.fingerprint == load(project).step("package", "nutrition").fingerprint
     assert set(manifest.files) == {path.name for path in folder.iterdir()} - {"manifest.json"}
     assert all(entry["sha256"] == digest_file(folder / name) for name, entry in manifest.files.items())
+    written = (folder / "manifest.json").stat().st_mtime_ns
+    assert all((folder / name).stat().st_mtime_ns <= written for name in manifest.files)
     assert outcomes(project)[-1] == ("package", "nutrition", "built")
 
 
