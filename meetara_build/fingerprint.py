@@ -44,13 +44,14 @@ def code_digests(stage: str) -> dict[str, str]:
 
 @cache
 def library_versions(stage: str) -> dict[str, str]:
-    """Versions of the third-party libraries that a stage's code imports."""
+    """Versions of Python and of the third-party libraries that a stage's code imports."""
     modules = {
         name.partition(".")[0] for path in _reached(stage).values() for name in _imports(path, path == _init(path))
     }
     modules -= sys.stdlib_module_names | {PACKAGE.name} | UNDECIDING
     modules |= {companion for module in modules for companion in COMPANIONS.get(module, ())}
-    return dict(version for module in sorted(modules) if (version := _version(module)))
+    found = dict(version for module in sorted(modules) if (version := _version(module)))
+    return {"python": ".".join(map(str, sys.version_info[:2])), **found}
 
 
 @cache
@@ -71,7 +72,10 @@ def _providers() -> Mapping[str, list[str]]:
 
 @cache
 def _reached(stage: str) -> dict[str, Path]:
-    """Package modules that a stage's module imports, directly or through others; error classes decide no bytes."""
+    """Package modules that a stage's module imports, directly or through others, and the packages they lie in.
+
+    Error classes decide no bytes.
+    """
     found: dict[str, Path] = {}
     waiting = [f"{PACKAGE.name}.stages.{stage}"]
     while waiting:
@@ -81,6 +85,7 @@ def _reached(stage: str) -> dict[str, Path]:
             continue
         found[name] = path
         waiting += [target for target in _imports(path, path == _init(path)) if target.startswith(PACKAGE.name)]
+        waiting += [name.rpartition(".")[0]] if "." in name else []
     return found
 
 

@@ -48,6 +48,7 @@ class Step(NamedTuple):
     made_from: dict[str, Any]
     inputs: dict[str, Input]
     sources: dict[str, str]
+    settings: dict[str, Any]
     threads: int
     memory_mb: int
     gpus: int
@@ -55,7 +56,7 @@ class Step(NamedTuple):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The slice of the configuration that the stage reads."""
+        """The slice of the configuration that decides the stage's bytes; ``settings`` are read too, and decide none."""
         recipe: dict[str, Any] = self.made_from["recipe"]
         return recipe
 
@@ -250,9 +251,13 @@ def _domain_steps(configuration: "Configuration", item: "Resolved", digests: "_D
     merged, gguf, evaluation = Input("merge", name), Input("gguf", name), Input("evaluate", name)
 
     def step(
-        stage: str, recipe: dict[str, Any], inputs: dict[str, Input], sources: dict[str, str] | None = None
+        stage: str,
+        recipe: dict[str, Any],
+        inputs: dict[str, Input],
+        sources: dict[str, str] | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> Step:
-        return _step(stage, name, recipe, inputs, sources or {}, item, digests)
+        return _step(stage, name, recipe, inputs, sources or {}, item, digests, settings)
 
     slices = {
         "base": recipes.base(item.base_name, item.base, build),
@@ -261,7 +266,8 @@ def _domain_steps(configuration: "Configuration", item: "Resolved", digests: "_D
         "merge": recipes.merge(name, build, item.hardware),
     }
     yield step("dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item))
-    yield step("adapter", slices["adapter"], {"base": base, "dataset": dataset})
+    settings = recipes.adapter_settings(build)
+    yield step("adapter", slices["adapter"], {"base": base, "dataset": dataset}, settings=settings)
     yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": dataset})
     recipe = recipes.gguf(name, item.base_name, item.base, item.domain, build, item.hardware, slices)
     inputs = {"merged": merged, "adapter": weights, "base": base, "base_gguf": base_gguf, "dataset": dataset}
@@ -290,13 +296,14 @@ def _step(
     sources: dict[str, str],
     item: "Resolved",
     digests: "_Digests",
+    settings: dict[str, Any] | None = None,
 ) -> Step:
     from meetara_build.fingerprint import fingerprint, made_from
 
     parts = made_from(stage, recipe, {name: digests.of(path) for name, path in sources.items()})
     uses_gpu = item.hardware.device == "cuda" and stage in ("base", "adapter")
     return Step(
-        stage, target, fingerprint(stage, parts), parts, inputs, sources,
+        stage, target, fingerprint(stage, parts), parts, inputs, sources, settings or {},
         threads=recipe.get("threads", 1),
         memory_mb=_memory_mb(stage, item.base.parameters),
         gpus=int(uses_gpu),

@@ -79,8 +79,8 @@ def dataset(name: str, domain: Domain, build: Build) -> Slice:
 
 
 def adapter(name: str, build: Build, hardware: Hardware) -> Slice:
-    """LoRA and its training."""
-    training = build.training.model_dump(exclude={"loss_on_prompt"})
+    """LoRA and its training, but for ``adapter_settings``."""
+    training = build.training.model_dump(exclude={"loss_on_prompt", "checkpoint_seconds"})
     return {
         "domain": name,
         "seed": build.seed,
@@ -92,6 +92,11 @@ def adapter(name: str, build: Build, hardware: Hardware) -> Slice:
         "lora": build.lora.model_dump(),
         "training": training,
     }
+
+
+def adapter_settings(build: Build) -> Slice:
+    """What training obeys and no byte of its result depends on: not in the recipe, so that an edit trains nothing anew."""
+    return {"training": {"checkpoint_seconds": build.training.checkpoint_seconds}}
 
 
 def merge(name: str, build: Build, hardware: Hardware) -> Slice:

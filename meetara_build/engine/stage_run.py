@@ -85,7 +85,7 @@ def _worked_out(
         request = {
             "name": step.name,
             "stage": step.stage,
-            "recipe": step.recipe,
+            "recipe": {**step.recipe, **{key: {**step.recipe[key], **more} for key, more in step.settings.items()}},
             "inputs": _input_paths(graph, step),
             "output": str(output),
             "threads": step.threads,

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import gc
 import hashlib
+import importlib
 import json
 import os
 import select
@@ -28,6 +29,7 @@ from typing import Any
 
 from meetara_build.engine.job import die_with_parent
 from meetara_build.errors import BuildError, SetupError
+from meetara_build.graph import STAGES
 
 IDLE_SECONDS = 20.0
 START_SECONDS = 120.0
@@ -274,11 +276,19 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
+def load_all() -> None:
+    """Import every stage with all its libraries, and run nothing that would start a thread."""
+    for name in STAGES:
+        module = importlib.import_module(f"meetara_build.stages.{name}")
+        getattr(module, "warm", lambda: None)()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a job's output is a log file
+
+
 def main() -> None:
     """Serve at the socket path given as the one argument."""
     server = _Server(Path(sys.argv[1]))
-    from meetara_build.stages import load_all
-
     load_all()
     gc.collect()
     gc.freeze()  # what is never collected is never copied into a job's own memory

@@ -27,9 +27,8 @@ from meetara_build.graph import load
 SERVER = """
 import importlib
 import sys
-import meetara_build.stages
 from meetara_build.engine import warm
-meetara_build.stages.load_all = lambda: [importlib.import_module(name) for name in sys.argv[3:]]
+warm.load_all = lambda: [importlib.import_module(name) for name in sys.argv[3:]]
 warm.IDLE_SECONDS, warm.REQUEST_SECONDS = float(sys.argv[2]), 0.5
 warm.main()
 """
