@@ -1,4 +1,4 @@
-"""Artifacts: where they lie, their manifests, how they are written, and the content store behind them.
+"""Artifacts: where they lie, their manifests, and how they are written.
 
 Light on imports: a stage that the store can answer should cost little more than starting Python.
 """
@@ -8,14 +8,14 @@ import fnmatch
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+MISSING, CHANGED = "missing", "its content is not what was built"
 MEASURED = "measured"
 """Key of a JSON artifact whose figures differ from run to run; the content digest leaves it out."""
 
@@ -80,14 +80,6 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_source(path: Path) -> str:
-    """sha256 of a raw source: a file's bytes, or the names and bytes of all files in a folder."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        return digest_json({str(file.relative_to(path)): digest_file(file) for file in files})
-    return digest_file(path)
-
-
 def describe(folder: Path) -> dict[str, dict[str, Any]]:
     """The ``files`` of a manifest, for every file below a folder."""
     return {
@@ -123,16 +115,24 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{path}: damaged manifest; delete it and run `meetara-build build`") from None
 
 
-def faults(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> list[str]:
-    """What is wrong with an artifact's files: one line for each that is missing or changed."""
-    found = []
+def faults(
+    folder: Path,
+    manifest: Manifest,
+    names: Iterable[str] | None = None,
+    digest: Callable[[Path], str] = digest_file,
+) -> dict[str, str]:
+    """What is wrong with an artifact's files: ``missing``, or that its content is not what was built, by name.
+
+    ``digest`` may remember what it read before; the default reads everything.
+    """
+    found = {}
     for name in manifest.files if names is None else names:
         entry, path = manifest.files[name], folder / name
         try:
-            if path.stat().st_size != entry["size"] or digest_file(path) != entry["sha256"]:
-                found.append(f"{path}: its content is not what was built")
-        except FileNotFoundError:
-            found.append(f"{path}: missing")
+            if os.stat(path).st_size != entry["size"] or digest(path) != entry["sha256"]:
+                found[name] = CHANGED
+        except OSError:
+            found[name] = MISSING
     return found
 
 
@@ -155,63 +155,6 @@ def write_if_changed(path: Path, text: str) -> None:
     except FileNotFoundError:
         pass
     write_text(path, text)
-
-
-class Store:
-    """Blobs by their sha256, and manifests by the key of the work that made them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def recall(self, key: str) -> Manifest | None:
-        """The manifest that this work gave before, whether or not its files were kept."""
-        for path in (self._action(key), self._note(key)):
-            with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-                return Manifest(**json.loads(path.read_bytes()))
-        return None
-
-    def look_up(self, key: str) -> Manifest | None:
-        """The manifest that this work gave before, if every blob of it is there."""
-        manifest = self.recall(key)
-        if manifest is None or not all(self._blob(entry["sha256"]).exists() for entry in manifest.files.values()):
-            return None
-        return manifest
-
-    def remember(self, key: str, manifest: Manifest) -> None:
-        """Keep only what the work gave, not its files: enough to tell whether a temporary would come out the same.
-
-        It lies beside the store, so that what was built from the temporary stays fresh where someone deletes the store.
-        """
-        write_text(self._note(key), manifest.text())
-
-    def add(self, key: str, manifest: Manifest, folder: Path) -> None:
-        """Keep an artifact's files; the action is written last."""
-        for name, entry in manifest.files.items():
-            blob = self._blob(entry["sha256"])
-            if not blob.exists():
-                blob.parent.mkdir(parents=True, exist_ok=True)
-                _share(folder / name, blob)
-        write_text(self._action(key), manifest.text())
-
-    def restore(self, manifest: Manifest, folder: Path) -> bool:
-        """Put an artifact's files into a folder; false where a blob turns out to be damaged (it is then dropped)."""
-        for name, entry in manifest.files.items():
-            blob = self._blob(entry["sha256"])
-            if digest_file(blob) != entry["sha256"]:
-                blob.unlink()
-                return False
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            _share(blob, folder / name)
-        return True
-
-    def _action(self, key: str) -> Path:
-        return self.folder / "actions" / key[:2] / f"{key}.json"
-
-    def _note(self, key: str) -> Path:
-        return self.folder.parent / ".temporaries" / f"{key}.json"
-
-    def _blob(self, digest: str) -> Path:
-        return self.folder / "blobs" / digest[:2] / digest
 
 
 def commit(work: Path, root: Path, where: Place, manifest: Manifest) -> None:
@@ -238,15 +181,3 @@ def seal(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             path.chmod(0o444)
-
-
-def _share(source: Path, target: Path) -> None:
-    """One more name for the same bytes (a hard link), or a copy where the file system has none."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-        temporary.chmod(0o444)
-    temporary.replace(target)

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from meetara_build.artifact import Place, digest_source, place, write_text
+from meetara_build.artifact import Place, place, write_text
+from meetara_build.digests import Digests, state
 from meetara_build.errors import ConfigError
 
 if TYPE_CHECKING:
-    from meetara_build.resolve import Configuration, Resolved
+    from meetara_build.resolve import Common, Configuration, Resolved
 
 STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
 TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
@@ -52,6 +53,7 @@ class Step(NamedTuple):
     threads: int
     memory_mb: int
     gpus: int
+    parameters: int
     keep: bool
 
     @property
@@ -66,19 +68,30 @@ class Step(NamedTuple):
         return f"{self.target}/{self.stage}"
 
     @property
+    def reference(self) -> str:
+        """The name as one word that can be a file's."""
+        return f"{self.target.replace('/', '-')}-{self.stage}"
+
+    @property
     def place(self) -> Place:
         """Where its artifact lies below the root."""
         return place(self.stage, self.target)
 
 
 class Graph(NamedTuple):
-    """All steps of a project, each after those it needs."""
+    """All steps of a project, each after those it needs.
+
+    ``machines`` names each domain's hardware file, the bases' under ``""``; ``changes`` has the keys that do not have
+    build.yaml's value.
+    """
 
     project: Path
     root: Path
+    store: Path
     domains: list[str]
     memory_mb: int
     gpus: int
+    machines: dict[str, str]
     changes: dict[str, list[dict[str, Any]]]
     steps: dict[tuple[str, str], Step]
 
@@ -97,6 +110,10 @@ class Graph(NamedTuple):
             raise ConfigError(f"'{target}' has no stage '{stage}' in this build{nearest(target, targets)}")
         return self.steps[stage, target]
 
+    def hardware(self, target: str) -> str:
+        """The name of the machine's file that a target is built for."""
+        return self.machines.get(target, self.machines[""])
+
     def ends(self, domains: Iterable[str] = ()) -> list[tuple[str, str]]:
         """The last steps of a build of these domains; of all of them, with the report over all, if none is named."""
         chosen = list(domains)
@@ -112,6 +129,11 @@ class Graph(NamedTuple):
                 needed.add(key)
                 waiting += [(given.stage, given.target) for given in self.step(*key).inputs.values()]
         return [step for key, step in self.steps.items() if key in needed]
+
+
+def states_file(root: Path, step: Step) -> Path:
+    """Where it is kept how a step's files looked when they were last read."""
+    return root / ".states" / f"{step.reference}.json"
 
 
 def find_project(start: Path | None = None) -> Path:
@@ -163,16 +185,18 @@ def _build(project: Path, hardware: str | None) -> dict[str, Any]:
             f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain NAME --from FILE`"
         )
     resolved = {name: configuration.resolve(name) for name in configuration.domains}
-    digests = _Digests(project)
+    digests = Digests(project / CACHE / "digests.json")
     steps = list(_steps(configuration, [resolved[name] for name in domains], resolved, digests))
     digests.save()
     build = configuration.build
     machine = resolved[domains[0]].hardware
     return {
         "root": build.root,
+        "store": build.store or f"{build.root}/store",
         "domains": domains,
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,
+        "machines": {"": configuration.defaults["hardware"]} | {name: resolved[name].hardware_name for name in domains},
         "changes": {name: [change._asdict() for change in resolved[name].changes] for name in domains},
         "steps": [step._asdict() for step in steps],
         "sources": sorted(digests.used),
@@ -185,25 +209,24 @@ def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
         inputs = {name: Input(stage, target, tuple(reads)) for name, (stage, target, reads) in fields["inputs"].items()}
         steps[fields["stage"], fields["target"]] = Step(**{**fields, "inputs": inputs})
     return Graph(
-        project, (project / packed["root"]).resolve(), packed["domains"], packed["memory_mb"], packed["gpus"],
-        packed["changes"], steps,
+        project, _resolved(project, packed["root"]), _resolved(project, packed["store"]), packed["domains"],
+        packed["memory_mb"], packed["gpus"], packed["machines"], packed["changes"], steps,
     )  # fmt: skip
 
 
 def _steps(
-    configuration: "Configuration", built: list["Resolved"], known: dict[str, "Resolved"], digests: "_Digests"
+    configuration: "Configuration", built: list["Resolved"], known: dict[str, "Resolved"], digests: Digests
 ) -> Iterator[Step]:
     """Every step, in an order in which each follows those it needs."""
-    bases = {item.base_name: item for item in built}
-    for item in bases.values():
-        yield from _base_steps(configuration, item, known, digests)
+    for name in dict.fromkeys(item.base_name for item in built):
+        yield from _base_steps(configuration, configuration.common(name), known, digests)
     for item in built:
         yield from _domain_steps(configuration, item, digests)
     yield _report_step(built, digests)
 
 
 def _base_steps(
-    configuration: "Configuration", item: "Resolved", known: dict[str, "Resolved"], digests: "_Digests"
+    configuration: "Configuration", item: "Common", known: dict[str, "Resolved"], digests: Digests
 ) -> Iterator[Step]:
     from meetara_build import recipes
 
@@ -239,7 +262,7 @@ def _base_steps(
     )
 
 
-def _domain_steps(configuration: "Configuration", item: "Resolved", digests: "_Digests") -> Iterator[Step]:
+def _domain_steps(configuration: "Configuration", item: "Resolved", digests: Digests) -> Iterator[Step]:
     from meetara_build import recipes
 
     name, build = item.name, item.build
@@ -279,7 +302,7 @@ def _domain_steps(configuration: "Configuration", item: "Resolved", digests: "_D
     yield step("package", recipe, inputs)
 
 
-def _report_step(built: list["Resolved"], digests: "_Digests") -> Step:
+def _report_step(built: list["Resolved"], digests: Digests) -> Step:
     inputs = {}
     for item in built:
         inputs[f"{item.name}/training"] = Input("adapter", item.name, ("training.json",))
@@ -294,21 +317,30 @@ def _step(
     recipe: dict[str, Any],
     inputs: dict[str, Input],
     sources: dict[str, str],
-    item: "Resolved",
-    digests: "_Digests",
+    item: "Resolved | Common",
+    digests: Digests,
     settings: dict[str, Any] | None = None,
 ) -> Step:
     from meetara_build.fingerprint import fingerprint, made_from
 
-    parts = made_from(stage, recipe, {name: digests.of(path) for name, path in sources.items()})
+    parts = made_from(stage, recipe, {name: _digest(path, digests) for name, path in sources.items()})
     uses_gpu = item.hardware.device == "cuda" and stage in ("base", "adapter")
     return Step(
         stage, target, fingerprint(stage, parts), parts, inputs, sources, settings or {},
         threads=recipe.get("threads", 1),
         memory_mb=_memory_mb(stage, item.base.parameters),
         gpus=int(uses_gpu),
+        parameters=item.base.parameters,
         keep=stage != "merge" or item.build.keep_merged,
     )  # fmt: skip
+
+
+def _digest(path: str, digests: Digests) -> str:
+    try:
+        return digests.source(path)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise ConfigError(f"{path}: cannot be read ({reason}); mend its rights, or name another source") from None
 
 
 def _memory_mb(stage: str, parameters: int) -> int:
@@ -342,52 +374,19 @@ def _resolved(folder: Path, written: str) -> Path:
     return (folder / os.path.expanduser(written)).resolve()  # noqa: PTH111  (pathlib's fails on a file called ~name)
 
 
-class _Digests:
-    """Digests of raw sources; a file whose size, times and inode are as before is not read again."""
-
-    def __init__(self, project: Path) -> None:
-        self.path = project / CACHE / "digests.json"
-        try:
-            kept = json.loads(self.path.read_bytes())
-        except (FileNotFoundError, ValueError):
-            kept = None
-        self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
-        self.used: dict[str, Any] = {}
-
-    def of(self, path: str) -> str:
-        if path not in self.used:
-            state, kept = _state(Path(path)), self.kept.get(path)
-            fresh = kept is not None and kept[0] == state
-            try:
-                self.used[path] = kept if fresh else [state, digest_source(Path(path))]
-            except OSError as error:
-                reason = os.strerror(error.errno or 0)
-                raise ConfigError(
-                    f"{path}: cannot be read ({reason}); mend its rights, or name another source"
-                ) from None
-        return str(self.used[path][1])
-
-    def save(self) -> None:
-        write_text(self.path, json.dumps(self.used, sort_keys=True))
-
-
-def _state(path: Path) -> list[Any]:
-    """Size, times and inode of a file, or of every file in a folder. The change time cannot be set back by copying."""
-    if path.is_dir():
-        return [[str(file), *_state(file)] for file in sorted(path.rglob("*")) if file.is_file()]
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
 def _signature(project: Path, sources: Iterable[str]) -> list[Any]:
     """State of everything that the graph is made from: configuration, sources, this package, installed libraries."""
     package = Path(__file__).parent
     files = [*_files(project / "conf", ".yaml"), *_files(package, ".py"), *sources]
     libraries = [[path, os.stat(path).st_mtime_ns] for path in site.getsitepackages() if os.path.isdir(path)]
-    return [[file, *_state(Path(file))] for file in files] + libraries
+    return [[file, *_seen(file)] for file in files] + libraries
+
+
+def _seen(file: str) -> list[Any]:
+    try:
+        return state(file)
+    except OSError:
+        return []
 
 
 def _files(folder: Path, suffix: str) -> list[str]:

@@ -4,13 +4,25 @@ import contextlib
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+BUILD = "MEETARA_BUILD"
+"""Environment variable that holds the name of the build that a job belongs to: when it began, UTC, and its process."""
+
+TAIL_BYTES = 2_000_000
+"""How much of the history estimates are made from: the last five thousand runs or so."""
+
 
 class Run(NamedTuple):
-    """One stage run. Times in seconds, memory in MB, size in bytes; ``started`` is Unix time."""
+    """One stage run. Times in seconds, memory in MB, size in bytes; ``started`` is Unix time.
+
+    ``key`` is the work's in the store, ``work`` how much there was to do (see ``plan.estimate``), ``build`` the name of the
+    build it belonged to, ``hardware`` the name of the file of the machine it was configured for.
+    """
 
     stage: str
     target: str
@@ -24,11 +36,24 @@ class Run(NamedTuple):
     size: int
     machine: str
     error: str | None = None
+    key: str = ""
+    work: float = 0.0
+    build: str = ""
+    hardware: str = ""
 
 
+@cache
 def machine() -> str:
-    """This machine in a word that stays the same between builds."""
-    return f"{platform.system()}-{platform.machine()}-{os.cpu_count()}"
+    """This machine in a line that stays the same between builds: system, architecture, cores and processor."""
+    name = "processor"
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{platform.system()}-{platform.machine()}-{os.cpu_count()}-{name.replace(' ', '_')}"
+
+
+def new_build() -> str:
+    """A name for a build that begins now; builds sort by it."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}-{os.getpid()}"
 
 
 def path(root: Path) -> Path:
@@ -64,10 +89,12 @@ def benchmark(run: Run) -> str:
     return "\t".join(columns) + "\n" + "\t".join(columns.values()) + "\n"
 
 
-def runs(root: Path) -> Iterator[Run]:
-    """All recorded runs, oldest first."""
-    with contextlib.suppress(FileNotFoundError):
-        yield from read(path(root).read_bytes())
+def runs(root: Path, last_bytes: int | None = None) -> Iterator[Run]:
+    """All recorded runs, oldest first, or those in the last so many bytes."""
+    with contextlib.suppress(FileNotFoundError), path(root).open("rb") as file:
+        if last_bytes is not None:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - last_bytes))
+        yield from read(file.read())
 
 
 def read(text: bytes) -> Iterator[Run]:
@@ -77,3 +104,27 @@ def read(text: bytes) -> Iterator[Run]:
             yield Run(**json.loads(line))
         except (ValueError, TypeError):
             continue
+
+
+class Build(NamedTuple):
+    """One build: the work that the artifacts below the root were the results of when it had ended, by step."""
+
+    name: str
+    machine: str
+    runs: list[Run]
+    keys: dict[tuple[str, str], str]
+
+
+def builds(root: Path) -> list[Build]:
+    """All builds, oldest first. What a build left alone is as the builds before it had made it."""
+    found: dict[str, list[Run]] = {}
+    for run in runs(root):
+        found.setdefault(run.build, []).append(run)
+    keys: dict[tuple[str, str], str] = {}
+    made = []
+    for name, members in found.items():
+        for run in members:
+            if run.outcome != "failed" and run.key:
+                keys = {**keys, (run.stage, run.target): run.key}
+        made.append(Build(name, members[-1].machine, members, keys))
+    return made

@@ -32,13 +32,26 @@ OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+")
 
 
 class Change(NamedTuple):
-    """A key that does not have build.yaml's value: where it is set, to what, by whom and why."""
+    """A key that does not have build.yaml's value: where it is set, to what, by whom and why.
+
+    ``below`` is the value that the last file before this one gives it.
+    """
 
     key: str
     value: Any
+    below: Any
     path: str
     agent: str | None
     reason: str | None
+
+
+class Common(NamedTuple):
+    """What domains on one base share: its model, and how it is made, whatever a single domain overrides."""
+
+    base_name: str
+    base: Base
+    hardware: Hardware
+    build: Build
 
 
 class Resolved(NamedTuple):
@@ -134,7 +147,7 @@ class Configuration:
             (self.conf / "hardware" / f"{chosen['hardware'][0]}.yaml", machine.overrides),
             *layers,
         ]
-        values, origin = self._overrides(layers)
+        values, origin, below = self._overrides(layers)
         own = {key.removeprefix("domain."): values.pop(key) for key in list(values) if key.startswith("domain.")}
         if own:
             where = {key: origin[f"domain.{key}"] for key in own}
@@ -143,12 +156,30 @@ class Configuration:
         why = {decision.key: decision for decision in decisions}
         changes = [
             Change(
-                key, value, str(origin[key].relative_to(self.conf.parent)),
+                key, value, below[key], str(origin[key].relative_to(self.conf.parent)),
                 why[key].agent if key in why else None, why[key].reason if key in why else None,
             )
             for key, value in sorted(values.items())
         ]  # fmt: skip
+        for group, (name_chosen, path) in chosen.items():
+            if path != self.path:
+                taken = why.get(group) if path == overlay else None
+                agent, reason = (taken.agent, taken.reason) if taken else (None, None)
+                shown = str(path.relative_to(self.conf.parent))
+                changes.append(Change(group, name_chosen, self.defaults[group], shown, agent, reason))
         return Resolved(name, domain, chosen["base"][0], base, chosen["hardware"][0], machine, build, changes)
+
+    def common(self, base_name: str) -> Common:
+        """What the steps of a base itself are made with: an override in a domain's file is no matter of its neighbours."""
+        base, machine = self.base(base_name, self.path), self.machine(self.defaults["hardware"], self.path)
+        layers = [
+            (self.conf / "base" / f"{base_name}.yaml", base.overrides),
+            (self.conf / "hardware" / f"{self.defaults['hardware']}.yaml", machine.overrides),
+        ]
+        values, origin, _ = self._overrides(layers)
+        kept = {key: value for key, value in values.items() if not key.startswith("domain.")}
+        build = self._composed(tuple((key, _literal(value)) for key, value in sorted(kept.items())), origin)
+        return Common(base_name, base, machine, build)
 
     def _member(self, group: str, name: str, asked_by: Path, shape: type[S]) -> S:
         path = self.conf / group / f"{name}.yaml"
@@ -157,18 +188,29 @@ class Configuration:
             raise ConfigError(f"{asked_by}: unknown {group} '{name}'{nearest(name, known)}")
         return check(shape, read_yaml(path), path)
 
-    def _overrides(self, layers: Iterable[tuple[Path, Mapping[str, Any]]]) -> tuple[dict[str, Any], dict[str, Path]]:
-        """Values by key, the last layer's winning, and the file each came from; group choices left out."""
+    def _overrides(
+        self, layers: Iterable[tuple[Path, Mapping[str, Any]]]
+    ) -> tuple[dict[str, Any], dict[str, Path], dict[str, Any]]:
+        """Values by key, the last layer's winning, the file each came from, and the value below it; group choices left out."""
         values: dict[str, Any] = {}
         origin: dict[str, Path] = {}
+        below: dict[str, Any] = {}
         for path, layer in layers:
             for key, value in layer.items():
                 if key in GROUPS:
                     continue
                 if key not in self._keys() and not OPEN_KEYS.fullmatch(key):
                     raise ConfigError(f"{path}: overrides: unknown key '{key}'{nearest(key, self._keys())}")
+                below[key] = values[key] if key in values else self._default(key)
                 values[key], origin[key] = value, path
-        return values, origin
+        return values, origin, below
+
+    def _default(self, key: str) -> Any:
+        """What build.yaml gives a key."""
+        value: Any = self.build.model_dump()
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
     def _refuse_unknown_locks(self, locked: Iterable[str], path: Path) -> None:
         """A lock with a typo would protect nothing."""
@@ -179,7 +221,7 @@ class Configuration:
     @cache  # noqa: B019
     def _keys(self) -> list[str]:
         """The dotted keys that an override may set."""
-        sections = self.build.model_dump(exclude={"domains", "root", "locked"})
+        sections = self.build.model_dump(exclude={"domains", "root", "store", "locked"})
         return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
 
     @cache  # noqa: B019

@@ -246,6 +246,7 @@ class Build(Shape):
 
     domains: Literal["all"] | list[str]
     root: str
+    store: str | None = None
     keep_merged: bool
     seed: int
     data: Data

@@ -17,19 +17,20 @@ from typing import Any
 from meetara_build import history
 from meetara_build.artifact import (
     Manifest,
-    Store,
     commit,
     describe,
-    digest_source,
     faults,
     read_manifest,
     seal,
     work_key,
     write_text,
 )
+from meetara_build.digests import Digests, state
 from meetara_build.engine import job
 from meetara_build.errors import ArtifactError, BuildError
-from meetara_build.graph import REPORT, Graph, Input, Step
+from meetara_build.graph import CACHE, REPORT, Graph, Input, Step, states_file
+from meetara_build.store import Store
+from meetara_build.workload import workload
 
 
 def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) -> str:
@@ -54,7 +55,9 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) ->
                 outcome = "built"
             else:
                 outcome = "restored"
+            figures["work"] = _workload(graph, step)
             size = sum(entry["size"] for entry in manifest.files.values())
+            Store(graph.store, graph.root).refer(step.reference, key, step.place.manifest)
     except Exception as fault:
         error = str(fault)
         if isinstance(fault, OSError) and fault.errno in job.UNWRITABLE:
@@ -62,17 +65,17 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) ->
             raise ArtifactError(error) from None
         raise
     finally:
-        _record(graph, step, outcome, started, figures, size, error)
+        _record(graph, step, outcome, key, started, figures, size, error)
     return outcome
 
 
 def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
-    store = Store(graph.root / "store")
+    store = Store(graph.store, graph.root)
     manifest = store.look_up(key)
     if manifest is None:
         return None
     with _work_folder(graph, key) as output:
-        if not store.restore(manifest, output):
+        if not store.restore(key, manifest, output):
             return None
         commit(output, graph.root, step.place, manifest)
     return manifest
@@ -92,10 +95,12 @@ def _worked_out(
             "debug": debug,
             "report": str(graph.root / "logs" / step.target / f"{step.stage}.traceback"),
         }
+        seen = _sources_seen(step)
         if _ask(request, cold=cold) != 0:
             raise BuildError("")
         figures = json.loads(output.with_name(job.FIGURES).read_bytes())
-        if _input_digests(graph, step) != inputs or _sources(step) != step.made_from["sources"]:
+        same = _sources_seen(step) == seen and _sources(graph, step) == step.made_from["sources"]
+        if not same or _input_digests(graph, step) != inputs:
             raise BuildError(f"{step.name}: an input changed during the job, so its result was not kept; build again")
         seal(output)
         manifest = Manifest(
@@ -107,7 +112,7 @@ def _worked_out(
             describe(output),
             figures.pop("metrics"),
         )
-        store = Store(graph.root / "store")
+        store = Store(graph.store, graph.root)
         if step.keep:
             store.add(key, manifest, output)
         else:
@@ -156,30 +161,49 @@ def _input_paths(graph: Graph, step: Step) -> dict[str, str]:
     return {name: str(graph.root / given.place.folder) for name, given in step.inputs.items()} | step.sources
 
 
-def _sources(step: Step) -> dict[str, str]:
-    return {name: digest_source(Path(path)) for name, path in step.sources.items()}
+def _sources_seen(step: Step) -> dict[str, Any]:
+    """How the raw sources look: what is changed and changed back during a job was read, for all we know, in between."""
+    return {name: state(path) for name, path in step.sources.items()}
+
+
+def _sources(graph: Graph, step: Step) -> dict[str, str]:
+    digests = Digests(graph.project / CACHE / "digests.json")
+    return {name: digests.source(path) for name, path in step.sources.items()}
 
 
 def _input_digests(graph: Graph, step: Step) -> dict[str, str]:
     """Content digests of the input artifacts, each file that is read checked against its manifest."""
-    return {name: _input_digest(graph.root, given) for name, given in sorted(step.inputs.items())}
+    return {name: _input_digest(graph, given) for name, given in sorted(step.inputs.items())}
 
 
-def _input_digest(root: Path, given: Input) -> str:
-    manifest = read_manifest(root / given.place.manifest)
-    digest = manifest.digest(given.reads)
-    names = manifest.matching(given.reads)
-    wrong = faults(root / given.place.folder, manifest, names)
-    if wrong:
+def _input_digest(graph: Graph, given: Input) -> str:
+    above, folder = graph.step(given.stage, given.target), graph.root / given.place.folder
+    manifest = read_manifest(graph.root / given.place.manifest)
+    digests = Digests(states_file(graph.root, above))
+    wrong = faults(folder, manifest, manifest.matching(given.reads), digests.file)
+    for name, fault in wrong.items():
         raise ArtifactError(
-            f"{wrong[0]}; repair it with `meetara-build verify --repair {given.target}`, or delete "
-            f"{root / given.place.manifest} and build again"
+            f"{folder / name}: {fault}; repair it with `meetara-build verify --repair {given.target}`, or delete "
+            f"{graph.root / given.place.manifest} and build again"
         )
-    return digest
+    digests.save()
+    return manifest.digest(given.reads)
+
+
+def _workload(graph: Graph, step: Step) -> float:
+    places = {name: given.place.manifest for name, given in step.inputs.items()}
+    return workload(step, lambda name: read_manifest(graph.root / places[name]) if name in places else None)
 
 
 def _record(
-    graph: Graph, step: Step, outcome: str, started: float, figures: Mapping[str, Any], size: int, error: str | None
+    graph: Graph,
+    step: Step,
+    outcome: str,
+    key: str,
+    started: float,
+    figures: Mapping[str, Any],
+    size: int,
+    error: str | None,
 ) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     own = used.ru_utime + used.ru_stime
@@ -187,7 +211,8 @@ def _record(
     run = history.Run(
         step.stage, step.target, step.fingerprint, outcome, started, time.time() - started,
         own + elsewhere, figures.get("cpu_seconds", 0.0), figures.get("peak_mb", used.ru_maxrss / 1024),
-        size, history.machine(), error,
+        size, history.machine(), error, key, figures.get("work", 0.0), os.environ.get(history.BUILD, ""),
+        graph.hardware(step.target),
     )  # fmt: skip
     with contextlib.suppress(OSError):
         history.record(graph.root, run)

@@ -1,0 +1,168 @@
+"""What a build will do and why, from the graph, the manifests that are there and the store; reads only."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from meetara_build.artifact import Manifest, work_key
+from meetara_build.graph import Graph, Step
+from meetara_build.plan.causes import INPUT, NEW, TEMPORARY, Cause, drift_causes, manifest_drift, own_causes
+from meetara_build.plan.sight import Sight
+from meetara_build.store import Store
+
+RUN, RESTORE, MAYBE, FRESH = "RUN", "RESTORE", "MAYBE", "FRESH"
+
+Key = tuple[str, str]
+"""Stage and target."""
+
+
+class Item(NamedTuple):
+    """One step of a plan.
+
+    ``RUN`` it will be worked out, ``RESTORE`` the store has its bytes, ``MAYBE`` only if an input turns out different.
+    ``causes`` are the step's own, ``inherited`` those of the steps it waits for (``waits``, by name); ``key`` is the
+    work's in the store where the inputs are known already.
+    """
+
+    step: Step
+    action: str
+    causes: tuple[Cause, ...] = ()
+    inherited: tuple[Cause, ...] = ()
+    waits: tuple[str, ...] = ()
+    key: str = ""
+
+    def roots(self) -> tuple[Cause, ...]:
+        """What it all comes from: its own causes, and those it inherits."""
+        return tuple(dict.fromkeys((*self.causes, *self.inherited)))
+
+
+class Plan(NamedTuple):
+    """The steps of a build, each after those it needs; ``manifests`` are those there, or that the store will give."""
+
+    items: list[Item]
+    manifests: dict[Key, Manifest]
+
+    def to_do(self) -> list[Item]:
+        """The items that are not fresh."""
+        return [item for item in self.items if item.action != FRESH]
+
+    def count(self, action: str) -> int:
+        """How many items have this action."""
+        return sum(item.action == action for item in self.items)
+
+    def summary(self) -> str:
+        """The last line of a plan, for grep."""
+        return f"Plan: {self.count(RUN)} to run, {self.count(RESTORE)} to restore, {self.count(MAYBE)} maybe, {self.count(FRESH)} fresh."
+
+
+def plan(graph: Graph, domains: Iterable[str] = (), sight: Sight | None = None) -> Plan:
+    """What ``build`` would do for these domains, or for all; ``sight`` remembers what it looked at.
+
+    Raises:
+        ConfigError: a domain is unknown.
+    """
+    planner = _Planner(graph, sight or Sight(graph))
+    for step in graph.above(graph.ends(domains)):
+        planner.add(step)
+    manifests = {key: manifest for key, manifest in planner.found.items() if manifest is not None}
+    return Plan(planner.settled(), manifests)
+
+
+class _Planner:
+    """Decides step after step; ``found`` is each step's manifest as it is, or for a temporary as it would be."""
+
+    def __init__(self, graph: Graph, sight: Sight) -> None:
+        self.graph, self.sight = graph, sight
+        self.store = Store(graph.store, graph.root)
+        self.items: dict[Key, Item] = {}
+        self.found: dict[Key, Manifest | None] = {}
+        self.readers: dict[Key, list[Key]] = {}
+
+    def add(self, step: Step) -> None:
+        """Decide a step; those it needs were added before."""
+        key = (step.stage, step.target)
+        for given in step.inputs.values():
+            self.readers.setdefault((given.stage, given.target), []).append(key)
+        self.items[key] = self._kept(step) if step.keep else self._temporary(step)
+
+    def settled(self) -> list[Item]:
+        """All items; a temporary is only there, and then always to run, where a step that is not fresh reads it."""
+        return [
+            item if item.step.keep else self._needed(key, item)
+            for key, item in self.items.items()
+            if item.step.keep or self._read_by(key, {RUN, RESTORE, MAYBE})
+        ]
+
+    def _needed(self, key: Key, item: Item) -> Item:
+        """A temporary that is gone runs with whatever reads it."""
+        if item.action == FRESH:
+            return item._replace(action=RUN, causes=(Cause(TEMPORARY, item.step.name),))
+        return item._replace(action=RUN) if self._read_by(key, {RUN}) else item
+
+    def _read_by(self, key: Key, actions: set[str]) -> bool:
+        return any(self.items[reader].action in actions for reader in self.readers.get(key, ()))
+
+    def _kept(self, step: Step) -> Item:
+        manifest = self.sight.manifest(step)
+        self.found[step.stage, step.target] = manifest
+        causes = self._own(step, manifest)
+        waits = self._waits(step)
+        if waits:
+            return Item(step, RUN if causes else MAYBE, tuple(causes), self._inherited(step), tuple(waits))
+        inputs = self._inputs(step)
+        inherited: tuple[Cause, ...] = ()
+        if manifest is not None and (changed := [name for name in inputs if manifest.inputs.get(name) != inputs[name]]):
+            inherited = self._inherited(step)
+            if not causes and not inherited:
+                causes = [Cause(INPUT, self._given(step, name)) for name in changed]
+        key = _key(step, inputs)
+        if not causes and not inherited:
+            return Item(step, FRESH, key=key)
+        known = self.store.look_up(key)
+        if known is None or self.sight.damaged(self.store, known):
+            return Item(step, RUN, tuple(causes), inherited, key=key)
+        self.found[step.stage, step.target] = known
+        return Item(step, RESTORE, tuple(causes), inherited, key=key)
+
+    def _own(self, step: Step, manifest: Manifest | None) -> list[Cause]:
+        """Why a step's artifact is not what its recipe, code, libraries and sources ask for."""
+        causes = own_causes(self.graph, step, manifest)
+        if manifest is None:
+            return [manifest_drift(self.graph, step)] if self.sight.was_built(step) else causes
+        return causes or drift_causes(self.graph, step, self.sight.faults(step, manifest))
+
+    def _temporary(self, step: Step) -> Item:
+        waits = self._waits(step)
+        key = "" if waits else _key(step, self._inputs(step))
+        known = self.store.recall(key) if key else None
+        self.found[step.stage, step.target] = known
+        if known is not None:
+            return Item(step, FRESH, key=key)
+        before = self.store.recall(self.store.referred(step.reference))
+        causes = own_causes(self.graph, step, before)
+        if causes and causes[0].kind == NEW and waits:
+            causes = []
+        return Item(step, MAYBE if waits else RUN, tuple(causes), self._inherited(step), tuple(waits), key)
+
+    def _waits(self, step: Step) -> list[str]:
+        above = [self.items[given.stage, given.target] for given in step.inputs.values()]
+        return sorted({item.step.name for item in above if item.action in (RUN, MAYBE)})
+
+    def _inherited(self, step: Step) -> tuple[Cause, ...]:
+        above = [self.items[given.stage, given.target] for given in step.inputs.values()]
+        return tuple(dict.fromkeys(cause for item in above if item.action != FRESH for cause in item.roots()))
+
+    def _inputs(self, step: Step) -> dict[str, str]:
+        digests = {}
+        for name, given in step.inputs.items():
+            manifest = self.found[given.stage, given.target]
+            assert manifest is not None
+            digests[name] = manifest.digest(given.reads)
+        return digests
+
+    def _given(self, step: Step, name: str) -> str:
+        given = step.inputs[name]
+        return self.graph.step(given.stage, given.target).name
+
+
+def _key(step: Step, inputs: Mapping[str, str]) -> str:
+    return work_key(step.stage, step.target, step.fingerprint, inputs)

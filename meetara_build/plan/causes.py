@@ -1,0 +1,116 @@
+"""Why a step has something to do: which key, file, library or artifact is not what it was."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from meetara_build.artifact import MISSING, Manifest
+from meetara_build.graph import Graph, Step
+from meetara_build.origins import origin
+
+NEW = "new"
+CONFIG, CODE, LIBRARY, SOURCE, INPUT = "config", "code", "library", "source", "input"
+DRIFT = "drift"
+TEMPORARY = "temporary"
+ABOVE = "above"
+"""Kinds of causes. ``drift``: an artifact was deleted, changed or damaged behind the tool's back; ``above``: a file names
+in its metadata the recipes of the stages before it, and one of these has changed."""
+
+
+class Cause(NamedTuple):
+    """One thing that is not as it was: a key or file below conf/, a module, a library, a source, an artifact.
+
+    ``where`` is a file as seen from the project, a library, or a step; ``key`` the dotted key within the file.
+    """
+
+    kind: str
+    where: str
+    key: str = ""
+    old: Any = None
+    new: Any = None
+
+    def text(self) -> str:
+        """The cause in a line."""
+        if self.kind == NEW:
+            return "not built yet"
+        if self.kind == TEMPORARY:
+            return "temporary, and needed again"
+        if self.kind == DRIFT:
+            return f"{self.where}: {self.new}"
+        if self.kind == INPUT:
+            return f"{self.where}: its result is another"
+        if self.kind == SOURCE:
+            return f"{self.where}: {_change_of_file(self.old, self.new)}"
+        if self.kind == CODE:
+            return f"{self.where}: {_change_of_file(self.old, self.new, 'code')}"
+        if self.kind == ABOVE:
+            return "the recipes of the stages before, which its metadata name"
+        shown = f"{_short(self.old)} → {_short(self.new)}"
+        return f"{self.where} {self.key}: {shown}".replace("  ", " ").replace(" : ", ": ")
+
+
+def own_causes(graph: Graph, step: Step, manifest: Manifest | None) -> list[Cause]:
+    """What a step's recipe, code, libraries and sources have that its artifact was not made from."""
+    if manifest is None:
+        return [Cause(NEW, step.name)]
+    if manifest.fingerprint == step.fingerprint:
+        return []
+    old, new = manifest.made_from, step.made_from
+    found = list(_recipe_causes(graph, step, old.get("recipe", {}), new["recipe"]))
+    for module, one, other in _changed(old.get("code", {}), new["code"]):
+        found.append(Cause(CODE, f"meetara_build/{module.replace('.', '/')}.py", "", one, other))
+    for library, one, other in _changed(old.get("libraries", {}), new["libraries"]):
+        found.append(Cause(LIBRARY, library, "", one, other))
+    for name, one, other in _changed(old.get("sources", {}), new["sources"]):
+        found.append(Cause(SOURCE, seen_from(graph, step.sources.get(name, name)), "", one, other))
+    # A key of a recipe may come from where another does; and a fingerprint differs for a reason, known or not.
+    return list(dict.fromkeys(found)) or [Cause(CODE, step.name, "", manifest.fingerprint, step.fingerprint)]
+
+
+def drift_causes(graph: Graph, step: Step, faults: Mapping[str, str]) -> list[Cause]:
+    """Files of an artifact that were deleted or changed behind the tool's back."""
+    folder = seen_from(graph, str(graph.root / step.place.folder))
+    return [Cause(DRIFT, f"{folder}/{name}", "", None, fault) for name, fault in faults.items()]
+
+
+def manifest_drift(graph: Graph, step: Step) -> Cause:
+    """An artifact whose manifest alone was deleted, or is damaged."""
+    return Cause(DRIFT, seen_from(graph, str(graph.root / step.place.manifest)), "", None, MISSING)
+
+
+def seen_from(graph: Graph, path: str) -> str:
+    """A path as seen from the project."""
+    return path.removeprefix(f"{graph.project}/")
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], above: Sequence[str] = ()
+) -> Iterator[tuple[list[str], Any, Any]]:
+    """Path, old and new value of each changed leaf of two nested mappings."""
+    for key in sorted({*old, *new}):
+        one, other = old.get(key), new.get(key)
+        path = [*above, key]
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from differences(one, other, path)
+        elif one != other or type(one) is not type(other):
+            yield path, one, other
+
+
+def _recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cause]:
+    for path, one, other in differences(old, new):
+        found = origin(graph, step, path)
+        yield Cause(ABOVE, step.name) if found is None else Cause(CONFIG, found.file, found.key, one, other)
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
+    return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _change_of_file(old: Any, new: Any, what: str = "content") -> str:
+    if old is None:
+        return "new"
+    return "no longer used" if new is None else f"its {what} changed"
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

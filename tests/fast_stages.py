@@ -1,0 +1,302 @@
+"""Whole builds in a fraction of a second: everything is real but the stages' own work.
+
+The graph, fingerprints, plan, stage runs, manifests and store are the package's; only `meetara_build.engine.job.perform` is
+replaced. A stand-in reads what the real stage reads, and writes the files that the real stage writes, with bytes that depend
+on all that decides the real ones and on nothing else. So a step that is wrongly left out shows in the files after it, and one
+that gives the same files again ends what follows, as with real models.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+from projects import edit, override, read_yaml, small_project, write_yaml
+
+from meetara_build.artifact import MEASURED, digest_json
+from meetara_build.engine import job
+from meetara_build.engine.stage_run import run
+from meetara_build.graph import TOKENIZER, Graph, Step, load
+from meetara_build.plan import RESTORE, RUN, Plan, plan
+
+Content = dict[str, str]
+Made = dict[str, Any]
+"""What a stand-in writes: text, or JSON values, by file name."""
+
+NUTRITION, PROGRAMMING, STORYTELLING, MUSIC, LEGAL = "nutrition", "programming", "storytelling", "music", "legal"
+ON_MINI = (NUTRITION, PROGRAMMING, STORYTELLING)
+"""The domains on the base ``mini``, which is made from the first two's records; storytelling teaches it nothing."""
+BUILT = (*ON_MINI, MUSIC)
+"""``music`` is on the base ``other``, which is copied from a folder; ``legal`` is there, and build.yaml leaves it out."""
+
+
+def fast_project(folder: Path) -> Path:
+    """A project for fast builds: four domains on two bases, one domain left out, one overlay."""
+    small_project(folder, (*BUILT, LEGAL))
+    conf, model = folder / "conf", folder / "models" / "other"
+    edit(conf / "build.yaml", "domains", list(BUILT))
+    edit(conf / "base" / "mini.yaml", "pretraining.domains", [NUTRITION, PROGRAMMING])
+    model.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (model / name).write_text(json.dumps({"name": name}))
+    other = {"description": "A model of ours", "licence": "mit", "chat_template": "chatml", "parameters": 900_000}
+    write_yaml(conf / "base" / "other.yaml", {**other, "folder": "models/other"})
+    write_yaml(conf / "hardware" / "big.yaml", {**read_yaml(conf / "hardware" / "cpu.yaml"), "threads": 2})
+    override(folder, MUSIC, {"base": "other"})
+    path = conf / "domain" / f"{MUSIC}.yaml"
+    write_yaml(path, {**read_yaml(path), "quants": ["F16", "Q8_0"]})
+    taken = {"key": "training.weight_decay", "value": 0.01, "agent": "tuner", "reason": "it was better", "evidence": ["run 1"]}
+    write_yaml(conf / "overlay" / f"{PROGRAMMING}.yaml", {"decisions": [taken]})
+    return folder
+
+
+class Ran(NamedTuple):
+    """What a build did, by names of steps, and what its plan had said."""
+
+    announced: dict[str, str]
+    worked_out: frozenset[str]
+    restored: frozenset[str]
+
+    def not_as_announced(self) -> dict[str, list[str]]:
+        """Steps for which the plan was wrong, by what was wrong; empty if it was right."""
+
+        def planned(*actions: str) -> set[str]:
+            return {name for name, action in self.announced.items() if action in actions}
+
+        found = {
+            "said to run, and did not": planned(RUN) - self.worked_out,
+            "said to be restored, and was not": planned(RESTORE) - self.restored,
+            "worked out, and not announced": self.worked_out - planned(RUN, "MAYBE"),
+            "restored, and not announced": self.restored - planned(RESTORE, "MAYBE") - self.worked_out,
+        }
+        return {what: sorted(names) for what, names in found.items() if names}
+
+
+def build(project: Path, domains: Sequence[str] = ()) -> Ran:
+    """Build in this process what ``meetara-build build DOMAINS`` would, with the same plan and the same stage runs."""
+    graph = load(project)
+    made = plan(graph, domains)
+    worked_out, restored = set(), set()
+
+    def perform(request: Mapping[str, Any]) -> int:
+        worked_out.add(request["name"])
+        return stand_in(request)
+
+    with mock.patch.object(job, "perform", perform):
+        for step in jobs(graph, made, domains):
+            if run(graph, step, cold=True) == "restored":
+                restored.add(step.name)
+    for step in graph.steps.values():
+        if not step.keep:
+            shutil.rmtree(graph.root / step.place.folder, ignore_errors=True)
+    announced = {item.step.name: item.action for item in made.to_do()}
+    return Ran(announced, frozenset(worked_out), frozenset(restored))
+
+
+def jobs(graph: Graph, made: Plan, domains: Sequence[str] = ()) -> list[Step]:
+    """The steps for which Snakemake, told to do what a plan says, starts jobs (see ``engine.snakemake.command``).
+
+    Those are the forced ones, what lies between them and the targets, and the temporaries that any of these reads.
+    """
+    targets = [(item.step.stage, item.step.target) for item in made.to_do() if item.step.keep]
+    forced = {(item.step.stage, item.step.target) for item in made.to_do() if item.action in (RUN, RESTORE)}
+    chosen: set[tuple[str, str]] = set()
+    needed = graph.above(targets)
+    for step in needed:
+        key = (step.stage, step.target)
+        if key in forced or any((given.stage, given.target) in chosen for given in step.inputs.values()):
+            chosen.add(key)
+    for step in reversed(needed):
+        read = {(given.stage, given.target) for reader in needed if (reader.stage, reader.target) in chosen
+                for given in reader.inputs.values()}  # fmt: skip
+        if not step.keep and (step.stage, step.target) in read:
+            chosen.add((step.stage, step.target))
+        elif not step.keep:
+            chosen.discard((step.stage, step.target))
+    return [step for step in needed if (step.stage, step.target) in chosen]
+
+
+def stand_in(request: Mapping[str, Any]) -> int:
+    """In place of ``job.perform``: write a stage's files and its figures."""
+    output = Path(request["output"])
+    inputs = {name: Path(path) for name, path in request["inputs"].items()}
+    made = STAND_INS[request["stage"]](request["recipe"], inputs)
+    for name, content in made.items():
+        (output / name).write_text(content if isinstance(content, str) else json.dumps(content, sort_keys=True))
+    figures = {"metrics": {"files": len(made)}, "pid": os.getpid(), "seconds": 0.0, "cpu_seconds": 0.0}
+    figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    output.with_name(job.FIGURES).write_text(json.dumps(figures))
+    return 0
+
+
+# What is read
+
+
+def _read(folder: Path, *patterns: str) -> Content:
+    """sha256 of the files that match, their measured figures left out; a folder's own files, manifests excepted."""
+    found = {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()}
+    return {name: _sha(_told(path)) for name, path in found.items() if not name.endswith("manifest.json")}
+
+
+def _told(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.suffix == ".json" and MEASURED.encode() in content:
+        values = json.loads(content)
+        values.pop(MEASURED, None)
+        return json.dumps(values, sort_keys=True).encode()
+    return content
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _without(recipe: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in keys}
+
+
+def _measured() -> dict[str, str]:
+    return {MEASURED: os.urandom(8).hex()}
+
+
+class _Record(NamedTuple):
+    id: str
+    messages: list[dict[str, str]]
+
+    def chance(self, what: str) -> float:
+        """A number from 0 to 1 that depends on what is said alone."""
+        return int(_sha(f"{what} {self.id}".encode())[:8], 16) / 0xFFFFFFFF
+
+    def side(self, recipe: Mapping[str, Any]) -> str:
+        at = self.chance("split")
+        return "validation" if at < recipe["validation"] else "test" if at >= 1 - recipe["test"] else "train"
+
+
+def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[dict[str, Any] | None]:
+    """The lines of a domain's sources, each as a mapping; None for one that is none."""
+    for number, source in enumerate(recipe["sources"]):
+        lines = [line for line in inputs[f"source_{number}"].read_text("utf-8").splitlines() if line.strip()]
+        names = source["columns"] or {}
+        for line in lines[: source["limit"]]:
+            try:
+                row = json.loads(line)
+                yield {key: row[names.get(key, key)].strip() for key in ("prompt", "response")}
+            except (ValueError, KeyError):
+                yield None
+
+
+def _prepared(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[list[_Record], int]:
+    """A domain's records without duplicates, in the order of the sources, and how many lines are bad."""
+    found, bad = {}, 0
+    for row in _rows(recipe, inputs):
+        if row is None:
+            bad += 1
+            continue
+        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+        key = digest_json(turns)[:16]
+        system = [{"role": "system", "content": recipe["system_prompt"]}] if recipe["system_prompt"] else []
+        found.setdefault(key, _Record(key, system + turns))
+    return list(found.values()), bad
+
+
+def _lines(values: Sequence[Any]) -> str:
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+# What is written
+
+
+def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    lines, held_out = {}, set()
+    for domain, preparation in sorted(recipe["domains"].items()):
+        records, _ = _prepared(preparation, {name.rpartition("/")[2]: path for name, path in inputs.items()
+                                             if name.startswith(f"{domain}/")})  # fmt: skip
+        for record in records:
+            if record.side(preparation) != "train":
+                held_out.add(record.id)
+            elif record.chance("corpus") < recipe["share"]:
+                turns = [turn for turn in record.messages if turn["role"] != "system"]
+                lines[record.id] = {"id": record.id, "domain": domain, "messages": turns}
+    kept = [lines[key] for key in sorted(lines) if key not in held_out]
+    return {"corpus.jsonl": _lines(kept), "card.json": {"records": len(kept), "held_out_records": len(held_out)}}
+
+
+def _base(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    if "model" not in recipe:
+        patterns = ("*.safetensors", "config.json", "tokenizer*")
+        return {path.name: path.read_text() for pattern in patterns for path in inputs["folder"].glob(pattern)}
+    corpus = _read(inputs["corpus"], "corpus.jsonl")
+    return {
+        "config.json": {"model": recipe["model"], "tokenizer": recipe["tokenizer"]},
+        "tokenizer.json": {"of": digest_json([corpus, recipe["tokenizer"], recipe["chat_template"]])},
+        "model.safetensors": digest_json([recipe, corpus]),
+    }
+
+
+def _dataset(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    records, bad = _prepared(recipe, inputs)
+    sides: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
+    for record in records:
+        words = sum(len(turn["content"].split()) for turn in record.messages)
+        if recipe["min_tokens"] <= words <= recipe["max_tokens"]:
+            line = {"id": record.id, "messages": record.messages, "language": recipe["languages"][0]}
+            sides[record.side(recipe)].append(line)
+    counts = {"bad": bad, "read": len(records), **{side: len(lines) for side, lines in sides.items()}}
+    card = {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))}
+    return {"card.json": card, **{f"{side}.jsonl": _lines(lines) for side, lines in sides.items()}}
+
+
+def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    decides = {**recipe, "training": _without(recipe["training"], "checkpoint_seconds")}
+    records = _read(inputs["dataset"], "train.jsonl", "validation.jsonl")
+    made = digest_json([decides, _read(inputs["base"], "*"), records])
+    files = {"adapter_model.safetensors": made, "adapter_config.json": recipe["lora"]}
+    return {**files, "training.json": {"curve": made, **_measured()}}
+
+
+def _merge(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    # The validation records, and the bound, only prove that the weights are right.
+    made = digest_json([_read(inputs["base"], "*"), _read(inputs["adapter"], "adapter_*"), recipe["domain"]])
+    copied = {name: sha for name, sha in _read(inputs["base"], *TOKENIZER).items()}
+    return {"model.safetensors": made, **copied}
+
+
+def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    labels = _without(recipe, "quants", "lora", "imatrix", "logits_bound", "system_prompt")
+    f16 = digest_json([labels, _read(inputs["merged"], "*")])
+    weights = [recipe["imatrix"], _read(inputs["dataset"], "train.jsonl") if "dataset" in inputs else {}]
+    made: Made = {f"{recipe['name']}-F16.gguf": f16}
+    for quant in recipe["quants"]:
+        weighed = weights if recipe["imatrix"]["enabled"] and quant not in ("F16", "Q8_0") else []
+        made[f"{recipe['name']}-{quant}.gguf"] = f16 if quant == "F16" else digest_json([f16, quant, weighed])
+    if recipe["lora"]:
+        made[f"{recipe['name']}-lora.gguf"] = digest_json([labels, _read(inputs["adapter"], "adapter_*")])
+    return {**made, "proof.json": {"files": sorted(made), **_measured()}}
+
+
+def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    files = [f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])]
+    read = [_read(inputs["gguf"], *files), _read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
+    return {"evaluation.json": {"of": digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")]), **_measured()}}
+
+
+def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    read = {"gguf": "*.gguf", "evaluation": "evaluation.json", "adapter": "training.json", "dataset": "card.json"}
+    made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), {name: _read(inputs[name], read[name]) for name in read}])
+    return {"Modelfile": digest_json(recipe), "README.md": made, "SHA256SUMS": _sha(made.encode())}
+
+
+def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    read = {name: _read(path, f"{name.rpartition('/')[2]}.json") for name, path in inputs.items()}
+    return {name: digest_json([name, recipe, read]) for name in ("loss_curves.svg", "size_quality.svg")}
+
+
+STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = {
+    "corpus": _corpus, "base": _base, "dataset": _dataset, "adapter": _adapter, "merge": _merge, "gguf": _gguf,
+    "evaluate": _evaluate, "package": _package, "report": _report,
+}  # fmt: skip
