@@ -26,7 +26,6 @@ import psutil
 
 from bench import machine
 from meetara_build.artifact import digest_file, faults, read_manifest
-from meetara_build.engine.warm import IDLE_SECONDS
 from meetara_build.errors import ArtifactError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -44,13 +43,10 @@ MARKS = {SNAKEMAKE: "-m snakemake", CLIENT: "meetara_build stage"}
 SMALL = {
     "training.max_steps": 4, "training.checkpoint_seconds": 1, "evaluation.max_records": 2, "gguf.imatrix.enabled": False,
 }  # fmt: skip
-PLAIN_SHARE = 0.4
-"""Of the trials, those in which what is killed first is Snakemake started by hand."""
-MOST_KILLS = 7
-"""In one trial; where a build ends before its kill, there are fewer."""
-RETRY_SECONDS = 0.3
-"""A victim that is not there at the moment drawn is looked for again after up to this long."""
-GONE_SECONDS, END_SECONDS = 10, 120
+PLAIN_SHARE = 0.4  # of the trials, those in which what is killed first is Snakemake started by hand
+MOST_KILLS = 7  # in one trial; where a build ends before its kill, there are fewer
+RETRY_SECONDS = 0.3  # a victim that is not there at the moment drawn is looked for again after up to this long
+GONE_SECONDS, IDLE_SECONDS, END_SECONDS = 10, 60, 120
 
 
 @dataclass
@@ -81,14 +77,14 @@ def prepare(folder: Path, temporary: Path) -> Path:
 
 
 def digests(project: Path) -> dict[str, str]:
-    """sha256 of every file of every artifact, measured figures left out.
+    """sha256 of every file of every artifact that is kept, measured figures left out.
 
     Raises:
         ArtifactError: a manifest is damaged, or a file is not what its manifest says.
     """
     found = {}
     for path in sorted((project / "artifacts").rglob("*manifest.json")):
-        if {"store", ".work"} & set(path.parts):
+        if {"store", ".work", "merged"} & set(path.parts):
             continue
         manifest = read_manifest(path)
         if damaged := faults(path.parent, manifest):
@@ -110,7 +106,7 @@ class Campaign:
 
     def __init__(self, scratch: Path, seed: int) -> None:
         self.scratch, self.temporary, self.random = scratch, scratch / "tmp", random.Random(seed)
-        self.seen: Counter[str] = Counter()  # kills by victim, and other things that are counted
+        self.seen: Counter[str] = Counter()  # kills, by victim too, and other things that are counted
         self.surplus: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.temporary.mkdir()
@@ -122,18 +118,13 @@ class Campaign:
         self.seconds = time.monotonic() - build.began
         self.expected, self.names = digests(clean), names(clean)
 
-    @property
-    def kills(self) -> int:
-        """How many kills hit a running build."""
-        return sum(self.seen[victim] for victim in VICTIMS)
-
     def run(self, kills: int, minutes: float) -> None:
         """Trials until so many kills have hit, or so many minutes have passed."""
         end = time.monotonic() + 60 * minutes
-        while (missing := kills - self.kills) > 0 and time.monotonic() < end:
+        while (missing := kills - self.seen["kills"]) > 0 and time.monotonic() < end:
             self._trial(min(missing, self.random.randint(1, MOST_KILLS)))
         # Without work, the last warm process ends by itself.
-        self._gone(lambda: processes(self.temporary), IDLE_SECONDS + 30, "at the end")
+        self._gone(lambda: processes(self.temporary), IDLE_SECONDS, "at the end")
 
     def _trial(self, kills: int) -> None:
         self.seen["trials"] += 1
@@ -145,7 +136,7 @@ class Campaign:
         wrong = self.wrong[wrong_before:]
         first, how = "snakemake first; " if plain else "", "WRONG" if wrong else "as undisturbed"
         print(f"{name}: {first}{', '.join(hits) or 'no kill hit'}; last build {last:.1f} s: {how}", flush=True)
-        for line in [*wrong, f"all is left in {project}"] if wrong else []:
+        for line in [*wrong[:10], f"all is left in {project}"] if wrong else []:
             print(f"  {line}", flush=True)
         if not wrong:
             shutil.rmtree(project.parent)
@@ -162,8 +153,6 @@ class Campaign:
                     hits.append(f"{victim} after {time.monotonic() - build.began:.1f} s")
                     if victim not in ENDS_THE_BUILD:
                         continue
-                else:
-                    self.seen["late"] += 1
             when = f"{name}: after {', '.join(hits) or 'no kill'}"
             status = self._end(build, when)
             if status == 0 or not build.hits:
@@ -174,12 +163,10 @@ class Campaign:
             build = self._begin(project)
 
     def _begin(self, project: Path, plain: bool = False) -> Build:
-        if not plain:
-            return Build(start(project, "build", TMPDIR=str(self.temporary)), plain)
+        words = ["snakemake", "--profile", "conf/profile/local", "all_domains"] if plain else ["meetara_build", "build"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "--profile", "conf/profile/local", "all_domains"],
-            cwd=project, env={**os.environ, "TMPDIR": str(self.temporary)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+            [sys.executable, "-m", *words], env={**os.environ, "TMPDIR": str(self.temporary)}, cwd=project, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
         )  # fmt: skip
         return Build(process, plain)
 
@@ -207,13 +194,12 @@ class Campaign:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 build.process.wait(wait)
+                self.seen["late"] += 1
                 return False
             at_work = bool(processes(project, MARKS[CLIENT]))
             if self._kill(build, victim, project):
                 build.hits += 1
-                self.seen[victim] += 1
-                self.seen["at work"] += at_work
-                self.seen["plain"] += build.plain
+                self.seen.update({"kills": 1, victim: 1, "at work": at_work, "plain": build.plain})
                 return True
             wait = self.random.uniform(0, RETRY_SECONDS)
 
@@ -221,26 +207,23 @@ class Campaign:
         if victim in (GROUP, COMMAND):
             (os.killpg if victim == GROUP else os.kill)(build.process.pid, signal.SIGKILL)
             return True
-        found = processes(project, MARKS[victim]) if victim in MARKS else self._warm()[victim == JOB]
+        found = processes(project, MARKS[victim]) if victim in MARKS else self._warm(leader=victim == WARM)
         with contextlib.suppress(psutil.NoSuchProcess, IndexError):
             self.random.choice(found).kill()
             return True
         return False
 
-    def _warm(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
-        """The warm process, and the jobs forked from it."""
-        found = processes(self.temporary, "meetara_build.engine.warm")
-        above = {process.pid for process in found}
-        jobs = []
-        for process in found:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.ppid() in above:
-                    jobs.append(process)
-        return [process for process in found if process not in jobs], jobs
+    def _warm(self, leader: bool) -> list[psutil.Process]:
+        """The warm process, which leads a session, or the jobs forked from it, which do not."""
+        found = []
+        for process in processes(self.temporary, "meetara_build.engine.warm"):
+            with contextlib.suppress(ProcessLookupError):
+                found += [process] if (os.getsid(process.pid) == process.pid) is leader else []
+        return found
 
     def _nothing_runs(self, project: Path, when: str) -> None:
         """No process works in the project, and no job for it in the warm one."""
-        self._gone(lambda: processes(project) + self._warm()[1], GONE_SECONDS, when)
+        self._gone(lambda: processes(project) + self._warm(leader=False), GONE_SECONDS, when)
 
     def _gone(self, find: Callable[[], list[psutil.Process]], seconds: float, when: str) -> None:
         with contextlib.suppress(AssertionError):
@@ -253,22 +236,20 @@ class Campaign:
 
     def _check(self, project: Path, name: str) -> None:
         """Whether a project that was built to its end is as an undisturbed build leaves it."""
-        wrong: list[str] = []
         self._nothing_runs(project, f"{name}: at its end")
         try:
             found = digests(project)
             different = sorted(dict(found.items() ^ self.expected.items()))
-            wrong += [f"{path}: not as the undisturbed build made it" for path in different]
+            self.wrong += [f"{project / path}: not as the undisturbed build made it" for path in different]
             self.seen["equal"] += not different
         except ArtifactError as error:
-            wrong.append(str(error))
-        blobs = [path for path in (project / "artifacts" / "store" / "blobs").glob("*/*") if path.name[0] != "."]
-        wrong += [f"{path}: a damaged blob" for path in blobs if digest_file(path) != path.name]
-        wrong += [f"{path}: unfinished, and left" for path in (project / "artifacts" / ".work").glob("*/out-*")]
+            self.wrong.append(str(error))
+        blobs = [path for path in project.glob("artifacts/store/blobs/*/*") if path.name[0] != "."]
+        self.wrong += [f"{path}: a damaged blob" for path in blobs if digest_file(path) != path.name]
+        self.wrong += [f"{path}: unfinished, and left" for path in project.glob("artifacts/.work/*/out-*")]
         plan = start(project, "plan", "--detailed-exitcode", TMPDIR=str(self.temporary))
         said = "".join(plan.communicate(timeout=END_SECONDS))
-        wrong += [f"the plan is not empty (exit {plan.returncode}): {said}"] if plan.returncode else []
-        self.wrong += [f"{name}: {line}" for line in wrong]
+        self.wrong += [f"{project}: the plan is not empty, exit {plan.returncode}: {said}"] if plan.returncode else []
         self.surplus.update(sorted(names(project) - self.names))
 
 
@@ -276,7 +257,7 @@ def summary(campaign: Campaign, seconds: float) -> str:
     """What a campaign showed."""
     seen, surplus = campaign.seen, campaign.surplus
     lines = [
-        f"{campaign.kills} kills that hit a running build, in {seen['trials']} trials, {seconds / 60:.1f} min "
+        f"{seen['kills']} kills that hit a running build, in {seen['trials']} trials, {seconds / 60:.1f} min "
         f"({seen['late']} more came after its end and are not counted)",
         *(f"  {seen[victim]:4} {victim}" for victim in VICTIMS),
         f"  {seen['at work']:4} of all while a stage was at work, {seen['plain']} in a Snakemake started by hand",
@@ -295,9 +276,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--kills", type=int, default=200, help="how many must hit a running build")
     words.add_argument("--seed", type=int, default=1, help="of moments and victims")
-    words.add_argument(
-        "--minutes", type=float, default=600, help="begin no trial after so long, even if kills are missing"
-    )
+    words.add_argument("--minutes", type=float, default=600, help="begin no trial after so many")
     given = words.parse_args()
     began, scratch = time.monotonic(), Path(tempfile.mkdtemp(prefix="meetara-kills-"))
     print(machine.describe(), flush=True)
@@ -307,7 +286,8 @@ def main() -> None:
         campaign.run(given.kills, given.minutes)
     finally:
         for process in processes(scratch, "-m meetara_build") + processes(scratch, "-m snakemake"):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
     print(summary(campaign, time.monotonic() - began))
     if campaign.wrong:
         raise SystemExit(f"the folders of the trials that went wrong are in {scratch}")

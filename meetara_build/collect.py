@@ -22,7 +22,7 @@ class Work(NamedTuple):
     key: str
     used: float
     blobs: frozenset[str]
-    size: int
+    fingerprint: str
 
 
 class Collected(NamedTuple):
@@ -77,7 +77,9 @@ def collect(
         freed = sum(path.stat().st_size for path in dead if path.stat().st_nlink == 1)
         dropped = sum(sizes[path.name] for path in dead)
         if not dry_run:
-            for path in (*(work.path for work in gone), *dead):
+            known = {work.fingerprint for work in works if work not in gone}
+            marks = [path for path in _files(store.folder / "fingerprints") if path.name not in known]
+            for path in (*(work.path for work in gone), *dead, *marks):
                 path.unlink(missing_ok=True)
         return Collected(len(gone), len(dead), dropped, freed, len(works) - len(gone), sum(sizes.values()) - dropped)
 
@@ -132,12 +134,13 @@ def _works(store: Store) -> Iterator[Work]:
         *_files(store.folder / "notes"),
         *_files(store.root / ".temporaries"),
     ):
-        named = frozenset[str]()
+        named, fingerprint = frozenset[str](), ""
         if "actions" in path.parts[-3:]:
             with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-                named = frozenset(entry["sha256"] for entry in json.loads(path.read_bytes())["files"].values())
-        status = path.stat()
-        yield Work(path, path.stem, status.st_mtime, named, status.st_size)
+                content = json.loads(path.read_bytes())
+                named = frozenset(entry["sha256"] for entry in content["files"].values())
+                fingerprint = content["fingerprint"]
+        yield Work(path, path.stem, path.stat().st_mtime, named, fingerprint)
 
 
 def _counted(works: list[Work]) -> dict[str, int]:

@@ -89,6 +89,13 @@ def _reached(stage: str) -> dict[str, Path]:
     return found
 
 
+def file_of(module: str) -> str:
+    """The file of a module that ``code_digests`` names, as seen from the folder that the package lies in."""
+    name = module if module == PACKAGE.name else f"{PACKAGE.name}.{module}"
+    path = _file(name) or PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+    return str(path.relative_to(PACKAGE.parent))
+
+
 def _file(module: str) -> Path | None:
     path = PACKAGE.parent.joinpath(*module.split("."))
     if path.is_dir():

@@ -104,7 +104,7 @@ class Graph(NamedTuple):
         if (stage, target) not in self.steps:
             if stage not in STAGES:
                 raise ConfigError(f"unknown stage '{stage}'; known: {', '.join(STAGES)}")
-            from meetara_build.schema import nearest
+            from meetara_build.nearest import nearest
 
             targets = sorted({target for name, target in self.steps if name == stage})
             raise ConfigError(f"'{target}' has no stage '{stage}' in this build{nearest(target, targets)}")
@@ -131,9 +131,9 @@ class Graph(NamedTuple):
         return [step for key, step in self.steps.items() if key in needed]
 
 
-def states_file(root: Path, step: Step) -> Path:
+def states_file(graph: Graph, step: Step) -> Path:
     """Where it is kept how a step's files looked when they were last read."""
-    return root / ".states" / f"{step.reference}.json"
+    return graph.project / CACHE / "states" / f"{step.reference}.json"
 
 
 def find_project(start: Path | None = None) -> Path:

@@ -14,8 +14,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from meetara_build.errors import ConfigError
+from meetara_build.nearest import nearest
 from meetara_build.overlay import read_overlay
-from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check, nearest
+from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check
 from meetara_build.yaml_files import read_yaml
 
 S = TypeVar("S", bound=Shape)

@@ -1,14 +1,14 @@
 """The typed shape of everything below conf/. Unknown keys are errors that name the file, the line and the nearest known key."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from meetara_build.errors import ConfigError
+from meetara_build.nearest import nearest
 from meetara_build.quants import check_quant
 from meetara_build.yaml_files import Place, read_lines
 
@@ -156,6 +156,15 @@ class Hardware(Shape):
     overrides: dict[str, Scalar] = {}
 
 
+class Provider(Shape):
+    """``conf/provider/NAME.yaml``: what a provider asks for its machines, by the name of their file in conf/hardware/."""
+
+    description: str
+    as_of: str
+    source: str
+    usd_per_hour: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+
+
 class Data(Shape):
     """How records are cleaned and split."""
 
@@ -286,15 +295,6 @@ def check(shape: type[S], content: Any, path: Path, origin: Origin | None = None
         return shape.model_validate(content)
     except ValidationError as error:
         raise ConfigError("\n".join(_faults(shape, error.errors(), path, origin))) from None
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """``; did you mean 'x'?`` or the known words, for the end of a message."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    shown = sorted(known)
-    return f"; known: {', '.join(shown[:30])}{' …' if len(shown) > 30 else ''}"
 
 
 def _faults(shape: type[Shape], errors: Iterable[Any], path: Path, origin: Origin | None) -> list[str]:

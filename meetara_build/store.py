@@ -4,6 +4,7 @@
 
     blobs/ab/ab12…            files by their sha256, read-only; artifacts are further names of the same bytes
     actions/cd/cd34….json     the manifest that a piece of work gave, by the key of that work
+    fingerprints/de/de78…     an empty file for each fingerprint that some of that work had
     notes/ef/ef56….json       the same for temporaries, whose files are not kept
     roots/1a2b…/              one folder for each root that builds with this store
         root.json             where it is
@@ -62,6 +63,10 @@ class Store:
         for path in self._notes(key):
             write_text(path, manifest.text())
 
+    def knows(self, fingerprint: str) -> bool:
+        """Whether any work with this fingerprint was added, from whatever inputs."""
+        return self.fingerprint(fingerprint).exists()
+
     def add(self, key: str, manifest: Manifest, folder: Path) -> None:
         """Keep an artifact's files; the action is written last."""
         with self._shared():
@@ -71,6 +76,9 @@ class Store:
                     blob.parent.mkdir(parents=True, exist_ok=True)
                     share(folder / name, blob)
             write_text(self.action(key), manifest.text())
+            mark = self.fingerprint(manifest.fingerprint)
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
     def restore(self, key: str, manifest: Manifest, folder: Path) -> bool:
         """Put an artifact's files into a folder; false where a blob turns out to be damaged (it is then dropped)."""
@@ -112,6 +120,10 @@ class Store:
     def action(self, key: str) -> Path:
         """The file of a piece of work's manifest."""
         return self.folder / "actions" / key[:2] / f"{key}.json"
+
+    def fingerprint(self, fingerprint: str) -> Path:
+        """The mark of a fingerprint that some work had."""
+        return self.folder / "fingerprints" / fingerprint[:2] / fingerprint
 
     def blob(self, digest: str) -> Path:
         """The file with this sha256."""

@@ -27,9 +27,10 @@ def workload(step: Step, manifest: Manifests) -> float:
     if stage in ("dataset", "corpus"):
         return float(sum(_size(path) for path in step.sources.values()) or UNKNOWN_BYTES)
     if stage == "adapter":
-        tokens = recipe["training"]["epochs"] * _side(manifest("dataset"), "train") / BYTES_A_TOKEN
+        tokens = float(recipe["training"]["epochs"]) * _side(manifest("dataset"), "train") / BYTES_A_TOKEN
         steps = recipe["training"]["max_steps"]
-        return step.parameters * (min(tokens, steps * recipe["training"]["batch_tokens"]) if steps else tokens)
+        most = float(steps * recipe["training"]["batch_tokens"]) if steps else tokens
+        return step.parameters * min(tokens, most)
     if stage == "merge":
         return float(step.parameters)
     if stage == "gguf":

@@ -1,8 +1,7 @@
 # DOMAIN/adapter: LoRA weights trained on the domain's records.
 rule adapter:
     input:
-        base=BUILD.base("base"),
-        dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
+        BUILD.inputs("adapter"),
     output:
         f"{ROOT}/{{domain}}/adapter/manifest.json",
         f"{ROOT}/{{domain}}/adapter/adapter_model.safetensors",

@@ -1,5 +1,7 @@
 # base/NAME: the model that adapters are trained on, and its own F16 file, made or fetched once and shared.
 rule corpus:
+    input:
+        BUILD.inputs("corpus"),
     output:
         f"{ROOT}/base/{{base}}/corpus/manifest.json",
         f"{ROOT}/base/{{base}}/corpus/corpus.jsonl",
@@ -16,7 +18,7 @@ rule corpus:
 
 rule base_made_here:
     input:
-        f"{ROOT}/base/{{base}}/corpus/manifest.json",
+        BUILD.inputs("base"),
     output:
         f"{ROOT}/base/{{base}}/manifest.json",
         f"{ROOT}/base/{{base}}/model.safetensors",
@@ -35,6 +37,8 @@ rule base_made_here:
 
 
 rule base_pretrained:
+    input:
+        BUILD.inputs("base"),
     output:
         f"{ROOT}/base/{{base}}/manifest.json",
     log:
@@ -52,7 +56,7 @@ rule base_pretrained:
 
 rule base_gguf:
     input:
-        f"{ROOT}/base/{{base}}/manifest.json",
+        BUILD.inputs("gguf"),
     output:
         f"{ROOT}/base/{{base}}/gguf/manifest.json",
         f"{ROOT}/base/{{base}}/gguf/{{base}}-F16.gguf",

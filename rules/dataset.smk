@@ -1,7 +1,7 @@
 # DOMAIN/dataset: clean records, split into train, validation and test.
 rule dataset:
     input:
-        base=BUILD.base("base"),
+        BUILD.inputs("dataset"),
     output:
         f"{ROOT}/{{domain}}/dataset/manifest.json",
         f"{ROOT}/{{domain}}/dataset/train.jsonl",

@@ -1,10 +1,7 @@
 # DOMAIN/evaluation.json: held-out loss of base, F16 and each quantized file, through llama.cpp.
 rule evaluate:
     input:
-        base=BUILD.base("base"),
-        base_gguf=BUILD.base("gguf"),
-        dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
-        gguf=f"{ROOT}/{{domain}}/gguf/manifest.json",
+        BUILD.inputs("evaluate"),
     output:
         f"{ROOT}/{{domain}}/evaluation.manifest.json",
         f"{ROOT}/{{domain}}/evaluation.json",

@@ -5,11 +5,7 @@ for kind in BUILD.ggufs():
         name:
             kind.name
         input:
-            base=BUILD.base("base"),
-            base_gguf=BUILD.base("gguf"),
-            dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
-            adapter=f"{ROOT}/{{domain}}/adapter/manifest.json",
-            merged=MERGED,
+            BUILD.inputs("gguf"),
         output:
             f"{ROOT}/{{domain}}/gguf/manifest.json",
             [f"{ROOT}/{{domain}}/gguf/{file}" for file in kind.files],

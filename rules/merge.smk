@@ -1,9 +1,7 @@
 # DOMAIN/merged: base and adapter as one model; deleted once its GGUF files are made, unless keep_merged is set.
 rule merge:
     input:
-        base=BUILD.base("base"),
-        dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
-        adapter=f"{ROOT}/{{domain}}/adapter/manifest.json",
+        BUILD.inputs("merge"),
     output:
         MERGED if BUILD.keep_merged else temp(directory(MERGED)),
     log:

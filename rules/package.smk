@@ -1,11 +1,7 @@
 # DOMAIN/package: Modelfile, model card and checksums, if the models reach what their domain asks.
 rule package:
     input:
-        base=BUILD.base("base"),
-        dataset=f"{ROOT}/{{domain}}/dataset/manifest.json",
-        adapter=f"{ROOT}/{{domain}}/adapter/manifest.json",
-        gguf=f"{ROOT}/{{domain}}/gguf/manifest.json",
-        evaluation=f"{ROOT}/{{domain}}/evaluation.manifest.json",
+        BUILD.inputs("package"),
     output:
         f"{ROOT}/{{domain}}/package/manifest.json",
         f"{ROOT}/{{domain}}/package/Modelfile",

@@ -1,8 +1,7 @@
 # report: loss curves and size against quality of all domains, shown by `snakemake --report report.html`.
 rule report:
     input:
-        expand(f"{ROOT}/{{domain}}/adapter/manifest.json", domain=BUILD.domains),
-        expand(f"{ROOT}/{{domain}}/evaluation.manifest.json", domain=BUILD.domains),
+        BUILD.inputs("report"),
     output:
         f"{ROOT}/report/manifest.json",
         report(

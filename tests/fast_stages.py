@@ -11,7 +11,7 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -24,6 +24,8 @@ from meetara_build.engine.stage_run import run
 from meetara_build.graph import TOKENIZER, Graph, Step, load
 from meetara_build.plan import RESTORE, RUN, Plan, plan
 
+Edit = Callable[[Path], object]
+"""A change of a project's folder."""
 Content = dict[str, str]
 Made = dict[str, Any]
 """What a stand-in writes: text, or JSON values, by file name."""
@@ -50,7 +52,13 @@ def fast_project(folder: Path) -> Path:
     override(folder, MUSIC, {"base": "other"})
     path = conf / "domain" / f"{MUSIC}.yaml"
     write_yaml(path, {**read_yaml(path), "quants": ["F16", "Q8_0"]})
-    taken = {"key": "training.weight_decay", "value": 0.01, "agent": "tuner", "reason": "it was better", "evidence": ["run 1"]}
+    taken = {
+        "key": "training.weight_decay",
+        "value": 0.01,
+        "agent": "tuner",
+        "reason": "it was better",
+        "evidence": ["run 1"],
+    }
     write_yaml(conf / "overlay" / f"{PROGRAMMING}.yaml", {"decisions": [taken]})
     return folder
 
@@ -72,7 +80,7 @@ class Ran(NamedTuple):
             "said to run, and did not": planned(RUN) - self.worked_out,
             "said to be restored, and was not": planned(RESTORE) - self.restored,
             "worked out, and not announced": self.worked_out - planned(RUN, "MAYBE"),
-            "restored, and not announced": self.restored - planned(RESTORE, "MAYBE") - self.worked_out,
+            "restored, and not announced": self.restored - planned(RESTORE, "MAYBE"),
         }
         return {what: sorted(names) for what, names in found.items() if names}
 
@@ -87,38 +95,35 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
         worked_out.add(request["name"])
         return stand_in(request)
 
+    started = jobs(graph, made)
     with mock.patch.object(job, "perform", perform):
-        for step in jobs(graph, made, domains):
+        for step in started:
             if run(graph, step, cold=True) == "restored":
                 restored.add(step.name)
-    for step in graph.steps.values():
+    for step in started:
         if not step.keep:
-            shutil.rmtree(graph.root / step.place.folder, ignore_errors=True)
+            shutil.rmtree(graph.root / step.place.folder)
     announced = {item.step.name: item.action for item in made.to_do()}
     return Ran(announced, frozenset(worked_out), frozenset(restored))
 
 
-def jobs(graph: Graph, made: Plan, domains: Sequence[str] = ()) -> list[Step]:
+def jobs(graph: Graph, made: Plan) -> list[Step]:
     """The steps for which Snakemake, told to do what a plan says, starts jobs (see ``engine.snakemake.command``).
 
     Those are the forced ones, what lies between them and the targets, and the temporaries that any of these reads.
     """
-    targets = [(item.step.stage, item.step.target) for item in made.to_do() if item.step.keep]
-    forced = {(item.step.stage, item.step.target) for item in made.to_do() if item.action in (RUN, RESTORE)}
-    chosen: set[tuple[str, str]] = set()
-    needed = graph.above(targets)
+    needed = graph.above((item.step.stage, item.step.target) for item in made.to_do() if item.step.keep)
+    forced = {item.step.name for item in made.to_do() if item.step.keep and item.action in (RUN, RESTORE)}
+    started: set[str] = set()
     for step in needed:
-        key = (step.stage, step.target)
-        if key in forced or any((given.stage, given.target) in chosen for given in step.inputs.values()):
-            chosen.add(key)
-    for step in reversed(needed):
-        read = {(given.stage, given.target) for reader in needed if (reader.stage, reader.target) in chosen
-                for given in reader.inputs.values()}  # fmt: skip
-        if not step.keep and (step.stage, step.target) in read:
-            chosen.add((step.stage, step.target))
-        elif not step.keep:
-            chosen.discard((step.stage, step.target))
-    return [step for step in needed if (step.stage, step.target) in chosen]
+        if step.name in forced or started & set(_above(graph, step)):
+            started.add(step.name)
+    read = {name for step in needed if step.keep and step.name in started for name in _above(graph, step)}
+    return [step for step in needed if step.name in (started if step.keep else read)]
+
+
+def _above(graph: Graph, step: Step) -> list[str]:
+    return [graph.step(given.stage, given.target).name for given in step.inputs.values()]
 
 
 def stand_in(request: Mapping[str, Any]) -> int:
@@ -164,17 +169,27 @@ def _measured() -> dict[str, str]:
     return {MEASURED: os.urandom(8).hex()}
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """A question and its answer; ``id`` depends on both alone."""
+
     id: str
     messages: list[dict[str, str]]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], system_prompt: str | None = None) -> "Record":
+        """From a line of a source."""
+        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        return cls(digest_json(turns)[:16], system + turns)
 
     def chance(self, what: str) -> float:
         """A number from 0 to 1 that depends on what is said alone."""
         return int(_sha(f"{what} {self.id}".encode())[:8], 16) / 0xFFFFFFFF
 
-    def side(self, recipe: Mapping[str, Any]) -> str:
+    def side(self, validation: float, test: float) -> str:
+        """Where the split puts it."""
         at = self.chance("split")
-        return "validation" if at < recipe["validation"] else "test" if at >= 1 - recipe["test"] else "train"
+        return "validation" if at < validation else "test" if at >= 1 - test else "train"
 
 
 def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[dict[str, Any] | None]:
@@ -190,18 +205,15 @@ def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[dic
                 yield None
 
 
-def _prepared(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[list[_Record], int]:
-    """A domain's records without duplicates, in the order of the sources, and how many lines are bad."""
-    found, bad = {}, 0
-    for row in _rows(recipe, inputs):
-        if row is None:
-            bad += 1
-            continue
-        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
-        key = digest_json(turns)[:16]
-        system = [{"role": "system", "content": recipe["system_prompt"]}] if recipe["system_prompt"] else []
-        found.setdefault(key, _Record(key, system + turns))
-    return list(found.values()), bad
+def _prepared(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[dict[str, list[Record]], dict[str, int]]:
+    """A domain's records by side, without duplicates, in the order of the sources, and what was read."""
+    rows = list(_rows(recipe, inputs))
+    good = [row for row in rows if row is not None]
+    found = {record.id: record for record in (Record.of(row, recipe["system_prompt"]) for row in reversed(good))}
+    sides: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
+    for record in reversed(found.values()):
+        sides[record.side(recipe["validation"], recipe["test"])].append(record)
+    return sides, {"read": len(rows), "bad": len(rows) - len(good)}
 
 
 def _lines(values: Sequence[Any]) -> str:
@@ -212,17 +224,16 @@ def _lines(values: Sequence[Any]) -> str:
 
 
 def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    lines, held_out = {}, set()
+    taught, held_out = {}, set()
     for domain, preparation in sorted(recipe["domains"].items()):
-        records, _ = _prepared(preparation, {name.rpartition("/")[2]: path for name, path in inputs.items()
-                                             if name.startswith(f"{domain}/")})  # fmt: skip
-        for record in records:
-            if record.side(preparation) != "train":
-                held_out.add(record.id)
-            elif record.chance("corpus") < recipe["share"]:
+        own = {name.rpartition("/")[2]: path for name, path in inputs.items() if name.startswith(f"{domain}/")}
+        sides, _ = _prepared(preparation, own)
+        held_out |= {record.id for side in ("validation", "test") for record in sides[side]}
+        for record in sides["train"]:
+            if record.chance("corpus") < recipe["share"]:
                 turns = [turn for turn in record.messages if turn["role"] != "system"]
-                lines[record.id] = {"id": record.id, "domain": domain, "messages": turns}
-    kept = [lines[key] for key in sorted(lines) if key not in held_out]
+                taught[record.id] = {"id": record.id, "domain": domain, "messages": turns}
+    kept = [line for key, line in sorted(taught.items()) if key not in held_out]
     return {"corpus.jsonl": _lines(kept), "card.json": {"records": len(kept), "held_out_records": len(held_out)}}
 
 
@@ -239,16 +250,19 @@ def _base(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 def _dataset(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    records, bad = _prepared(recipe, inputs)
-    sides: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
-    for record in records:
-        words = sum(len(turn["content"].split()) for turn in record.messages)
-        if recipe["min_tokens"] <= words <= recipe["max_tokens"]:
-            line = {"id": record.id, "messages": record.messages, "language": recipe["languages"][0]}
-            sides[record.side(recipe)].append(line)
-    counts = {"bad": bad, "read": len(records), **{side: len(lines) for side, lines in sides.items()}}
-    card = {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))}
-    return {"card.json": card, **{f"{side}.jsonl": _lines(lines) for side, lines in sides.items()}}
+    sides, counts = _prepared(recipe, inputs)
+    made: Made = {}
+    for side, records in sides.items():
+        lines = [
+            {**record._asdict(), "language": recipe["languages"][0]} for record in records if _fits(record, recipe)
+        ]
+        made[f"{side}.jsonl"], counts[side] = _lines(lines), len(lines)
+    return {**made, "card.json": {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))}}
+
+
+def _fits(record: Record, recipe: Mapping[str, Any]) -> bool:
+    words = sum(len(turn["content"].split()) for turn in record.messages)
+    return bool(recipe["min_tokens"] <= words <= recipe["max_tokens"])
 
 
 def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -262,8 +276,7 @@ def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 def _merge(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     # The validation records, and the bound, only prove that the weights are right.
     made = digest_json([_read(inputs["base"], "*"), _read(inputs["adapter"], "adapter_*"), recipe["domain"]])
-    copied = {name: sha for name, sha in _read(inputs["base"], *TOKENIZER).items()}
-    return {"model.safetensors": made, **copied}
+    return {"model.safetensors": made, **_read(inputs["base"], *TOKENIZER)}
 
 
 def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -282,12 +295,16 @@ def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     files = [f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])]
     read = [_read(inputs["gguf"], *files), _read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
-    return {"evaluation.json": {"of": digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")]), **_measured()}}
+    return {
+        "evaluation.json": {"of": digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")]), **_measured()}
+    }
 
 
 def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     read = {"gguf": "*.gguf", "evaluation": "evaluation.json", "adapter": "training.json", "dataset": "card.json"}
-    made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), {name: _read(inputs[name], read[name]) for name in read}])
+    made = digest_json(
+        [recipe, _read(inputs["base"], *TOKENIZER), {name: _read(inputs[name], read[name]) for name in read}]
+    )
     return {"Modelfile": digest_json(recipe), "README.md": made, "SHA256SUMS": _sha(made.encode())}
 
 
@@ -300,3 +317,43 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
     "corpus": _corpus, "base": _base, "dataset": _dataset, "adapter": _adapter, "merge": _merge, "gguf": _gguf,
     "evaluate": _evaluate, "package": _package, "report": _report,
 }  # fmt: skip
+
+
+# Edits of sources
+
+
+def lines(domain: str, change: Callable[[list[str]], Iterable[str]]) -> Edit:
+    """The lines of a domain's data file changed."""
+
+    def apply(project: Path) -> None:
+        path = project / "conf" / "domain" / f"{domain}.jsonl"
+        path.write_bytes("".join(f"{line}\n" for line in change(path.read_text("utf-8").splitlines())).encode())
+
+    return apply
+
+
+def side(row: Mapping[str, str]) -> str:
+    """Where the usual split puts a row: test, validation, train, or taught: the part of train that the base sees too."""
+    record = Record.of(row)
+    found = record.side(validation=0.1, test=0.2)
+    return "taught" if found == "train" and record.chance("corpus") < 0.5 else found
+
+
+def added(domain: str, where: str) -> Edit:
+    """One more record, that goes to this side."""
+    rows = (
+        {"prompt": "Is it new?", "response": f"Yes, it is new, number {number} of all."} for number in range(10_000)
+    )
+    return lines(domain, lambda old: [*old, json.dumps(next(row for row in rows if side(row) == where))])
+
+
+def reworded(domain: str, where: str) -> Edit:
+    """A record of this side with another answer of the same length, and still on that side."""
+
+    def change(old: list[str]) -> list[str]:
+        at, row = next((at, row) for at, row in enumerate(map(json.loads, old)) if side(row) == where)
+        ways = ({**row, "response": f"{row['response'][:-3]}{number:03}"} for number in range(1000))
+        old[at] = json.dumps(next(way for way in ways if side(way) == where), ensure_ascii=False)
+        return old
+
+    return lines(domain, change)

@@ -1,17 +1,30 @@
-"""What the Snakefile's rules need to know of the graph: file names and resources, as functions of the wildcards."""
+"""What the Snakefile's rules need to know: file names and resources from the graph, and from the plan what is to do.
 
+Snakemake finds to do what the plan says, no more and no less, by one means: every job has the file ``.meetara/stale`` among
+its inputs, which is newer than the results of what is to do; all inputs of what is fresh are ``ancient``. So it needs no
+records of its own for it, and what someone touched, copied with old times or damaged is seen as the plan sees it.
+"""
+
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.graph import REPORT, Graph, Step, find_project, load
+from meetara_build import history
+from meetara_build.graph import CACHE, REPORT, Graph, Step, find_project, load
+from meetara_build.plan import FRESH, MAYBE, Item, plan
+from meetara_build.plan.sight import Sight
 
 Value = Callable[[Any], Any]
 """A Snakemake input function: wildcards in, value out."""
+
+
+STALE = f"{CACHE}/stale"
 
 
 class Gguf(NamedTuple):
@@ -37,11 +50,17 @@ def root_name(graph: Graph) -> str:
 
 
 class Rules:
-    """A project's graph in Snakemake's terms."""
+    """A project's graph and plan in Snakemake's terms."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        os.environ.setdefault(history.BUILD, history.new_build())
         self.hardware: str | None = config.get("hardware")
         self.graph: Graph = load(find_project(Path.cwd()), self.hardware)
+        sight = Sight(self.graph)
+        made = plan(self.graph, sight=sight)
+        sight.save()
+        self.items = {(item.step.stage, item.step.target): item for item in made.items}
+        self._mark_stale(made.to_do())
         self.root = root_name(self.graph)
         self.domains = self.graph.domains
         self.keep_merged = all(step.keep for step in self.graph.steps.values())
@@ -72,9 +91,21 @@ class Rules:
         """Constraint of the wildcard of bases that are made here."""
         return "|".join(name for name in self.bases if ("corpus", f"base/{name}") in self.graph.steps) or "-"
 
-    def base(self, stage: str) -> Value:
-        """The manifest of a stage of the base of a domain."""
-        return lambda wildcards: self._manifest(stage, self._base_of(wildcards.domain))
+    def inputs(self, stage: str) -> Value:
+        """The files that stand for a job's inputs, and the one that is new where the job has something to do."""
+        from snakemake.io import ancient
+
+        def files(wildcards: Any) -> list[Any]:
+            step = self._step(stage, wildcards)
+            item = self.items.get((step.stage, step.target))
+            above = [self.graph.step(given.stage, given.target) for given in step.inputs.values()]
+            if item is None or item.action == FRESH:
+                there = [self._file(given) for given in above if self._fresh(given) or self._built(given)]
+                return [ancient(file) for file in dict.fromkeys([*there, STALE])]
+            given = [self._file(given) for given in above]
+            return [*dict.fromkeys(given), ancient(STALE) if item.action == MAYBE and step.keep else STALE]
+
+        return files
 
     @property
     def merged(self) -> str:
@@ -83,24 +114,22 @@ class Rules:
         return f"{folder}/manifest.json" if self.keep_merged else folder
 
     def results(self, domain: str) -> list[str]:
-        """What a domain is built for: its GGUF files and its package; Snakemake sees that one is gone only if it is asked for."""
+        """What a domain is built for: its GGUF files and its package; and whatever else of it has something to do, since
+        Snakemake does not look at what is not asked for."""
         folder = f"{self.root}/{self.graph.step('gguf', domain).place.folder}"
         models = [f"{folder}/{domain}-{kind}.gguf" for kind in self._kinds(domain)]
-        return [*models, self._manifest("package", domain)]
+        asked = [*models, self._manifest("package", domain)]
+        return [*asked, *(file for file in self._to_do((domain, f"base/{self._base_of(domain)}")) if file not in asked)]
 
     @property
     def everything(self) -> list[str]:
         """The results of every domain, and the report over all."""
-        return [file for domain in self.domains for file in self.results(domain)] + [self._manifest("report", REPORT)]
+        found = [file for domain in self.domains for file in self.results(domain)] + [self._manifest("report", REPORT)]
+        return list(dict.fromkeys(found))
 
     def fingerprint(self, stage: str) -> Value:
-        """The step's fingerprint. A temporary's travels with its consumer: Snakemake forgets a deleted output's."""
-
-        def value(wildcards: Any) -> str:
-            step = self._step(stage, wildcards)
-            return "-".join([step.fingerprint, *(above.fingerprint for above in self._temporary_inputs(step))])
-
-        return value
+        """The step's fingerprint."""
+        return lambda wildcards: self._step(stage, wildcards).fingerprint
 
     def threads(self, stage: str) -> Value:
         """Threads of a job."""
@@ -135,6 +164,39 @@ class Rules:
     def _manifest(self, stage: str, target: str) -> str:
         return f"{self.root}/{self.graph.step(stage, target).place.manifest}"
 
-    def _temporary_inputs(self, step: Step) -> list[Step]:
-        above = (self.graph.step(given.stage, given.target) for given in step.inputs.values())
-        return [given for given in above if not given.keep]
+    def _file(self, step: Step) -> str:
+        """What stands for an artifact among Snakemake's files."""
+        return f"{self.root}/{step.place.manifest if step.keep else step.place.folder}"
+
+    def _fresh(self, step: Step) -> bool:
+        item = self.items.get((step.stage, step.target))
+        return item is None or item.action == FRESH
+
+    def _built(self, step: Step) -> bool:
+        return (self.graph.root / step.place.manifest).exists()
+
+    def _to_do(self, targets: Iterable[str]) -> list[str]:
+        """Manifests of what has something to do, but for temporaries: they are made when someone asks."""
+        found = (item.step for item in self.items.values() if item.action != FRESH and item.step.keep)
+        return [self._file(step) for step in found if step.target in targets]
+
+    def _mark_stale(self, to_do: Iterable[Item]) -> None:
+        """Have the stale file be newer than what there is to do again, and older than what a running build has just made.
+
+        A manifest from the future (the clock was set back) is dated now: Snakemake takes no output that is older than its
+        inputs.
+        """
+        stale, now = self.graph.project / STALE, time.time()
+        again = {item.step.place.manifest for item in to_do}
+        newest = 0.0
+        for step in self.graph.steps.values() if again else ():
+            path = self.graph.root / step.place.manifest
+            with contextlib.suppress(OSError):
+                changed = os.stat(path).st_mtime
+                if changed > now:
+                    os.utime(path, (now - 1, now - 1))
+                if step.place.manifest in again:
+                    newest = max(newest, min(changed, now - 1))
+        if not stale.exists() or not newest < stale.stat().st_mtime <= now:
+            stale.parent.mkdir(exist_ok=True)
+            stale.touch()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from meetara_build.engine.job import die_with_parent, is_full
 from meetara_build.engine.rules import root_name
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import CACHE, Graph
-from meetara_build.plan import MAYBE, Plan
-from meetara_build.schema import nearest
+from meetara_build.nearest import nearest
+from meetara_build.plan import Plan
 from meetara_build.yaml_files import read_yaml
 
 POLL_SECONDS = 0.1
@@ -44,27 +45,53 @@ def profile_folder(project: Path, name: str) -> Path:
 
 def profile_hardware(project: Path, name: str) -> str | None:
     """The machine that a profile names in its ``config:``, if it does."""
-    path = next(profile_folder(project, name).glob("config*.yaml"))
-    entries: Any = read_yaml(path).get("config", [])
+    return _configured(project, name, "hardware")
+
+
+def profile_prices(project: Path, name: str) -> dict[str, float] | None:
+    """US dollars an hour by machine, of the provider that a profile names in its ``config:``; None for one's own machine.
+
+    Raises:
+        ConfigError: the provider's file is missing or wrong.
+    """
+    provider = _configured(project, name, "provider")
+    if provider is None:
+        return None
+    from meetara_build.schema import Provider, check
+
+    path = project / "conf" / "provider" / f"{provider}.yaml"
+    return check(Provider, read_yaml(path), path).usd_per_hour
+
+
+def jobs_at_once(project: Path, name: str) -> int:
+    """How many threads' worth of jobs a profile runs side by side."""
+    content = _profile(project, name)
+    asked = content.get("jobs", content.get("cores", "all"))
+    return int(asked) if str(asked).isdigit() else os.cpu_count() or 1
+
+
+def _configured(project: Path, name: str, wanted: str) -> str | None:
+    entries: Any = _profile(project, name).get("config", [])
     for entry in entries if isinstance(entries, list) else []:
         key, _, value = str(entry).partition("=")
-        if key == "hardware":
+        if key == wanted:
             return value
     return None
 
 
-def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = ()) -> list[str]:
-    """The Snakemake command that does what a plan says, no more and no less.
+@cache
+def _profile(project: Path, name: str) -> dict[str, Any]:
+    return read_yaml(next(profile_folder(project, name).glob("config*.yaml")))
 
-    Snakemake alone would overlook a deleted file that nothing else needs, and whatever it has no record of.
-    """
+
+def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = ()) -> list[str]:
+    """The Snakemake command that does what a plan says; the rules see to it that it is no more and no less."""
     to_do = [item for item in made.to_do() if item.step.keep]
     read = {given.place for item in to_do for given in item.step.inputs.values()}
     root = root_name(graph)
     return [
         *(sys.executable, "-m", "snakemake"),
         *(f"{root}/{item.step.place.manifest}" for item in to_do if item.step.place not in read),
-        *("--forcerun", *(f"{root}/{item.step.place.manifest}" for item in to_do if item.action != MAYBE)),
         *("--directory", str(graph.project), "--snakefile", str(graph.project / "Snakefile")),
         *("--profile", str(profile_folder(graph.project, profile))),
         *("--resources", f"mem_mb={graph.memory_mb}", f"gpu={graph.gpus}"),
@@ -148,6 +175,19 @@ def _failure(graph: Graph, log: Path, failed: list[history.Run]) -> str:
 
 
 @contextlib.contextmanager
+def no_build(project: Path) -> Iterator[None]:
+    """Nothing is built in this checkout meanwhile, by `meetara-build build` or by Snakemake itself.
+
+    Raises:
+        BuildError: something is.
+    """
+    with _only_build(project):
+        if (owner := _snakemake_here(project)) is not None:
+            raise BuildError(_running(owner))
+        yield
+
+
+@contextlib.contextmanager
 def _only_build(project: Path) -> Iterator[None]:
     """One build of a checkout at a time; the kernel frees the lock of a build that was killed."""
     path = project / CACHE / "build.lock"
@@ -172,10 +212,12 @@ def _clear_locks(project: Path) -> None:
         return
     owner = _snakemake_here(project)
     if owner is not None:
-        raise BuildError(
-            f"Snakemake is running here ({owner.info['username']}, process {owner.pid}); wait for it, or stop it"
-        )
+        raise BuildError(_running(owner))
     shutil.rmtree(locks, ignore_errors=True)
+
+
+def _running(owner: psutil.Process) -> str:
+    return f"Snakemake is running here ({owner.info['username']}, process {owner.pid}); wait for it, or stop it"
 
 
 def _snakemake_here(project: Path) -> psutil.Process | None:

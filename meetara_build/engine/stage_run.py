@@ -33,8 +33,11 @@ from meetara_build.store import Store
 from meetara_build.workload import workload
 
 
-def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) -> str:
+def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, whole: bool = False) -> str:
     """Make a step's artifact; ``built`` or ``restored``.
+
+    A temporary whose result is known is restored as a manifest without files: those are made when a reader has to be worked
+    out (``whole``), and most readers are answered from the store.
 
     ``cold`` works in this process (on a cluster's node, say) instead of asking the warm one.
 
@@ -49,7 +52,10 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False) ->
         with _locked(graph.root, step):
             inputs = _input_digests(graph, step)
             key = work_key(step.stage, step.target, step.fingerprint, inputs)
-            manifest = _restored(graph, step, key)
+            manifest = _restored(graph, step, key) if step.keep else _hollow(graph, step, key, whole=whole)
+            if manifest is None and _make_temporaries(graph, step, cold=cold, debug=debug):
+                inputs = _input_digests(graph, step)
+                key = work_key(step.stage, step.target, step.fingerprint, inputs)
             if manifest is None:
                 manifest, figures = _worked_out(graph, step, key, inputs, cold=cold, debug=debug)
                 outcome = "built"
@@ -79,6 +85,33 @@ def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
             return None
         commit(output, graph.root, step.place, manifest)
     return manifest
+
+
+def _hollow(graph: Graph, step: Step, key: str, *, whole: bool) -> Manifest | None:
+    """A temporary's manifest from an earlier run, put in its place without the files it names."""
+    manifest = None if whole else Store(graph.store, graph.root).recall(key)
+    if manifest is not None and _current(graph, step) != manifest:
+        shutil.rmtree(graph.root / step.place.folder, ignore_errors=True)
+        write_text(graph.root / step.place.manifest, manifest.text())
+    return manifest
+
+
+def _current(graph: Graph, step: Step) -> Manifest | None:
+    try:
+        return read_manifest(graph.root / step.place.manifest)
+    except ArtifactError:
+        return None
+
+
+def _make_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> bool:
+    """Make the files of the temporaries that a step reads, where only their manifests are there; whether any was."""
+    made = False
+    for given in step.inputs.values():
+        above = graph.step(given.stage, given.target)
+        if not above.keep and faults(graph.root / above.place.folder, read_manifest(graph.root / above.place.manifest)):
+            run(graph, above, cold=cold, debug=debug, whole=True)
+            made = True
+    return made
 
 
 def _worked_out(
@@ -179,7 +212,9 @@ def _input_digests(graph: Graph, step: Step) -> dict[str, str]:
 def _input_digest(graph: Graph, given: Input) -> str:
     above, folder = graph.step(given.stage, given.target), graph.root / given.place.folder
     manifest = read_manifest(graph.root / given.place.manifest)
-    digests = Digests(states_file(graph.root, above))
+    if not above.keep and not (folder / next(iter(manifest.files), "")).is_file():
+        return manifest.digest(given.reads)
+    digests = Digests(states_file(graph, above))
     wrong = faults(folder, manifest, manifest.matching(given.reads), digests.file)
     for name, fault in wrong.items():
         raise ArtifactError(

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from rich.progress import Progress
 
 from meetara_build.artifact import digest_file, faults, read_manifest
 from meetara_build.errors import ArtifactError, DataError, MeetaraError
-from meetara_build.faces.building import build, project_graph, wanted
+from meetara_build.faces.building import build
 from meetara_build.faces.output import out, print_json, progress, table
+from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph, Step, find_project
 
 SUMS = "SHA256SUMS"
@@ -70,12 +72,13 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
         checked += len(built)
         with progress() as bar:
             for step in bar.track(built, description="reading"):
-                wrong[step.name] = faults(
-                    graph.root / step.place.folder, read_manifest(graph.root / step.place.manifest)
-                )
+                wrong[step.name] = _step_faults(graph, step)
                 damaged += [step] if wrong[step.name] else []
+            if not words:
+                wrong["store"] = _store_faults(graph, bar, repair=repair)
         if repair and damaged:
             _repair(graph, damaged, as_json=as_json)
+        if repair:
             damaged, wrong = [], {str(folder): wrong[str(folder)] for folder in folders}
     lines = [line for listed in wrong.values() for line in listed]
     if as_json:
@@ -83,9 +86,31 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
     else:
         for line in lines:
             out.print(line, markup=False)
-        hint = "; mend it with `meetara-build verify --repair`" if damaged else ""
+        hint = "; mend it with `meetara-build verify --repair`" if damaged or wrong.get("store") else ""
         out.print(f"{checked} artifacts checked, {len(lines)} faults{hint}")
     return not lines
+
+
+def _step_faults(graph: Graph, step: Step) -> list[str]:
+    """What is wrong with a step's files, each of them read, whatever is remembered of it."""
+    folder = graph.root / step.place.folder
+    try:
+        manifest = read_manifest(graph.root / step.place.manifest)
+    except ArtifactError:
+        return [f"{graph.root / step.place.manifest}: damaged manifest"]
+    return [f"{folder / name}: {fault}" for name, fault in faults(folder, manifest).items()]
+
+
+def _store_faults(graph: Graph, bar: Progress, *, repair: bool) -> list[str]:
+    """Blobs of the store that are not what their name says; they are dropped if asked, and made again when needed."""
+    blobs = sorted(path for path in (graph.store / "blobs").glob("*/*") if not path.name.startswith("."))
+    found = []
+    for blob in bar.track(blobs, description="reading the store"):
+        if digest_file(blob) != blob.name:
+            found.append(f"{blob}: its content is not what was stored")
+            if repair:
+                blob.unlink()
+    return found
 
 
 def _built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meetara_build.engine.job import explain
+from meetara_build.engine.job import explain as said
 
 USAGE = 64
 STOPPED = 130
@@ -81,14 +81,29 @@ def plan(
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 where there is something to do.")
     ] = False,
+    out: Annotated[Path | None, typer.Option(help="Keep the plan in this file, for `apply`.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a build would do, and why."""
-    from meetara_build.faces.building import show_plan
+    """Show what a build would do, why, and what it would take."""
+    from meetara_build.faces.planning import show_plan
 
-    something = show_plan(domains or [], profile, as_json=as_json)
+    something = show_plan(domains or [], profile, as_json=as_json, out=out)
     if detailed_exitcode and something:
         raise typer.Exit(2)
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="A plan that `plan --out` kept.")],
+    cores: Annotated[int | None, typer.Option(min=1, help="Cores to use; the profile's if not given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build what a kept plan says, or refuse if anything has changed since."""
+    from meetara_build.faces.building import build
+    from meetara_build.faces.planning import read_kept
+
+    kept = read_kept(file)
+    build(kept.domains, kept.profile, cores=cores, as_json=as_json)
 
 
 @app.command()
@@ -106,10 +121,49 @@ def build(
 
 @app.command()
 def status(domains: Domains = None, profile: Profile = "local", as_json: Json = False) -> None:
-    """Show which domains are fresh, stale, failed or not built."""
-    from meetara_build.faces.building import show_status
+    """Show which domains are fresh, stale, failed, running or not built."""
+    from meetara_build.faces.status import show_status
 
     show_status(domains or [], profile, as_json=as_json)
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(help="DOMAIN, DOMAIN/STAGE, base/NAME, or a file below the root.")],
+    profile: Profile = "local",
+    as_json: Json = False,
+) -> None:
+    """Say what an artifact was made from, and what would change it."""
+    from meetara_build.faces.explaining import explain
+
+    explain(what, profile, as_json=as_json)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def diff(
+    one: Annotated[
+        str | None, typer.Argument(help="A build's number, or -1 for the last; without it, list them.")
+    ] = None,
+    other: Annotated[str | None, typer.Argument(help="Another; the last if not given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two builds' recipes and figures."""
+    from meetara_build.faces.comparing import diff
+
+    diff(one, other, as_json=as_json)
+
+
+@app.command()
+def gc(
+    max_size: Annotated[str | None, typer.Option(help="Keep at most this much, like 10GB.")] = None,
+    max_age: Annotated[str | None, typer.Option(help="Keep what was used within this time, like 30d.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be forgotten.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let the store forget results that are neither current nor pinned, oldest first."""
+    from meetara_build.faces.storing import gc
+
+    gc(max_size, max_age, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -223,5 +277,5 @@ def _status() -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"meetara-build: {explain(error)}", file=sys.stderr)
+        print(f"meetara-build: {said(error)}", file=sys.stderr)
         return 1

@@ -30,3 +30,28 @@ def progress() -> Progress:
         SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
         console=err, transient=True, disable=not err.is_terminal,
     )  # fmt: skip
+
+
+def amount(count: int, thing: str) -> str:
+    """``1 domain``, ``62 domains``."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def money(dollars: float) -> str:
+    """US dollars."""
+    return f"${dollars:.2f}"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import ArtifactError, ConfigError
-from meetara_build.faces.building import wanted
 from meetara_build.faces.output import err, out, print_json, table
+from meetara_build.faces.planning import wanted
 from meetara_build.graph import Graph, find_project, load
-from meetara_build.schema import nearest
+from meetara_build.nearest import nearest
 
 SEED = 17
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from meetara_build.artifact import Manifest, work_key
 from meetara_build.graph import Graph, Step
-from meetara_build.plan.causes import INPUT, NEW, TEMPORARY, Cause, drift_causes, manifest_drift, own_causes
+from meetara_build.plan.causes import ABOVE, INPUT, NEW, TEMPORARY, Cause, drift_causes, manifest_drift, own_causes
 from meetara_build.plan.sight import Sight
 from meetara_build.store import Store
 
@@ -32,7 +32,8 @@ class Item(NamedTuple):
 
     def roots(self) -> tuple[Cause, ...]:
         """What it all comes from: its own causes, and those it inherits."""
-        return tuple(dict.fromkeys((*self.causes, *self.inherited)))
+        found = dict.fromkeys((*self.causes, *self.inherited))
+        return tuple(cause for cause in found if cause.kind not in (TEMPORARY, ABOVE)) or tuple(found)
 
 
 class Plan(NamedTuple):
@@ -85,7 +86,7 @@ class _Planner:
         self.items[key] = self._kept(step) if step.keep else self._temporary(step)
 
     def settled(self) -> list[Item]:
-        """All items; a temporary is only there, and then always to run, where a step that is not fresh reads it."""
+        """All items; a temporary is only there where a step that is not fresh reads it."""
         return [
             item if item.step.keep else self._needed(key, item)
             for key, item in self.items.items()
@@ -93,10 +94,13 @@ class _Planner:
         ]
 
     def _needed(self, key: Key, item: Item) -> Item:
-        """A temporary that is gone runs with whatever reads it."""
+        """A temporary whose result is known is made again only for a reader that is worked out."""
+        action = RUN if self._read_by(key, {RUN}) else MAYBE if self._read_by(key, {MAYBE}) else RESTORE
         if item.action == FRESH:
-            return item._replace(action=RUN, causes=(Cause(TEMPORARY, item.step.name),))
-        return item._replace(action=RUN) if self._read_by(key, {RUN}) else item
+            readers = [self.items[reader] for reader in self.readers[key]]
+            roots = dict.fromkeys(cause for reader in readers if reader.action != FRESH for cause in reader.roots())
+            return item._replace(action=action, causes=(Cause(TEMPORARY, ""),), inherited=tuple(roots))
+        return item._replace(action=RUN) if action == RUN else item
 
     def _read_by(self, key: Key, actions: set[str]) -> bool:
         return any(self.items[reader].action in actions for reader in self.readers.get(key, ()))
@@ -107,7 +111,9 @@ class _Planner:
         causes = self._own(step, manifest)
         waits = self._waits(step)
         if waits:
-            return Item(step, RUN if causes else MAYBE, tuple(causes), self._inherited(step), tuple(waits))
+            # Work of the same fingerprint may have been done before, from the inputs that the step will turn out to have.
+            sure = causes and not self.store.knows(step.fingerprint)
+            return Item(step, RUN if sure else MAYBE, tuple(causes), self._inherited(step), tuple(waits))
         inputs = self._inputs(step)
         inherited: tuple[Cause, ...] = ()
         if manifest is not None and (changed := [name for name in inputs if manifest.inputs.get(name) != inputs[name]]):

@@ -1,9 +1,11 @@
 """Why a step has something to do: which key, file, library or artifact is not what it was."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meetara_build.artifact import MISSING, Manifest
+from meetara_build.fingerprint import file_of
 from meetara_build.graph import Graph, Step
 from meetara_build.origins import origin
 
@@ -41,6 +43,8 @@ class Cause(NamedTuple):
         if self.kind == SOURCE:
             return f"{self.where}: {_change_of_file(self.old, self.new)}"
         if self.kind == CODE:
+            if not self.where.endswith(".py"):
+                return f"{self.where}: made by another version of the tool"
             return f"{self.where}: {_change_of_file(self.old, self.new, 'code')}"
         if self.kind == ABOVE:
             return "the recipes of the stages before, which its metadata name"
@@ -51,19 +55,27 @@ class Cause(NamedTuple):
 def own_causes(graph: Graph, step: Step, manifest: Manifest | None) -> list[Cause]:
     """What a step's recipe, code, libraries and sources have that its artifact was not made from."""
     if manifest is None:
-        return [Cause(NEW, step.name)]
+        return [Cause(NEW, "")]
     if manifest.fingerprint == step.fingerprint:
         return []
-    old, new = manifest.made_from, step.made_from
+    # A fingerprint differs for a reason, known or not.
+    return recipe_causes(graph, step, manifest.made_from) or [
+        Cause(CODE, step.name, "", manifest.fingerprint, step.fingerprint)
+    ]
+
+
+def recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any]) -> list[Cause]:
+    """What differs between what a step is made from and what it was made from."""
+    new = step.made_from
     found = list(_recipe_causes(graph, step, old.get("recipe", {}), new["recipe"]))
     for module, one, other in _changed(old.get("code", {}), new["code"]):
-        found.append(Cause(CODE, f"meetara_build/{module.replace('.', '/')}.py", "", one, other))
+        found.append(Cause(CODE, file_of(module), "", one, other))
     for library, one, other in _changed(old.get("libraries", {}), new["libraries"]):
         found.append(Cause(LIBRARY, library, "", one, other))
     for name, one, other in _changed(old.get("sources", {}), new["sources"]):
         found.append(Cause(SOURCE, seen_from(graph, step.sources.get(name, name)), "", one, other))
-    # A key of a recipe may come from where another does; and a fingerprint differs for a reason, known or not.
-    return list(dict.fromkeys(found)) or [Cause(CODE, step.name, "", manifest.fingerprint, step.fingerprint)]
+    # A key of a recipe may come from where another does.
+    return list(dict.fromkeys(found))
 
 
 def drift_causes(graph: Graph, step: Step, faults: Mapping[str, str]) -> list[Cause]:
@@ -98,7 +110,7 @@ def differences(
 def _recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cause]:
     for path, one, other in differences(old, new):
         found = origin(graph, step, path)
-        yield Cause(ABOVE, step.name) if found is None else Cause(CONFIG, found.file, found.key, one, other)
+        yield Cause(ABOVE, "") if found is None else Cause(CONFIG, found.file, found.key, _plain(one), _plain(other))
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
@@ -109,6 +121,11 @@ def _change_of_file(old: Any, new: Any, what: str = "content") -> str:
     if old is None:
         return "new"
     return "no longer used" if new is None else f"its {what} changed"
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be compared and counted: lists and mappings as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 def _short(value: Any) -> str:

@@ -25,7 +25,7 @@ class Sight:
 
     def faults(self, step: Step, manifest: Manifest) -> dict[str, str]:
         """What is wrong with an artifact's files, by name."""
-        digests = Digests(states_file(self.graph.root, step))
+        digests = Digests(states_file(self.graph, step))
         self.digests.append(digests)
         folder = self.graph.root / step.place.folder
         found = faults(folder, manifest, digest=digests.file)

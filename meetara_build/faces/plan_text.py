@@ -1,0 +1,121 @@
+"""A plan for people: grouped by what caused it, drift apart, then what it takes, and a last line for grep."""
+
+from collections.abc import Iterable, Sequence
+
+from meetara_build.faces.output import amount, money, out, size, span
+from meetara_build.graph import STAGES, Graph
+from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
+from meetara_build.plan.causes import CONFIG, DRIFT, Cause
+from meetara_build.plan.content import decision
+from meetara_build.plan.estimate import HISTORY, MODEL, SIMILAR, Total
+
+COLOURS = {RUN: "yellow", RESTORE: "cyan", MAYBE: "magenta"}
+SHOWN = 6
+"""Names in a line before a terminal folds the rest; elsewhere all are printed."""
+ORIGINS = {
+    HISTORY: "earlier runs of the same steps here",
+    SIMILAR: "earlier runs of the same stages here",
+    MODEL: "a model, scaled by a probe of this machine",
+}
+
+
+def print_plan(graph: Graph, made: Plan, total: Total, profile: str) -> None:
+    """Print a plan with its estimates."""
+    groups = _groups(made.to_do())
+    drifted = [group for group in groups if any(cause.kind == DRIFT for cause in group[0])]
+    for roots, items in (group for group in groups if group not in drifted):
+        _print_group(graph, roots, items)
+    if drifted:
+        out.print("Changed, damaged or deleted behind the tool's back:", style="bold red")
+    for roots, items in drifted:
+        _print_group(graph, roots, items)
+    if made.to_do():
+        _print_maybe(made)
+        _print_total(graph, total, profile)
+    out.print(made.summary(), style="bold")
+
+
+def _groups(items: Iterable[Item]) -> list[tuple[tuple[Cause, ...], list[Item]]]:
+    """Items that come from the same causes together, the widest reach first."""
+    found: dict[tuple[Cause, ...], list[Item]] = {}
+    for item in items:
+        found.setdefault(tuple(sorted(item.roots(), key=repr)), []).append(item)
+    return sorted(found.items(), key=lambda group: -len(group[1]))
+
+
+def _print_group(graph: Graph, roots: Sequence[Cause], items: Sequence[Item]) -> None:
+    reach = f"→ {_reach(items)}"
+    for number, cause in enumerate(roots[:SHOWN] if out.is_terminal else roots):
+        out.print(f"[bold]{_escaped(_with_line(graph, cause))}[/]  [dim]{reach if number == 0 else ''}[/]".rstrip())
+        target = next((item.step.target for item in items if cause in item.causes), "")
+        if found := decision(graph, target, cause):
+            said = f"base {found['base']} → overlay {found['overlay']}, by {found['agent']}: {found['reason']}"
+            out.print(f"    {said}", style="dim", markup=False)
+    if out.is_terminal and len(roots) > SHOWN:
+        out.print(f"… and {len(roots) - SHOWN} more causes", style="dim")
+    for action, stages, targets in _rows(items):
+        shown = targets[:SHOWN] if out.is_terminal else targets
+        more = f" and {len(targets) - len(shown)} more" if len(targets) > len(shown) else ""
+        out.print(f"  [{COLOURS[action]}]{action:8}[/]{' '.join(stages)}: {', '.join(shown)}{more}")
+
+
+def _rows(items: Iterable[Item]) -> list[tuple[str, list[str], list[str]]]:
+    """Action, stages and targets: targets that have the same stages to do in one row."""
+    stages: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        stages.setdefault((item.action, item.step.target), []).append(item.step.stage)
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (action, target), names in stages.items():
+        rows.setdefault((action, tuple(names)), []).append(target)
+    order = {RUN: 0, RESTORE: 1, MAYBE: 2}
+    found = sorted(rows.items(), key=lambda row: (order[row[0][0]], STAGES.index(row[0][1][0])))
+    return [(action, list(names), targets) for (action, names), targets in found]
+
+
+def _with_line(graph: Graph, cause: Cause) -> str:
+    """A cause, with the line where its key stands."""
+    text = cause.text()
+    if cause.kind != CONFIG or not cause.key:
+        return text
+    from meetara_build.yaml_files import read_lines
+
+    lines = read_lines(graph.project / cause.where)
+    parts = cause.key.split(".")
+    places = [("overrides", cause.key), *(tuple(parts[:end]) for end in range(len(parts), 0, -1))]
+    line = next((lines[place] for place in places if place in lines), None)
+    return text.replace(cause.where, f"{cause.where}:{line}", 1) if line else text
+
+
+def _reach(items: Sequence[Item]) -> str:
+    domains = {item.step.target for item in items if "/" not in item.step.target and item.step.stage != "report"}
+    return ", ".join([*([amount(len(domains), "domain")] if domains else []), amount(len(items), "stage")])
+
+
+def _print_maybe(made: Plan) -> None:
+    maybe = [item for item in made.items if item.action == MAYBE]
+    if not maybe:
+        return
+    deciding = {item.step.name for item in made.items if item.action == RUN}
+    names = sorted({name for item in maybe for name in item.waits if name in deciding})
+    shown = names[:SHOWN] if out.is_terminal else names
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    depends = f", if {', '.join(shown)}{more} come{'s' if len(names) == 1 else ''} out different" if names else ""
+    out.print(f"At most {len(maybe)} more{depends}.", markup=False)
+
+
+def _print_total(graph: Graph, total: Total, profile: str) -> None:
+    parts = [
+        f"about {span(total.seconds)} ({span(total.low)} to {span(total.high)}) with {amount(total.jobs, 'job')} at once",
+        f"{total.peak_mb / 1000:.1f} GB of memory",
+        f"{size(total.size)}{f' to {size(total.size_high)}' if total.size_high > total.size else ''} of disk",
+        "no charge: a machine of your own",
+    ]
+    if total.dollars is not None and total.dollars_high is not None:
+        parts[-1] = f"{money(total.dollars)} to {money(total.dollars_high)} ({profile}, {graph.machines['']})"
+    out.print("Takes " + ", ".join(parts) + ".", markup=False)
+    said = [f"{ORIGINS[source]} ({count})" for source, count in sorted(total.sources.items())]
+    out.print(f"Estimated from {'; '.join(said)}.", style="dim", markup=False)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,134 @@
+"""plan and apply: what a build would do, shown before it is done."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from meetara_build import history
+from meetara_build.artifact import write_text
+from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
+from meetara_build.errors import ConfigError
+from meetara_build.faces.plan_text import print_plan
+from meetara_build.graph import CACHE, Graph, find_project, load
+from meetara_build.nearest import nearest
+from meetara_build.plan import Plan, plan
+from meetara_build.plan.content import content, stale_reasons
+from meetara_build.plan.estimate import MODEL, Estimate, Estimator, Total, total
+from meetara_build.plan.sight import Sight
+
+
+class Planned(NamedTuple):
+    """A plan and what it will take."""
+
+    graph: Graph
+    made: Plan
+    estimates: dict[str, Estimate]
+    total: Total
+    profile: str
+
+
+def project_graph(profile: str = "local") -> Graph:
+    """The graph of the project we are in, for the machine that a profile names."""
+    project = find_project()
+    return load(project, profile_hardware(project, profile))
+
+
+def wanted(graph: Graph, words: Sequence[str]) -> list[str]:
+    """Domains named on the command line.
+
+    Raises:
+        ConfigError: there is no such domain, or build.yaml leaves it out.
+    """
+    for word in words:
+        if word in graph.domains:
+            continue
+        if (graph.project / "conf" / "domain" / f"{word}.yaml").exists():
+            raise ConfigError(f"{graph.project / 'conf' / 'build.yaml'}: domains: does not name '{word}'; add it there")
+        raise ConfigError(f"unknown domain '{word}'{nearest(word, graph.domains)}")
+    return list(dict.fromkeys(words))
+
+
+def look(graph: Graph, domains: Sequence[str] = ()) -> Plan:
+    """The plan for these domains, or for all; what was read for it is remembered for the next."""
+    sight = Sight(graph)
+    made = plan(graph, domains, sight)
+    sight.save()
+    return made
+
+
+def estimated(graph: Graph, made: Plan, profile: str) -> Planned:
+    """A plan with its estimates; a machine without any history is probed, once."""
+    to_do = made.to_do()
+    runs = list(history.runs(graph.root, history.TAIL_BYTES)) if to_do else []
+    estimator = Estimator(graph, made, runs, history.machine(), None)
+    found = {item.step.name: estimator.of(item) for item in to_do}
+    if any(estimate.source == MODEL for estimate in found.values()):
+        from meetara_build.probe import probe_seconds
+
+        estimator.probe_seconds = probe_seconds(graph.project / CACHE / "probe.json")
+        found = {item.step.name: estimator.of(item) for item in to_do}
+    prices = profile_prices(graph.project, profile)
+    price = None if prices is None else prices.get(graph.machines[""])
+    return Planned(graph, made, found, total(made, found, jobs_at_once(graph.project, profile), price), profile)
+
+
+def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | None) -> bool:
+    """Print a plan, and keep it in a file if one is named; whether there is something to do."""
+    graph = project_graph(profile)
+    domains = wanted(graph, words)
+    planned = estimated(graph, look(graph, domains), profile)
+    if as_json:
+        print(
+            json.dumps(
+                content(graph, planned.made, planned.estimates, planned.total, domains, profile),
+                indent=1,
+                ensure_ascii=False,
+            )
+        )
+    else:
+        print_plan(graph, planned.made, planned.total, profile)
+    if out is not None:
+        kept = content(graph, planned.made, planned.estimates, planned.total, domains, profile, whole=True)
+        write_text(out, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        if not as_json:
+            print(
+                f"Kept in {out}: `meetara-build apply {out}` does exactly this, or refuses if anything changes until then."
+            )
+    return bool(planned.made.to_do())
+
+
+class Kept(NamedTuple):
+    """A plan from a file that still holds."""
+
+    domains: list[str]
+    profile: str
+
+
+def read_kept(path: Path) -> Kept:
+    """A plan from its file, if nothing has changed since it was made.
+
+    Raises:
+        ConfigError: it is no plan, of another version, for another project, or something has changed since.
+    """
+    try:
+        kept: Any = json.loads(path.read_text(encoding="utf-8"))
+        domains, profile, version, project = kept["domains"], kept["profile"], kept["version"], kept["project"]
+        kept["made_from"]
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); make it with `meetara-build plan --out {path}`"
+        ) from None
+    except (ValueError, LookupError, TypeError):
+        raise ConfigError(f"{path}: no plan kept by `meetara-build plan --out`; make one with it") from None
+    graph = project_graph(profile)
+    if project != str(graph.project):
+        raise ConfigError(f"{path}: is a plan for {project}; go there, or make one for {graph.project}")
+    now = content(graph, look(graph, wanted(graph, domains)), {}, None, domains, profile, whole=True)
+    if version != now["version"]:
+        raise ConfigError(f"{path}: was made by another version of meetara-build; make a new plan")
+    changed = stale_reasons(graph, kept, now)
+    if changed:
+        shown = "\n  ".join([*changed[:20], *([f"and {len(changed) - 20} more"] if len(changed) > 20 else [])])
+        raise ConfigError(f"{path}: things have changed since this plan was made:\n  {shown}\nMake a new plan.")
+    return Kept(domains, profile)
