@@ -84,22 +84,6 @@ def collect(
         return Collected(len(gone), len(dead), dropped, freed, len(works) - len(gone), sum(sizes.values()) - dropped)
 
 
-def clear_work(root: Path, names: Collection[str]) -> int:
-    """Remove the work folders that killed jobs left and no planned work (by the first 32 of its key) goes on from."""
-    removed = 0
-    for folder in (root / ".work").glob("*"):
-        if folder.name not in names and not _in_use(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
-    return removed
-
-
-def _in_use(folder: Path) -> bool:
-    """Whether a live process of this machine works there: each run's folder carries its process id."""
-    pids = (path.name.removeprefix("out-") for path in folder.glob("out-*"))
-    return any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
 def _collectable(path: Path, held: dict[str, int], now: float) -> bool:
     """Whether its last user was just forgotten, or it never had one and is no longer in flight."""
     return path.name in held or now - path.stat().st_ctime > IN_FLIGHT_SECONDS

@@ -131,6 +131,11 @@ class Graph(NamedTuple):
         return [step for key, step in self.steps.items() if key in needed]
 
 
+def work_folder(graph: Graph, step: Step, key: str) -> Path:
+    """Where a piece of work is done, and where it leaves what lets it go on after a kill."""
+    return graph.root / ".work" / f"{step.reference}-{key[:16]}"
+
+
 def states_file(graph: Graph, step: Step) -> Path:
     """Where it is kept how a step's files looked when they were last read."""
     return graph.project / CACHE / "states" / f"{step.reference}.json"

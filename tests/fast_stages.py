@@ -21,8 +21,8 @@ from projects import edit, override, read_yaml, small_project, write_yaml
 from meetara_build.artifact import MEASURED, digest_json
 from meetara_build.engine import job
 from meetara_build.engine.stage_run import run
-from meetara_build.graph import TOKENIZER, Graph, Step, load
-from meetara_build.plan import RESTORE, RUN, Plan, plan
+from meetara_build.graph import TOKENIZER, load
+from meetara_build.plan import MAYBE, RESTORE, RUN, plan
 
 Edit = Callable[[Path], object]
 """A change of a project's folder."""
@@ -79,8 +79,8 @@ class Ran(NamedTuple):
         found = {
             "said to run, and did not": planned(RUN) - self.worked_out,
             "said to be restored, and was not": planned(RESTORE) - self.restored,
-            "worked out, and not announced": self.worked_out - planned(RUN, "MAYBE"),
-            "restored, and not announced": self.restored - planned(RESTORE, "MAYBE"),
+            "worked out, and not announced": self.worked_out - planned(RUN, MAYBE),
+            "restored, and not announced": self.restored - planned(RESTORE, MAYBE),
         }
         return {what: sorted(names) for what, names in found.items() if names}
 
@@ -95,7 +95,8 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
         worked_out.add(request["name"])
         return stand_in(request)
 
-    started = jobs(graph, made)
+    # Snakemake starts a job for whatever is not fresh, and for nothing else (see ``engine.rules``).
+    started = [item.step for item in made.to_do()]
     with mock.patch.object(job, "perform", perform):
         for step in started:
             if run(graph, step, cold=True) == "restored":
@@ -104,26 +105,7 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
         if not step.keep:
             shutil.rmtree(graph.root / step.place.folder)
     announced = {item.step.name: item.action for item in made.to_do()}
-    return Ran(announced, frozenset(worked_out), frozenset(restored))
-
-
-def jobs(graph: Graph, made: Plan) -> list[Step]:
-    """The steps for which Snakemake, told to do what a plan says, starts jobs (see ``engine.snakemake.command``).
-
-    Those are the forced ones, what lies between them and the targets, and the temporaries that any of these reads.
-    """
-    needed = graph.above((item.step.stage, item.step.target) for item in made.to_do() if item.step.keep)
-    forced = {item.step.name for item in made.to_do() if item.step.keep and item.action in (RUN, RESTORE)}
-    started: set[str] = set()
-    for step in needed:
-        if step.name in forced or started & set(_above(graph, step)):
-            started.add(step.name)
-    read = {name for step in needed if step.keep and step.name in started for name in _above(graph, step)}
-    return [step for step in needed if step.name in (started if step.keep else read)]
-
-
-def _above(graph: Graph, step: Step) -> list[str]:
-    return [graph.step(given.stage, given.target).name for given in step.inputs.values()]
+    return Ran(announced, frozenset(worked_out), frozenset(restored - worked_out))
 
 
 def stand_in(request: Mapping[str, Any]) -> int:

@@ -1,9 +1,7 @@
 """Starts Snakemake on a plan's targets, clears up after builds that were killed, and turns its end into one message."""
 
 import contextlib
-import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from meetara_build import history
 from meetara_build.engine.job import die_with_parent, is_full
 from meetara_build.engine.rules import root_name
 from meetara_build.errors import BuildError, ConfigError
-from meetara_build.graph import CACHE, Graph
+from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
 from meetara_build.plan import Plan
 from meetara_build.yaml_files import read_yaml
@@ -103,14 +99,12 @@ def build(graph: Graph, made: Plan, profile: str, listen: Listener, arguments: I
     """Do with Snakemake what a plan says; ``listen`` hears of every stage run as it ends.
 
     Raises:
-        BuildError: jobs failed, or another build of this project is running.
+        BuildError: jobs failed.
     """
-    log = graph.root / "logs" / "snakemake.log"
+    log = graph.root / "logs" / f"snakemake-{os.environ.get(history.BUILD, 'build')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _only_build(graph.project):
-        _clear_locks(graph.project)
-        with log.open("wb") as output:
-            status, failed = _watched(graph, command(graph, made, profile, arguments), output, listen)
+    with log.open("wb") as output:
+        status, failed = _watched(graph, command(graph, made, profile, arguments), output, listen)
     if status == -signal.SIGINT or status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if status != 0:
@@ -172,57 +166,3 @@ def _failure(graph: Graph, log: Path, failed: list[history.Run]) -> str:
         parts.append(said or f"{run.target}/{run.stage}: failed; see {job}")
     count = f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; what is finished is kept, and a new build goes on from there"
     return "\n".join([*dict.fromkeys(parts), count])
-
-
-@contextlib.contextmanager
-def no_build(project: Path) -> Iterator[None]:
-    """Nothing is built in this checkout meanwhile, by `meetara-build build` or by Snakemake itself.
-
-    Raises:
-        BuildError: something is.
-    """
-    with _only_build(project):
-        if (owner := _snakemake_here(project)) is not None:
-            raise BuildError(_running(owner))
-        yield
-
-
-@contextlib.contextmanager
-def _only_build(project: Path) -> Iterator[None]:
-    """One build of a checkout at a time; the kernel frees the lock of a build that was killed."""
-    path = project / CACHE / "build.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip()
-            raise BuildError(f"another build is running here ({owner}); wait for it, or stop it") from None
-        lock.truncate(0)
-        lock.write(f"{psutil.Process().username()}, process {os.getpid()}")
-        lock.flush()
-        yield
-
-
-def _clear_locks(project: Path) -> None:
-    """Remove Snakemake's locks if no Snakemake works in this folder any more: a killed one leaves them."""
-    locks = project / ".snakemake" / "locks"
-    if not locks.is_dir() or not any(locks.iterdir()):
-        return
-    owner = _snakemake_here(project)
-    if owner is not None:
-        raise BuildError(_running(owner))
-    shutil.rmtree(locks, ignore_errors=True)
-
-
-def _running(owner: psutil.Process) -> str:
-    return f"Snakemake is running here ({owner.info['username']}, process {owner.pid}); wait for it, or stop it"
-
-
-def _snakemake_here(project: Path) -> psutil.Process | None:
-    for process in psutil.process_iter(["cmdline", "cwd", "username"]):
-        words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(project) and "snakemake" in {Path(word).name for word in words[:4]}:
-            return process
-    return None

@@ -28,7 +28,7 @@ from meetara_build.artifact import (
 from meetara_build.digests import Digests, state
 from meetara_build.engine import job
 from meetara_build.errors import ArtifactError, BuildError
-from meetara_build.graph import CACHE, REPORT, Graph, Input, Step, states_file
+from meetara_build.graph import CACHE, REPORT, Graph, Input, Step, states_file, work_folder
 from meetara_build.store import Store
 from meetara_build.workload import workload
 
@@ -80,10 +80,11 @@ def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
     manifest = store.look_up(key)
     if manifest is None:
         return None
-    with _work_folder(graph, key) as output:
+    with _output_folder(graph, step, key) as output:
         if not store.restore(key, manifest, output):
             return None
         commit(output, graph.root, step.place, manifest)
+    shutil.rmtree(work_folder(graph, step, key), ignore_errors=True)
     return manifest
 
 
@@ -117,7 +118,7 @@ def _make_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> b
 def _worked_out(
     graph: Graph, step: Step, key: str, inputs: Mapping[str, str], *, cold: bool, debug: bool
 ) -> tuple[Manifest, dict[str, Any]]:
-    with _work_folder(graph, key) as output:
+    with _output_folder(graph, step, key) as output:
         request = {
             "name": step.name,
             "stage": step.stage,
@@ -151,7 +152,7 @@ def _worked_out(
         else:
             store.remember(key, manifest)
         commit(output, graph.root, step.place, manifest)
-    shutil.rmtree(graph.root / ".work" / key[:32], ignore_errors=True)
+    shutil.rmtree(work_folder(graph, step, key), ignore_errors=True)
     return manifest, figures
 
 
@@ -164,9 +165,9 @@ def _ask(request: Mapping[str, Any], *, cold: bool) -> int:
 
 
 @contextlib.contextmanager
-def _work_folder(graph: Graph, key: str) -> Iterator[Path]:
+def _output_folder(graph: Graph, step: Step, key: str) -> Iterator[Path]:
     """An empty folder for a result; what killed runs of the same work left is removed, but for their checkpoint."""
-    above = graph.root / ".work" / key[:32]
+    above = work_folder(graph, step, key)
     above.mkdir(parents=True, exist_ok=True)
     for left in above.glob("out-*"):
         shutil.rmtree(left, ignore_errors=True)

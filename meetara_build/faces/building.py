@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build import history
+from meetara_build.engine.exclusive import at_work
 from meetara_build.engine.snakemake import build as run_snakemake
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.faces.output import err, out, print_json, progress, table
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
 from meetara_build.setup_check import check_llama
+from meetara_build.sweep import sweep
 
 
 def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: bool) -> None:
@@ -39,8 +41,10 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
             if not as_json and not err.is_terminal:
                 print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s", flush=True)
 
-        if made.to_do():
-            run_snakemake(graph, made, profile, listen, arguments)
+        with at_work(graph.project, [item.step.name for item in made.to_do()]):
+            sweep(graph, made, targets)
+            if made.to_do():
+                run_snakemake(graph, made, profile, listen, arguments)
     left = look(graph, targets).to_do()
     if left:
         raise BuildError(

@@ -2,13 +2,14 @@
 
 import re
 
-from meetara_build.collect import clear_work, collect
-from meetara_build.engine.snakemake import no_build
+from meetara_build.collect import collect
+from meetara_build.engine.exclusive import ANY, at_work
 from meetara_build.errors import ConfigError
 from meetara_build.faces.output import amount, out, print_json, size
 from meetara_build.faces.planning import look, project_graph
 from meetara_build.graph import Graph
 from meetara_build.store import Store
+from meetara_build.sweep import sweep
 
 SIZES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 AGES = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -26,13 +27,14 @@ def gc(max_size: str | None, max_age: str | None, *, dry_run: bool, as_json: boo
     largest = None if max_size is None else int(_measure(max_size, SIZES, "size", "10GB"))
     oldest = None if max_age is None else _measure(max_age, AGES, "age", "30d")
     graph = project_graph()
-    with no_build(graph.project):
-        wanted = {item.key for item in look(graph).items if item.key}
+    with at_work(graph.project, [ANY]):
+        made = look(graph)
+        wanted = {item.key for item in made.items if item.key}
         store = Store(graph.store, graph.root)
         found = collect(store, wanted, pinned(graph), max_size=largest, max_age=oldest, dry_run=dry_run)
-        cleared = 0 if dry_run else clear_work(graph.root, {key[:32] for key in wanted})
+        cleared = 0 if dry_run else sweep(graph, made, [])
     if as_json:
-        print_json({**found._asdict(), "work_folders": cleared, "dry_run": dry_run})
+        print_json({**found._asdict(), "left_over": cleared, "dry_run": dry_run})
         return
     verb = "would forget" if dry_run else "forgot"
     said = f"{verb} {amount(found.works, 'result')}, {amount(found.blobs, 'file')} of {size(found.size)}"
