@@ -97,6 +97,8 @@ def _referred(store: Store, wanted: Collection[str], *, dry_run: bool) -> Iterat
             here, root = place["host"] == host(), Path(place["root"])
         except (OSError, ValueError, LookupError, TypeError):
             here, root = False, Path()
+        if folder == store.refs:
+            here, root = True, store.root
         if here and not root.exists():
             if not dry_run:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -33,8 +33,9 @@ class Store:
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
-        self.refs = folder / "roots" / digest_json([host(), str(root)])[:16]
-        """The folder of our root's references."""
+        name = "own" if folder.is_relative_to(root) else digest_json([host(), str(root)])[:16]
+        self.refs = folder / "roots" / name
+        """The folder of our root's references; a store below its root goes where the root goes."""
 
     # What was built before
 

@@ -79,9 +79,11 @@ def each(above: str, change: Callable[[str, Any], Edit], values: Mapping[str, An
 
 def text(file: str, change: Callable[[str], str]) -> Edit:
     def apply(project: Path) -> None:
-        written = (project / file).read_bytes().decode()
+        path = project / file
+        written = path.read_bytes().decode()
         assert change(written) != written, "the edit changes nothing"
-        (project / file).write_bytes(change(written).encode())
+        path.unlink()  # its other names keep their bytes
+        path.write_bytes(change(written).encode())
 
     return apply
 
@@ -113,9 +115,10 @@ def gone(*names: str) -> Edit:
 
 
 def with_old_time(file: str, change: Edit) -> Edit:
-    """As ``cp -p`` does it: other content under a time from before the build."""
+    """As ``cp -p`` does it: other content under a time from before the build, where files were looked at just now."""
 
     def apply(project: Path) -> None:
+        assert plan(load(project)).to_do() == []
         before = (project / file).stat()
         change(project)
         os.utime(project / file, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -319,10 +322,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(built: Path, tmp_path: Path) -> Path:
-    """A copy, looked at once, so that whatever remembers how files looked has something to remember."""
-    copy = copy_built(built, tmp_path / "project")
-    assert plan(load(copy)).to_do() == []
-    return copy
+    """A copy of one's own."""
+    return copy_built(built, tmp_path / "project")
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def after(changes: dict[Path, str]) -> dict[str, dict[str, str]]:
 
 
 def file_of(package: Path, module: str) -> Path:
-    path = package.joinpath(*module.split("."))
+    path = package if module == "meetara_build" else package.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 

@@ -67,6 +67,7 @@ NOTHING: set[str] = set()
 BUILD_KEYS = {
     "keep_merged": (True, NOTHING),
     "root": ("elsewhere", NOTHING),
+    "store": ("/somewhere/shared", NOTHING),
     "domains": (["nutrition"], NOTHING),
     "seed": (3, {"base", "adapter", "gguf"}),
     "data.min_tokens": (9, {"dataset", "gguf"}),
@@ -159,7 +160,10 @@ def test_the_table_above_is_complete() -> None:
 
     keys = dotted(contents()["build"])
     bounds = {key for key in keys if key.startswith("evaluation.max_kl.")}
-    unlisted = {"training.schedule", "training.checkpoint_seconds"}  # one has a single value, the other reaches no recipe
+    unlisted = {
+        "training.schedule",
+        "training.checkpoint_seconds",
+    }  # one has a single value, the other reaches no recipe
     assert keys - bounds - unlisted == set(BUILD_KEYS) - bounds
 
 

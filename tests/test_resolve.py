@@ -66,12 +66,14 @@ def test_each_change_names_its_file_and_an_agent_s_its_reason(project: Path) -> 
     assert changes["training.epochs"]._asdict() == {
         "key": "training.epochs",
         "value": 7,
+        "below": 2,
         "path": "conf/overlay/nutrition.yaml",
         "agent": "tuner",
         "reason": "it was better before",
     }
     assert changes["training.patience"].path == "conf/domain/nutrition.yaml"
     assert changes["training.patience"].agent is None
+    assert changes["training.patience"].below == 3, "build.yaml's"
     assert changes["data.max_tokens"].path == "conf/base/mini.yaml"
 
 
@@ -81,6 +83,21 @@ def test_base_and_machine_can_be_chosen_for_one_domain(project: Path) -> None:
     assert (chosen.base_name, chosen.hardware.device) == ("smollm2_135m", "cuda")
     assert (other.base_name, other.hardware_name) == ("mini", "cpu")
     assert chosen.build.training.learning_rate == 1e-3, "the chosen base's own overrides hold"
+
+
+def test_a_choice_of_base_or_machine_is_a_change_like_any_other(project: Path) -> None:
+    override(project, "programming", {"base": "smollm2_135m"})
+    changes = {change.key: change for change in resolve(project, "programming").changes}
+    assert (changes["base"].below, changes["base"].value) == ("mini", "smollm2_135m")
+    assert changes["base"].path == "conf/domain/programming.yaml"
+
+
+def test_what_a_base_is_made_with_is_no_matter_of_one_domain(project: Path) -> None:
+    """The last domain's overrides once reached the base, and with it all the others."""
+    before = Configuration(project).common("mini")
+    for domain in ("nutrition", "programming"):
+        override(project, domain, {"seed": 99, "hardware": "t4", "gguf.logits_bound": 0.5})
+    assert Configuration(project).common("mini") == before
 
 
 def test_the_machine_of_the_command_line_wins_over_all(project: Path) -> None:

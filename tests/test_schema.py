@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from projects import REPOSITORY, mini_base
 
 from meetara_build.errors import ConfigError
-from meetara_build.schema import Base, Build, Domain, Hardware, Overlay, Shape, check, nearest
+from meetara_build.schema import Base, Build, Domain, Hardware, Overlay, Shape, check
 from meetara_build.yaml_files import read_yaml
 
 CONF = REPOSITORY / "conf"
@@ -155,9 +155,3 @@ def test_a_value_set_elsewhere_is_blamed_on_the_file_that_sets_it(tmp_path: Path
     with pytest.raises(ConfigError) as fault:
         check(Build, content, CONF / "build.yaml", {"training.epochs": other})
     assert str(fault.value) == f"{other}:3: training.epochs: should be greater than 0, not -1"
-
-
-def test_the_nearest_word_is_offered_and_else_what_is_known() -> None:
-    assert nearest("nutritoin", ["sleep", "nutrition"]) == "; did you mean 'nutrition'?"
-    assert nearest("xyz", ["sleep", "nutrition"]) == "; known: nutrition, sleep"
-    assert nearest("xyz", [f"d{number:02}" for number in range(40)]).endswith("d29 …")

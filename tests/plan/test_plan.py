@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from projects import edit, override, read_yaml, small_project, write_yaml
 
+from meetara_build.artifact import digest_file
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
-from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Plan, differences, plan
+from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Plan, plan
 
 
 def actions(made: Plan) -> dict[str, str]:
@@ -27,7 +26,8 @@ def planned(project: Path, *domains: str) -> dict[str, str]:
 
 
 def reasons(project: Path, step: str) -> list[str]:
-    return next(item.reasons for item in plan(load(project)).items if item.step.name == step)
+    item = next(item for item in plan(load(project)).items if item.step.name == step)
+    return [cause.text() for cause in item.causes]
 
 
 def state(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -42,7 +42,7 @@ def test_where_nothing_is_built_everything_runs(tmp_path: Path) -> None:
     graph = load(project)
     made = plan(graph)
     assert actions(made) == {step.name: RUN for step in graph.steps.values()}
-    assert {reason for item in made.items for reason in item.reasons if item.step.keep} == {"not built yet"}
+    assert {cause.text() for item in made.items for cause in item.causes} == {"not built yet"}
     assert made.summary() == f"Plan: {len(graph.steps)} to run, 0 to restore, 0 maybe, 0 fresh."
     assert not (project / "artifacts").exists(), "a plan only reads"
 
@@ -146,8 +146,12 @@ def test_an_edit_is_planned_for_exactly_the_steps_it_reaches(
 
 def test_the_reason_is_the_key_with_its_old_and_new_value(project: Path) -> None:
     override(project, "nutrition", {"lora.rank": 8, "training.epochs": 1})
-    assert reasons(project, "nutrition/adapter") == ["recipe.lora.rank: 16 → 8", "recipe.training.epochs: 2 → 1"]
-    assert "input nutrition/gguf may change" in reasons(project, "nutrition/evaluate")
+    file = "conf/domain/nutrition.yaml"
+    assert reasons(project, "nutrition/adapter") == [f"{file} lora.rank: 16 → 8", f"{file} training.epochs: 2 → 1"]
+    evaluate = next(item for item in plan(load(project)).items if item.step.name == "nutrition/evaluate")
+    assert evaluate.causes == ()
+    assert [cause.key for cause in evaluate.inherited] == ["lora.rank", "training.epochs"]
+    assert evaluate.waits == ("nutrition/gguf",)
 
 
 def test_an_edit_of_a_neighbour_reaches_no_other_domain(project: Path) -> None:
@@ -172,30 +176,49 @@ def test_what_is_built_and_then_reverted_is_restored(project: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "file", "said"),
     [
-        ("nutrition/gguf", "nutrition/gguf/nutrition-Q8_0.gguf", "nutrition-Q8_0.gguf is missing"),
-        ("nutrition/adapter", "nutrition/adapter/adapter_model.safetensors", "adapter_model.safetensors is missing"),
-        ("nutrition/gguf", "nutrition/gguf/manifest.json", "not built yet"),
-        ("base/mini/base", "base/mini/model.safetensors", "model.safetensors is missing"),
-        ("nutrition/evaluate", "nutrition/evaluation.json", "evaluation.json is missing"),
+        ("nutrition/gguf", "nutrition/gguf/nutrition-Q8_0.gguf", "nutrition-Q8_0.gguf: missing"),
+        ("nutrition/adapter", "nutrition/adapter/adapter_model.safetensors", "adapter_model.safetensors: missing"),
+        ("nutrition/gguf", "nutrition/gguf/manifest.json", "manifest.json: missing"),
+        ("base/mini/base", "base/mini/model.safetensors", "model.safetensors: missing"),
+        ("nutrition/evaluate", "nutrition/evaluation.json", "evaluation.json: missing"),
     ],
 )
 def test_what_someone_deleted_is_restored_and_nothing_else(project: Path, step: str, file: str, said: str) -> None:
     (project / "artifacts" / file).unlink()
-    merged = {"nutrition/merge": RUN} if step == "nutrition/gguf" else {}
-    assert planned(project) == {**merged, step: RESTORE}, "Snakemake makes the merged model for whatever reads it"
-    assert reasons(project, step) == [said]
+    merged = {"nutrition/merge": RESTORE} if step == "nutrition/gguf" else {}
+    assert planned(project) == {**merged, step: RESTORE}, "Snakemake asks for the merged model for whatever reads it"
+    assert [reason.rpartition("/")[2] for reason in reasons(project, step)] == [said]
     graph = load(project)
     stage = step.rpartition("/")[2]
     assert run(graph, graph.step(stage, step.rpartition("/")[0]), cold=True) == "restored"
     assert planned(project) == {}
 
 
-def test_a_resized_file_is_noticed(project: Path) -> None:
+@pytest.mark.parametrize("text", ["rewritten by hand", None])
+def test_a_changed_file_is_noticed_also_at_the_same_size_and_with_its_old_times(
+    project: Path, text: str | None
+) -> None:
     path = project / "artifacts" / "nutrition" / "package" / "README.md"
-    path.chmod(0o644)
-    path.write_text("rewritten by hand")
+    before = path.stat()
+    content = path.read_bytes()
+    path.unlink()  # the store keeps its own name of the old bytes
+    path.write_bytes(text.encode() if text else content.replace(b"e", b"3"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert planned(project) == {"nutrition/package": RESTORE}
-    assert reasons(project, "nutrition/package") == ["README.md was changed by someone else"]
+    said = "artifacts/nutrition/package/README.md: its content is not what was built"
+    assert reasons(project, "nutrition/package") == [said]
+
+
+def test_what_was_changed_within_the_file_that_the_store_shares_is_worked_out_again(project: Path) -> None:
+    path = project / "artifacts" / "nutrition" / "package" / "README.md"
+    blob = next((project / "artifacts" / "store").glob(f"blobs/*/{digest_file(path)}"))
+    path.unlink()
+    shutil.copy(blob, path)
+    blob.unlink()  # shared with other tests until here
+    os.link(path, blob)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"e", b"3"))
+    assert planned(project) == {"nutrition/package": RUN}
 
 
 def test_without_the_store_what_was_deleted_runs_again_and_its_users_may(project: Path) -> None:
@@ -209,11 +232,13 @@ def test_without_the_store_what_was_deleted_runs_again_and_its_users_may(project
 
 def test_all_artifacts_come_back_from_the_store_alone(project: Path) -> None:
     for path in (project / "artifacts").iterdir():
-        if path.name not in ("store", ".temporaries"):
+        if path.name not in ("store", ".temporaries", ".locks"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     made = plan(load(project))
     assert {item.action for item in made.items if item.step.keep} == {RESTORE}
-    assert {tuple(item.reasons) for item in made.items if item.action == RUN} == {("temporary, and needed again",)}
+    assert {item.action for item in made.items if not item.step.keep} == {RESTORE}, (
+        "a manifest is enough for its readers"
+    )
 
 
 def test_a_broken_manifest_is_none(project: Path) -> None:
@@ -248,26 +273,4 @@ def test_every_item_has_a_reason_unless_it_is_fresh(project: Path) -> None:
     add_record(project)
     (project / "artifacts" / "programming" / "evaluation.json").unlink()
     for item in plan(load(project)).items:
-        assert bool(item.reasons) == (item.action != FRESH)
-
-
-NESTED = st.recursive(
-    st.integers() | st.text(max_size=3) | st.none(),
-    lambda inner: st.dictionaries(st.text("abc", max_size=2), inner, max_size=3),
-    max_leaves=8,
-)
-MAPPINGS = st.dictionaries(st.text("abc", min_size=1, max_size=2), NESTED, max_size=4)
-
-
-@given(MAPPINGS, MAPPINGS)
-def test_differences_are_named_if_there_are_any_and_only_then(old: dict[str, Any], new: dict[str, Any]) -> None:
-    def filled(value: Any) -> Any:
-        """Without keys that hold nothing: to a person they are not there."""
-        if not isinstance(value, dict):
-            return value
-        return {key: inner for key, item in value.items() if (inner := filled(item)) is not None and inner != {}}
-
-    assert differences(old, old) == []
-    if filled(old) != filled(new):
-        assert differences(old, new)
-    assert len(differences(old, new)) == len(differences(new, old))
+        assert bool(item.roots()) == (item.action != FRESH)
