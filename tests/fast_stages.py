@@ -86,26 +86,28 @@ class Ran(NamedTuple):
 
 
 def build(project: Path, domains: Sequence[str] = ()) -> Ran:
-    """Build in this process what ``meetara-build build DOMAINS`` would, with the same plan and the same stage runs."""
-    graph = load(project)
-    made = plan(graph, domains)
+    """Build in this process what ``meetara-build build DOMAINS`` would, with the same plan and the same stage runs.
+
+    Only nothing is synced to the disk: that takes most of the time, and no test here pulls a plug.
+    """
     worked_out, restored = set(), set()
 
     def perform(request: Mapping[str, Any]) -> int:
         worked_out.add(request["name"])
         return stand_in(request)
 
-    # Snakemake starts a job for whatever is not fresh, and for nothing else (see ``engine.rules``).
-    started = [item.step for item in made.to_do()]
-    with mock.patch.object(job, "perform", perform):
-        for step in started:
-            if run(graph, step, cold=True) == "restored":
-                restored.add(step.name)
-    for step in started:
-        if not step.keep:
-            shutil.rmtree(graph.root / step.place.folder)
-    announced = {item.step.name: item.action for item in made.to_do()}
-    return Ran(announced, frozenset(worked_out), frozenset(restored - worked_out))
+    with mock.patch.object(job, "perform", perform), mock.patch.object(os, "fsync"):
+        graph = load(project)
+        announced = plan(graph, domains).to_do()
+        # Snakemake starts a job for whatever is not fresh, and for nothing else (see ``engine.rules``).
+        for item in announced:
+            if run(graph, item.step, cold=True) == "restored":
+                restored.add(item.step.name)
+    for item in announced:
+        if not item.step.keep:
+            shutil.rmtree(graph.root / item.step.place.folder)
+    said = {item.step.name: item.action for item in announced}
+    return Ran(said, frozenset(worked_out), frozenset(restored - worked_out))
 
 
 def stand_in(request: Mapping[str, Any]) -> int:
@@ -190,10 +192,9 @@ def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[dic
 def _prepared(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[dict[str, list[Record]], dict[str, int]]:
     """A domain's records by side, without duplicates, in the order of the sources, and what was read."""
     rows = list(_rows(recipe, inputs))
-    good = [row for row in rows if row is not None]
-    found = {record.id: record for record in (Record.of(row, recipe["system_prompt"]) for row in reversed(good))}
+    good = [Record.of(row, recipe["system_prompt"]) for row in rows if row is not None]
     sides: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
-    for record in reversed(found.values()):
+    for record in {record.id: record for record in good}.values():
         sides[record.side(recipe["validation"], recipe["test"])].append(record)
     return sides, {"read": len(rows), "bad": len(rows) - len(good)}
 
@@ -307,11 +308,7 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
 def lines(domain: str, change: Callable[[list[str]], Iterable[str]]) -> Edit:
     """The lines of a domain's data file changed."""
 
-    def apply(project: Path) -> None:
-        path = project / "conf" / "domain" / f"{domain}.jsonl"
-        path.write_bytes("".join(f"{line}\n" for line in change(path.read_text("utf-8").splitlines())).encode())
-
-    return apply
+    return text(f"conf/domain/{domain}.jsonl", lambda old: "".join(f"{line}\n" for line in change(old.splitlines())))
 
 
 def side(row: Mapping[str, str]) -> str:
@@ -339,3 +336,41 @@ def reworded(domain: str, where: str) -> Edit:
         return old
 
     return lines(domain, change)
+
+
+# Edits of files
+
+
+def text(file: str, change: Callable[[str], str]) -> Edit:
+    """The text of a file changed."""
+
+    def apply(project: Path) -> None:
+        path = project / file
+        written = path.read_bytes().decode()
+        assert change(written) != written, "the edit changes nothing"
+        path.unlink()  # its other names keep their bytes
+        path.write_bytes(change(written).encode())
+
+    return apply
+
+
+def gone(*patterns: str) -> Edit:
+    """Files and folders deleted."""
+
+    def apply(project: Path) -> None:
+        for path in [path for pattern in patterns for path in project.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return apply
+
+
+def with_old_time(file: str, change: Edit) -> Edit:
+    """As ``cp -p`` does it: other content under a time from before the build, in a file that was looked at just now."""
+
+    def apply(project: Path) -> None:
+        plan(load(project))
+        before = (project / file).stat()
+        change(project)
+        os.utime(project / file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    return apply

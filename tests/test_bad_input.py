@@ -270,6 +270,6 @@ def test_artifacts_that_someone_edited_are_built_again(project: Path, command: A
     train.unlink()
     train.write_bytes(content + content.splitlines()[0] + b"\n")
     said = command(project, "plan").stdout
-    assert "train.jsonl was changed by someone else" in said
+    assert "train.jsonl: its content is not what was built" in said
     assert command(project, "stage", "dataset", "nutrition").returncode == 0
     assert train.read_bytes() == content

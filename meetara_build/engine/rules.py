@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build import history
+from meetara_build.artifact import write_text
 from meetara_build.graph import CACHE, REPORT, Graph, Step, find_project, load
 from meetara_build.plan import FRESH, MAYBE, Item, plan
 from meetara_build.plan.sight import Sight
@@ -181,10 +182,10 @@ class Rules:
         return [self._file(step) for step in found if step.target in targets]
 
     def _mark_stale(self, to_do: Iterable[Item]) -> None:
-        """Have the stale file be newer than what there is to do again, and older than what a running build has just made.
+        """Have the stale file be new for what there is to do, and older than what a running build has just made.
 
-        A manifest from the future (the clock was set back) is dated now: Snakemake takes no output that is older than its
-        inputs.
+        Snakemake compares times and, of small files, contents. A manifest from the future (the clock was set back) is dated
+        now: Snakemake takes no output that is older than its inputs.
         """
         stale, now = self.graph.project / STALE, time.time()
         again = {item.step.place.manifest for item in to_do}
@@ -197,6 +198,7 @@ class Rules:
                     os.utime(path, (now - 1, now - 1))
                 if step.place.manifest in again:
                     newest = max(newest, min(changed, now - 1))
-        if not stale.exists() or not newest < stale.stat().st_mtime <= now:
-            stale.parent.mkdir(exist_ok=True)
-            stale.touch()
+        locks = self.graph.project / ".snakemake" / "locks"
+        running = locks.is_dir() and any(locks.iterdir())
+        if not stale.exists() or (again and not running) or not newest < stale.stat().st_mtime <= now:
+            write_text(stale, f"{time.time_ns()}\n")

@@ -50,6 +50,7 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, wh
     outcome, size, error = "failed", 0, None
     try:
         with _locked(graph.root, step):
+            _recall_temporaries(graph, step, cold=cold, debug=debug)
             inputs = _input_digests(graph, step)
             key = work_key(step.stage, step.target, step.fingerprint, inputs)
             manifest = _restored(graph, step, key) if step.keep else _hollow(graph, step, key, whole=whole)
@@ -102,6 +103,14 @@ def _current(graph: Graph, step: Step) -> Manifest | None:
         return read_manifest(graph.root / step.place.manifest)
     except ArtifactError:
         return None
+
+
+def _recall_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> None:
+    """See that the temporaries that a step reads are there, as manifests at least, and those of the current recipe."""
+    for given in step.inputs.values():
+        above = graph.step(given.stage, given.target)
+        if not above.keep and ((current := _current(graph, above)) is None or current.fingerprint != above.fingerprint):
+            run(graph, above, cold=cold, debug=debug)
 
 
 def _make_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> bool:

@@ -10,7 +10,6 @@ from meetara_build.faces.output import out, print_json, table
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
 from meetara_build.plan import FRESH, Item
-from meetara_build.plan.causes import NEW
 
 FRESH_STATE, STALE, FAILED, RUNNING, NOT_BUILT = "fresh", "stale", "failed", "running", "not built"
 COLOURS = {FRESH_STATE: "green", RUNNING: "blue", STALE: "yellow", FAILED: "red", NOT_BUILT: "dim"}
@@ -74,7 +73,7 @@ def _state(graph: Graph, items: Iterable[Item], last: dict[tuple[str, str], hist
         run = last.get((item.step.stage, item.step.target))
         if run is not None and run.outcome == "failed" and run.fingerprint == item.step.fingerprint:
             return FAILED, f"{item.step.stage}: {(run.error or 'see its log').splitlines()[0]}"
-    if any(cause.kind == NEW for item in waiting if item.step.stage == "dataset" for cause in item.causes):
+    if not any((graph.root / item.step.place.manifest).exists() for item in every):
         return NOT_BUILT, ""
     causes = [cause for item in waiting for cause in item.roots()]
     return STALE, f"{waiting[0].step.stage}: {causes[0].text() if causes else 'an input may change'}"

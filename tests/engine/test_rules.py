@@ -1,12 +1,14 @@
 """What the Snakefile's rules are told about the graph."""
 
+import os
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from projects import REPOSITORY, edit, read_yaml, write_yaml
+from projects import REPOSITORY, edit, override, read_yaml, write_yaml
 
 from meetara_build.engine.rules import Rules
 from meetara_build.graph import load
@@ -46,7 +48,9 @@ def test_files_are_named_as_seen_from_the_project(built_project: Path, monkeypat
         "artifacts/nutrition/gguf/nutrition-lora.gguf",
         "artifacts/nutrition/package/manifest.json",
     ]
-    assert build.base("gguf")(Wildcards(domain="nutrition")) == "artifacts/base/mini/gguf/manifest.json"
+    base = ["artifacts/base/mini/manifest.json", ".meetara/stale"]
+    assert build.inputs("dataset")(Wildcards(domain="nutrition")) == base
+    assert all(file.flags["ancient"] for file in build.inputs("dataset")(Wildcards(domain="nutrition")))
     assert build.everything[-1] == "artifacts/report/manifest.json"
     assert set(build.everything) > {file for domain in build.domains for file in build.results(domain)}
 
@@ -56,13 +60,33 @@ def test_a_root_elsewhere_is_named_in_full(project: Path, tmp_path: Path, monkey
     assert rules(project, monkeypatch).root == str(tmp_path / "elsewhere")
 
 
-def test_a_temporary_s_fingerprint_travels_with_who_reads_it(
-    built_project: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_has_something_to_do_has_inputs_that_are_new_to_snakemake(
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, graph = rules(built_project, monkeypatch), load(built_project)
-    merge, gguf = graph.step("merge", "nutrition").fingerprint, graph.step("gguf", "nutrition").fingerprint
-    assert build.fingerprint("gguf")(Wildcards(domain="nutrition")) == f"{gguf}-{merge}"
-    assert build.fingerprint("merge")(Wildcards(domain="nutrition")) == merge
+    override(project, "nutrition", {"lora.rank": 8})
+    build, asked = rules(project, monkeypatch), Wildcards(domain="nutrition")
+
+    def new(stage: str) -> set[str]:
+        return {str(file) for file in build.inputs(stage)(asked) if not getattr(file, "flags", {}).get("ancient")}
+
+    assert new("dataset") == set()
+    assert new("adapter") == {
+        "artifacts/base/mini/manifest.json",
+        "artifacts/nutrition/dataset/manifest.json",
+        ".meetara/stale",
+    }
+    assert new("evaluate") >= {"artifacts/nutrition/gguf/manifest.json"}
+    assert ".meetara/stale" not in new("evaluate"), "a MAYBE runs because its input is made anew, and for nothing else"
+
+
+def test_manifests_from_the_future_are_dated_now(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock was set back: Snakemake would refuse every output as older than its inputs."""
+    override(project, "nutrition", {"lora.rank": 8})
+    manifest = project / "artifacts" / "base" / "mini" / "manifest.json"
+    os.utime(manifest, (4e9, 4e9))
+    rules(project, monkeypatch)
+    assert manifest.stat().st_mtime < time.time()
+    assert manifest.stat().st_mtime < (project / ".meetara" / "stale").stat().st_mtime
 
 
 def test_threads_memory_and_gpus_come_from_the_step(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from meetara_build.artifact import digest_file, read_manifest
 from meetara_build.engine import job, stage_run
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import ArtifactError, BuildError
-from meetara_build.graph import load
+from meetara_build.graph import load, work_folder
 
 
 def package(project: Path) -> str:
@@ -254,7 +254,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(project: Path) -> None:
     step = graph.step("package", "nutrition")
     inputs = read_manifest(graph.root / step.place.manifest).inputs
     key = stage_run.work_key(step.stage, step.target, step.fingerprint, inputs)
-    left = graph.root / ".work" / key[:32] / f"out-{os.getpid() + 1}"
+    left = work_folder(graph, step, key) / f"out-{os.getpid() + 1}"
     left.mkdir(parents=True)
     (left / "README.md").write_text("half a file")
     assert package(project) == "built"

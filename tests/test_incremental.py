@@ -1,0 +1,309 @@
+"""Whatever is edited, touched, damaged, deleted or killed in between: a build gives what a clean one gives, and does what its
+plan says.
+
+`Workplace` is the project all this happens to; `Incremental` has Hypothesis do it in any order. `bench.incremental_soak` goes
+on for longer, and with the real stages.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import damage
+from fast_stages import Edit, Ran, added, build, fast_project, gone, lines, reworded, text
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from projects import edit, override
+
+from meetara_build.artifact import read_manifest
+from meetara_build.graph import Step, load
+from meetara_build.plan import plan
+
+Build = Callable[[Path, Sequence[str]], Ran]
+Digests = dict[str, str]
+
+
+def conf(file: str, key: str, value: Any) -> Edit:
+    return lambda project: edit(project / "conf" / f"{file}.yaml", key, value)
+
+
+def overriding(domain: str, key: str, value: Any) -> Edit:
+    return lambda project: override(project, domain, {key: value})
+
+
+def swapped(project: Path) -> None:
+    one, other = (project / "conf" / "domain" / f"{name}.jsonl" for name in ("storytelling", "music"))
+    one.rename(project / "aside")
+    other.rename(one)
+    (project / "aside").rename(other)
+
+
+stories, tales, mini = (
+    partial(overriding, "storytelling"),
+    partial(conf, "domain/storytelling"),
+    partial(conf, "base/mini"),
+)
+
+# What a real build can do in seconds: storytelling teaches its base nothing.
+CHEAP: dict[str, list[Edit]] = {
+    "rank": [stories("lora.rank", 8), stories("lora.rank", 4)],
+    "epochs": [stories("training.max_steps", 3), stories("training.max_steps", 5)],
+    "checkpoints": [stories("training.checkpoint_seconds", 5)],
+    "quants": [tales("quants", ["F16", "Q8_0"]), tales("quants", ["Q8_0"])],
+    "lora file": [stories("gguf.lora", False)],
+    "held-out records": [stories("evaluation.max_records", 2)],
+    "bounds": [stories("evaluation.max_kl.Q8_0", 0.9), stories("merge.bound", 0.9)],
+    "description": [tales("description", "Another"), tales("description", "A third")],
+    "category": [tales("category", "own")],
+    "tales": [added("storytelling", "train"), added("storytelling", "test"), reworded("storytelling", "validation"),
+              lines("storytelling", lambda old: [*old, ""]), lines("storytelling", lambda old: old[::-1])],
+}  # fmt: skip
+CHOICES: dict[str, list[Edit]] = {
+    **CHEAP,
+    "seed": [conf("build", "seed", 3)],
+    "domains": [conf("build", "domains", ["nutrition", "storytelling"]), conf("build", "domains", "all")],
+    "keep_merged": [conf("build", "keep_merged", True), stories("keep_merged", True)],
+    "licence": [mini("licence", "mit")],
+    "pretraining": [mini("pretraining.epochs", 2), mini("pretraining.share", 0.8), mini("pretraining.domains", ["nutrition"])],
+    "tokenizer": [mini("tokenizer.vocab_size", 2048)],
+    "weights": [text("models/other/model.safetensors", str.upper)],
+    "base": [stories("base", "other")],
+    "machine": [stories("hardware", "big")],
+    "overlay": [gone("conf/overlay/programming.yaml"), overriding("programming", "lora.rank", 8)],
+    "records": [added("nutrition", "taught"), added("nutrition", "train"), added("nutrition", "test"), reworded("nutrition", "taught"),
+                lines("nutrition", lambda old: [*old, "{}"]), lines("nutrition", lambda old: old[::-1])],
+    "files": [swapped],
+}  # fmt: skip
+"""What can be chosen in a configuration: 0 is as it came, 1 the first edit, and so on."""
+
+
+class Workplace:
+    """A project in a folder, made from a ``pristine`` one that stays as it is.
+
+    ``make`` builds some domains or all, and says what it did.
+    """
+
+    def __init__(self, folder: Path, pristine: Path, make: Build, clean: dict[Any, Digests]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.folder, self.pristine, self.make, self.clean = folder, pristine, make, clean
+        self.project = shutil.copytree(pristine, folder / "project")
+        self.chosen: dict[str, int] = {}
+        self.compared, self.failed = 0, False
+
+    def choose(self, name: str, which: int, *, old_time: bool = False) -> None:
+        """Edit the project so that it is configured in this way; with ``old_time`` no file's time tells that it changed."""
+        self.chosen = {key: value for key, value in {**self.chosen, name: which}.items() if value}
+        wanted = self._configured(self.folder / "wanted")
+        for part in ("conf", "models"):
+            for path in _files(self.project / part) - _files(wanted / part):
+                (self.project / part / path).unlink()
+            for path in _files(wanted / part):
+                _replace(self.project / part / path, (wanted / part / path).read_bytes(), old_time=old_time)
+        shutil.rmtree(wanted)
+
+    def _configured(self, folder: Path) -> Path:
+        """A new project that is configured as chosen."""
+        shutil.copytree(self.pristine, folder)
+        for name, edits in CHOICES.items():
+            if which := self.chosen.get(name):
+                edits[which - 1](folder)
+        return folder
+
+    def touch(self, which: int) -> None:
+        """Give a file of the configuration, or a source, another time."""
+        self._any(_files(self.project / "conf"), which, lambda name: os.utime(self.project / "conf" / name))
+
+    def delete(self, which: int) -> None:
+        """Delete a file of an artifact, or a manifest."""
+        self._any(self._artifacts(), which, lambda name: (self.project / "artifacts" / name).unlink())
+
+    def damage(self, which: int) -> None:
+        """Change a byte of a file of an artifact, and leave its size and time."""
+        self._any({name for name in self._artifacts() if not name.endswith("manifest.json")}, which, self._damage)
+
+    def _damage(self, name: str) -> None:
+        path = self.project / "artifacts" / name
+        before = path.stat()
+        damage(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def _artifacts(self) -> set[str]:
+        return {
+            name
+            for name in _files(self.project / "artifacts")
+            if not name.startswith((".", "store/", "logs/", "runs."))
+        }
+
+    @staticmethod
+    def _any(names: set[str], which: int, act: Callable[[str], object]) -> None:
+        if names:
+            act(sorted(names)[which % len(names)])
+
+    def forget(self, what: str) -> None:
+        """Delete a folder of the project."""
+        shutil.rmtree(self.project / what, ignore_errors=True)
+
+    def domains(self, which: int) -> list[str]:
+        """One of the domains, or none, which means all."""
+        known = load(self.project).domains
+        return [] if which >= len(known) else [known[which]]
+
+    def build(self, domains: Sequence[str] = ()) -> None:
+        """Build, and hold what was done against the plan, and what is there against a clean build."""
+        self.failed = True
+        ran = self.make(self.project, domains)
+        assert ran.not_as_announced() == {}
+        graph = load(self.project)
+        assert plan(graph, domains).to_do() == []
+        steps = [step for step in graph.above(graph.ends(domains)) if step.keep]
+        found = {step.name: _digest(graph.root, step) for step in steps}
+        expected = self._clean()
+        assert found == {name: expected[name] for name in found}
+        self.compared, self.failed = self.compared + len(found), False
+
+    def _clean(self) -> Digests:
+        """What is there after a clean build of the same configuration, in a new folder and with an empty store."""
+        key = tuple(sorted(self.chosen.items()))
+        if key not in self.clean:
+            project = self._configured(self.folder / "clean")
+            self.make(project, [])
+            graph = load(project)
+            self.clean[key] = {step.name: _digest(graph.root, step) for step in graph.steps.values() if step.keep}
+            shutil.rmtree(project)
+        return self.clean[key]
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def _replace(path: Path, content: bytes, *, old_time: bool) -> None:
+    before = path.stat() if path.exists() else None
+    if before is None or path.read_bytes() != content:
+        path.write_bytes(content)
+        if before is not None and old_time:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _digest(root: Path, step: Step) -> str:
+    """An artifact's content digest, once every file has proved to be what its manifest says, and no other is there."""
+    manifest, folder = read_manifest(root / step.place.manifest), root / step.place.folder
+    for name, entry in manifest.files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], f"{step.name}: {name}"
+    if step.stage not in ("base", "evaluate"):  # these share their folder with other artifacts
+        assert _files(folder) == {*manifest.files, "manifest.json"}
+    return manifest.digest()
+
+
+WRITING = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "shutil.rmtree")
+
+
+def killed(project: Path, domains: Sequence[str], after: int, *, by_hand: bool) -> None:
+    """A fast build in a process of its own that ends before it changes anything on the disk for the ``after``-th time.
+
+    SIGKILL ends it; or, ``by_hand``, Ctrl-C.
+    """
+    process = os.fork()
+    if process:
+        os.waitpid(process, 0)
+        return
+    left = after
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event in WRITING or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+            left -= 1
+            if left == 0 and by_hand:
+                raise KeyboardInterrupt
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        sys.addaudithook(watch)
+        build(project, domains)
+    finally:
+        os._exit(0)
+
+
+EDITS = st.sampled_from([(name, which) for name, edits in CHOICES.items() for which in range(len(edits) + 1)])
+ANY = st.integers(0, 1000)
+
+
+class Incremental(RuleBasedStateMachine):
+    """Anything that can happen to a project, in any order."""
+
+    folder: Path
+    pristine: Path
+    clean: dict[Any, Digests]
+    steps = compared = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Workplace(self.folder, self.pristine, build, self.clean)
+
+    @rule(change=EDITS, old_time=st.booleans())
+    def edits(self, change: tuple[str, int], old_time: bool) -> None:
+        self.place.choose(*change, old_time=old_time)
+
+    @rule(one=EDITS, other=EDITS)
+    def edits_twice(self, one: tuple[str, int], other: tuple[str, int]) -> None:
+        self.place.choose(*one)
+        self.place.choose(*other)
+
+    @rule(which=ANY)
+    def touches(self, which: int) -> None:
+        self.place.touch(which)
+
+    @rule(which=ANY)
+    def deletes(self, which: int) -> None:
+        self.place.delete(which)
+
+    @rule(which=ANY)
+    def damages(self, which: int) -> None:
+        self.place.damage(which)
+
+    @rule(what=st.sampled_from([".meetara", ".meetara", "artifacts/store", "artifacts/nutrition", "artifacts/base"]))
+    def forgets(self, what: str) -> None:
+        self.place.forget(what)
+
+    @rule()
+    def builds(self) -> None:
+        self.place.build()
+
+    @rule(which=st.integers(0, 4))
+    def builds_one(self, which: int) -> None:
+        self.place.build(self.place.domains(which))
+
+    @rule(which=st.integers(0, 9), after=st.integers(1, 400), by_hand=st.booleans())
+    def is_killed(self, which: int, after: int, by_hand: bool) -> None:
+        killed(self.place.project, self.place.domains(which), after, by_hand=by_hand)
+
+    def teardown(self) -> None:
+        if not self.place.failed:
+            self.place.build()
+        Incremental.compared += self.place.compared
+
+
+def prepare(folder: Path) -> type[Incremental]:
+    """The machine at work in a folder."""
+    Incremental.folder, Incremental.pristine, Incremental.clean = folder / "work", fast_project(folder / "pristine"), {}
+    return Incremental
+
+
+def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None:
+    run_state_machine_as_test(prepare(tmp_path), settings=settings(max_examples=8, stateful_step_count=12))
+
+
+@pytest.mark.parametrize("after", [1, 20, 40, 80, 160, 320, 640])
+def test_a_first_build_that_is_killed_goes_on(tmp_path: Path, after: int) -> None:
+    place = Workplace(tmp_path / "work", fast_project(tmp_path / "pristine"), build, {})
+    killed(place.project, [], after, by_hand=False)
+    place.build()
