@@ -24,11 +24,6 @@ COMPANIONS = {"transformers": ("tokenizers", "safetensors"), "peft": ("accelerat
 """Libraries that decide bytes from behind another's interface."""
 
 
-def made_from(stage: str, recipe: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    """All that a stage run's result depends on; ``sources`` are the digests of raw source files by input name."""
-    return {"recipe": recipe, "code": code_digests(stage), "libraries": library_versions(stage), "sources": sources}
-
-
 def fingerprint(stage: str, parts: Mapping[str, Any]) -> str:
     """The fingerprint of a stage run that is made from these parts."""
     return digest_json([stage, parts])

@@ -10,10 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-
 from meetara_build.errors import ConfigError
+from meetara_build.graph import CACHE
+from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
 from meetara_build.overlay import read_overlay
 from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check
@@ -80,6 +79,9 @@ class Configuration:
         self.hardware = hardware
         if hardware:
             self.defaults["hardware"] = hardware
+        chosen = [self.conf / group / f"{self.defaults[group]}.yaml" for group in GROUPS]
+        texts = [file.read_bytes().decode(errors="replace") for file in (self.path, *chosen) if file.exists()]
+        self.memo = Memo(project / CACHE / "composed.json", [self.defaults, *texts])
         self.domains = {path.stem: path for path in sorted(self.conf.glob("domain/*.yaml"))}
         self._refuse_unknown_locks(self.build.locked, self.path)
         for path in sorted(self.conf.glob("overlay/*.yaml")):
@@ -225,8 +227,14 @@ class Configuration:
         sections = self.build.model_dump(exclude={"domains", "root", "store", "locked"})
         return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
 
-    @cache  # noqa: B019
+    def save(self) -> None:
+        """Keep what was composed for the next time."""
+        self.memo.save()
+
     def _compose(self, overrides: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+        from hydra import compose, initialize_config_dir
+        from omegaconf import OmegaConf
+
         groups = [f"{group}={self.defaults[group]}" for group in GROUPS]
         with initialize_config_dir(str(self.conf.resolve()), version_base="1.3"):
             composed = compose("build", overrides=[*groups, *(f"++{key}={value}" for key, value in overrides)])
@@ -235,7 +243,10 @@ class Configuration:
         return {str(key): value for key, value in content.items() if key not in GROUPS}
 
     def _composed(self, overrides: tuple[tuple[str, str], ...], origin: Mapping[str, Path]) -> Build:
-        return check(Build, self._compose(overrides), self.path, origin)
+        content = self.memo.get(
+            " ".join(f"{key}={value}" for key, value in overrides), lambda: self._compose(overrides)
+        )
+        return check(Build, content, self.path, origin)
 
 
 def _defaults(entries: Any, path: Path) -> dict[str, str]:

@@ -1,0 +1,218 @@
+"""The steps of a build: each stage of each target, with its recipe, inputs and fingerprint.
+
+Composing the configuration takes a second, so the result is kept below ``.meetara/`` and used again while no file it came
+from has changed. This module imports nothing heavy: Snakemake, ``plan`` and every job start here.
+"""
+
+import json
+import os
+import site
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from meetara_build.artifact import Place, place, write_text
+from meetara_build.digests import state
+from meetara_build.errors import ConfigError
+
+STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
+TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
+"""The files of a base that decide its token ids."""
+
+CACHE = ".meetara"
+REPORT = "report"
+"""The target of the one step that looks at all domains."""
+
+
+class Input(NamedTuple):
+    """An input artifact: which stage of which target, and which of its files are read."""
+
+    stage: str
+    target: str
+    reads: tuple[str, ...] = ("*",)
+
+    @property
+    def place(self) -> Place:
+        """Where it lies below the root."""
+        return place(self.stage, self.target)
+
+
+class Step(NamedTuple):
+    """One stage of one target."""
+
+    stage: str
+    target: str
+    fingerprint: str
+    made_from: dict[str, Any]
+    inputs: dict[str, Input]
+    sources: dict[str, str]
+    settings: dict[str, Any]
+    threads: int
+    memory_mb: int
+    gpus: int
+    parameters: int
+    keep: bool
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The slice of the configuration that decides the stage's bytes; ``settings`` are read too, and decide none."""
+        recipe: dict[str, Any] = self.made_from["recipe"]
+        return recipe
+
+    @property
+    def name(self) -> str:
+        """``nutrition/adapter``: how a step is called in messages."""
+        return f"{self.target}/{self.stage}"
+
+    @property
+    def reference(self) -> str:
+        """The name as one word that can be a file's."""
+        return f"{self.target.replace('/', '-')}-{self.stage}"
+
+    @property
+    def place(self) -> Place:
+        """Where its artifact lies below the root."""
+        return place(self.stage, self.target)
+
+
+class Graph(NamedTuple):
+    """All steps of a project, each after those it needs.
+
+    ``machines`` names each domain's hardware file, the bases' under ``""``; ``changes`` has the keys that do not have
+    build.yaml's value.
+    """
+
+    project: Path
+    root: Path
+    store: Path
+    domains: list[str]
+    memory_mb: int
+    gpus: int
+    machines: dict[str, str]
+    changes: dict[str, list[dict[str, Any]]]
+    steps: dict[tuple[str, str], Step]
+
+    def step(self, stage: str, target: str) -> Step:
+        """One step.
+
+        Raises:
+            ConfigError: there is no such stage, or no such domain in this build.
+        """
+        if (stage, target) not in self.steps:
+            if stage not in STAGES:
+                raise ConfigError(f"unknown stage '{stage}'; known: {', '.join(STAGES)}")
+            from meetara_build.nearest import nearest
+
+            targets = sorted({target for name, target in self.steps if name == stage})
+            raise ConfigError(f"'{target}' has no stage '{stage}' in this build{nearest(target, targets)}")
+        return self.steps[stage, target]
+
+    def hardware(self, target: str) -> str:
+        """The name of the machine's file that a target is built for."""
+        return self.machines.get(target, self.machines[""])
+
+    def ends(self, domains: Iterable[str] = ()) -> list[tuple[str, str]]:
+        """The last steps of a build of these domains; of all of them, with the report over all, if none is named."""
+        chosen = list(domains)
+        return [("package", domain) for domain in chosen or self.domains] + ([] if chosen else [("report", REPORT)])
+
+    def above(self, wanted: Iterable[tuple[str, str]]) -> list[Step]:
+        """The wanted steps and all that they need, each after those it needs."""
+        needed: set[tuple[str, str]] = set()
+        waiting = list(wanted)
+        while waiting:
+            key = waiting.pop()
+            if key not in needed:
+                needed.add(key)
+                waiting += [(given.stage, given.target) for given in self.step(*key).inputs.values()]
+        return [step for key, step in self.steps.items() if key in needed]
+
+
+def work_folder(graph: Graph, step: Step, key: str) -> Path:
+    """Where a piece of work is done, and where it leaves what lets it go on after a kill."""
+    return graph.root / ".work" / f"{step.reference}-{key[:16]}"
+
+
+def states_file(graph: Graph, step: Step) -> Path:
+    """Where it is kept how a step's files looked when they were last read."""
+    return graph.project / CACHE / "states" / f"{step.reference}.json"
+
+
+def find_project(start: Path | None = None) -> Path:
+    """The folder with ``conf/build.yaml``: this one or the nearest above it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "conf" / "build.yaml").exists():
+            return folder
+    raise ConfigError(
+        f"{here}: no conf/build.yaml here or above; go to a project, or make one: `meetara-build init NAME`"
+    )
+
+
+def load(project: Path, hardware: str | None = None) -> Graph:
+    """The graph of a project, from the cache where nothing it came from has changed.
+
+    Raises:
+        ConfigError: anything below conf/ is wrong.
+    """
+    cache = project / CACHE / f"graph-{hardware or 'default'}.json"
+    signature = _signature(project, [])
+    try:
+        kept = json.loads(cache.read_bytes())
+        if _signature(project, kept["sources"]) == kept["signature"]:
+            return _unpack(project, kept)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    from meetara_build.graph.compose import composed
+
+    packed = composed(project, hardware)
+    if _signature(project, []) != signature:
+        raise ConfigError(
+            f"{project / 'conf'}: changed while it was read (or the tool's own code was); run the command again"
+        )
+    packed["signature"] = _signature(project, packed["sources"])
+    write_text(cache, json.dumps(packed, sort_keys=True, ensure_ascii=False))
+    return _unpack(project, packed)
+
+
+def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
+    steps = {}
+    for fields in packed["steps"]:
+        inputs = {name: Input(stage, target, tuple(reads)) for name, (stage, target, reads) in fields["inputs"].items()}
+        steps[fields["stage"], fields["target"]] = Step(**{**fields, "inputs": inputs})
+    return Graph(
+        project, located(project, packed["root"]), located(project, packed["store"]), packed["domains"],
+        packed["memory_mb"], packed["gpus"], packed["machines"], packed["changes"], steps,
+    )  # fmt: skip
+
+
+def located(folder: Path, written: str) -> Path:
+    """A path as conf/ has it: from a folder, from ``~``, or absolute."""
+    return (folder / os.path.expanduser(written)).resolve()  # noqa: PTH111  (pathlib's fails on a file called ~name)
+
+
+def _signature(project: Path, sources: Iterable[str]) -> list[Any]:
+    """State of everything that the graph is made from: configuration, sources, this package, installed libraries."""
+    return [[file, *_seen(file)] for file in [*_files(project / "conf", ".yaml"), *sources]] + tool_state()
+
+
+def tool_state() -> list[Any]:
+    """State of this package and of the installed libraries."""
+    files = _files(Path(__file__).parent.parent, ".py")
+    libraries = [[path, os.stat(path).st_mtime_ns] for path in site.getsitepackages() if os.path.isdir(path)]
+    return [[file, *_seen(file)] for file in files] + libraries
+
+
+def _seen(file: str) -> list[Any]:
+    try:
+        return state(file)
+    except OSError:
+        return []
+
+
+def _files(folder: Path, suffix: str) -> list[str]:
+    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(suffix))

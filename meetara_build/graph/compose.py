@@ -1,0 +1,212 @@
+"""The graph from the configuration: every step, with its recipe, inputs, and all that decides its bytes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from meetara_build import recipes
+from meetara_build.digests import Digests
+from meetara_build.errors import ConfigError
+from meetara_build.fingerprint import code_digests, fingerprint, library_versions
+from meetara_build.graph import CACHE, REPORT, TOKENIZER, Input, Step, located, tool_state
+from meetara_build.memo import Memo
+from meetara_build.resolve import Common, Configuration, Resolved
+from meetara_build.yaml_files import read_lines
+
+
+class _Deciding:
+    """What decides bytes besides the configuration; what was found before is used again while no file of it has changed."""
+
+    def __init__(self, project: Path) -> None:
+        self.digests = Digests(project / CACHE / "digests.json")
+        self.memo = Memo(project / CACHE / "code.json", tool_state())
+
+    def parts(self, stage: str, recipe: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+        """All that a stage run's result depends on, but for its inputs."""
+        code, libraries = self.memo.get(stage, lambda: [code_digests(stage), library_versions(stage)])
+        found = {name: self._digest(path) for name, path in sources.items()}
+        return {"recipe": recipe, "code": code, "libraries": libraries, "sources": found}
+
+    def _digest(self, path: str) -> str:
+        try:
+            return self.digests.source(path)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise ConfigError(f"{path}: cannot be read ({reason}); mend its rights, or name another source") from None
+
+    def save(self) -> None:
+        """Keep what was found for the next time."""
+        self.digests.save()
+        self.memo.save()
+
+
+def composed(project: Path, hardware: str | None) -> dict[str, Any]:
+    """The graph as JSON values, as the cache keeps it.
+
+    Raises:
+        ConfigError: anything below conf/ is wrong.
+    """
+    configuration = Configuration(project, hardware)
+    domains = configuration.selected()
+    if not domains:
+        raise ConfigError(
+            f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain NAME --from FILE`"
+        )
+    resolved = {name: configuration.resolve(name) for name in configuration.domains}
+    deciding = _Deciding(project)
+    steps = list(_steps(configuration, [resolved[name] for name in domains], resolved, deciding))
+    deciding.save()
+    configuration.save()
+    build = configuration.build
+    machine = resolved[domains[0]].hardware
+    return {
+        "root": build.root,
+        "store": build.store or f"{build.root}/store",
+        "domains": domains,
+        "memory_mb": int(machine.memory_gb * 1000),
+        "gpus": machine.gpus,
+        "machines": {"": configuration.defaults["hardware"]} | {name: resolved[name].hardware_name for name in domains},
+        "changes": {name: [change._asdict() for change in resolved[name].changes] for name in domains},
+        "steps": [step._asdict() for step in steps],
+        "sources": sorted(deciding.digests.used),
+    }
+
+
+def _steps(
+    configuration: Configuration, built: list[Resolved], known: dict[str, Resolved], deciding: _Deciding
+) -> Iterator[Step]:
+    """Every step, in an order in which each follows those it needs."""
+    for name in dict.fromkeys(item.base_name for item in built):
+        yield from _base_steps(configuration, configuration.common(name), known, deciding)
+    for item in built:
+        yield from _domain_steps(configuration, item, deciding)
+    yield _report_step(built, deciding)
+
+
+def _base_steps(
+    configuration: Configuration, item: Common, known: dict[str, Resolved], deciding: _Deciding
+) -> Iterator[Step]:
+    name, base = item.base_name, item.base
+    target, path = f"base/{name}", configuration.conf / "base" / f"{item.base_name}.yaml"
+    inputs, sources = {}, {}
+    if base.pretraining is not None:
+        for domain in base.pretraining.domains:
+            if domain not in known:
+                raise ConfigError(
+                    f"{path}: pretraining.domains: no conf/domain/{domain}.yaml; remove the name, or add the file"
+                )
+        taught = {domain: known[domain] for domain in sorted(base.pretraining.domains)}
+        files = {
+            f"{domain}/{key}": source
+            for domain, one in taught.items()
+            for key, source in _source_paths(configuration, one).items()
+        }
+        recipe = recipes.corpus(base, {domain: (one.domain, one.build) for domain, one in taught.items()})
+        yield _step("corpus", target, recipe, {}, files, item, deciding)
+        inputs["corpus"] = Input("corpus", target)
+    elif base.folder is not None:
+        folder = located(configuration.conf.parent, base.folder)
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
+            )
+        sources["folder"] = str(folder)
+    yield _step("base", target, recipes.base(name, base, item.build), inputs, sources, item, deciding)
+    recipe = recipes.base_gguf(name, base, item.build, item.hardware)
+    yield _step(
+        "gguf", target, recipe, {"merged": Input("base", target), "base": Input("base", target)}, {}, item, deciding
+    )
+
+
+def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Deciding) -> Iterator[Step]:
+    name, build = item.name, item.build
+    base = Input("base", f"base/{item.base_name}")
+    tokenizer = Input("base", f"base/{item.base_name}", TOKENIZER)
+    base_gguf = Input("gguf", f"base/{item.base_name}", ("*.gguf",))
+    dataset, adapter = Input("dataset", name), Input("adapter", name)
+    weights = Input("adapter", name, ("adapter_*",))
+    merged, gguf, evaluation = Input("merge", name), Input("gguf", name), Input("evaluate", name)
+
+    def step(
+        stage: str,
+        recipe: dict[str, Any],
+        inputs: dict[str, Input],
+        sources: dict[str, str] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> Step:
+        return _step(stage, name, recipe, inputs, sources or {}, item, deciding, settings)
+
+    slices = {
+        "base": recipes.base(item.base_name, item.base, build),
+        "dataset": recipes.dataset(name, item.domain, build),
+        "adapter": recipes.adapter(name, build, item.hardware),
+        "merge": recipes.merge(name, build, item.hardware),
+    }
+    yield step("dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item))
+    settings = recipes.adapter_settings(build)
+    yield step("adapter", slices["adapter"], {"base": base, "dataset": dataset}, settings=settings)
+    yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": dataset})
+    recipe = recipes.gguf(name, item.base_name, item.base, item.domain, build, item.hardware, slices)
+    inputs = {"merged": merged, "adapter": weights, "base": base, "base_gguf": base_gguf, "dataset": dataset}
+    yield step("gguf", recipe, inputs)
+    recipe = recipes.evaluate(name, item.base_name, item.domain, build, item.hardware)
+    yield step("evaluate", recipe, {"gguf": gguf, "base_gguf": base_gguf, "base": tokenizer, "dataset": dataset})
+    recipe = recipes.package(name, item.base_name, item.base, item.domain, build)
+    inputs = {"gguf": gguf, "evaluation": evaluation, "adapter": adapter, "dataset": dataset, "base": tokenizer}
+    yield step("package", recipe, inputs)
+
+
+def _report_step(built: list[Resolved], deciding: _Deciding) -> Step:
+    inputs = {}
+    for item in built:
+        inputs[f"{item.name}/training"] = Input("adapter", item.name, ("training.json",))
+        inputs[f"{item.name}/evaluation"] = Input("evaluate", item.name)
+    recipe = {"domains": {item.name: item.domain.category for item in built}}
+    return _step("report", REPORT, recipe, inputs, {}, built[0], deciding)
+
+
+def _step(
+    stage: str,
+    target: str,
+    recipe: dict[str, Any],
+    inputs: dict[str, Input],
+    sources: dict[str, str],
+    item: Resolved | Common,
+    deciding: _Deciding,
+    settings: dict[str, Any] | None = None,
+) -> Step:
+    parts = deciding.parts(stage, recipe, sources)
+    uses_gpu = item.hardware.device == "cuda" and stage in ("base", "adapter")
+    return Step(
+        stage, target, fingerprint(stage, parts), parts, inputs, sources, settings or {},
+        threads=recipe.get("threads", 1),
+        memory_mb=_memory_mb(stage, item.base.parameters),
+        gpus=int(uses_gpu),
+        parameters=item.base.parameters,
+        keep=stage != "merge" or item.build.keep_merged,
+    )  # fmt: skip
+
+
+def _memory_mb(stage: str, parameters: int) -> int:
+    """What a job is expected to need: Python with its libraries, and some copies of the float32 weights."""
+    copies = {"base": 4, "adapter": 3, "merge": 3, "gguf": 3, "evaluate": 1.5}.get(stage, 0)
+    return int(600 + copies * 4 * parameters / 1e6)
+
+
+def _source_paths(configuration: Configuration, item: Resolved) -> dict[str, str]:
+    """Absolute paths of a domain's source files, by the names the dataset stage knows them by."""
+    found = {}
+    path = configuration.domains[item.name]
+    for index, source in enumerate(item.domain.sources):
+        written = source.path or source.hub
+        assert written is not None
+        file = located(path.parent, written)
+        if file.exists():
+            found[f"source_{index}"] = str(file)
+        elif source.path is not None:
+            line = read_lines(path).get(("sources", index), 1)
+            raise ConfigError(
+                f"{path}:{line}: source '{written}' is not there (looked at {file}); mend the path, or put the file there"
+            )
+    return found
