@@ -23,6 +23,7 @@ class Work(NamedTuple):
     used: float
     blobs: frozenset[str]
     fingerprint: str
+    sources: frozenset[str]
 
 
 class Collected(NamedTuple):
@@ -57,6 +58,8 @@ def collect(
     with store.locked(fcntl.LOCK_EX):
         keep = set(wanted) | set(_referred(store, wanted, dry_run=dry_run))
         works = sorted(_works(store), key=lambda work: (work.key in keep, work.used, work.key))
+        # What a current result began from was pinned by whoever built it, here or in another checkout.
+        pins = {*pinned, *(source for work in works if work.key in keep for source in work.sources)}
         sizes = {path.name: path.stat().st_size for path in _files(store.folder / "blobs")}
         held = _counted(works)
         size = sum(sizes.get(blob, 0) for blob in held)
@@ -64,13 +67,13 @@ def collect(
         for work in works:
             old = max_age is not None and now - work.used > max_age
             large = max_size is not None and size > max_size
-            if work.key in keep or not (old or large) or work.blobs & set(pinned):
+            if work.key in keep or not (old or large) or work.blobs & pins:
                 continue
             gone.append(work)
             for blob in work.blobs:
                 held[blob] -= 1
                 size -= sizes.get(blob, 0) if held[blob] == 0 else 0
-        left = {blob for blob, count in held.items() if count} | set(pinned)
+        left = {blob for blob, count in held.items() if count} | pins
         dead = [
             path for path in _files(store.folder / "blobs") if path.name not in left and _collectable(path, held, now)
         ]
@@ -120,13 +123,14 @@ def _works(store: Store) -> Iterator[Work]:
         *_files(store.folder / "notes"),
         *_files(store.root / ".temporaries"),
     ):
-        named, fingerprint = frozenset[str](), ""
+        named, fingerprint, sources = frozenset[str](), "", frozenset[str]()
         if "actions" in path.parts[-3:]:
             with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
                 content = json.loads(path.read_bytes())
                 named = frozenset(entry["sha256"] for entry in content["files"].values())
                 fingerprint = content["fingerprint"]
-        yield Work(path, path.stem, path.stat().st_mtime, named, fingerprint)
+                sources = frozenset(content["made_from"]["sources"].values())
+        yield Work(path, path.stem, path.stat().st_mtime, named, fingerprint, sources)
 
 
 def _counted(works: list[Work]) -> dict[str, int]:

@@ -80,7 +80,9 @@ def dataset(name: str, domain: Domain, build: Build) -> Slice:
 
 def adapter(name: str, build: Build, hardware: Hardware) -> Slice:
     """LoRA and its training, but for ``adapter_settings``."""
-    training = build.training.model_dump(exclude={"loss_on_prompt", "checkpoint_seconds"})
+    training = build.training.model_dump(exclude={"loss_on_prompt", "checkpoint_seconds", "warm_start"})
+    if build.training.warm_start:
+        training["warm_start"] = build.training.warm_start.partition("@")[2]
     return {
         "domain": name,
         "seed": build.seed,

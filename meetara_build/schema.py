@@ -212,6 +212,8 @@ class Training(Shape):
     validations_per_epoch: Positive
     checkpoint_seconds: Positive
     loss_on_prompt: bool
+    warm_start: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*@[0-9a-f]{64}$")] | None = None
+    """``DOMAIN@SHA256``: begin from that neighbour's adapter, pinned by the digest of its weights in the store."""
 
 
 class Merge(Shape):

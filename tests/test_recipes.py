@@ -93,6 +93,7 @@ BUILD_KEYS = {
     "training.clip_norm": (0.5, TRAINING),
     "training.patience": (9, TRAINING),
     "training.validations_per_epoch": (9, TRAINING),
+    "training.warm_start": ("programming@" + "a" * 64, TRAINING),
     "training.loss_on_prompt": (True, TRAINING),
     "merge.bound": (0.5, {"merge", "gguf"}),
     "gguf.imatrix.enabled": (False, {"gguf"}),

@@ -47,11 +47,8 @@ def gc(max_size: str | None, max_age: str | None, *, dry_run: bool, as_json: boo
 
 def pinned(graph: Graph) -> set[str]:
     """sha256 of the files that the configuration names by their content: what a warm start begins from."""
-    return {
-        step.recipe["warm_start"]["sha256"]
-        for step in graph.steps.values()
-        if step.recipe.get("warm_start") is not None
-    }
+    trained = (step.recipe["training"] for step in graph.steps.values() if step.stage == "adapter")
+    return {training["warm_start"] for training in trained if "warm_start" in training}
 
 
 def _measure(written: str, units: dict[str, float] | dict[str, int], what: str, example: str) -> float:

@@ -54,6 +54,7 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
             f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain NAME --from FILE`"
         )
     resolved = {name: configuration.resolve(name) for name in configuration.domains}
+    _refuse_cycles(resolved)
     deciding = _Deciding(project)
     steps = list(_steps(configuration, [resolved[name] for name in domains], resolved, deciding))
     deciding.save()
@@ -145,7 +146,8 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     }
     yield step("dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item))
     settings = recipes.adapter_settings(build)
-    yield step("adapter", slices["adapter"], {"base": base, "dataset": dataset}, settings=settings)
+    pinned = _warm_start(configuration, item)
+    yield step("adapter", slices["adapter"], {"base": base, "dataset": dataset}, pinned, settings)
     yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": dataset})
     recipe = recipes.gguf(name, item.base_name, item.base, item.domain, build, item.hardware, slices)
     inputs = {"merged": merged, "adapter": weights, "base": base, "base_gguf": base_gguf, "dataset": dataset}
@@ -192,6 +194,40 @@ def _memory_mb(stage: str, parameters: int) -> int:
     """What a job is expected to need: Python with its libraries, and some copies of the float32 weights."""
     copies = {"base": 4, "adapter": 3, "merge": 3, "gguf": 3, "evaluate": 1.5}.get(stage, 0)
     return int(600 + copies * 4 * parameters / 1e6)
+
+
+def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
+    """The store's file that a domain's adapter begins from."""
+    if item.build.training.warm_start is None:
+        return {}
+    domain, _, digest = item.build.training.warm_start.partition("@")
+    path = next((change.path for change in item.changes if change.key == "training.warm_start"), "conf/build.yaml")
+    store = configuration.build.store or f"{configuration.build.root}/store"
+    blob = located(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
+    if not blob.exists():
+        raise ConfigError(
+            f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; build {domain}, and pin what "
+            f"`meetara-build explain {domain}/adapter` shows, or remove the key"
+        )
+    return {"warm_start": str(blob)}
+
+
+def _refuse_cycles(known: dict[str, Resolved]) -> None:
+    """Two domains that begin from each other could never be built from nothing.
+
+    Raises:
+        ConfigError: naming the circle.
+    """
+    above = {name: (item.build.training.warm_start or "").partition("@")[0] for name, item in known.items()}
+    for name in known:
+        circle = [name]
+        while (following := above.get(circle[-1])) and following not in circle:
+            circle.append(following)
+        if following == name:
+            shown = " → ".join([*circle, name])
+            raise ConfigError(
+                f"conf/domain/{name}.yaml: training.warm_start goes round in a circle: {shown}; remove one of them"
+            )
 
 
 def _source_paths(configuration: Configuration, item: Resolved) -> dict[str, str]:

@@ -14,7 +14,7 @@ from meetara_build.errors import DataError, TrainingError
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe, checkpoint_folder
 from meetara_build.training.chat import Encoded, encode, read_records
 from meetara_build.training.loop import train
-from meetara_build.training.lora import ADAPTER, attach, moved
+from meetara_build.training.lora import ADAPTER, attach, begin_from, moved
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
 from meetara_build.training.settings import History, Observer, Settings
 
@@ -28,7 +28,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
 
     Args:
         recipe: domain, seed, threads, device, precision, loss_on_prompt, max_tokens, lora, training.
-        inputs: base and dataset folders.
+        inputs: base and dataset folders; the file ``warm_start``, another adapter's weights to begin from, if there is one.
         observe: called after each step, see training.settings.
 
     Raises:
@@ -44,7 +44,13 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
         tokenizer, inputs["dataset"] / "validation.jsonl", recipe["max_tokens"], limit
     )
     adapted = attach(model, recipe["lora"], recipe["seed"])
-    settings = Settings(seed=recipe["seed"], loss_on_prompt=recipe["loss_on_prompt"], **recipe["training"])
+    if "warm_start" in inputs:
+        begin_from(adapted, inputs["warm_start"])
+    settings = Settings(
+        seed=recipe["seed"],
+        loss_on_prompt=recipe["loss_on_prompt"],
+        **{key: value for key, value in recipe["training"].items() if key != "warm_start"},
+    )
     history = train(adapted, training, validation, settings, checkpoint_folder(output), observe)
     if not moved(adapted):
         raise TrainingError(

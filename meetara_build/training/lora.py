@@ -6,11 +6,14 @@ Layers that are more than plain LoRA on a plain linear layer (DoRA, quantized ba
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -98,6 +101,24 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
         ) from fault
     assert isinstance(adapted, PeftModel)
     return adapted
+
+
+def begin_from(model: PeftModel, weights: Path) -> None:
+    """Give a fresh adapter another's weights: those of a neighbour's adapter on the same base, to train on from there.
+
+    Raises:
+        TrainingError: they are of another base, rank or set of target modules, or cannot be read.
+    """
+    try:
+        found = load_file(weights)
+    except (OSError, SafetensorError) as fault:
+        raise TrainingError(f"training.warm_start: {weights} cannot be read ({fault}): pin another adapter") from None
+    own = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    if {name: tensor.shape for name, tensor in own.items()} != {name: tensor.shape for name, tensor in found.items()}:
+        raise TrainingError(
+            "training.warm_start: that adapter is of another base, lora.rank or lora.targets: pin one that is made with the same"
+        )
+    set_peft_model_state_dict(model, found, adapter_name=ADAPTER)
 
 
 def fuse(model: nn.Module) -> int:
