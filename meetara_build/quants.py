@@ -9,6 +9,10 @@ QUANTS = (
 )
 
 
+UNWEIGHTED = ("F32", "F16", "BF16", "Q8_0")
+"""Types that no importance matrix helps: each weight keeps eight bits or more."""
+
+
 def check_quant(name: str) -> None:
     """Refuse a type that llama.cpp does not know.
 

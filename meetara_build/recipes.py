@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meetara_build.artifact import digest_json
+from meetara_build.quants import UNWEIGHTED
 from meetara_build.schema import Base, Build, Domain, Hardware
 
 Slice = dict[str, Any]
@@ -110,6 +111,7 @@ def gguf(
     name: str, base_name: str, base: Base, domain: Domain, build: Build, hardware: Hardware, above: Slice
 ) -> Slice:
     """``above`` are the slices of the stages before: their digest goes into the file's metadata."""
+    weighted = build.gguf.imatrix.enabled and any(quant not in UNWEIGHTED for quant in domain.quants)
     return {
         "name": name,
         "domain": name,
@@ -117,7 +119,7 @@ def gguf(
         "licence": base.licence,
         "recipe": digest_json(above),
         "quants": domain.quants,
-        "imatrix": build.gguf.imatrix.model_dump(),
+        "imatrix": build.gguf.imatrix.model_dump() if weighted else {"enabled": False, "tokens": 0},
         "lora": build.gguf.lora,
         "threads": hardware.threads,
         "logits_bound": build.gguf.logits_bound,
@@ -151,7 +153,7 @@ def package(name: str, base_name: str, base: Base, domain: Domain, build: Build)
         "licence": base.licence,
         "quants": domain.quants,
         "beat_base_by": domain.evaluation.beat_base_by,
-        "max_kl": build.evaluation.max_kl,
+        "max_kl": {quant: bound for quant, bound in build.evaluation.max_kl.items() if quant in domain.quants},
     }
 
 

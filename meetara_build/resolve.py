@@ -172,6 +172,7 @@ class Configuration:
                 changes.append(Change(group, name_chosen, self.defaults[group], shown, agent, reason))
         return Resolved(name, domain, chosen["base"][0], base, chosen["hardware"][0], machine, build, changes)
 
+    @cache  # noqa: B019
     def common(self, base_name: str) -> Common:
         """What the steps of a base itself are made with: an override in a domain's file is no matter of its neighbours."""
         base, machine = self.base(base_name, self.path), self.machine(self.defaults["hardware"], self.path)

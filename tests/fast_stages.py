@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -21,8 +22,10 @@ from projects import edit, override, read_yaml, small_project, write_yaml
 from meetara_build.artifact import MEASURED, digest_json
 from meetara_build.engine import job
 from meetara_build.engine.stage_run import run
+from meetara_build.faces.planning import look
 from meetara_build.graph import TOKENIZER, load
-from meetara_build.plan import MAYBE, RESTORE, RUN, plan
+from meetara_build.plan import MAYBE, RESTORE, RUN
+from meetara_build.sweep import sweep
 
 Edit = Callable[[Path], object]
 """A change of a project's folder."""
@@ -98,7 +101,9 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
 
     with mock.patch.object(job, "perform", perform), mock.patch.object(os, "fsync"):
         graph = load(project)
-        announced = plan(graph, domains).to_do()
+        made = look(graph, domains)
+        announced = made.to_do()
+        sweep(graph, made, domains)
         # Snakemake starts a job for whatever is not fresh, and for nothing else (see ``engine.rules``).
         for item in announced:
             if run(graph, item.step, cold=True) == "restored":
@@ -320,10 +325,12 @@ def side(row: Mapping[str, str]) -> str:
 
 def added(domain: str, where: str) -> Edit:
     """One more record, that goes to this side."""
-    rows = (
-        {"prompt": "Is it new?", "response": f"Yes, it is new, number {number} of all."} for number in range(10_000)
-    )
-    return lines(domain, lambda old: [*old, json.dumps(next(row for row in rows if side(row) == where))])
+
+    def change(old: list[str]) -> list[str]:
+        rows = ({"prompt": "Is it new?", "response": f"Yes, it is new, number {number} of all."} for number in count())
+        return [*old, json.dumps(next(row for row in rows if side(row) == where))]
+
+    return lines(domain, change)
 
 
 def reworded(domain: str, where: str) -> Edit:
@@ -331,7 +338,7 @@ def reworded(domain: str, where: str) -> Edit:
 
     def change(old: list[str]) -> list[str]:
         at, row = next((at, row) for at, row in enumerate(map(json.loads, old)) if side(row) == where)
-        ways = ({**row, "response": f"{row['response'][:-3]}{number:03}"} for number in range(1000))
+        ways = ({**row, "response": f"{row['response'][:-3]}{number:03}"} for number in count())
         old[at] = json.dumps(next(way for way in ways if side(way) == where), ensure_ascii=False)
         return old
 
@@ -368,7 +375,7 @@ def with_old_time(file: str, change: Edit) -> Edit:
     """As ``cp -p`` does it: other content under a time from before the build, in a file that was looked at just now."""
 
     def apply(project: Path) -> None:
-        plan(load(project))
+        look(load(project))
         before = (project / file).stat()
         change(project)
         os.utime(project / file, ns=(before.st_atime_ns, before.st_mtime_ns))

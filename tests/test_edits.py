@@ -277,7 +277,7 @@ CODE = {
     "stages/evaluate.py": of(ALL, "evaluate"),
     "stages/package/card.py": of(ALL, "package"),
     "stages/report.py": REPORT,
-    "errors.py graph.py recipes.py resolve.py artifact.py store.py engine/stage_run.py engine/job.py faces/cli.py new.py": NOTHING,
+    "errors.py graph/__init__.py graph/compose.py plan/__init__.py recipes.py artifact.py engine/stage_run.py engine/job.py faces/cli.py new.py": NOTHING,
 }
 LIBRARIES = {
     "torch": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),

@@ -20,7 +20,7 @@ from commands import damage
 from fast_stages import Edit, Ran, added, build, fast_project, gone, lines, reworded, text
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from projects import edit, override
 
 from meetara_build.artifact import read_manifest
@@ -166,7 +166,8 @@ class Workplace:
         steps = [step for step in graph.above(graph.ends(domains)) if step.keep]
         found = {step.name: _digest(graph.root, step) for step in steps}
         expected = self._clean()
-        assert found == {name: expected[name] for name in found}
+        differences = [name for name in found if found[name] != expected[name]]
+        assert not differences, f"not what a clean build gives: {differences}"
         self.compared, self.failed = self.compared + len(found), False
 
     def _clean(self) -> Digests:
@@ -199,7 +200,8 @@ def _digest(root: Path, step: Step) -> str:
     for name, entry in manifest.files.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], f"{step.name}: {name}"
     if step.stage not in ("base", "evaluate"):  # these share their folder with other artifacts
-        assert _files(folder) == {*manifest.files, "manifest.json"}
+        others = _files(folder) - {*manifest.files, "manifest.json"}
+        assert not others, f"{step.name}: {others}"
     return manifest.digest()
 
 
@@ -234,7 +236,8 @@ def killed(project: Path, domains: Sequence[str], after: int, *, by_hand: bool) 
 
 
 EDITS = st.sampled_from([(name, which) for name, edits in CHOICES.items() for which in range(len(edits) + 1)])
-ANY = st.integers(0, 1000)
+FOLDERS = st.sampled_from([".meetara", "artifacts/store", "artifacts/nutrition", "artifacts/base", "artifacts/logs"])
+ANY, SOME, MOMENTS = st.integers(0, 1000), st.integers(0, 7), st.integers(1, 400)
 
 
 class Incremental(RuleBasedStateMachine):
@@ -250,41 +253,38 @@ class Incremental(RuleBasedStateMachine):
         self.place = Workplace(self.folder, self.pristine, build, self.clean)
 
     @rule(change=EDITS, old_time=st.booleans())
-    def edits(self, change: tuple[str, int], old_time: bool) -> None:
+    def is_edited(self, change: tuple[str, int], old_time: bool) -> None:
         self.place.choose(*change, old_time=old_time)
 
-    @rule(one=EDITS, other=EDITS)
-    def edits_twice(self, one: tuple[str, int], other: tuple[str, int]) -> None:
-        self.place.choose(*one)
-        self.place.choose(*other)
-
-    @rule(which=ANY)
-    def touches(self, which: int) -> None:
-        self.place.touch(which)
-
-    @rule(which=ANY)
-    def deletes(self, which: int) -> None:
-        self.place.delete(which)
-
-    @rule(which=ANY)
-    def damages(self, which: int) -> None:
-        self.place.damage(which)
-
-    @rule(what=st.sampled_from([".meetara", ".meetara", "artifacts/store", "artifacts/nutrition", "artifacts/base"]))
-    def forgets(self, what: str) -> None:
-        self.place.forget(what)
-
-    @rule()
-    def builds(self) -> None:
-        self.place.build()
-
-    @rule(which=st.integers(0, 4))
-    def builds_one(self, which: int) -> None:
+    @rule(change=EDITS, old_time=st.booleans(), which=SOME)
+    def is_edited_and_built(self, change: tuple[str, int], old_time: bool, which: int) -> None:
+        self.place.choose(*change, old_time=old_time)
         self.place.build(self.place.domains(which))
 
-    @rule(which=st.integers(0, 9), after=st.integers(1, 400), by_hand=st.booleans())
-    def is_killed(self, which: int, after: int, by_hand: bool) -> None:
+    @rule(change=EDITS, which=SOME, after=MOMENTS, by_hand=st.booleans())
+    def is_edited_and_killed(self, change: tuple[str, int], which: int, after: int, by_hand: bool) -> None:
+        self.place.choose(*change)
         killed(self.place.project, self.place.domains(which), after, by_hand=by_hand)
+
+    @rule(touched=ANY, deleted=ANY, damaged=ANY)
+    def is_meddled_with(self, touched: int, deleted: int, damaged: int) -> None:
+        self.place.touch(touched)
+        self.place.delete(deleted)
+        self.place.damage(damaged)
+
+    @rule(what=FOLDERS, change=EDITS, which=SOME)
+    def forgets(self, what: str, change: tuple[str, int], which: int) -> None:
+        self.place.forget(what)
+        self.place.choose(*change)
+        self.place.build(self.place.domains(which))
+
+    @rule(which=SOME)
+    def is_built(self, which: int) -> None:
+        self.place.build(self.place.domains(which))
+
+    @invariant()
+    def counts(self) -> None:
+        Incremental.steps += 1
 
     def teardown(self) -> None:
         if not self.place.failed:

@@ -53,7 +53,7 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, wh
             _recall_temporaries(graph, step, cold=cold, debug=debug)
             inputs = _input_digests(graph, step)
             key = work_key(step.stage, step.target, step.fingerprint, inputs)
-            manifest = _restored(graph, step, key) if step.keep else _hollow(graph, step, key, whole=whole)
+            manifest = _known(graph, step, key, inputs) if step.keep else _hollow(graph, step, key, whole=whole)
             if manifest is None and _make_temporaries(graph, step, cold=cold, debug=debug):
                 inputs = _input_digests(graph, step)
                 key = work_key(step.stage, step.target, step.fingerprint, inputs)
@@ -74,6 +74,17 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, wh
     finally:
         _record(graph, step, outcome, key, started, figures, size, error)
     return outcome
+
+
+def _known(graph: Graph, step: Step, key: str, inputs: Mapping[str, str]) -> Manifest | None:
+    """The result of this work that is in its place already, or else from the store."""
+    current = _current(graph, step)
+    if current is None or (current.fingerprint, current.inputs) != (step.fingerprint, inputs):
+        return _restored(graph, step, key)
+    if faults(graph.root / step.place.folder, current, digest=Digests(states_file(graph, step)).file):
+        return _restored(graph, step, key)
+    Store(graph.store, graph.root).add(key, current, graph.root / step.place.folder)
+    return current
 
 
 def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:

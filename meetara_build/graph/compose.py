@@ -105,7 +105,7 @@ def _base_steps(
         }
         recipe = recipes.corpus(base, {domain: (one.domain, one.build) for domain, one in taught.items()})
         yield _step("corpus", target, recipe, {}, files, item, deciding)
-        inputs["corpus"] = Input("corpus", target)
+        inputs["corpus"] = Input("corpus", target, ("corpus.jsonl",))
     elif base.folder is not None:
         folder = located(configuration.conf.parent, base.folder)
         if not folder.is_dir():
@@ -125,9 +125,11 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     base = Input("base", f"base/{item.base_name}")
     tokenizer = Input("base", f"base/{item.base_name}", TOKENIZER)
     base_gguf = Input("gguf", f"base/{item.base_name}", ("*.gguf",))
-    dataset, adapter = Input("dataset", name), Input("adapter", name)
-    weights = Input("adapter", name, ("adapter_*",))
-    merged, gguf, evaluation = Input("merge", name), Input("gguf", name), Input("evaluate", name)
+    weights, training = Input("adapter", name, ("adapter_*",)), Input("adapter", name, ("training.json",))
+    models = tuple(f"{name}-{quant}.gguf" for quant in dict.fromkeys(["F16", *item.domain.quants]))
+
+    def dataset(*reads: str) -> Input:
+        return Input("dataset", name, reads)
 
     def step(
         stage: str,
@@ -139,7 +141,7 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
         return _step(stage, name, recipe, inputs, sources or {}, item, deciding, settings)
 
     slices = {
-        "base": recipes.base(item.base_name, item.base, build),
+        "base": recipes.base(item.base_name, item.base, configuration.common(item.base_name).build),
         "dataset": recipes.dataset(name, item.domain, build),
         "adapter": recipes.adapter(name, build, item.hardware),
         "merge": recipes.merge(name, build, item.hardware),
@@ -147,16 +149,18 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     yield step("dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item))
     settings = recipes.adapter_settings(build)
     pinned = _warm_start(configuration, item)
-    yield step("adapter", slices["adapter"], {"base": base, "dataset": dataset}, pinned, settings)
-    yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": dataset})
+    learnt = dataset("train.jsonl", "validation.jsonl")
+    yield step("adapter", slices["adapter"], {"base": base, "dataset": learnt}, pinned, settings)
+    yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": learnt})
     recipe = recipes.gguf(name, item.base_name, item.base, item.domain, build, item.hardware, slices)
-    inputs = {"merged": merged, "adapter": weights, "base": base, "base_gguf": base_gguf, "dataset": dataset}
-    yield step("gguf", recipe, inputs)
+    inputs = {"merged": Input("merge", name), "adapter": weights, "base": base, "base_gguf": base_gguf}
+    yield step("gguf", recipe, {**inputs, "dataset": dataset("train.jsonl")})
     recipe = recipes.evaluate(name, item.base_name, item.domain, build, item.hardware)
-    yield step("evaluate", recipe, {"gguf": gguf, "base_gguf": base_gguf, "base": tokenizer, "dataset": dataset})
+    inputs = {"gguf": Input("gguf", name, models), "base_gguf": base_gguf, "base": tokenizer}
+    yield step("evaluate", recipe, {**inputs, "dataset": dataset("test.jsonl")})
     recipe = recipes.package(name, item.base_name, item.base, item.domain, build)
-    inputs = {"gguf": gguf, "evaluation": evaluation, "adapter": adapter, "dataset": dataset, "base": tokenizer}
-    yield step("package", recipe, inputs)
+    inputs = {"gguf": Input("gguf", name, ("*.gguf",)), "evaluation": Input("evaluate", name), "adapter": training}
+    yield step("package", recipe, {**inputs, "dataset": dataset("card.json"), "base": tokenizer})
 
 
 def _report_step(built: list[Resolved], deciding: _Deciding) -> Step:

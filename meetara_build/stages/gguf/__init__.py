@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
 from meetara_build.llama import Floats, Model
-from meetara_build.quants import check_quant
+from meetara_build.quants import UNWEIGHTED, check_quant
 from meetara_build.setup_check import check_llama
 from meetara_build.stages.gguf import imatrix, lora, proof
 from meetara_build.stages.gguf.convert import Labels, convert, known_cut
@@ -168,7 +168,7 @@ class _Stage:
     def _imatrix(self) -> Imatrix:
         """Importance of the weights' columns over the domain's training text; empty where it is not wanted."""
         settings = self.recipe["imatrix"]
-        used = [quant for quant in self.quants if quant not in ("F32", "BF16", "F16", "Q8_0")]
+        used = [quant for quant in self.quants if quant not in UNWEIGHTED]
         if not (settings["enabled"] and used):
             return {}
         if not self.records:

@@ -1,0 +1,295 @@
+"""A plan as JSON: what its schema says it is, and what has changed since one was kept, each change by its name."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from commands import damage
+from fast_stages import Edit, added, build, fast_project
+from projects import copy_built, edit, override, write_yaml
+
+from meetara_build.graph import STAGES, load
+from meetara_build.plan import MAYBE, RESTORE, RUN, causes, estimate, plan
+from meetara_build.plan.content import VERSION, content, decision, stale_reasons
+from meetara_build.plan.estimate import Estimator, total
+
+SCHEMA = json.loads(Path(causes.__file__).with_name("schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project built with stand-ins, which every test edits a copy of."""
+    project = fast_project(tmp_path_factory.mktemp("content") / "project")
+    build(project)
+    return project
+
+
+@pytest.fixture
+def project(built: Path, tmp_path: Path) -> Path:
+    """A copy of one's own."""
+    return copy_built(built, tmp_path / "project")
+
+
+def kept(project: Path, *domains: str, whole: bool = True) -> dict[str, Any]:
+    """The plan of a project as it is kept, read back from JSON."""
+    graph = load(project)
+    made = plan(graph, domains)
+    estimator = Estimator(graph, made, [], "here", None)
+    estimates = {item.step.name: estimator.of(item) for item in made.to_do()}
+    found = content(graph, made, estimates, total(made, estimates, 2, 1.5), domains, "local", whole=whole)
+    return json.loads(json.dumps(found, ensure_ascii=False))  # type: ignore[no-any-return]
+
+
+def stale(project: Path, before: Mapping[str, Any]) -> list[str]:
+    return stale_reasons(load(project), before, kept(project, *before["domains"]))
+
+
+def faults(value: Any) -> list[str]:
+    """What is wrong with a plan, by where in it."""
+    return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(value)]
+
+
+# The schema
+
+
+def properties(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {}).items()
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from properties(inner)
+
+
+def test_the_schema_is_one_of_the_version_that_plans_have() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["properties"]["version"]["const"] == VERSION
+
+
+def test_every_field_is_described_and_every_measure_has_its_unit() -> None:
+    fields = list(properties(SCHEMA))
+    assert {name for name, field in fields if not field.get("description")} == set()
+    measures = [(name, field) for name, field in fields if "/amount" in json.dumps(field)]
+    assert {name for name, _ in measures} >= {"seconds", "peak_mb", "size", "dollars_high"}
+    unit = re.compile(r"\b(seconds|MB|bytes|US dollars)\b")
+    assert [name for name, field in measures if not unit.search(field["description"])] == []
+
+
+def test_the_schema_knows_every_stage_action_kind_and_source() -> None:
+    parts = SCHEMA["$defs"]
+    assert parts["item"]["properties"]["stage"]["enum"] == list(STAGES)
+    assert parts["item"]["properties"]["action"]["enum"] == [RUN, RESTORE, MAYBE]
+    kinds = {value for name, value in vars(causes).items() if name.isupper() and isinstance(value, str)}
+    assert kinds - {causes.MISSING} == set(parts["cause"]["properties"]["kind"]["enum"])
+    assert parts["source"]["enum"] == [estimate.HISTORY, estimate.SIMILAR, estimate.MODEL]
+
+
+def test_no_object_with_known_fields_may_have_others() -> None:
+    def loose(schema: Any) -> Iterator[str]:
+        for name, inner in schema.items() if isinstance(schema, dict) else enumerate(schema):
+            if isinstance(inner, dict | list):
+                if isinstance(inner, dict) and "properties" in inner and inner.get("additionalProperties") is not False:
+                    yield str(name)
+                yield from loose(inner)
+
+    assert list(loose(SCHEMA)) == []
+    assert SCHEMA["additionalProperties"] is False
+
+
+# Plans
+
+
+def everything_gone(project: Path) -> None:
+    shutil.rmtree(project / "artifacts")
+
+
+def a_decision(project: Path) -> None:
+    taken = {"key": "lora.targets", "value": ["q_proj"], "agent": "tuner", "reason": "as good, and smaller"}
+    write_yaml(project / "conf" / "overlay" / "storytelling.yaml", {"decisions": [taken]})
+
+
+def several_edits(project: Path) -> None:
+    edit(project / "conf" / "base" / "mini.yaml", "licence", "mit")
+    edit(project / "conf" / "hardware" / "cpu.yaml", "threads", 2)
+    override(project, "music", {"lora.dropout": 0.1, "training.loss_on_prompt": True})
+    added("nutrition", "train")(project)
+    a_decision(project)
+
+
+def drifted(project: Path) -> None:
+    damage(project / "artifacts" / "music" / "adapter" / "training.json")
+    (project / "artifacts" / "nutrition" / "package" / "manifest.json").unlink()
+
+
+def code_and_libraries(project: Path) -> None:
+    path = project / "artifacts" / "music" / "adapter" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["made_from"]["code"]["training.loop"] = "0" * 16
+    manifest["made_from"]["libraries"]["torch"] = "1.0"
+    path.unlink()
+    path.write_text(json.dumps({**manifest, "fingerprint": "0" * 64}))
+
+
+CHANGES: dict[str, Edit] = {
+    "nothing": lambda project: None, "everything gone": everything_gone, "a decision": a_decision,
+    "several edits": several_edits, "drift": drifted, "code and libraries": code_and_libraries,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["kept", "printed"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_plan_is_as_its_schema_says(project: Path, change: Edit, whole: bool) -> None:
+    change(project)
+    found = kept(project, whole=whole)
+    assert faults(found) == []
+    assert ("made_from" in found) == whole
+    assert bool(found["items"]) == (change is not CHANGES["nothing"])
+    assert sum(found["counts"][action] for action in ("run", "restore", "maybe")) == len(found["items"])
+
+
+def test_the_command_prints_and_keeps_what_the_schema_says(project: Path, command: Any) -> None:
+    several_edits(project)
+    for words in (["nutrition", "music"], ["--profile", "lambda"]):
+        done = command(project, "plan", *words, "--json", "--out", "kept.json")
+        printed, written = json.loads(done.stdout), json.loads((project / "kept.json").read_text(encoding="utf-8"))
+        assert faults(printed) == faults(written) == []
+        assert written.pop("made_from")
+        assert written == printed
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("version", 1), ("counts.run", -1), ("counts.run", "3"), ("domains", "nutrition"), ("items.0.action", "FRESH"),
+        ("items.0.stage", "train"), ("items.0.fingerprint", "abc"), ("items.0.key", None), ("items.0.waits_for", [3]),
+        ("items.0.causes.0.kind", "whim"), ("items.0.causes.0.text", ""), ("items.0.causes.0.old", ["a list"]),
+        ("items.0.causes.0.decision", "tuner"), ("items.0.estimate.seconds", "soon"), ("items.0.estimate.source", "guess"),
+        ("estimate.dollars", "1.50"), ("estimate.jobs", 0), ("estimate.sources", {"guess": 1}), ("made_from", []),
+    ],
+)  # fmt: skip
+def test_a_field_of_the_wrong_type_is_refused(built: Path, tmp_path: Path, place: str, value: Any) -> None:
+    project = copy_built(built, tmp_path / "project")
+    several_edits(project)
+    found = kept(project)
+    *above, last = place.split(".")
+    inner: Any = found
+    for part in above:
+        inner = inner[int(part)] if part.isdigit() else inner[part]
+    inner[last] = value
+    assert faults(found), f"{place}: {value}"
+
+
+@pytest.mark.parametrize("place", ["$", "$.counts", "$.items[0]", "$.items[0].causes[0]", "$.items[0].estimate",
+                                   "$.estimate", "$.items[0].causes[0].decision"])  # fmt: skip
+def test_an_unknown_field_and_a_missing_one_are_refused(project: Path, place: str) -> None:
+    a_decision(project)
+    for change in (lambda inner: inner.update(more=1), lambda inner: inner.pop(next(iter(inner)))):
+        found = kept(project)
+        inner: Any = found
+        for part in re.findall(r"\w+", place):
+            inner = inner[int(part)] if part.isdigit() else inner[part]
+        change(inner)
+        assert [fault for fault in faults(found) if fault.startswith(f"{place}: ")] or "decision" in place
+        assert faults(found)
+
+
+def test_a_changed_key_names_the_decision_it_comes_from(project: Path) -> None:
+    a_decision(project)
+    graph = load(project)
+    (adapter,) = [item for item in plan(graph).items if item.step.name == "storytelling/adapter"]
+    (cause,) = adapter.causes
+    assert decision(graph, "storytelling", cause) == {
+        "base": "all-linear", "overlay": ["q_proj"], "agent": "tuner", "reason": "as good, and smaller"
+    }  # fmt: skip
+    assert decision(graph, "storytelling", cause._replace(key="lora.rank")) is None
+    assert decision(graph, "music", cause) is None
+
+
+def test_a_decision_is_named_wherever_its_key_reaches(project: Path) -> None:
+    a_decision(project)
+    found = [cause for item in kept(project)["items"] for cause in (*item["causes"], *item["inherited"])]
+    own = [cause["decision"] for cause in found if cause["key"] == "lora.targets"]
+    assert len(own) >= 5
+    assert all(taken and taken["agent"] == "tuner" for taken in own)
+
+
+# What has changed since
+
+
+def test_nothing_has_changed_since_a_plan_that_still_holds(project: Path) -> None:
+    several_edits(project)
+    before = kept(project)
+    assert stale(project, before) == []
+    (project / "conf" / "build.yaml").touch()
+    assert stale(project, before) == []
+
+
+STALE: list[tuple[str, Edit, list[str]]] = [
+    ("a key", lambda project: override(project, "music", {"lora.rank": 8}),
+     ["music/adapter: conf/domain/music.yaml lora.rank: 16 → 8"]),
+    ("a key that two stages read", lambda project: edit(project / "conf" / "build.yaml", "merge.bound", 0.5),
+     [f"{name}/merge: conf/build.yaml merge.bound: 0.001 → 0.5" for name in ("music", "nutrition", "programming", "storytelling")]),
+    ("a source", added("storytelling", "train"),
+     ["storytelling/dataset: conf/domain/storytelling.jsonl: its content changed"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), [row[1:] for row in STALE], ids=[row[0] for row in STALE])
+def test_what_was_edited_since_is_named(project: Path, change: Edit, said: list[str]) -> None:
+    everything_gone(project)  # so that every step, temporaries too, is in the plan before and after
+    before = kept(project)
+    change(project)
+    found = [line for line in stale(project, before) if "the recipes of the stages before" not in line]
+    assert found == said
+
+
+@pytest.mark.parametrize("change", [row[1] for row in STALE[::2]], ids=[row[0] for row in STALE[::2]])
+def test_an_edit_after_a_plan_with_nothing_to_do_is_all_that_is_named(project: Path, change: Edit) -> None:
+    before = kept(project)
+    assert before["items"] == []
+    change(project)
+    found = stale(project, before)
+    assert found
+    assert [line for line in found if line.endswith(("is new", "no longer part of the build"))] == []
+
+
+def test_what_was_built_since_is_named(project: Path) -> None:
+    override(project, "music", {"lora.rank": 8})
+    before = kept(project)
+    build(project)
+    found = stale(project, before)
+    assert "music/adapter: was RUN, is FRESH now" in found
+    assert "music/package: was MAYBE, is FRESH now" in found
+    assert not [line for line in found if "no longer part" in line]
+
+
+def test_what_was_deleted_since_is_named(project: Path) -> None:
+    before = kept(project)
+    (project / "artifacts" / "music" / "package" / "README.md").unlink()
+    assert stale(project, before) == ["music/package: was FRESH, is RESTORE now"]
+
+
+def test_an_input_that_came_out_different_since_is_named(project: Path) -> None:
+    edit(project / "conf" / "domain" / "music.yaml", "description", "Another")
+    before = kept(project)
+    after = kept(project)
+    (item,) = after["items"]
+    item["key"] = "0" * 64
+    assert stale_reasons(load(project), before, after) == ["music/package: its inputs are others"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [(["music", "nutrition"], ["music"], "nutrition/package: is no longer part of the build"),
+     (["music"], ["music", "nutrition"], "nutrition/package: is new")],
+)  # fmt: skip
+def test_a_domain_added_or_removed_since_is_named(project: Path, one: list[str], other: list[str], said: str) -> None:
+    change: Callable[[list[str]], None] = lambda names: edit(project / "conf" / "build.yaml", "domains", names)  # noqa: E731
+    change(one)
+    before = kept(project)
+    change(other)
+    assert said in stale(project, before)
