@@ -21,38 +21,54 @@ ORIGINS = {
 
 def print_plan(graph: Graph, made: Plan, total: Total, profile: str) -> None:
     """Print a plan with its estimates."""
-    groups = _groups(made.to_do())
-    drifted = [group for group in groups if any(cause.kind == DRIFT for cause in group[0])]
-    for roots, items in (group for group in groups if group not in drifted):
-        _print_group(graph, roots, items)
+    planned, drifted = _groups(made.to_do())
+    for group in planned:
+        _print_group(graph, group)
     if drifted:
         out.print("Changed, damaged or deleted behind the tool's back:", style="bold red")
-    for roots, items in drifted:
-        _print_group(graph, roots, items)
+    for group in drifted:
+        _print_group(graph, group)
     if made.to_do():
         _print_maybe(made)
         _print_total(graph, total, profile)
     out.print(made.summary(), style="bold")
 
 
-def _groups(items: Iterable[Item]) -> list[tuple[tuple[Cause, ...], list[Item]]]:
-    """Items that come from the same causes together, the widest reach first."""
-    found: dict[tuple[Cause, ...], list[Item]] = {}
+Reached = dict[Cause, list[Item]]
+"""Causes that reach steps together, and the steps that each of them reaches."""
+
+
+def _groups(items: Iterable[Item]) -> tuple[list[Reached], list[Reached]]:
+    """What belongs together, the widest reach first; what is drift and nothing else apart."""
+    group_of: dict[Cause, Reached] = {}
     for item in items:
-        found.setdefault(tuple(sorted(item.roots(), key=repr)), []).append(item)
-    return sorted(found.items(), key=lambda group: -len(group[1]))
+        roots = item.roots()
+        together: Reached = {}
+        for group in {id(group_of[cause]): group_of[cause] for cause in roots if cause in group_of}.values():
+            together, other = (together, group) if len(together) > len(group) else (group, together)
+            together.update(other)
+            group_of.update(dict.fromkeys(other, together))
+        for cause in roots:
+            together.setdefault(cause, []).append(item)
+            group_of[cause] = together
+    groups = list({id(group): group for group in group_of.values()}.values())
+    groups.sort(key=lambda group: -max(map(len, group.values())))
+    drifted = [group for group in groups if all(cause.kind == DRIFT for cause in group)]
+    planned = [group for group in groups if any(cause.kind != DRIFT for cause in group)]
+    return planned, drifted
 
 
-def _print_group(graph: Graph, roots: Sequence[Cause], items: Sequence[Item]) -> None:
-    reach = f"→ {_reach(items)}"
-    for number, cause in enumerate(roots[:SHOWN] if out.is_terminal else roots):
-        out.print(f"[bold]{_escaped(_with_line(graph, cause))}[/]  [dim]{reach if number == 0 else ''}[/]".rstrip())
-        target = next((item.step.target for item in items if cause in item.causes), "")
+def _print_group(graph: Graph, group: Reached) -> None:
+    causes = sorted(group, key=lambda cause: -len(group[cause]))
+    items = list({item.step.name: item for reached in group.values() for item in reached}.values())
+    for cause in causes[:SHOWN] if out.is_terminal else causes:
+        out.print(f"[bold]{_escaped(_with_line(graph, cause))}[/]  [dim]→ {_reach(group[cause])}[/]")
+        target = next((item.step.target for item in group[cause] if cause in item.causes), "")
         if found := decision(graph, target, cause):
             said = f"base {found['base']} → overlay {found['overlay']}, by {found['agent']}: {found['reason']}"
             out.print(f"    {said}", style="dim", markup=False)
-    if out.is_terminal and len(roots) > SHOWN:
-        out.print(f"… and {len(roots) - SHOWN} more causes", style="dim")
+    if out.is_terminal and len(causes) > SHOWN:
+        out.print(f"… and {amount(len(causes) - SHOWN, 'cause')} more", style="dim")
     for action, stages, targets in _rows(items):
         shown = targets[:SHOWN] if out.is_terminal else targets
         more = f" and {len(targets) - len(shown)} more" if len(targets) > len(shown) else ""
