@@ -82,7 +82,7 @@ def _rows(items: Iterable[Item]) -> list[tuple[str, list[str], list[str]]]:
         stages.setdefault((item.action, item.step.target), []).append(item.step.stage)
     rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (action, target), names in stages.items():
-        rows.setdefault((action, tuple(names)), []).append(target)
+        rows.setdefault((action, tuple(sorted(names, key=STAGES.index))), []).append(target)
     order = {RUN: 0, RESTORE: 1, MAYBE: 2}
     found = sorted(rows.items(), key=lambda row: (order[row[0][0]], STAGES.index(row[0][1][0])))
     return [(action, list(names), targets) for (action, names), targets in found]

@@ -18,7 +18,7 @@ from projects import copy_built, edit, override, small_project
 from meetara_build.engine import snakemake as engine
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import load
-from meetara_build.plan import FRESH, plan
+from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, plan
 
 NUTRITION = {(stage, "nutrition") for stage in ("dataset", "adapter", "merge", "gguf", "evaluate", "package")}
 BASE = {(stage, "base/mini") for stage in ("corpus", "base", "gguf")}
@@ -186,6 +186,41 @@ def test_snakemake_wants_what_the_plan_says(made: Path, change: Callable[[Path],
     assert jobs(snakemake(made, "all_domains", "-n")) == said
     assert built_by_us(made) == said
     assert expected is None or said == expected
+
+
+def a_blank_line(project: Path) -> None:
+    """A source that is another file, and gives the same records."""
+    with (project / "conf" / "domain" / "storytelling.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n")
+
+
+def everything_from_the_future(project: Path) -> None:
+    """The clock was set back, and someone has an edit to build."""
+    for path in project.rglob("*"):
+        if not path.is_symlink():
+            os.utime(path, (4e9, 4e9))
+    one_bound(project)
+
+
+@pytest.mark.parametrize("how", ["build", "snakemake"])
+@pytest.mark.parametrize("change", [a_blank_line, a_file_damaged, one_bound, everything_from_the_future])
+def test_what_runs_is_what_the_plan_said(
+    made: Path, command: Any, warm_folder: Path, change: Callable[[Path], None], how: str
+) -> None:
+    change(made)
+    items = plan(load(made)).to_do()
+    run, maybe, restore = ({(item.step.stage, item.step.target) for item in items if item.action == action}
+                           for action in (RUN, MAYBE, RESTORE))  # fmt: skip
+    before = len(outcomes(made))
+    done = command(made, "build") if how == "build" else snakemake(made, "all_domains", TMPDIR=str(warm_folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = outcomes(made)[before:]
+    built = {(stage, target) for stage, target, outcome in ran if outcome == "built"}
+    assert run <= built <= run | maybe
+    assert restore <= {(stage, target) for stage, target, outcome in ran if outcome == "restored"}
+    assert {(stage, target) for stage, target, _ in ran} <= run | maybe | restore
+    assert planned(made) == set()
+    assert "Nothing to be done" in snakemake(made, "all_domains").stderr
 
 
 def test_a_deleted_model_is_planned_and_brought_back_and_nothing_else_is_done(made: Path, command: Any) -> None:

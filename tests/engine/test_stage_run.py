@@ -175,6 +175,42 @@ def test_a_source_edited_during_the_job_is_noticed(project: Path, monkeypatch: p
         run(graph, graph.step("dataset", "nutrition"), cold=True)
 
 
+def test_a_source_that_was_another_for_a_moment_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = project / "conf" / "domain" / "nutrition.jsonl"
+    written = source.read_text()
+    source.write_text(written.replace("protein", "proteins"))
+    graph, during = load(project), source.read_text()
+
+    def there_and_back() -> None:
+        source.write_text(written)
+        source.write_text(during)
+
+    after_the_job(monkeypatch, there_and_back)
+    with pytest.raises(BuildError, match=r"nutrition/dataset: an input changed during the job.*build again"):
+        run(graph, graph.step("dataset", "nutrition"), cold=True)
+
+
+def test_what_is_in_its_place_already_needs_no_store(project: Path) -> None:
+    shutil.rmtree(project / "artifacts" / "store")
+    assert package(project) == "restored"
+    shutil.rmtree(project / "artifacts" / "nutrition" / "package")
+    assert package(project) == "restored", "and is kept in it again"
+
+
+def test_a_temporary_whose_result_is_known_is_a_manifest_until_a_reader_needs_its_files(project: Path) -> None:
+    merged = project / "artifacts" / "nutrition" / "merged"
+    shutil.rmtree(merged)
+    graph = load(project)
+    assert run(graph, graph.step("merge", "nutrition"), cold=True) == "restored"
+    assert [path.name for path in merged.iterdir()] == ["manifest.json"]
+    assert run(graph, graph.step("gguf", "nutrition"), cold=True) == "restored"
+    assert [path.name for path in merged.iterdir()] == ["manifest.json"]
+    edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q8_0"])
+    graph = load(project)
+    assert run(graph, graph.step("gguf", "nutrition"), cold=True) == "built"
+    assert (merged / "model.safetensors").exists()
+
+
 def not_kept(project: Path) -> bool:
     """Whether there is no finished package of the current configuration."""
     manifest = project / "artifacts" / "nutrition" / "package" / "manifest.json"

@@ -116,7 +116,7 @@ def valid(decided: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(decided)
 
 
-def found(whole: dict[str, Any], place: str) -> tuple[Any, str]:
+def within(whole: dict[str, Any], place: str) -> tuple[Any, str]:
     """What holds a field of a plan, and the field's name there: ``items.0.causes.0.kind``."""
     *above, last = place.split(".")
     inner: Any = whole
@@ -197,7 +197,7 @@ def test_the_command_prints_and_keeps_what_the_schema_says(project: Path, comman
     ],
 )  # fmt: skip
 def test_a_field_of_the_wrong_type_is_refused(valid: dict[str, Any], place: str, value: Any) -> None:
-    inner, last = found(valid, place)
+    inner, last = within(valid, place)
     inner[last] = value
     assert faults(valid), f"{place}: {value}"
 
@@ -208,7 +208,7 @@ def test_a_field_of_the_wrong_type_is_refused(valid: dict[str, Any], place: str,
      "items.0.estimate.low", "estimate.low"],
 )  # fmt: skip
 def test_an_unknown_field_and_a_missing_one_are_refused(valid: dict[str, Any], place: str) -> None:
-    inner, name = found(valid, place)
+    inner, name = within(valid, place)
     inner["more"] = 1
     assert faults(valid)
     del inner["more"]
@@ -251,7 +251,7 @@ def test_nothing_has_changed_since_a_plan_that_still_holds(project: Path) -> Non
 STALE: list[tuple[str, Edit, list[str]]] = [
     ("a key", lambda project: override(project, "music", {"lora.rank": 8}),
      ["music/adapter: conf/domain/music.yaml lora.rank: 16 → 8"]),
-    ("a key that two stages read", lambda project: edit(project / "conf" / "build.yaml", "merge.bound", 0.5),
+    ("a key of all domains", lambda project: edit(project / "conf" / "build.yaml", "merge.bound", 0.5),
      [f"{name}/merge: conf/build.yaml merge.bound: 0.001 → 0.5" for name in ("music", "nutrition", "programming", "storytelling")]),
     ("a source", added("storytelling", "train"),
      ["storytelling/dataset: conf/domain/storytelling.jsonl: its content changed"]),

@@ -1,0 +1,217 @@
+"""Why a step has something to do: every difference is named, none that is not there, each in a line that people can read."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from artifacts import QUICK
+from fast_stages import build, fast_project
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meetara_build.artifact import MISSING, Manifest
+from meetara_build.graph import Graph, Step, load
+from meetara_build.plan.causes import (
+    ABOVE,
+    CODE,
+    CONFIG,
+    DRIFT,
+    INPUT,
+    LIBRARY,
+    NEW,
+    SOURCE,
+    TEMPORARY,
+    Cause,
+    differences,
+    drift_causes,
+    manifest_drift,
+    own_causes,
+    recipe_causes,
+)
+
+# Differences
+
+LEAVES = st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from([0.0, 1.0, "", "a"]) | st.lists(st.just("a"))
+KEYS = st.sampled_from("abc")
+NESTED = st.dictionaries(
+    KEYS, st.recursive(LEAVES, lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
+)
+
+
+def filled(value: Any) -> Any:
+    """Without keys that hold nothing: to a person they are not there."""
+    if not isinstance(value, dict):
+        return value
+    return {key: filled(inner) for key, inner in value.items() if inner is not None}
+
+
+def at(value: Any, path: list[str]) -> Any:
+    """What a path of keys leads to; None where it ends early."""
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+@given(NESTED)
+def test_nothing_differs_from_itself(recipe: dict[str, Any]) -> None:
+    assert list(differences(recipe, copy.deepcopy(recipe))) == []
+
+
+@given(NESTED, NESTED)
+def test_differences_are_named_if_there_are_any_and_only_then(old: dict[str, Any], new: dict[str, Any]) -> None:
+    # In JSON, which fingerprints are made from, 1, 1.0 and true are three values.
+    same = json.dumps(filled(old), sort_keys=True) == json.dumps(filled(new), sort_keys=True)
+    assert (list(differences(old, new)) == []) == same
+
+
+@given(NESTED, NESTED)
+def test_a_difference_names_the_place_and_both_values(old: dict[str, Any], new: dict[str, Any]) -> None:
+    found = list(differences(old, new))
+    for path, one, other in found:
+        assert (at(old, path), at(new, path)) == (one, other)
+    paths = [".".join(path) for path, _, _ in found]
+    assert len(paths) == len(set(paths))
+
+
+@QUICK
+@given(NESTED, NESTED)
+def test_the_way_back_has_the_same_differences_the_other_way_round(old: dict[str, Any], new: dict[str, Any]) -> None:
+    back = [(path, other, one) for path, one, other in differences(new, old)]
+    assert repr(list(differences(old, new))) == repr(back)
+
+
+def test_a_difference_deep_inside_is_named_by_its_whole_path() -> None:
+    old = {"lora": {"rank": 16, "alpha": 32.0}, "imatrix": {"enabled": True}, "seed": 1}
+    new = {"lora": {"rank": 8, "alpha": 32}, "imatrix": None, "seed": 1}
+    assert list(differences(old, new)) == [
+        (["imatrix"], {"enabled": True}, None), (["lora", "alpha"], 32.0, 32), (["lora", "rank"], 16, 8)
+    ]  # fmt: skip
+
+
+# Lines
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (Cause(NEW, ""), "not built yet"),
+        (Cause(TEMPORARY, ""), "temporary, and needed again"),
+        (Cause(ABOVE, ""), "the recipes of the stages before, which its metadata name"),
+        (Cause(CONFIG, "conf/build.yaml", "lora.rank", 16, 8), "conf/build.yaml lora.rank: 16 → 8"),
+        (Cause(CONFIG, "conf/build.yaml", "training.max_steps", None, 9), "conf/build.yaml training.max_steps: none → 9"),
+        (Cause(CONFIG, "conf/build.yaml", "gguf.lora", True, False), "conf/build.yaml gguf.lora: True → False"),
+        (Cause(CONFIG, "conf/domain/a.yaml", "", None, "a"), "conf/domain/a.yaml: none → a"),
+        (Cause(CONFIG, "conf/domain/a.yaml", "description", "x" * 41, "y" * 40),
+         f"conf/domain/a.yaml description: {'x' * 37}… → {'y' * 40}"),
+        (Cause(CODE, "meetara_build/stages/merge.py", "", "1", "2"), "meetara_build/stages/merge.py: its code changed"),
+        (Cause(CODE, "meetara_build/stages/merge.py", "", None, "2"), "meetara_build/stages/merge.py: new"),
+        (Cause(CODE, "meetara_build/stages/merge.py", "", "1", None), "meetara_build/stages/merge.py: no longer used"),
+        (Cause(CODE, "nutrition/merge", "", "1", "2"), "nutrition/merge: made by another version of the tool"),
+        (Cause(LIBRARY, "torch", "", "2.12", "2.13"), "torch: 2.12 → 2.13"),
+        (Cause(SOURCE, "conf/domain/a.jsonl", "", "1", "2"), "conf/domain/a.jsonl: its content changed"),
+        (Cause(SOURCE, "conf/domain/a.jsonl", "", None, "2"), "conf/domain/a.jsonl: new"),
+        (Cause(SOURCE, "conf/domain/a.jsonl", "", "1", None), "conf/domain/a.jsonl: no longer used"),
+        (Cause(INPUT, "nutrition/adapter"), "nutrition/adapter: its result is another"),
+        (Cause(DRIFT, "artifacts/a/README.md", "", None, MISSING), "artifacts/a/README.md: missing"),
+    ],
+)  # fmt: skip
+def test_a_cause_is_said_in_one_line(cause: Cause, said: str) -> None:
+    assert cause.text() == said
+
+
+# What an artifact was not made from
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    """Of a project built with stand-ins."""
+    project = fast_project(tmp_path_factory.mktemp("causes") / "project")
+    build(project)
+    return load(project)
+
+
+def made_otherwise(step: Step, **parts: Any) -> dict[str, Any]:
+    """What a step is made from, some keys of its parts otherwise."""
+    found = copy.deepcopy(step.made_from)
+    for part, values in parts.items():
+        for key, value in values.items():
+            found[part][key] = value
+    return found
+
+
+def test_what_is_made_from_the_same_has_no_cause(graph: Graph) -> None:
+    for step in graph.steps.values():
+        assert recipe_causes(graph, step, copy.deepcopy(step.made_from)) == []
+
+
+def test_a_key_a_module_a_library_and_a_source_are_named(graph: Graph) -> None:
+    step = graph.step("dataset", "nutrition")
+    old = made_otherwise(
+        step, recipe={"near_group": 0.5, "languages": ["de"]}, code={"stages.dataset.clean": "0", "stages.dataset.gone": "1"},
+        libraries={"ftfy": "1.0"}, sources={"source_0": "0" * 64, "source_1": "1" * 64},
+    )  # fmt: skip
+    assert [cause.text() for cause in recipe_causes(graph, step, old)] == [
+        'conf/domain/nutrition.yaml languages: ["de"] → ["en", "es", "hi"]',
+        "conf/build.yaml data.near_group: 0.5 → 0.75",
+        "meetara_build/stages/dataset/clean.py: its code changed",
+        "meetara_build/stages/dataset/gone.py: no longer used",
+        f"ftfy: 1.0 → {step.made_from['libraries']['ftfy']}",
+        "conf/domain/nutrition.jsonl: its content changed",
+        "source_1: no longer used",
+    ]
+
+
+def test_a_key_that_stands_twice_in_a_recipe_is_one_cause(graph: Graph) -> None:
+    step = graph.step("base", "base/mini")
+    old = made_otherwise(step, recipe={"threads": 7, "pretraining": {**step.recipe["pretraining"], "threads": 7}})
+    assert [cause.text() for cause in recipe_causes(graph, step, old)] == [
+        "conf/base/mini.yaml pretraining.threads: 7 → 1"
+    ]
+
+
+def test_the_recipes_before_a_gguf_file_are_one_cause_without_a_file(graph: Graph) -> None:
+    step = graph.step("gguf", "nutrition")
+    assert recipe_causes(graph, step, made_otherwise(step, recipe={"recipe": "0" * 64})) == [Cause(ABOVE, "")]
+
+
+def manifest_of(step: Step, fingerprint: str, made_from: dict[str, Any]) -> Manifest:
+    return Manifest(step.stage, step.target, fingerprint, made_from, {}, {}, {})
+
+
+def test_a_step_without_a_manifest_is_not_built_yet(graph: Graph) -> None:
+    assert own_causes(graph, graph.step("merge", "nutrition"), None) == [Cause(NEW, "")]
+
+
+def test_a_step_of_the_same_fingerprint_has_no_cause_of_its_own(graph: Graph) -> None:
+    step = graph.step("merge", "nutrition")
+    assert own_causes(graph, step, manifest_of(step, step.fingerprint, {})) == []
+
+
+def test_another_fingerprint_has_a_cause_even_if_nothing_else_tells(graph: Graph) -> None:
+    step = graph.step("merge", "nutrition")
+    (cause,) = own_causes(graph, step, manifest_of(step, "0" * 64, step.made_from))
+    assert cause.text() == "nutrition/merge: made by another version of the tool"
+
+
+def test_a_manifest_of_an_older_form_still_has_causes(graph: Graph) -> None:
+    step = graph.step("merge", "nutrition")
+    found = own_causes(graph, step, manifest_of(step, "0" * 64, {}))
+    assert {cause.kind for cause in found} == {CONFIG, CODE, LIBRARY}
+
+
+def test_files_changed_behind_the_tool_s_back_are_named_as_seen_from_the_project(graph: Graph) -> None:
+    step = graph.step("evaluate", "nutrition")
+    found = [*drift_causes(graph, step, {"evaluation.json": MISSING}), manifest_drift(graph, step)]
+    assert {cause.kind for cause in found} == {DRIFT}
+    assert [cause.text() for cause in found] == [
+        "artifacts/nutrition/evaluation.json: missing", "artifacts/nutrition/evaluation.manifest.json: missing"
+    ]  # fmt: skip
+
+
+def test_a_source_outside_the_project_is_named_by_its_whole_path(graph: Graph, tmp_path: Path) -> None:
+    step = graph.step("dataset", "nutrition")
+    elsewhere = step._replace(sources={"source_0": str(tmp_path / "mine.jsonl")})
+    (cause,) = recipe_causes(graph, elsewhere, made_otherwise(step, sources={"source_0": "0" * 64}))
+    assert cause.where == str(tmp_path / "mine.jsonl")
