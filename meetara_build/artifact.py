@@ -157,6 +157,12 @@ def write_if_changed(path: Path, text: str) -> None:
     write_text(path, text)
 
 
+def write_cache(path: Path, text: str) -> None:
+    """Write what only saves time the next time; a full or read-only disk loses nothing by it."""
+    with contextlib.suppress(OSError):
+        write_text(path, text)
+
+
 def commit(work: Path, root: Path, where: Place, manifest: Manifest) -> None:
     """Move finished files from ``work`` to their place: old manifest away first, new manifest last."""
     target, listed = root / where.folder, root / where.manifest

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from meetara_build.artifact import digest_file, digest_json, write_text
+from meetara_build.artifact import digest_file, digest_json, write_cache
 
 TICK_NS = 20_000_000
 """File systems stamp changes with a clock that moves in steps of up to 10 ms."""
@@ -63,7 +63,7 @@ class Digests:
         known = {path: entry for path, entry in self.kept.items() if path not in self.used} | lasting
         if known != self.kept:
             self.kept = known
-            write_text(self.kept_in, json.dumps(known))
+            write_cache(self.kept_in, json.dumps(known))
 
 
 def state(path: str | Path) -> State:

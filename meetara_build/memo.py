@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from meetara_build.artifact import digest_json, write_text
+from meetara_build.artifact import digest_json, write_cache
 
 
 class Memo:
@@ -31,5 +31,5 @@ class Memo:
     def save(self) -> None:
         """Write what was used, if it is not what was kept."""
         if self.used != self.kept:
-            write_text(self.kept_in, json.dumps({"state": self.state, "values": self.used}))
+            write_cache(self.kept_in, json.dumps({"state": self.state, "values": self.used}))
             self.kept = dict(self.used)

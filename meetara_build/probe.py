@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from meetara_build import history
-from meetara_build.artifact import write_text
+from meetara_build.artifact import write_cache
 
 REPEATS = 9
 
@@ -20,7 +20,7 @@ def probe_seconds(kept_in: Path) -> float:
     except (OSError, ValueError, LookupError, TypeError):
         pass
     seconds = measure()
-    write_text(kept_in, json.dumps({"machine": history.machine(), "seconds": seconds}))
+    write_cache(kept_in, json.dumps({"machine": history.machine(), "seconds": seconds}))
     return seconds
 
 

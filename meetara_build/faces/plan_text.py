@@ -123,7 +123,7 @@ def _print_total(graph: Graph, total: Total, profile: str) -> None:
     parts = [
         f"about {span(total.seconds)} ({span(total.low)} to {span(total.high)}) with {amount(total.jobs, 'job')} at once",
         f"{total.peak_mb / 1000:.1f} GB of memory",
-        f"{size(total.size)}{f' to {size(total.size_high)}' if total.size_high > total.size else ''} of disk",
+        f"{' to '.join(dict.fromkeys([size(total.size), size(total.size_high)]))} of disk",
         "no charge: a machine of your own",
     ]
     if total.dollars is not None and total.dollars_high is not None:

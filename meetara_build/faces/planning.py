@@ -90,7 +90,10 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
         print_plan(graph, planned.made, planned.total, profile)
     if out is not None:
         kept = content(graph, planned.made, planned.estimates, planned.total, domains, profile, whole=True)
-        write_text(out, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        try:
+            write_text(out, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file") from None
         if not as_json:
             print(
                 f"Kept in {out}: `meetara-build apply {out}` does exactly this, or refuses if anything changes until then."

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.artifact import Place, place, write_text
+from meetara_build.artifact import Place, place, write_cache
 from meetara_build.digests import state
 from meetara_build.errors import ConfigError
 
@@ -175,7 +175,7 @@ def load(project: Path, hardware: str | None = None) -> Graph:
             f"{project / 'conf'}: changed while it was read (or the tool's own code was); run the command again"
         )
     packed["signature"] = _signature(project, packed["sources"])
-    write_text(cache, json.dumps(packed, sort_keys=True, ensure_ascii=False))
+    write_cache(cache, json.dumps(packed, sort_keys=True, ensure_ascii=False))
     return _unpack(project, packed)
 
 
