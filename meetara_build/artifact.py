@@ -56,7 +56,11 @@ class Manifest(NamedTuple):
     def matching(self, patterns: Iterable[str]) -> list[str]:
         """Names of the files that match any of the patterns, sorted."""
         wanted = list(patterns)
-        return [name for name in sorted(self.files) if any(fnmatch.fnmatch(name, pattern) for pattern in wanted)]
+        found = [name for name in wanted if name in self.files]
+        for pattern in wanted:
+            if "*" in pattern:
+                found += self.files if pattern == "*" else fnmatch.filter(self.files, pattern)
+        return sorted(set(found))
 
     def text(self) -> str:
         """Canonical JSON, the same bytes for the same artifact."""

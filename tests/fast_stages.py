@@ -23,7 +23,7 @@ from meetara_build.artifact import MEASURED, digest_json
 from meetara_build.engine import job
 from meetara_build.engine.stage_run import run
 from meetara_build.faces.planning import look
-from meetara_build.graph import TOKENIZER, load
+from meetara_build.graph import TOKENIZER, Graph, Step, load
 from meetara_build.plan import MAYBE, RESTORE, RUN
 from meetara_build.sweep import sweep
 
@@ -102,17 +102,40 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
     with mock.patch.object(job, "perform", perform), mock.patch.object(os, "fsync"):
         graph = load(project)
         made = look(graph, domains)
-        announced = made.to_do()
         sweep(graph, made, domains)
-        # Snakemake starts a job for whatever is not fresh, and for nothing else (see ``engine.rules``).
-        for item in announced:
+        for item in made.to_do():
+            _make_room(graph, item.step)
             if run(graph, item.step, cold=True) == "restored":
                 restored.add(item.step.name)
-    for item in announced:
-        if not item.step.keep:
+    for item in made.to_do():
+        if item.step.stage == "merge" and not all(step.keep for step in graph.steps.values()):
             shutil.rmtree(graph.root / item.step.place.folder)
-    said = {item.step.name: item.action for item in announced}
-    return Ran(said, frozenset(worked_out), frozenset(restored - worked_out))
+    announced = {item.step.name: item.action for item in made.to_do()}
+    return Ran(announced, frozenset(worked_out), frozenset(restored - worked_out))
+
+
+def _make_room(graph: Graph, step: Step) -> None:
+    """Snakemake starts a job for whatever is not fresh, and for nothing else; before that it deletes what the rule declares."""
+    folder, recipe = graph.root / step.place.folder, step.recipe
+    if not step.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    names = DECLARED.get(step.stage, [])
+    if step.stage == "gguf":
+        names = [f"{recipe['name']}-{kind}.gguf" for kind in ["F16", *recipe["quants"], *["lora"] * recipe["lora"]]]
+    for path in (graph.root / step.place.manifest, *(folder / name for name in names)):
+        path.unlink(missing_ok=True)
+
+
+DECLARED = {
+    "corpus": ["corpus.jsonl"],
+    "base": ["model.safetensors"],
+    "dataset": ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json"],
+    "adapter": ["adapter_model.safetensors", "adapter_config.json", "training.json"],
+    "evaluate": ["evaluation.json"],
+    "package": ["Modelfile", "README.md", "SHA256SUMS"],
+    "report": ["loss_curves.svg", "size_quality.svg"],
+}
+"""The files of each stage that its rule in rules/ names."""
 
 
 def stand_in(request: Mapping[str, Any]) -> int:

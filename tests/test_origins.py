@@ -150,17 +150,17 @@ def decided(domain: str, key: str, value: Any) -> Edit:
 LAYERS: list[tuple[str, Edit, str, str]] = [
     ("a domain's override", overriding("domain/music", "lora.rank", 8), "conf/domain/music.yaml", "lora.rank"),
     ("a domain's override of a whole list",
-     overriding("domain/music", "domain.quants", ["F16"]), "conf/domain/music.yaml", "quants"),
+     overriding("domain/music", "domain.quants", ["Q8_0", "F16"]), "conf/domain/music.yaml", "quants"),
     ("a base's override", overriding("base/mini", "training.epochs", 3), "conf/base/mini.yaml", "training.epochs"),
     ("a base's override of what the base itself is made with", overriding("base/mini", "seed", 3), "conf/base/mini.yaml", "seed"),
     ("a base's override of the bound of its own file",
      overriding("base/other", "gguf.logits_bound", 0.5), "conf/base/other.yaml", "gguf.logits_bound"),
     ("a base's override of its domains' own keys",
-     overriding("base/other", "domain.quants", ["F16"]), "conf/base/other.yaml", "quants"),
+     overriding("base/other", "domain.quants", ["Q8_0", "F16"]), "conf/base/other.yaml", "quants"),
     ("a machine's override", overriding("hardware/cpu", "training.patience", 9), "conf/hardware/cpu.yaml", "training.patience"),
     ("a machine's override of what bases are made with", overriding("hardware/cpu", "seed", 3), "conf/hardware/cpu.yaml", "seed"),
     ("a decision", decided("music", "lora.rank", 8), "conf/overlay/music.yaml", "lora.rank"),
-    ("a decision about a domain's own key", decided("music", "domain.quants", ["F16"]), "conf/overlay/music.yaml", "quants"),
+    ("a decision about a domain's own key", decided("music", "domain.quants", ["Q8_0", "F16"]), "conf/overlay/music.yaml", "quants"),
     ("another machine for a domain", overriding("domain/music", "hardware", "big"), "conf/hardware/big.yaml", "threads"),
 ]  # fmt: skip
 
@@ -179,6 +179,12 @@ def test_the_last_layer_that_sets_a_key_is_named(project: Path) -> None:
     assert named(project) == {
         (f"conf/{file}.yaml", "lora.rank") for file in ("hardware/cpu", "domain/music", "overlay/nutrition")
     }
+
+
+@pytest.mark.parametrize("quants", [["F16"], ["F16", "Q8_0", "Q4_K_M", "Q6_K"]])
+def test_bounds_of_types_that_come_and_go_are_no_causes_of_their_own(project: Path, quants: list[str]) -> None:
+    edit(project / "conf" / "domain" / "nutrition.yaml", "quants", quants)
+    assert named(project) == {("conf/domain/nutrition.yaml", "quants")}
 
 
 def test_another_profile_s_machine_is_named(built: Path) -> None:

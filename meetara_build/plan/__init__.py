@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from meetara_build.artifact import Manifest, work_key
-from meetara_build.graph import Graph, Step
+from meetara_build.graph import Graph, Input, Step
 from meetara_build.plan.causes import ABOVE, INPUT, NEW, TEMPORARY, Cause, drift_causes, manifest_drift, own_causes
 from meetara_build.plan.sight import Sight
 from meetara_build.store import Store
@@ -77,6 +77,7 @@ class _Planner:
         self.items: dict[Key, Item] = {}
         self.found: dict[Key, Manifest | None] = {}
         self.readers: dict[Key, list[Key]] = {}
+        self.digests: dict[Input, str] = {}
 
     def add(self, step: Step) -> None:
         """Decide a step; those it needs were added before."""
@@ -158,12 +159,15 @@ class _Planner:
         return tuple(dict.fromkeys(cause for item in above if item.action != FRESH for cause in item.roots()))
 
     def _inputs(self, step: Step) -> dict[str, str]:
-        digests = {}
-        for name, given in step.inputs.items():
+        return {name: self._digest(given) for name, given in step.inputs.items()}
+
+    def _digest(self, given: Input) -> str:
+        """The digest of what is read of an input; that of a base is asked for by every domain."""
+        if given not in self.digests:
             manifest = self.found[given.stage, given.target]
             assert manifest is not None
-            digests[name] = manifest.digest(given.reads)
-        return digests
+            self.digests[given] = manifest.digest(given.reads)
+        return self.digests[given]
 
     def _given(self, step: Step, name: str) -> str:
         given = step.inputs[name]

@@ -99,9 +99,10 @@ OWN, OTHER, THIRD = "nutrition/adapter", "programming/adapter", "storytelling/ad
 def test_a_step_s_own_runs_come_before_those_of_others_and_those_before_a_model(graph: Graph, everything: Plan) -> None:
     work = work_of(everything, OWN)
     own, others = ran(OWN, 7.0, work), [ran(OTHER, 70.0, work), ran(THIRD, 70.0, work)]
-    assert of(graph, everything, OWN, own, *others)[1::4] == (7.0, HISTORY)
-    assert of(graph, everything, OWN, *others)[1::4] == (70.0, SIMILAR)
-    assert of(graph, everything, OWN).source == MODEL
+    first, second, last = (of(graph, everything, OWN, *runs) for runs in ([own, *others], others, []))
+    assert (first.seconds, first.source) == (7.0, HISTORY)
+    assert (second.seconds, second.source) == (70.0, SIMILAR)
+    assert last.source == MODEL
 
 
 def test_a_run_is_scaled_by_how_much_there_was_to_do(graph: Graph, everything: Plan) -> None:
