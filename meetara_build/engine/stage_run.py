@@ -16,6 +16,7 @@ from typing import Any
 
 from meetara_build import history
 from meetara_build.artifact import (
+    CHANGED,
     Manifest,
     commit,
     describe,
@@ -120,7 +121,13 @@ def _recall_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) ->
     """See that the temporaries that a step reads are there, as manifests at least, and those of the current recipe."""
     for given in step.inputs.values():
         above = graph.step(given.stage, given.target)
-        if not above.keep and ((current := _current(graph, above)) is None or current.fingerprint != above.fingerprint):
+        if above.keep:
+            continue
+        current, folder = _current(graph, above), graph.root / above.place.folder
+        if current is not None and CHANGED in faults(folder, current).values():
+            shutil.rmtree(folder)  # damaged; a manifest alone does as well
+            current = None
+        if current is None or current.fingerprint != above.fingerprint:
             run(graph, above, cold=cold, debug=debug)
 
 
@@ -204,7 +211,7 @@ def _output_folder(graph: Graph, step: Step, key: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def _locked(root: Path, step: Step) -> Iterator[None]:
     """One run of a step at a time, whichever build it belongs to; freed by the kernel when the holder dies."""
-    path = root / ".locks" / f"{step.target.replace('/', '-')}-{step.stage}"
+    path = root / ".locks" / step.reference
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

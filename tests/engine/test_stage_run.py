@@ -207,7 +207,9 @@ def test_a_temporary_whose_result_is_known_is_a_manifest_until_a_reader_needs_it
     assert [path.name for path in merged.iterdir()] == ["manifest.json"]
     edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q8_0"])
     graph = load(project)
-    assert run(graph, graph.step("gguf", "nutrition"), cold=True) == "built"
+    assert run(graph, graph.step("merge", "nutrition"), cold=True, whole=True) == "built"
+    damage(merged / "model.safetensors")
+    assert run(graph, graph.step("gguf", "nutrition"), cold=True) == "built", "from a merged model made anew"
     assert (merged / "model.safetensors").exists()
 
 
