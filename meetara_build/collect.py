@@ -79,12 +79,18 @@ def collect(
         ]
         freed = sum(path.stat().st_size for path in dead if path.stat().st_nlink == 1)
         dropped = sum(sizes[path.name] for path in dead)
+        half = [path for path in store.folder.rglob(".*.*") if path.is_file() and _abandoned(path, now)]
         if not dry_run:
             known = {work.fingerprint for work in works if work not in gone}
             marks = [path for path in _files(store.folder / "fingerprints") if path.name not in known]
-            for path in (*(work.path for work in gone), *dead, *marks):
+            for path in (*(work.path for work in gone), *dead, *marks, *half):
                 path.unlink(missing_ok=True)
         return Collected(len(gone), len(dead), dropped, freed, len(works) - len(gone), sum(sizes.values()) - dropped)
+
+
+def _abandoned(path: Path, now: float) -> bool:
+    """Whether a half-written file has been left by whoever wrote it."""
+    return now - path.stat().st_ctime > IN_FLIGHT_SECONDS
 
 
 def _collectable(path: Path, held: dict[str, int], now: float) -> bool:

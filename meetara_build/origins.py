@@ -24,6 +24,7 @@ MACHINE: Table = {"threads": ("hardware", "threads")}
 TABLES: dict[str, Table] = {
     "corpus": {"share": ("base", "pretraining.share")},
     "base": {
+        "name": ("base", ""),
         "seed": ("build", "seed"),
         "threads": ("base", "pretraining.threads"),
     },
@@ -44,6 +45,13 @@ TABLES: dict[str, Table] = {
         "base": ("build", "base"),
         "licence": ("base", "licence"),
         "recipe": ("above", "recipe"),
+        **MACHINE,
+    },
+    "base gguf": {
+        **dict.fromkeys(
+            ("name", "domain", "base", "recipe", "quants", "imatrix", "lora", "system_prompt"), ("base", "")
+        ),
+        "licence": ("base", "licence"),
         **MACHINE,
     },
     "evaluate": {
@@ -68,7 +76,12 @@ TABLES: dict[str, Table] = {
     },
     "report": {"domains": ("domain", "category")},
 }
-UNLISTED = {"dataset": ("build", "data"), "base": ("base", ""), "gguf": ("build", "gguf")}
+UNLISTED = {
+    "dataset": ("build", "data"),
+    "base": ("base", ""),
+    "gguf": ("build", "gguf"),
+    "base gguf": ("build", "gguf"),
+}
 
 
 def origin(graph: Graph, step: Step, path: Sequence[str]) -> Origin | None:
@@ -79,9 +92,11 @@ def origin(graph: Graph, step: Step, path: Sequence[str]) -> Origin | None:
         if stage == "report" or len(path) < 3:
             return Origin(f"conf/domain/{domain}.yaml", "category" if stage == "report" else "")
         stage, target, path = "dataset", domain, path[2:]
+    if stage == "gguf" and target.startswith("base/"):
+        stage = "base gguf"
     group, above = TABLES[stage].get(path[0], UNLISTED.get(stage, ("build", "")))
     rest = path[1:] if path[0] in TABLES[stage] else path
-    key = ".".join(part for part in (above, *rest) if part)
+    key = ".".join(part for part in (above, *rest) if part) if above or path[0] not in TABLES[stage] else ""
     if group == "above":
         return None
     if group == "base":

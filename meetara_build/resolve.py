@@ -52,6 +52,7 @@ class Common(NamedTuple):
     base: Base
     hardware: Hardware
     build: Build
+    changes: list[Change]
 
 
 class Resolved(NamedTuple):
@@ -151,25 +152,16 @@ class Configuration:
             *layers,
         ]
         values, origin, below = self._overrides(layers)
+        below |= {key: getattr(domain, key.removeprefix("domain.")) for key in values if key.startswith("domain.")}
+        changes = self._changes(values, origin, below, decisions)
         own = {key.removeprefix("domain."): values.pop(key) for key in list(values) if key.startswith("domain.")}
         if own:
             where = {key: origin[f"domain.{key}"] for key in own}
             domain = check(Domain, {**domain.model_dump(exclude_unset=True), **own}, self.domains[name], where)
         build = self._composed(tuple((key, _literal(value)) for key, value in sorted(values.items())), origin)
-        why = {decision.key: decision for decision in decisions}
-        changes = [
-            Change(
-                key, value, below[key], str(origin[key].relative_to(self.conf.parent)),
-                why[key].agent if key in why else None, why[key].reason if key in why else None,
-            )
-            for key, value in sorted(values.items())
-        ]  # fmt: skip
-        for group, (name_chosen, path) in chosen.items():
-            if path != self.path:
-                taken = why.get(group) if path == overlay else None
-                agent, reason = (taken.agent, taken.reason) if taken else (None, None)
-                shown = str(path.relative_to(self.conf.parent))
-                changes.append(Change(group, name_chosen, self.defaults[group], shown, agent, reason))
+        files = {group: path for group, (_, path) in chosen.items() if path != self.path}
+        choices = {group: chosen[group][0] for group in files}
+        changes += self._changes(choices, files, self.defaults, decisions)
         return Resolved(name, domain, chosen["base"][0], base, chosen["hardware"][0], machine, build, changes)
 
     @cache  # noqa: B019
@@ -180,10 +172,26 @@ class Configuration:
             (self.conf / "base" / f"{base_name}.yaml", base.overrides),
             (self.conf / "hardware" / f"{self.defaults['hardware']}.yaml", machine.overrides),
         ]
-        values, origin, _ = self._overrides(layers)
+        values, origin, below = self._overrides(layers)
         kept = {key: value for key, value in values.items() if not key.startswith("domain.")}
         build = self._composed(tuple((key, _literal(value)) for key, value in sorted(kept.items())), origin)
-        return Common(base_name, base, machine, build)
+        return Common(base_name, base, machine, build, self._changes(kept, origin, below, []))
+
+    def _changes(
+        self,
+        values: Mapping[str, Any],
+        origin: Mapping[str, Path],
+        below: Mapping[str, Any],
+        decisions: Iterable[Decision],
+    ) -> list[Change]:
+        why = {decision.key: decision for decision in decisions}
+        return [
+            Change(
+                key, value, below[key], str(origin[key].relative_to(self.conf.parent)),
+                why[key].agent if key in why else None, why[key].reason if key in why else None,
+            )
+            for key, value in sorted(values.items())
+        ]  # fmt: skip
 
     def _member(self, group: str, name: str, asked_by: Path, shape: type[S]) -> S:
         path = self.conf / group / f"{name}.yaml"

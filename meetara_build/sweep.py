@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from meetara_build.graph import Graph, Step, work_folder
+from meetara_build.graph import REPORT, Graph, Step, work_folder
 from meetara_build.plan import FRESH, Plan
 
 TEMPORARY = re.compile(r"\..+\.(\d+)")
@@ -39,7 +39,8 @@ def sweep(graph: Graph, made: Plan, domains: Iterable[str]) -> int:
 
 
 def _half_written(graph: Graph, step: Step) -> list[Path]:
-    folders = {graph.root / step.place.folder, (graph.root / step.place.manifest).parent}
+    logs = graph.root / "logs" / ("" if step.stage == REPORT else step.target)
+    folders = {graph.root / step.place.folder, (graph.root / step.place.manifest).parent, logs}
     files = [Path(file.path) for folder in folders if folder.is_dir() for file in os.scandir(folder)]
     return [file for file in files if (found := TEMPORARY.fullmatch(file.name)) and not _alive(found[1])]
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -96,10 +97,12 @@ class Workplace:
         self.folder, self.pristine, self.make, self.clean = folder, pristine, make, clean
         self.project = shutil.copytree(pristine, folder / "project")
         self.chosen: dict[str, int] = {}
-        self.compared, self.failed = 0, False
+        self.done: Counter[str] = Counter()
+        self.failed = False
 
     def choose(self, name: str, which: int, *, old_time: bool = False) -> None:
         """Edit the project so that it is configured in this way; with ``old_time`` no file's time tells that it changed."""
+        self.done["edits"] += 1
         self.chosen = {key: value for key, value in {**self.chosen, name: which}.items() if value}
         wanted = self._configured(self.folder / "wanted")
         for part in ("conf", "models"):
@@ -142,13 +145,14 @@ class Workplace:
             if not name.startswith((".", "store/", "logs/", "runs."))
         }
 
-    @staticmethod
-    def _any(names: set[str], which: int, act: Callable[[str], object]) -> None:
+    def _any(self, names: set[str], which: int, act: Callable[[str], object]) -> None:
         if names:
+            self.done["files touched, deleted or damaged"] += 1
             act(sorted(names)[which % len(names)])
 
     def forget(self, what: str) -> None:
         """Delete a folder of the project."""
+        self.done["folders deleted"] += 1
         shutil.rmtree(self.project / what, ignore_errors=True)
 
     def domains(self, which: int) -> list[str]:
@@ -168,7 +172,16 @@ class Workplace:
         expected = self._clean()
         differences = [name for name in found if found[name] != expected[name]]
         assert not differences, f"not what a clean build gives: {differences}"
-        self.compared, self.failed = self.compared + len(found), False
+        left = [] if domains else [*graph.root.glob(".work/*"), *graph.root.glob("**/.*.[0-9]*")]
+        left += [graph.root / step.place.folder for step in graph.above(graph.ends(domains)) if not step.keep]
+        assert not [path for path in left if path.exists()], "left over"
+        self.done += Counter({"builds": 1, "artifacts compared": len(found)})
+        self.failed = False
+
+    def kill(self, which: int, after: int, *, by_hand: bool) -> None:
+        """Begin a build of one domain or all, and kill it."""
+        self.done["kills"] += 1
+        killed(self.project, self.domains(which), after, by_hand=by_hand)
 
     def _clean(self) -> Digests:
         """What is there after a clean build of the same configuration, in a new folder and with an empty store."""
@@ -246,7 +259,7 @@ class Incremental(RuleBasedStateMachine):
     folder: Path
     pristine: Path
     clean: dict[Any, Digests]
-    steps = compared = 0
+    done: Counter[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,7 +277,7 @@ class Incremental(RuleBasedStateMachine):
     @rule(change=EDITS, which=SOME, after=MOMENTS, by_hand=st.booleans())
     def is_edited_and_killed(self, change: tuple[str, int], which: int, after: int, by_hand: bool) -> None:
         self.place.choose(*change)
-        killed(self.place.project, self.place.domains(which), after, by_hand=by_hand)
+        self.place.kill(which, after, by_hand=by_hand)
 
     @rule(touched=ANY, deleted=ANY, damaged=ANY)
     def is_meddled_with(self, touched: int, deleted: int, damaged: int) -> None:
@@ -285,12 +298,13 @@ class Incremental(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not self.place.failed:
             self.place.build()
-        Incremental.compared += self.place.compared
+        self.done.update(self.place.done)
 
 
 def prepare(folder: Path) -> type[Incremental]:
     """The machine at work in a folder."""
-    Incremental.folder, Incremental.pristine, Incremental.clean = folder / "work", fast_project(folder / "pristine"), {}
+    Incremental.folder, Incremental.pristine = folder / "work", fast_project(folder / "pristine")
+    Incremental.clean, Incremental.done = {}, Counter()
     return Incremental
 
 
@@ -301,5 +315,5 @@ def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None
 @pytest.mark.parametrize("after", [1, 20, 40, 80, 160, 320, 640])
 def test_a_first_build_that_is_killed_goes_on(tmp_path: Path, after: int) -> None:
     place = Workplace(tmp_path / "work", fast_project(tmp_path / "pristine"), build, {})
-    killed(place.project, [], after, by_hand=False)
+    place.kill(99, after, by_hand=False)
     place.build()

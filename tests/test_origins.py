@@ -181,6 +181,14 @@ def test_the_last_layer_that_sets_a_key_is_named(project: Path) -> None:
     }
 
 
+def test_an_override_of_a_domain_that_only_teaches_the_base_is_found_too(project: Path) -> None:
+    edit(project / "conf" / "build.yaml", "domains", ["storytelling"])
+    override(project, "nutrition", {"data.validation": 0.3})
+    graph = load(project)
+    found = origin(graph, graph.step("corpus", "base/mini"), ["domains", "nutrition", "validation"])
+    assert found == Origin("conf/domain/nutrition.yaml", "data.validation")
+
+
 @pytest.mark.parametrize("quants", [["F16"], ["F16", "Q8_0", "Q4_K_M", "Q6_K"]])
 def test_bounds_of_types_that_come_and_go_are_no_causes_of_their_own(project: Path, quants: list[str]) -> None:
     edit(project / "conf" / "domain" / "nutrition.yaml", "quants", quants)

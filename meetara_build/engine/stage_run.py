@@ -29,7 +29,7 @@ from meetara_build.artifact import (
 from meetara_build.digests import Digests, state
 from meetara_build.engine import job
 from meetara_build.errors import ArtifactError, BuildError
-from meetara_build.graph import CACHE, REPORT, Graph, Input, Step, states_file, work_folder
+from meetara_build.graph import CACHE, REPORT, WARM_START, Graph, Input, Step, states_file, work_folder
 from meetara_build.store import Store
 from meetara_build.workload import workload
 
@@ -223,8 +223,11 @@ def _input_paths(graph: Graph, step: Step) -> dict[str, str]:
 
 
 def _sources_seen(step: Step) -> dict[str, Any]:
-    """How the raw sources look: what is changed and changed back during a job was read, for all we know, in between."""
-    return {name: state(path) for name, path in step.sources.items()}
+    """How the raw sources look: what is changed and changed back during a job was read, for all we know, in between.
+
+    A file of the store is read-only, and looks new whenever another checkout takes it too.
+    """
+    return {name: state(path) for name, path in step.sources.items() if name != WARM_START}
 
 
 def _sources(graph: Graph, step: Step) -> dict[str, str]:

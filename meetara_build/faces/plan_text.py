@@ -63,8 +63,7 @@ def _print_group(graph: Graph, group: Reached) -> None:
     items = list({item.step.name: item for reached in group.values() for item in reached}.values())
     for cause in causes[:SHOWN] if out.is_terminal else causes:
         out.print(f"[bold]{_escaped(_with_line(graph, cause))}[/]  [dim]→ {_reach(group[cause])}[/]")
-        target = next((item.step.target for item in group[cause] if cause in item.causes), "")
-        if found := decision(graph, target, cause):
+        if found := decision(graph, cause):
             said = f"base {found['base']} → overlay {found['overlay']}, by {found['agent']}: {found['reason']}"
             out.print(f"    {said}", style="dim", markup=False)
     if out.is_terminal and len(causes) > SHOWN:

@@ -20,6 +20,8 @@ TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
 """The files of a base that decide its token ids."""
 
 CACHE = ".meetara"
+WARM_START = "warm_start"
+"""The source that is a file of the store: the adapter that another begins from."""
 REPORT = "report"
 """The target of the one step that looks at all domains."""
 

@@ -9,7 +9,7 @@ from meetara_build import recipes
 from meetara_build.digests import Digests
 from meetara_build.errors import ConfigError
 from meetara_build.fingerprint import code_digests, fingerprint, library_versions
-from meetara_build.graph import CACHE, REPORT, TOKENIZER, Input, Step, located, tool_state
+from meetara_build.graph import CACHE, REPORT, TOKENIZER, WARM_START, Input, Step, located, tool_state
 from meetara_build.memo import Memo
 from meetara_build.resolve import Common, Configuration, Resolved
 from meetara_build.yaml_files import read_lines
@@ -60,6 +60,10 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
     deciding.save()
     configuration.save()
     build = configuration.build
+    changes = {name: item.changes for name, item in resolved.items()}
+    changes |= {
+        f"base/{name}": configuration.common(name).changes for name in {item.base_name for item in resolved.values()}
+    }
     machine = resolved[domains[0]].hardware
     return {
         "root": build.root,
@@ -68,7 +72,7 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,
         "machines": {"": configuration.defaults["hardware"]} | {name: resolved[name].hardware_name for name in domains},
-        "changes": {name: [change._asdict() for change in resolved[name].changes] for name in domains},
+        "changes": {name: [change._asdict() for change in found] for name, found in changes.items()},
         "steps": [step._asdict() for step in steps],
         "sources": sorted(deciding.digests.used),
     }
@@ -213,7 +217,7 @@ def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
             f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; build {domain}, and pin what "
             f"`meetara-build explain {domain}/adapter` shows, or remove the key"
         )
-    return {"warm_start": str(blob)}
+    return {WARM_START: str(blob)}
 
 
 def _refuse_cycles(known: dict[str, Resolved]) -> None:

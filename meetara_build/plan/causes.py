@@ -109,8 +109,19 @@ def differences(
 
 def _recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cause]:
     for path, one, other in differences(old, new):
+        if _follows(path, old, new):
+            continue
         found = origin(graph, step, path)
         yield Cause(ABOVE, "") if found is None else Cause(CONFIG, found.file, found.key, _plain(one), _plain(other))
+
+
+def _follows(path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a key only follows from another: what a type needs comes and goes with the type."""
+    other_types = old.get("quants") != new.get("quants")
+    if path[0] == "imatrix" and len(path) > 1:
+        unused = any(recipe.get("imatrix", {}).get("tokens") == 0 for recipe in (old, new))
+        return unused and (other_types or path[1] == "tokens")
+    return path[0] == "max_kl" and other_types and not {path[-1]} <= {*old["quants"]} & {*new["quants"]}
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:

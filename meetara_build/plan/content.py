@@ -32,7 +32,9 @@ def content(
         "items": [_item(graph, item, estimates.get(item.step.name)) for item in made.to_do()],
         "estimate": total._asdict() if total else None,
     }
-    return found | ({"made_from": {item.step.name: item.step.made_from for item in made.items}} if whole else {})
+    return found | (
+        {"made_from": {step.name: step.made_from for step in graph.above(graph.ends(domains))}} if whole else {}
+    )
 
 
 def _item(graph: Graph, item: Item, estimate: Estimate | None) -> dict[str, Any]:
@@ -41,8 +43,8 @@ def _item(graph: Graph, item: Item, estimate: Estimate | None) -> dict[str, Any]
         "stage": item.step.stage,
         "target": item.step.target,
         "action": item.action,
-        "causes": [_cause(graph, item, cause) for cause in item.causes],
-        "inherited": [_cause(graph, item, cause) for cause in item.inherited],
+        "causes": [_cause(graph, cause) for cause in item.causes],
+        "inherited": [_cause(graph, cause) for cause in item.inherited],
         "waits_for": list(item.waits),
         "fingerprint": item.step.fingerprint,
         "key": item.key,
@@ -50,14 +52,17 @@ def _item(graph: Graph, item: Item, estimate: Estimate | None) -> dict[str, Any]
     }
 
 
-def _cause(graph: Graph, item: Item, cause: Cause) -> dict[str, Any]:
-    return {**cause._asdict(), "text": cause.text(), "decision": decision(graph, item.step.target, cause)}
+def _cause(graph: Graph, cause: Cause) -> dict[str, Any]:
+    return {**cause._asdict(), "text": cause.text(), "decision": decision(graph, cause)}
 
 
-def decision(graph: Graph, target: str, cause: Cause) -> dict[str, Any] | None:
+def decision(graph: Graph, cause: Cause) -> dict[str, Any] | None:
     """The agent's decision that a changed key comes from: base value, overlay value, agent and reason."""
-    for change in graph.changes.get(target, ()):
-        if change["agent"] and cause.where == change["path"] and change["key"] in (cause.key, f"domain.{cause.key}"):
+    folder, _, file = cause.where.rpartition("/")
+    if folder != "conf/overlay":
+        return None
+    for change in graph.changes.get(file.removesuffix(".yaml"), ()):
+        if change["agent"] and change["path"] == cause.where and change["key"] in (cause.key, f"domain.{cause.key}"):
             return {
                 "base": change["below"],
                 "overlay": change["value"],

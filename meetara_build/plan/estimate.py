@@ -175,5 +175,6 @@ def fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2) if abs(x2 - x1) > 0.05 * middle_x]
     if len(slopes) < len(points):
         return 0.0, middle_y / middle_x
-    slope = min(max(statistics.median(slopes), 0.0), middle_y / middle_x)
-    return middle_y - slope * middle_x, slope
+    slope = max(statistics.median(slopes), 0.0)
+    start = statistics.median(seconds - slope * work for work, seconds in points)
+    return (start, slope) if start >= 0 else (0.0, statistics.median(seconds / work for work, seconds in points))

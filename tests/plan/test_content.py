@@ -16,7 +16,7 @@ from projects import copy_built, edit, override, write_yaml
 
 from meetara_build.graph import STAGES, load
 from meetara_build.plan import MAYBE, RESTORE, RUN, causes, estimate, plan
-from meetara_build.plan.content import VERSION, content, decision, stale_reasons
+from meetara_build.plan.content import VERSION, content, stale_reasons
 from meetara_build.plan.estimate import Estimator, total
 
 SCHEMA = json.loads(Path(causes.__file__).with_name("schema.json").read_text(encoding="utf-8"))
@@ -219,14 +219,11 @@ def test_an_unknown_field_and_a_missing_one_are_refused(valid: dict[str, Any], p
 
 def test_a_changed_key_names_the_decision_it_comes_from(project: Path) -> None:
     a_decision(project)
-    graph = load(project)
-    (adapter,) = [item for item in plan(graph).items if item.step.name == "storytelling/adapter"]
-    (cause,) = adapter.causes
-    assert decision(graph, "storytelling", cause) == {
-        "base": "all-linear", "overlay": ["q_proj"], "agent": "tuner", "reason": "as good, and smaller"
-    }  # fmt: skip
-    assert decision(graph, "storytelling", cause._replace(key="lora.rank")) is None
-    assert decision(graph, "music", cause) is None
+    edit(project / "conf" / "build.yaml", "lora.rank", 8)
+    items = {item["step"]: item for item in kept(project)["items"]}
+    decisions = {cause["key"]: cause["decision"] for cause in items["storytelling/adapter"]["causes"]}
+    taken = {"base": "all-linear", "overlay": ["q_proj"], "agent": "tuner", "reason": "as good, and smaller"}
+    assert decisions == {"lora.rank": None, "lora.targets": taken}
 
 
 def test_a_decision_is_named_wherever_its_key_reaches(project: Path) -> None:
