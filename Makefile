@@ -1,11 +1,12 @@
 # make demo   three domains from nothing, and an answer      make test   every check
 # make setup  the environment alone                          make bench  every figure of the README
+# make soak   hundreds of kills, edits and builds: an hour
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DEMO := nutrition programming storytelling
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench soak clean
 
 setup: .venv/.ready
 	@$(BIN)/python scripts/install_llama.py
@@ -40,6 +41,10 @@ check:
 
 bench: setup .venv/.test-ready
 	$(BIN)/python -m bench
+
+soak: setup .venv/.test-ready
+	$(BIN)/python -m bench.incremental_soak
+	$(BIN)/python -m bench.kills
 
 clean:
 	rm -rf artifacts .meetara .snakemake
