@@ -39,8 +39,8 @@ from test_incremental import CHEAP, Workplace, prepare
 
 WHAT_HAPPENS = {"edit": 9, "build": 6, "kill": 4, "touch": 1, "delete": 2, "damage": 2, "forget": 1}
 """How often each thing happens to the project with the real stages, as shares."""
-KILLED_AFTER = (0.5, 5.0)
-"""Seconds after which a build is killed: from its first job to its last."""
+KILLED_AFTER = (0.5, 3.0)
+"""Seconds after which a build is killed: while it starts, or during any of its jobs."""
 
 
 def fast(folder: Path, steps: int, number: int) -> Counter[str]:

@@ -174,7 +174,7 @@ class Workplace:
         assert not differences, f"not what a clean build gives: {differences}"
         left = [] if domains else [*graph.root.glob(".work/*"), *graph.root.glob("**/.*.[0-9]*")]
         left += [graph.root / step.place.folder for step in graph.above(graph.ends(domains)) if not step.keep]
-        assert not [path for path in left if path.exists()], "left over"
+        assert not any(path.exists() for path in left), f"left over: {[str(path) for path in left if path.exists()]}"
         self.done += Counter({"builds": 1, "artifacts compared": len(found)})
         self.failed = False
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from artifacts import contents, fill
 from fast_stages import build, fast_project
-from projects import copy_built, override
+from projects import copy_built, edit, override
 
 from meetara_build.graph import Graph, load, work_folder
 from meetara_build.plan import plan
@@ -107,16 +107,20 @@ def test_a_merged_model_that_nobody_needs_any_more_goes(project: Path) -> None:
     assert not plan(load(project)).to_do()
 
 
-def test_a_merged_model_that_is_needed_or_to_be_kept_stays(project: Path) -> None:
+def test_a_merged_model_that_is_still_needed_stays(project: Path) -> None:
     override(project, "nutrition", {"gguf.lora": False})
-    override(project, "music", {"keep_merged": True})
-    build(project, ["music"])
     merged = fill(
         project / "artifacts" / "nutrition" / "merged", {"model.safetensors": b"large", "manifest.json": b"{}"}
     )
     assert swept(project) == 0
     assert merged.exists()
-    assert (project / "artifacts" / "music" / "merged" / "model.safetensors").exists()
+
+
+def test_merged_models_that_are_to_be_kept_stay(project: Path) -> None:
+    edit(project / "conf" / "build.yaml", "keep_merged", True)
+    build(project)
+    assert swept(project) == 0
+    assert len(list((project / "artifacts").glob("*/merged/model.safetensors"))) == 4
 
 
 def test_half_written_files_of_dead_processes_are_removed_and_of_live_ones_not(project: Path, live: str) -> None:
