@@ -23,7 +23,7 @@ S = TypeVar("S", bound=Shape)
 GROUPS = ("base", "hardware")
 RESERVED = (
     *("adapter", "all_domains", "base", "base_gguf", "base_made_here", "base_pretrained", "corpus", "dataset"),
-    *("evaluate", "gguf", "logs", "merge", "package", "report", "store"),
+    *("evaluate", "gguf", "logs", "merge", "merge_kept", "package", "report", "store"),
 )
 """Names that a domain cannot have: folders beside the domains', or rules."""
 

@@ -100,7 +100,10 @@ class Store:
         return True
 
     def refer(self, name: str, key: str, manifest: str) -> None:
-        """Note that the artifact of this name, with its manifest below our root, is this work's: it is not collected."""
+        """Note that the artifact of this name, with its manifest below our root, is this work's: it is not collected.
+
+        A temporary has no manifest that would stay.
+        """
         folder = self.refs
         if not (folder / "root.json").exists():
             write_text(folder / "root.json", json.dumps({"host": host(), "root": str(self.root)}))

@@ -3,7 +3,6 @@ from meetara_build.engine.rules import Rules
 
 BUILD = Rules(config)
 ROOT = BUILD.root
-MERGED = BUILD.merged
 
 
 wildcard_constraints:

@@ -21,6 +21,7 @@ from projects import edit, override, read_yaml, small_project, write_yaml
 
 from meetara_build.artifact import MEASURED, digest_json
 from meetara_build.engine import job
+from meetara_build.engine.preserve import preserve
 from meetara_build.engine.stage_run import run
 from meetara_build.faces.planning import look
 from meetara_build.graph import TOKENIZER, Graph, Step, load
@@ -94,12 +95,13 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
         graph = load(project)
         made = look(graph, domains)
         sweep(graph, made, domains)
+        preserve(graph, made)
         for item in made.to_do():
             _make_room(graph, item.step)
             if run(graph, item.step, cold=True) == "restored":
                 restored.add(item.step.name)
     for item in made.to_do():
-        if item.step.stage == "merge" and not all(step.keep for step in graph.steps.values()):
+        if not item.step.keep:
             shutil.rmtree(graph.root / item.step.place.folder)
     announced = {item.step.name: item.action for item in made.to_do()}
     return Ran(announced, frozenset(worked_out), frozenset(restored - worked_out))

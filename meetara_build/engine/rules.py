@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from meetara_build import history
 from meetara_build.artifact import write_text
+from meetara_build.engine.preserve import preserve
 from meetara_build.graph import CACHE, REPORT, Graph, Step, find_project, load
 from meetara_build.plan import FRESH, MAYBE, Item, plan
 from meetara_build.plan.sight import Sight
@@ -45,6 +46,23 @@ class Gguf(NamedTuple):
         return "|".join(self.domains)
 
 
+class Merge(NamedTuple):
+    """Domains whose merged models are kept, or are temporary."""
+
+    domains: list[str]
+    kept: bool
+
+    @property
+    def name(self) -> str:
+        """The rule's name."""
+        return "merge_kept" if self.kept else "merge"
+
+    @property
+    def wildcard(self) -> str:
+        """The domains as a wildcard's constraint."""
+        return "|".join(self.domains)
+
+
 def root_name(graph: Graph) -> str:
     """The root as Snakemake's files name it: seen from the project, in which Snakemake runs."""
     return os.path.relpath(graph.root, graph.project) if graph.root.is_relative_to(graph.project) else str(graph.root)
@@ -60,11 +78,11 @@ class Rules:
         sight = Sight(self.graph)
         made = plan(self.graph, sight=sight)
         sight.save()
+        preserve(self.graph, made)
         self.items = {(item.step.stage, item.step.target): item for item in made.items}
         self._mark_stale(made.to_do())
         self.root = root_name(self.graph)
         self.domains = self.graph.domains
-        self.keep_merged = all(step.keep for step in self.graph.steps.values())
         self.bases = sorted(
             {target.removeprefix("base/") for _, target in self.graph.steps if target.startswith("base/")}
         )
@@ -108,11 +126,12 @@ class Rules:
 
         return files
 
-    @property
-    def merged(self) -> str:
-        """What stands for a merged model: its manifest where it is kept, else its whole folder, which Snakemake deletes."""
-        folder = f"{self.root}/{{domain}}/merged"
-        return f"{folder}/manifest.json" if self.keep_merged else folder
+    def merges(self) -> list[Merge]:
+        """The domains whose merged model is kept, and those whose is not."""
+        found = {True: list[str](), False: list[str]()}
+        for domain in self.domains:
+            found[self.graph.step("merge", domain).keep].append(domain)
+        return [Merge(domains, kept) for kept, domains in found.items() if domains]
 
     def results(self, domain: str) -> list[str]:
         """What a domain is built for: its GGUF files and its package; and whatever else of it has something to do, since

@@ -65,7 +65,7 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, wh
                 outcome = "restored"
             figures["work"] = _workload(graph, step)
             size = sum(entry["size"] for entry in manifest.files.values())
-            Store(graph.store, graph.root).refer(step.reference, key, step.place.manifest)
+            Store(graph.store, graph.root).refer(step.reference, key, step.place.manifest if step.keep else "")
     except Exception as fault:
         error = str(fault)
         if isinstance(fault, OSError) and fault.errno in job.UNWRITABLE:

@@ -1,5 +1,6 @@
 """diff: what differs between two builds' recipes and figures."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def _list_builds(builds: Sequence[history.Build], *, as_json: bool) -> None:
 
 def _build(builds: Sequence[history.Build], word: str) -> history.Build:
     """A build by its number, counted from 1, or from the last with -1."""
-    number = int(word) if word.lstrip("-").isdigit() else 0
+    number = int(word) if re.fullmatch(r"-?\d+", word) else 0
     index = number - 1 if number > 0 else number + len(builds)
     if number == 0 or not 0 <= index < len(builds):
         known = f"1 to {len(builds)}" if builds else "none yet"

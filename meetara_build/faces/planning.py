@@ -117,12 +117,13 @@ def read_kept(path: Path) -> Kept:
     try:
         kept: Any = json.loads(path.read_text(encoding="utf-8"))
         domains, profile, version, project = kept["domains"], kept["profile"], kept["version"], kept["project"]
-        kept["made_from"]
+        items, made_from = kept["items"], kept["made_from"]
+        assert isinstance(items, list) and isinstance(made_from, dict)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); make it with `meetara-build plan --out {path}`"
         ) from None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AssertionError):
         raise ConfigError(f"{path}: no plan kept by `meetara-build plan --out`; make one with it") from None
     graph = project_graph(profile)
     if project != str(graph.project):

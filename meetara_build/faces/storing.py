@@ -29,9 +29,8 @@ def gc(max_size: str | None, max_age: str | None, *, dry_run: bool, as_json: boo
     graph = project_graph()
     with at_work(graph.project, [ANY]):
         made = look(graph)
-        wanted = {item.key for item in made.items if item.key}
         store = Store(graph.store, graph.root)
-        found = collect(store, wanted, pinned(graph), max_size=largest, max_age=oldest, dry_run=dry_run)
+        found = collect(store, made.keys, pinned(graph), max_size=largest, max_age=oldest, dry_run=dry_run)
         cleared = 0 if dry_run else sweep(graph, made, [])
     if as_json:
         print_json({**found._asdict(), "left_over": cleared, "dry_run": dry_run})

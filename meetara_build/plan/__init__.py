@@ -37,10 +37,14 @@ class Item(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The steps of a build, each after those it needs; ``manifests`` are those there, or that the store will give."""
+    """The steps of a build, each after those it needs.
+
+    ``manifests`` are those there, or that the store will give; ``keys`` the work that they are, or will be, results of.
+    """
 
     items: list[Item]
     manifests: dict[Key, Manifest]
+    keys: frozenset[str]
 
     def to_do(self) -> list[Item]:
         """The items that are not fresh."""
@@ -65,7 +69,8 @@ def plan(graph: Graph, domains: Iterable[str] = (), sight: Sight | None = None) 
     for step in graph.above(graph.ends(domains)):
         planner.add(step)
     manifests = {key: manifest for key, manifest in planner.found.items() if manifest is not None}
-    return Plan(planner.settled(), manifests)
+    keys = frozenset(item.key for item in planner.items.values() if item.key)
+    return Plan(planner.settled(), manifests, keys)
 
 
 class _Planner:

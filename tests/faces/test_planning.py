@@ -59,10 +59,9 @@ def test_a_kept_plan_is_done_and_then_is_stale(project: Path, command: Any) -> N
     assert "nutrition/package: was RUN, is FRESH now" in said
 
 
-def test_a_plan_with_nothing_to_do_is_applied_in_no_time(built_project: Path, tmp_path: Path, command: Any) -> None:
-    kept = str(tmp_path / "kept.json")
-    assert command(built_project, "plan", "--out", kept).returncode == 0
-    done = command(built_project, "apply", kept, "--json")
+def test_a_plan_with_nothing_to_do_is_applied_in_no_time(project: Path, command: Any) -> None:
+    assert command(project, "plan", "--out", "kept.json").returncode == 0
+    done = command(project, "apply", "kept.json", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"] == []
 

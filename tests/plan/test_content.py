@@ -113,9 +113,6 @@ def within(whole: dict[str, Any], place: str) -> tuple[Any, str]:
     return inner, last
 
 
-# Plans
-
-
 def everything_gone(project: Path) -> None:
     shutil.rmtree(project / "artifacts")
 
