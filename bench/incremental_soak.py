@@ -63,7 +63,7 @@ def real(folder: Path, steps: int, number: int) -> Counter[str]:
         while _things(place.done) < steps or place.done["builds"] < steps // 4:
             [what] = chance.choices(list(WHAT_HAPPENS), list(WHAT_HAPPENS.values()))
             place.happens(what, chance)
-        place.build()
+        place.end()
     finally:
         for project in (place.project, folder / "work" / "clean"):
             stop_warm(project)
@@ -99,13 +99,13 @@ class RealWorkplace(Workplace):
         if what == "edit":
             self.choose(*words, old_time=old_time)
         elif what == "kill":
-            self.end(self.domains(words[0] % 6), seconds)
+            self.interrupt(self.domains(words[0] % 6), seconds)
         elif what == "build":
             self.build(self.domains(words[0] % 6))
         else:
             getattr(self, what)(*words)
 
-    def end(self, domains: Sequence[str], seconds: float) -> None:
+    def interrupt(self, domains: Sequence[str], seconds: float) -> None:
         """Begin a build, and kill all its processes after so many seconds."""
         running = start(self.project, "build", *domains, TMPDIR=_temporary(self.project))
         try:

@@ -11,7 +11,7 @@ from meetara_build.errors import ArtifactError, ConfigError
 from meetara_build.faces.output import out, print_json, size, span
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.fingerprint import file_of
-from meetara_build.graph import Graph, Step
+from meetara_build.graph import STAGES, Graph, Step
 from meetara_build.nearest import nearest
 from meetara_build.origins import origin
 from meetara_build.plan import FRESH, Item
@@ -47,7 +47,6 @@ def explain(what: str, profile: str, *, as_json: bool) -> None:
 
 def _named(graph: Graph, what: str) -> list[Step]:
     """The steps that ``nutrition``, ``nutrition/adapter`` or a file's path means."""
-    path = Path(what)
     inside = (graph.root / what, Path.cwd() / what)
     for file in inside:
         if file.is_file() and file.resolve().is_relative_to(graph.root):
@@ -62,7 +61,11 @@ def _named(graph: Graph, what: str) -> list[Step]:
     if target in graph.domains:
         stages = [step.stage for step in graph.steps.values() if step.target == target]
         raise ConfigError(f"{what}: {target} has no such stage, and there is no such file{nearest(stage, stages)}")
-    wanted(graph, [path.parts[0] if path.parts else what])
+    if what.startswith("base/"):
+        bases = {step.target for step in graph.steps.values() if step.target.startswith("base/")}
+        raise ConfigError(f"{what}: no such base in this build{nearest(what, sorted(bases))}")
+    if stage in STAGES or not target:
+        wanted(graph, [target or what])
     raise ConfigError(f"{what}: no domain, stage or file of this build; see `meetara-build status`")
 
 

@@ -53,9 +53,10 @@ def _groups(items: Iterable[Item]) -> tuple[list[Reached], list[Reached]]:
             group_of[cause] = together
     groups = list({id(group): group for group in group_of.values()}.values())
     groups.sort(key=lambda group: -max(map(len, group.values())))
-    drifted = [group for group in groups if all(cause.kind == DRIFT for cause in group)]
-    planned = [group for group in groups if any(cause.kind != DRIFT for cause in group)]
-    return planned, drifted
+    parts = [{cause: reached for cause, reached in group.items() if (cause.kind == DRIFT) == drift}
+             for drift in (False, True) for group in groups]  # fmt: skip
+    planned = [part for part in parts[: len(groups)] if part]
+    return planned, [part for part in parts[len(groups) :] if part]
 
 
 def _print_group(graph: Graph, group: Reached) -> None:
@@ -84,7 +85,7 @@ def _rows(items: Iterable[Item]) -> list[tuple[str, list[str], list[str]]]:
         rows.setdefault((action, tuple(sorted(names, key=STAGES.index))), []).append(target)
     order = {RUN: 0, RESTORE: 1, MAYBE: 2}
     found = sorted(rows.items(), key=lambda row: (order[row[0][0]], STAGES.index(row[0][1][0])))
-    return [(action, list(names), targets) for (action, names), targets in found]
+    return [(action, list(names), sorted(targets)) for (action, names), targets in found]
 
 
 def _with_line(graph: Graph, cause: Cause) -> str:
@@ -92,11 +93,14 @@ def _with_line(graph: Graph, cause: Cause) -> str:
     text = cause.text()
     if cause.kind != CONFIG or not cause.key:
         return text
-    from meetara_build.yaml_files import read_lines
+    from meetara_build.yaml_files import Place, read_lines, read_yaml
 
-    lines = read_lines(graph.project / cause.where)
-    parts = cause.key.split(".")
-    places = [("overrides", cause.key), *(tuple(parts[:end]) for end in range(len(parts), 0, -1))]
+    path = graph.project / cause.where
+    lines, parts = read_lines(path), cause.key.split(".")
+    places: list[Place] = [("overrides", cause.key), *(tuple(parts[:end]) for end in range(len(parts), 0, -1))]
+    if path.parent.name == "overlay":
+        decided = [entry["key"].removeprefix("domain.") for entry in read_yaml(path)["decisions"]]
+        places = [("decisions", decided.index(cause.key))] if cause.key in decided else []
     line = next((lines[place] for place in places if place in lines), None)
     return text.replace(cause.where, f"{cause.where}:{line}", 1) if line else text
 

@@ -268,6 +268,8 @@ def test_a_warm_process_that_cannot_start_says_why(project: Path, tmp_path: Path
     broken.mkdir()
     (broken / "torch.py").write_text("raise ImportError('this torch is broken')\n")
     shutil.rmtree(project / "artifacts" / "store")
+    for domain in ("nutrition", "programming", "storytelling"):
+        shutil.rmtree(project / "artifacts" / domain / "package")
     path = os.pathsep.join([str(broken), os.environ.get("PYTHONPATH", "")])
     words = [sys.executable, "-m", "meetara_build", "stage", "package", "nutrition"]
     done = run_there(project, *words, TMPDIR=str(tmp_path), PYTHONPATH=path)
@@ -279,6 +281,8 @@ def test_a_warm_process_that_cannot_start_says_why(project: Path, tmp_path: Path
 
 def test_starters_at_once_share_one_process_that_has_imported_everything(project: Path, tmp_path: Path) -> None:
     shutil.rmtree(project / "artifacts" / "store")
+    for domain in ("nutrition", "programming", "storytelling"):
+        shutil.rmtree(project / "artifacts" / domain / "package")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     words = [sys.executable, "-m", "meetara_build", "stage", "package"]

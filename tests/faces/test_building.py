@@ -82,8 +82,8 @@ def test_another_profile_plans_for_its_machine(built_project: Path, command: Any
     assert "conf/hardware/a10.yaml:2 device: cpu → cuda" in said
 
 
-def test_a_build_with_nothing_to_do_says_so(built_project: Path, command: Any) -> None:
-    done = command(built_project, "build")
+def test_a_build_with_nothing_to_do_says_so(project: Path, command: Any) -> None:
+    done = command(project, "build")
     assert done.returncode == 0
     assert re.search(r"^3 domains up to date: 0 stage runs in \d+ s$", done.stdout, re.MULTILINE)
     assert re.search(r"nutrition +\d\.\d{3} +\d\.\d{3} +-?\d+\.\d% +artifacts/nutrition/gguf", done.stdout)
