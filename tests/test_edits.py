@@ -21,6 +21,7 @@ import yaml
 from commands import damage
 from fast_stages import Edit, added, build, fast_project, gone, lines, reworded, text, with_old_time
 from projects import copy_built, edit, override, write_yaml
+from test_incremental import digest
 
 from meetara_build import fingerprint
 from meetara_build.artifact import digest_file
@@ -322,12 +323,14 @@ def forget() -> None:
 
 
 def reaches(project: Path, steps: Steps) -> None:
-    """The next build works out these steps and no other, as its plan says; after it there is nothing to do."""
+    """The next build works out these steps and no other, as its plan says; after it all is there, and nothing is to do."""
     ran = build(project)
     missed, false = steps - ran.worked_out, ran.worked_out - steps
     assert not missed | false, f"missed: {sorted(missed)}; false: {sorted(false)}"
     assert ran.not_as_announced() == {}
-    assert plan(load(project)).to_do() == []
+    graph = load(project)
+    assert plan(graph).to_do() == []
+    assert all(digest(graph.root, step) for step in graph.steps.values() if step.keep)
 
 
 def rows(*tables: list[Row]) -> pytest.MarkDecorator:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import damage
+from commands import damage, jobs, run_there
 from fast_stages import Edit, Ran, added, build, fast_project, gone, lines, reworded, text
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from projects import edit, override
 
 from meetara_build.artifact import read_manifest
+from meetara_build.engine.snakemake import command
 from meetara_build.graph import Step, load
 from meetara_build.plan import plan
 
@@ -168,7 +169,7 @@ class Workplace:
         graph = load(self.project)
         assert plan(graph, domains).to_do() == []
         steps = [step for step in graph.above(graph.ends(domains)) if step.keep]
-        found = {step.name: _digest(graph.root, step) for step in steps}
+        found = {step.name: digest(graph.root, step) for step in steps}
         expected = self._clean()
         differences = [name for name in found if found[name] != expected[name]]
         assert not differences, f"not what a clean build gives: {differences}"
@@ -197,7 +198,7 @@ class Workplace:
             project = self._configured(self.folder / "clean")
             self.make(project, [])
             graph = load(project)
-            self.clean[key] = {step.name: _digest(graph.root, step) for step in graph.steps.values() if step.keep}
+            self.clean[key] = {step.name: digest(graph.root, step) for step in graph.steps.values() if step.keep}
             shutil.rmtree(project)
         return self.clean[key]
 
@@ -214,7 +215,7 @@ def _replace(path: Path, content: bytes, *, old_time: bool) -> None:
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _digest(root: Path, step: Step) -> str:
+def digest(root: Path, step: Step) -> str:
     """An artifact's content digest, once every file has proved to be what its manifest says, and no other is there."""
     manifest, folder = read_manifest(root / step.place.manifest), root / step.place.folder
     for name, entry in manifest.files.items():
@@ -317,6 +318,29 @@ def prepare(folder: Path) -> type[Incremental]:
 
 def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None:
     run_state_machine_as_test(prepare(tmp_path), settings=settings(max_examples=5, stateful_step_count=12))
+
+
+@pytest.mark.parametrize(
+    ("deleted", "choice"),
+    [
+        ("base/mini/corpus/corpus.jsonl", "description"),
+        ("storytelling/gguf/storytelling-F16.gguf", "category"),
+        ("storytelling/adapter/training.json", "held-out records"),
+        ("storytelling/dataset/train.jsonl", "tales"),
+    ],
+)
+def test_snakemake_starts_a_job_for_whatever_is_not_fresh_and_for_nothing_else(
+    tmp_path: Path, deleted: str, choice: str
+) -> None:
+    """That is what a fast build takes for granted; also where something fresh lies between two things to do."""
+    place = Workplace(tmp_path / "work", fast_project(tmp_path / "pristine"), build, {})
+    place.build()
+    (place.project / "artifacts" / deleted).unlink()
+    place.choose(choice, 1)
+    graph = load(place.project)
+    made = plan(graph)
+    asked = run_there(place.project, *command(graph, made, "local"), "--dry-run")
+    assert jobs(asked) == {(item.step.stage, item.step.target) for item in made.to_do()}
 
 
 @pytest.mark.parametrize("after", [1, 20, 40, 80, 160, 320, 640])
