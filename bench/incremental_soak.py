@@ -37,7 +37,7 @@ from fast_stages import Ran
 from projects import edit, meetara, override, small_project, stop_warm
 from test_incremental import CHEAP, Workplace, prepare
 
-WHAT_HAPPENS = {"edit": 9, "build": 6, "kill": 4, "touch": 1, "delete": 2, "damage": 2, "forget": 1}
+WHAT_HAPPENS = {"edit": 7, "build": 6, "kill": 6, "touch": 1, "delete": 2, "damage": 2, "forget": 1}
 """How often each thing happens to the project with the real stages, as shares."""
 KILLED_AFTER = (0.5, 3.0)
 """Seconds after which a build is killed: while it starts, or during any of its jobs."""
@@ -85,24 +85,21 @@ class RealWorkplace(Workplace):
 
     def happens(self, what: str, chance: random.Random) -> None:
         """One thing, of those in ``WHAT_HAPPENS``; it is said first, so that a difference can be told from its past."""
-        if what == "edit":
+        old_time = chance.random() < 0.5
+        words: list[Any] = [chance.randrange(1000)]
+        if what in ("edit", "kill"):
             name = chance.choice(list(CHEAP))
-            words: list[Any] = [name, chance.randrange(len(CHEAP[name]) + 1)]
+            words = [name, chance.randrange(len(CHEAP[name]) + 1)]
         elif what == "forget":
             words = [chance.choice([".meetara", "artifacts/storytelling", ".snakemake"])]
-        else:
-            words = [chance.randrange(1000)]
-        seconds, old_time = chance.uniform(*KILLED_AFTER), chance.random() < 0.5
-        print(
-            what, *words, f"after {seconds:.2f} s" if what == "kill" else "", "with an old time" * old_time, flush=True
-        )
-        if what == "edit":
+        print(what, *words, "with an old time" * old_time, flush=True)
+        if what in ("edit", "kill"):
             self.choose(*words, old_time=old_time)
-        elif what == "kill":
-            self.interrupt(self.domains(words[0] % 6), seconds)
+        if what == "kill":
+            self.interrupt(self.domains(chance.randrange(6)), chance.uniform(*KILLED_AFTER))
         elif what == "build":
             self.build(self.domains(words[0] % 6))
-        else:
+        elif what != "edit":
             getattr(self, what)(*words)
 
     def interrupt(self, domains: Sequence[str], seconds: float) -> None:
@@ -114,6 +111,7 @@ class RealWorkplace(Workplace):
             os.killpg(running.pid, signal.SIGKILL)
             running.communicate()
             self.done["kills"] += 1
+            print(f"  killed after {seconds:.2f} s", flush=True)
         until(lambda: not processes(self.project), 30)
 
 
