@@ -96,9 +96,18 @@ def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
     with _output_folder(graph, step, key) as output:
         if not store.restore(key, manifest, output):
             return None
-        commit(output, graph.root, step.place, manifest)
+        _commit(graph, step, output, manifest)
     shutil.rmtree(work_folder(graph, step, key), ignore_errors=True)
     return manifest
+
+
+def _commit(graph: Graph, step: Step, output: Path, manifest: Manifest) -> None:
+    """Put a result in its place. Snakemake has deleted the manifest before it, which lists what has to go: the store knows."""
+    store = Store(graph.store, graph.root)
+    before = store.recall(store.referred(step.reference))
+    commit(output, graph.root, step.place, manifest)
+    for name in set(before.files if before else ()) - set(manifest.files):
+        (graph.root / step.place.folder / name).unlink(missing_ok=True)
 
 
 def _hollow(graph: Graph, step: Step, key: str, *, whole: bool) -> Manifest | None:
@@ -178,7 +187,7 @@ def _worked_out(
             store.add(key, manifest, output)
         else:
             store.remember(key, manifest)
-        commit(output, graph.root, step.place, manifest)
+        _commit(graph, step, output, manifest)
     shutil.rmtree(work_folder(graph, step, key), ignore_errors=True)
     return manifest, figures
 
