@@ -317,7 +317,7 @@ def prepare(folder: Path) -> type[Incremental]:
 
 
 def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None:
-    run_state_machine_as_test(prepare(tmp_path), settings=settings(max_examples=5, stateful_step_count=12))
+    run_state_machine_as_test(prepare(tmp_path), settings=settings(max_examples=4, stateful_step_count=12))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,6 @@ def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None
         ("base/mini/corpus/corpus.jsonl", "description"),
         ("storytelling/gguf/storytelling-F16.gguf", "category"),
         ("storytelling/adapter/training.json", "held-out records"),
-        ("storytelling/dataset/train.jsonl", "tales"),
     ],
 )
 def test_snakemake_starts_a_job_for_whatever_is_not_fresh_and_for_nothing_else(
@@ -343,7 +342,7 @@ def test_snakemake_starts_a_job_for_whatever_is_not_fresh_and_for_nothing_else(
     assert jobs(asked) == {(item.step.stage, item.step.target) for item in made.to_do()}
 
 
-@pytest.mark.parametrize("after", [1, 20, 40, 80, 160, 320, 640])
+@pytest.mark.parametrize("after", [1, 40, 160, 640])
 def test_a_first_build_that_is_killed_goes_on(tmp_path: Path, after: int) -> None:
     place = Workplace(tmp_path / "work", fast_project(tmp_path / "pristine"), build, {})
     place.kill(99, after, by_hand=False)

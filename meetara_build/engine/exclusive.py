@@ -97,6 +97,8 @@ def _clear_locks(project: Path) -> None:
             f"Snakemake is running here ({owner.info['username']}, process {owner.pid}); wait for it, or stop it"
         )
     shutil.rmtree(locks, ignore_errors=True)
+    # Stage runs put results in place whole: what Snakemake calls incomplete is what the plan says, or done.
+    shutil.rmtree(project / ".snakemake" / "incomplete", ignore_errors=True)
 
 
 def _snakemake_here(project: Path) -> psutil.Process | None:

@@ -119,7 +119,7 @@ class Rules:
             item = self.items.get((step.stage, step.target))
             above = [self.graph.step(given.stage, given.target) for given in step.inputs.values()]
             if item is None or item.action == FRESH:
-                there = [self._file(given) for given in above if self._fresh(given) or self._built(given)]
+                there = [self._file(given) for given in above if self._fresh(given)]
                 return [ancient(file) for file in dict.fromkeys([*there, STALE])]
             given = [self._file(given) for given in above]
             return [*dict.fromkeys(given), ancient(STALE) if item.action == MAYBE and step.keep else STALE]
@@ -191,9 +191,6 @@ class Rules:
     def _fresh(self, step: Step) -> bool:
         item = self.items.get((step.stage, step.target))
         return item is None or item.action == FRESH
-
-    def _built(self, step: Step) -> bool:
-        return (self.graph.root / step.place.manifest).exists()
 
     def _to_do(self, targets: Iterable[str]) -> list[str]:
         """Manifests of what has something to do, but for temporaries: they are made when someone asks."""
