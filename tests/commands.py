@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,8 +47,13 @@ def start(project: Path, *words: str, **environment: str) -> subprocess.Popen[st
     return subprocess.Popen(
         [sys.executable, "-m", "meetara_build", *words],
         cwd=project, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, preexec_fn=_hear_ctrl_c,
     )  # fmt: skip
+
+
+def _hear_ctrl_c() -> None:
+    """A shell that runs the tests in the background has them, and all they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def jobs(dry_run: subprocess.CompletedProcess[str]) -> Jobs:
