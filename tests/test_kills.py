@@ -58,12 +58,12 @@ def the_command_alone(build: Popen[str], project: Path) -> None:
 
 def snakemake_alone(build: Popen[str], project: Path) -> None:
     """As when memory runs out."""
-    _kill(project, "-m snakemake")
+    _kill(build, project, "-m snakemake")
 
 
 def a_job_s_client(build: Popen[str], project: Path) -> None:
     """One `meetara-build stage` of those running."""
-    _kill(project, "meetara_build stage")
+    _kill(build, project, "meetara_build stage")
 
 
 def ctrl_c(build: Popen[str], project: Path) -> None:
@@ -71,7 +71,9 @@ def ctrl_c(build: Popen[str], project: Path) -> None:
     os.killpg(build.pid, signal.SIGINT)
 
 
-def _kill(project: Path, mark: str) -> None:
+def _kill(build: Popen[str], project: Path, mark: str) -> None:
+    """Kill the next such process; between two jobs there is none for a moment."""
+    until(lambda: build.poll() is not None or processes(project, mark), 60)
     for process in processes(project, mark)[:1]:
         process.kill()
 
