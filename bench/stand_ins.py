@@ -31,7 +31,7 @@ MODEL = (
 FILES = {
     "corpus": ("corpus.jsonl", "card.json"),
     "base": MODEL,
-    "dataset": ("train.jsonl", "validation.jsonl", "test.jsonl", "card.json"),
+    "dataset": ("train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"),
     "adapter": ("adapter_model.safetensors", "adapter_config.json", "training.json"),
     "merge": MODEL,
     "evaluate": ("evaluation.json",),

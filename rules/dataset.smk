@@ -8,6 +8,7 @@ rule dataset:
         f"{ROOT}/{{domain}}/dataset/validation.jsonl",
         f"{ROOT}/{{domain}}/dataset/test.jsonl",
         f"{ROOT}/{{domain}}/dataset/card.json",
+        f"{ROOT}/{{domain}}/dataset/account.jsonl",
     log:
         f"{ROOT}/logs/{{domain}}/dataset.log",
     threads: BUILD.threads("dataset")

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,7 +123,7 @@ def _make_room(graph: Graph, step: Step) -> None:
 DECLARED: dict[str, Sequence[str]] = {
     "corpus": ["corpus.jsonl"],
     "base": ["model.safetensors"],
-    "dataset": ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json"],
+    "dataset": ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"],
     "adapter": ["adapter_model.safetensors", "adapter_config.json", "training.json"],
     "evaluate": ["evaluation.json"],
     "package": ["Modelfile", "README.md", "SHA256SUMS"],
@@ -197,23 +198,25 @@ class Record(NamedTuple):
         return "validation" if at < validation else "test" if at >= 1 - test else "train"
 
 
-def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[dict[str, Any] | None]:
-    """The lines of a domain's sources, each as a mapping; None for one that is none."""
+Row = tuple[str, dict[str, Any] | None]
+"""A line of a source: ``file:line``, and what it holds; None where that is no record."""
+
+
+def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[Row]:
     for number, source in enumerate(recipe["sources"]):
-        lines = [line for line in inputs[f"source_{number}"].read_text("utf-8").splitlines() if line.strip()]
+        lines = enumerate(inputs[f"source_{number}"].read_text("utf-8").splitlines(), 1)
         names = source["columns"] or {}
-        for line in lines[: source["limit"]]:
-            try:
-                row = json.loads(line)
-                yield {key: row[names.get(key, key)].strip() for key in ("prompt", "response")}
-            except (ValueError, KeyError):
-                yield None
+        for at, line in [(at, line) for at, line in lines if line.strip()][: source["limit"]]:
+            values = None
+            with suppress(ValueError, KeyError):
+                values = {key: json.loads(line)[names.get(key, key)].strip() for key in ("prompt", "response")}
+            yield f"{source['name']}:{at}", values
 
 
 def _prepared(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[dict[str, list[Record]], dict[str, int]]:
     """A domain's records by side, without duplicates, in the order of the sources, and what was read."""
     rows = list(_rows(recipe, inputs))
-    good = [Record.of(row, recipe["system_prompt"]) for row in rows if row is not None]
+    good = [Record.of(values, recipe["system_prompt"]) for _, values in rows if values is not None]
     sides: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
     for record in {record.id: record for record in good}.values():
         sides[record.side(recipe["validation"], recipe["test"])].append(record)
@@ -254,12 +257,10 @@ def _base(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 def _dataset(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    sides, counts = _prepared(recipe, inputs)
-    made: Made = {}
+    (sides, counts), language = _prepared(recipe, inputs), {"language": recipe["languages"][0]}
+    made: Made = {"account.jsonl": _lines(list(_rows(recipe, inputs)))}
     for side, records in sides.items():
-        lines = [
-            {**record._asdict(), "language": recipe["languages"][0]} for record in records if _fits(record, recipe)
-        ]
+        lines = [record._asdict() | language for record in records if _fits(record, recipe)]
         made[f"{side}.jsonl"], counts[side] = _lines(lines), len(lines)
     return {**made, "card.json": {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))}}
 

@@ -77,13 +77,13 @@ def _encode(
         try:
             encoded = encode(tokenizer, record["messages"])
         except DataError as fault:
-            raise DataError(f"{path.name} line {line} (source {record.get('source')}): {fault}") from fault
+            raise DataError(f"{path.name} line {line} (record {record.get('id')}): {fault}") from fault
         length = len(encoded.ids)
         if length > max_tokens:
             long += 1
         elif positions is not None and length > positions:
             raise TrainingError(
-                f"{path.name} line {line} (source {record.get('source')}): {length} tokens, but the base has positions "
+                f"{path.name} line {line} (record {record.get('id')}): {length} tokens, but the base has positions "
                 f"for {positions}: set max_tokens to {positions} or less, or take another base"
             )
         else:

@@ -55,7 +55,7 @@ def write_dataset(folder: Path, answer: str | None = None) -> None:
                 {"role": "assistant", "content": said},
             ]
             record = {"id": f"{number:016x}", "messages": messages, "language": "en", "topic": None}
-            lines.append(json.dumps({**record, "source": f"kitchen.jsonl:{number + 1}"}))
+            lines.append(json.dumps(record))
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -164,7 +164,7 @@ def test_other_architectures_train_through_the_same_code(kind: str, tmp_path: Pa
 def test_records_beyond_max_tokens_are_left_out_and_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
     with (inputs["dataset"] / "train.jsonl").open("a") as file:
         messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "because " * 200}]
-        file.write(json.dumps({"id": "f" * 16, "messages": messages, "source": "kitchen.jsonl:13"}) + "\n")
+        file.write(json.dumps({"id": "f" * 16, "messages": messages}) + "\n")
     metrics = adapter.run(RECIPE, inputs, fresh(tmp_path))
     assert metrics["records_too_long"] == 1
     assert metrics["training_records"] == 12
@@ -172,7 +172,7 @@ def test_records_beyond_max_tokens_are_left_out_and_counted(inputs: dict[str, Pa
 
 def test_a_record_longer_than_the_models_positions_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     make_model(inputs["base"], "llama", **SMALL, max_position_embeddings=16)
-    with pytest.raises(TrainingError, match=r"train.jsonl line 1 \(source kitchen.jsonl:1\).*positions for 16"):
+    with pytest.raises(TrainingError, match=r"train.jsonl line 1 \(record 0000000000000000\).*positions for 16"):
         adapter.run(RECIPE, inputs, fresh(tmp_path))
 
 

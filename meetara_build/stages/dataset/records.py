@@ -29,7 +29,7 @@ class Fault:
     found: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The fault as the card and ``--json`` show it."""
+        """The fault as the account and ``--json`` show it."""
         return {key: getattr(self, key) for key in ("source", "line", "column", "problem", "found")}
 
 
@@ -43,7 +43,7 @@ class Drop:
     similarity: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The drop as the card shows it."""
+        """The drop as the account shows it."""
         return {key: getattr(self, key) for key in ("source", "reason", "matched", "similarity")}
 
 
@@ -68,8 +68,8 @@ class Record:
         return "\n".join(m["content"] for m in self.messages if m["role"] == "assistant")
 
     def as_json(self) -> dict[str, Any]:
-        """The record as a line of the data set."""
-        return {key: getattr(self, key) for key in ("id", "messages", "language", "topic", "source")}
+        """The record as a line of the data set: without its source, so that who reads it does not see a line that moved."""
+        return {key: getattr(self, key) for key in ("id", "messages", "language", "topic")}
 
 
 def content_id(messages: Sequence[Message]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from meetara_build.stages.dataset.records import Drop, Record
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 
 SIDES = ("train", "validation", "test")
-FAULTS_SHOWN = 100
-DROPS_SHOWN = 1000
 
 
 def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
-    """Write ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``card.json``.
+    """Write ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``card.json`` and ``account.jsonl``.
+
+    The account alone names files and lines: what became of each record that was read. No other stage reads it, so that
+    a source with another name, or a blank line more, trains nothing again.
 
     Recipe keys: domain, system_prompt, languages, sources, min_tokens, max_tokens (tokens of a whole conversation),
     near_duplicate, near_group, validation, test, max_bad_share. Inputs: ``base``, a folder with a tokenizer, and
@@ -47,9 +48,10 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     metrics = _counts(limited)
     card = _card(recipe, limited, metrics, tokens.quantiles(measured))
     for side in SIDES:
-        _write_lines(output / f"{side}.jsonl", getattr(limited, side))
+        _write_lines(output / f"{side}.jsonl", [record.as_json() for record in getattr(limited, side)])
     card["bytes"] = {side: (output / f"{side}.jsonl").stat().st_size for side in SIDES}
     (output / "card.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    _write_lines(output / "account.jsonl", _account(limited))
     return metrics
 
 
@@ -102,14 +104,19 @@ def _card(recipe: Recipe, prepared: Prepared, counts: Metrics, lengths: dict[str
     return {
         "domain": recipe["domain"],
         "counts": counts,
-        "read_by_source": prepared.read,
         "dropped_by_reason": _tally([drop.reason for drop in prepared.drops]),
         "languages": _tally([record.language for record in records]),
         "topics": _tally([record.topic or "" for record in records]),
         "tokens": lengths,
-        "faults": [fault.as_json() for fault in prepared.faults[:FAULTS_SHOWN]],
-        "drops": [drop.as_json() for drop in prepared.drops[:DROPS_SHOWN]],
     }
+
+
+def _account(prepared: Prepared) -> list[dict[str, Any]]:
+    """What became of every record: its side, why it was dropped, or each of its faults."""
+    kept = [
+        {"source": record.source, "id": record.id, "side": side} for side in SIDES for record in getattr(prepared, side)
+    ]
+    return [*kept, *(drop.as_json() for drop in prepared.drops), *(fault.as_json() for fault in prepared.faults)]
 
 
 def _tally(values: Sequence[str]) -> dict[str, int]:
@@ -117,7 +124,6 @@ def _tally(values: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _write_lines(path: Path, records: Sequence[Record]) -> None:
+def _write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            file.write(json.dumps(record.as_json(), ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)

@@ -30,7 +30,11 @@ def built(base, write, tmp_path):
         output.mkdir()
         given = recipe([name], **changes)
         metrics = run(given, {"base": base, "source_0": path}, output)
-        assert sorted(file.name for file in output.iterdir()) == ["card.json", *sorted(f"{s}.jsonl" for s in SIDES)]
+        assert sorted(file.name for file in output.iterdir()) == [
+            "account.jsonl",
+            "card.json",
+            *sorted(f"{s}.jsonl" for s in SIDES),
+        ]
         lines = {side: list(read_records(output / f"{side}.jsonl")) for side in SIDES}
         return metrics, lines, json.loads((output / "card.json").read_text()), output
 
@@ -50,32 +54,47 @@ def mixed():
 
 
 def test_every_record_read_is_accounted_for(built):
-    metrics, lines, card, _ = built(mixed())
+    metrics, lines, card, output = built(mixed())
     assert metrics["read"] == 64 == metrics["bad"] + metrics["dropped"] + metrics["kept"]
     assert (metrics["bad"], metrics["dropped"], metrics["kept"]) == (1, 3, 60)
     assert {side: len(lines[side]) for side in SIDES} == {side: metrics[side] for side in SIDES}
     assert card["counts"] == metrics
     assert card["dropped_by_reason"] == {"duplicate": 1, "near-duplicate": 1, "too long": 1}
-    assert [(d["source"], d["reason"], d["matched"]) for d in card["drops"]] == [
+    account = list(read_records(output / "account.jsonl"))
+    assert len(account) == 64
+    assert {line["id"]: line["side"] for line in account if "side" in line} == {
+        record["id"]: side for side in SIDES for record in lines[side]
+    }
+    assert [(d["source"], d["reason"], d["matched"]) for d in account if "reason" in d] == [
         ("nutrition.jsonl:62", "duplicate", "nutrition.jsonl:4"),
         ("nutrition.jsonl:63", "near-duplicate", "nutrition.jsonl:5"),
         ("nutrition.jsonl:64", "too long", None),
     ]
-    assert card["faults"] == [
+    assert [line for line in account if "problem" in line] == [
         {"source": "nutrition.jsonl", "line": 61, "column": "response", "problem": "is empty", "found": ""}
     ]
     assert card["topics"] == {"food": 30, "sleep": 30}
-    assert card["read_by_source"] == {"nutrition.jsonl": 64}
 
 
 def test_a_line_holds_what_later_stages_read(built):
     _, lines, _, _ = built(mixed(), system_prompt="You know food.")
     records = [record for side in SIDES for record in lines[side]]
-    assert all(list(record) == ["id", "messages", "language", "topic", "source"] for record in records)
+    assert all(list(record) == ["id", "messages", "language", "topic"] for record in records)
     assert len({record["id"] for record in records}) == 60
-    first = next(record for record in records if record["source"] == "nutrition.jsonl:1")
+    first = next(record for record in records if record["messages"][1]["content"] == mixed()[0]["prompt"])
     assert [message["role"] for message in first["messages"]] == ["system", "user", "assistant"]
     assert first["topic"] == "food"
+
+
+def test_only_the_account_knows_where_a_record_stood(built, write, tmp_path, base):
+    first = built(mixed())[3]
+    spread = tmp_path / "other.jsonl"
+    spread.write_text("\n\n".join(write(mixed()).read_text().splitlines()))
+    second = tmp_path / "spread"
+    second.mkdir()
+    run(recipe([spread.name]), {"base": base, "source_0": spread}, second)
+    differ = [path.name for path in first.iterdir() if path.read_bytes() != (second / path.name).read_bytes()]
+    assert differ == ["account.jsonl"]
 
 
 def test_token_lengths_are_those_of_the_base(built, base):
