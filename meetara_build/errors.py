@@ -10,6 +10,8 @@
     ├── GateError                a model misses a bound that its domain sets
     ├── ArtifactError            an artifact is missing, damaged or cannot be written
     ├── BuildError               a build or one of its jobs failed
+    ├── ContextError             the context cannot be reached, read or written
+    │   └── ReportError          a report is not of its kind's shape
     └── SetupError               the installation does not fit together
 
 A message starts with what is wrong and where (file, line or key) and ends with what to do.
@@ -46,6 +48,14 @@ class ArtifactError(MeetaraError):
 
 class BuildError(MeetaraError):
     """A build or one of its jobs failed."""
+
+
+class ContextError(MeetaraError):
+    """The context cannot be reached, read or written."""
+
+
+class ReportError(ContextError):
+    """A report is not of its kind's shape."""
 
 
 class SetupError(MeetaraError):

@@ -233,7 +233,7 @@ class Configuration:
     @cache  # noqa: B019
     def _keys(self) -> list[str]:
         """The dotted keys that an override may set."""
-        sections = self.build.model_dump(exclude={"domains", "root", "store", "locked"})
+        sections = self.build.model_dump(exclude={"domains", "root", "store", "context", "locked"})
         return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
 
     def save(self) -> None:

@@ -252,12 +252,21 @@ class Evaluation(Shape):
         return bounds
 
 
+class ContextPlace(Shape):
+    """Where what builds learn is kept, and for how many days: samples and progress, and all else."""
+
+    url: str | None = None
+    keep_samples_days: Annotated[float, Field(gt=0)] = 30
+    keep_days: Annotated[float, Field(gt=0)] = 400
+
+
 class Build(Shape):
     """``conf/build.yaml``: what to build, and how, unless a base, machine or domain says otherwise."""
 
     domains: Literal["all"] | list[str]
     root: str
     store: str | None = None
+    context: ContextPlace = ContextPlace()
     keep_merged: bool
     seed: int
     data: Data

@@ -132,7 +132,7 @@ BUILD_YAML: list[Row] = [
     ("root", build_yaml("root", "elsewhere"), EVERYTHING),
     ("keep_merged", build_yaml("keep_merged", True), of(ALL, "merge")),
     ("keep_merged no longer", then(build_yaml("keep_merged", True), build_yaml("keep_merged", False)), NOTHING),
-    *each("", build_yaml, {"store": "elsewhere", "locked": ["seed"], "training.checkpoint_seconds": 5}, NOTHING),
+    *each("", build_yaml, {"store": "elsewhere", "context.keep_days": 9, "locked": ["seed"], "training.checkpoint_seconds": 5}, NOTHING),
     ("seed", build_yaml("seed", 3), PRETRAIN | trained("music")),
     ("data.min_tokens", build_yaml("data.min_tokens", 9), prepared(ALL)),
     *each("data.", build_yaml, {"near_duplicate": 0.9, "near_group": 0.8, "max_bad_share": 0.5}, prepared(ALL) | CORPUS),

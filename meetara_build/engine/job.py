@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -13,7 +14,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from meetara_build.errors import MeetaraError
 
 FIGURES = "figures.json"
 """Written beside the output: the stage's metrics and what the work took."""
+
+FAILURE = "failure.txt"
+"""Written beside the output: why the work failed."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 """What the system says where a disk is full, a quota used up, or a place not ours to write."""
@@ -32,7 +36,8 @@ FULL_BELOW = 1 << 20
 def perform(request: Mapping[str, Any]) -> int:
     """Run a stage's function and write its figures; the exit status.
 
-    ``request`` holds stage, recipe, inputs (name → path), output (path), threads and debug. Faults go to standard error.
+    ``request`` holds stage, recipe, inputs (name → path), output (path), threads, gpus and debug; root and about, for what it
+    reports of itself. Faults go to standard error.
     """
     try:
         with warnings.catch_warnings():
@@ -98,7 +103,8 @@ def _perform(request: Mapping[str, Any]) -> None:
     output = Path(request["output"])
     inputs = {name: Path(path) for name, path in request["inputs"].items()}
     started, cpu = time.monotonic(), _cpu_seconds()
-    metrics = module.run(request["recipe"], inputs, output)
+    with _watched(request, module.run) as more:
+        metrics = module.run(request["recipe"], inputs, output, **more)
     figures = {
         "metrics": metrics,
         "pid": os.getpid(),
@@ -107,6 +113,17 @@ def _perform(request: Mapping[str, Any]) -> None:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     output.with_name(FIGURES).write_text(json.dumps(figures))
+
+
+@contextlib.contextmanager
+def _watched(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+    """Have the context hear what the job uses; what its function takes to say how far it is."""
+    from meetara_build.context.outbox import Outbox
+    from meetara_build.context.watching import ProgressReporter, sampled
+
+    outbox = Outbox(Path(request["root"]), **request["about"])
+    with sampled(outbox, gpu=request["gpus"] > 0):
+        yield {"observe": ProgressReporter(outbox)} if "observe" in inspect.signature(stage).parameters else {}
 
 
 def _use_threads(threads: int) -> None:
@@ -124,6 +141,8 @@ def _cpu_seconds() -> float:
 
 def _say(request: Mapping[str, Any], message: str) -> None:
     print(f"{request['name']}: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        Path(request["output"]).with_name(FAILURE).write_text(message, encoding="utf-8")
     if request.get("debug"):
         traceback.print_exc()
 

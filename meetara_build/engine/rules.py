@@ -86,12 +86,22 @@ class Rules:
         self.bases = sorted(
             {target.removeprefix("base/") for _, target in self.graph.steps if target.startswith("base/")}
         )
+        self.usd_per_hour = self._price(config.get("provider"))
         self.command = self._command(str(config.get("warm", True)).lower() in ("true", "1", "yes"))
+
+    def _price(self, provider: str | None) -> float | None:
+        """US dollars an hour of the machine that jobs run on; None for one's own."""
+        if provider is None:
+            return None
+        from meetara_build.engine.prices import provider_prices
+
+        return provider_prices(self.graph.project, provider).get(self.graph.machines[""])
 
     def _command(self, warm: bool) -> str:
         words = ["exec", sys.executable, "-m", "meetara_build", "stage"]
         words += [] if warm else ["--cold"]
         words += ["--hardware", self.hardware] if self.hardware else []
+        words += ["--usd-per-hour", str(self.usd_per_hour)] if self.usd_per_hour else []
         # exec makes Snakemake the job's parent: with it, however that happens, the job ends too.
         return f"{shlex.join(words)} --parent $PPID"
 

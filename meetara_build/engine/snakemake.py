@@ -53,10 +53,9 @@ def profile_prices(project: Path, name: str) -> dict[str, float] | None:
     provider = _configured(project, name, "provider")
     if provider is None:
         return None
-    from meetara_build.schema import Provider, check
+    from meetara_build.engine.prices import provider_prices
 
-    path = project / "conf" / "provider" / f"{provider}.yaml"
-    return check(Provider, read_yaml(path), path).usd_per_hour
+    return provider_prices(project, provider)
 
 
 def jobs_at_once(project: Path, name: str) -> int:

@@ -26,21 +26,28 @@ from meetara_build.artifact import (
     work_key,
     write_text,
 )
+from meetara_build.context.outbox import Outbox, readable
 from meetara_build.digests import Digests, state
-from meetara_build.engine import job
+from meetara_build.engine import courier, job
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.graph import CACHE, REPORT, WARM_START, Graph, Input, Step, states_file, work_folder
 from meetara_build.store import Store
 from meetara_build.workload import workload
 
+LARGEST_RECIPE = 32_000
+"""Characters of JSON: a recipe that names many domains' sources is left out of what is reported."""
 
-def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, whole: bool = False) -> str:
+
+def run(
+    graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, whole: bool = False, usd_per_hour: float = 0.0
+) -> str:  # fmt: skip
     """Make a step's artifact; ``built`` or ``restored``.
 
     A temporary whose result is known is restored as a manifest without files: those are made when a reader has to be worked
     out (``whole``), and most readers are answered from the store.
 
-    ``cold`` works in this process (on a cluster's node, say) instead of asking the warm one.
+    ``cold`` works in this process (on a cluster's node, say) instead of asking the warm one. ``usd_per_hour`` is the machine's
+    price, for the context.
 
     Raises:
         ArtifactError: an input is missing or damaged, or the disk cannot be written.
@@ -48,7 +55,8 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, wh
     """
     started, key = time.time(), ""
     figures: dict[str, Any] = {}
-    outcome, size, error = "failed", 0, None
+    outcome, made, error = "failed", None, None
+    courier.start(graph)
     try:
         with _locked(graph.root, step):
             _recall_temporaries(graph, step, cold=cold, debug=debug)
@@ -64,16 +72,16 @@ def run(graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, wh
             else:
                 outcome = "restored"
             figures["work"] = _workload(graph, step)
-            size = sum(entry["size"] for entry in manifest.files.values())
+            made = manifest
             Store(graph.store, graph.root).refer(step.reference, key, step.place.manifest if step.keep else "")
     except Exception as fault:
-        error = str(fault)
+        error = str(fault) or _said_by_job(graph, step, key)
         if isinstance(fault, OSError) and fault.errno in job.UNWRITABLE:
             error = job.cannot_write(fault, str(graph.root))
             raise ArtifactError(error) from None
         raise
     finally:
-        _record(graph, step, outcome, key, started, figures, size, error)
+        _record(graph, step, outcome, key, started, figures, made, error, usd_per_hour)
     return outcome
 
 
@@ -162,6 +170,9 @@ def _worked_out(
             "inputs": _input_paths(graph, step),
             "output": str(output),
             "threads": step.threads,
+            "gpus": step.gpus,
+            "root": str(graph.root),
+            "about": _about(graph, step),
             "debug": debug,
             "report": str(graph.root / "logs" / step.target / f"{step.stage}.traceback"),
         }
@@ -270,6 +281,31 @@ def _workload(graph: Graph, step: Step) -> float:
     return workload(step, lambda name: read_manifest(graph.root / places[name]) if name in places else None)
 
 
+def _said_by_job(graph: Graph, step: Step, key: str) -> str:
+    """Why the job failed: it said so itself, on standard error and in this file."""
+    path = work_folder(graph, step, key) / job.FAILURE
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8")
+        path.unlink()
+        path.parent.rmdir()
+        return text
+    return ""
+
+
+def _about(graph: Graph, step: Step) -> dict[str, str]:
+    """What every report of a job says."""
+    return {
+        "domain": step.target, "stage": step.stage, "build": os.environ.get(history.BUILD, ""),
+        "machine": history.machine(), "hardware": graph.hardware(step.target),
+    }  # fmt: skip
+
+
+def _cost(graph: Graph, step: Step, seconds: float, usd_per_hour: float) -> float:
+    """US dollars: the job's share of the machine's price, by its threads, or by its GPUs where it uses any."""
+    share = step.gpus / graph.gpus if step.gpus and graph.gpus else step.threads / (os.cpu_count() or 1)
+    return usd_per_hour * seconds / 3600 * min(share, 1.0)
+
+
 def _record(
     graph: Graph,
     step: Step,
@@ -277,8 +313,9 @@ def _record(
     key: str,
     started: float,
     figures: Mapping[str, Any],
-    size: int,
+    made: Manifest | None,
     error: str | None,
+    usd_per_hour: float,
 ) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     own = used.ru_utime + used.ru_stime
@@ -286,9 +323,17 @@ def _record(
     run = history.Run(
         step.stage, step.target, step.fingerprint, outcome, started, time.time() - started,
         own + elsewhere, figures.get("cpu_seconds", 0.0), figures.get("peak_mb", used.ru_maxrss / 1024),
-        size, history.machine(), error, key, figures.get("work", 0.0), os.environ.get(history.BUILD, ""),
-        graph.hardware(step.target),
+        sum(entry["size"] for entry in made.files.values()) if made else 0, history.machine(), error, key,
+        figures.get("work", 0.0), os.environ.get(history.BUILD, ""), graph.hardware(step.target),
     )  # fmt: skip
+    outbox = Outbox(graph.root, **_about(graph, step))
+    taken = ("outcome", "seconds", "cpu_seconds", "peak_mb", "size", "fingerprint", "key")
+    outbox.put(
+        "run", **{name: getattr(run, name) for name in taken}, usd=_cost(graph, step, run.seconds, usd_per_hour),
+        error=readable(error), recipe=step.recipe if len(json.dumps(step.recipe)) < LARGEST_RECIPE else {},
+        metrics=made.metrics if made else {}, inputs=made.inputs if made else {},
+    )  # fmt: skip
+    outbox.close()
     with contextlib.suppress(OSError):
         history.record(graph.root, run)
         name = "report" if step.target == REPORT else f"{step.target}/{step.stage}"

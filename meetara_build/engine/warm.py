@@ -281,6 +281,7 @@ def load_all() -> None:
     for name in STAGES:
         module = importlib.import_module(f"meetara_build.stages.{name}")
         getattr(module, "warm", lambda: None)()
+    importlib.import_module("meetara_build.context.watching")
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a job's output is a log file

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from meetara_build.engine.job import explain as said
+from meetara_build.faces.context_cli import context
 
 USAGE = 64
 STOPPED = 130
@@ -25,6 +26,7 @@ data = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_
 profiles = typer.Typer(help="Snakemake profiles.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 app.add_typer(profiles, name="profiles")
+app.add_typer(context, name="context")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Profile = Annotated[str, typer.Option(help="A Snakemake profile below conf/profile/: where the jobs run.")]

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from meetara_build import history
+from meetara_build.differences import differences
 from meetara_build.errors import ConfigError
 from meetara_build.faces.explaining import short
 from meetara_build.faces.output import out, print_json, table
 from meetara_build.faces.planning import project_graph
 from meetara_build.graph import Graph
-from meetara_build.plan.causes import differences
 from meetara_build.store import Store
 
 

@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("target", help="a domain, or base/NAME")
     words.add_argument("--fingerprint", help="refuse to run where the configuration now gives another")
     words.add_argument("--hardware", help="use another machine's file than build.yaml names")
+    words.add_argument("--usd-per-hour", type=float, default=0.0, help="the machine's price, for the context")
     words.add_argument("--cold", action="store_true", help="work in this process instead of asking the warm one")
     words.add_argument("--parent", type=int, metavar="PID", help="end when this process, which started this one, ends")
     words.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -41,7 +42,8 @@ def main(words: list[str]) -> int:
             raise ConfigError(f"{step.name}: the configuration or the code changed during the build; build again")
         from meetara_build.engine.stage_run import run
 
-        print(f"{step.name}: {run(graph, step, cold=given.cold, debug=given.debug)}")
+        done = run(graph, step, cold=given.cold, debug=given.debug, usd_per_hour=given.usd_per_hour)
+        print(f"{step.name}: {done}")
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -87,6 +87,7 @@ class Graph(NamedTuple):
     project: Path
     root: Path
     store: Path
+    context: dict[str, Any]
     domains: list[str]
     memory_mb: int
     gpus: int
@@ -187,8 +188,8 @@ def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
         inputs = {name: Input(stage, target, tuple(reads)) for name, (stage, target, reads) in fields["inputs"].items()}
         steps[fields["stage"], fields["target"]] = Step(**{**fields, "inputs": inputs})
     return Graph(
-        project, located(project, packed["root"]), located(project, packed["store"]), packed["domains"],
-        packed["memory_mb"], packed["gpus"], packed["machines"], packed["changes"], steps,
+        project, located(project, packed["root"]), located(project, packed["store"]), packed["context"],
+        packed["domains"], packed["memory_mb"], packed["gpus"], packed["machines"], packed["changes"], steps,
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
     return {
         "root": build.root,
         "store": build.store or f"{build.root}/store",
+        "context": build.context.model_dump(),
         "domains": domains,
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meetara_build.artifact import MISSING, Manifest
+from meetara_build.differences import differences
 from meetara_build.fingerprint import file_of
 from meetara_build.graph import Graph, Step
 from meetara_build.origins import origin
@@ -92,19 +93,6 @@ def manifest_drift(graph: Graph, step: Step) -> Cause:
 def seen_from(graph: Graph, path: str) -> str:
     """A path as seen from the project."""
     return path.removeprefix(f"{graph.project}/")
-
-
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], above: Sequence[str] = ()
-) -> Iterator[tuple[list[str], Any, Any]]:
-    """Path, old and new value of each changed leaf of two nested mappings."""
-    for key in sorted({*old, *new}):
-        one, other = old.get(key), new.get(key)
-        path = [*above, key]
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from differences(one, other, path)
-        elif one != other or type(one) is not type(other):
-            yield path, one, other
 
 
 def _recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cause]:

@@ -33,6 +33,9 @@ def request(project: Path, folder: Path, **changes: Any) -> dict[str, Any]:
         "threads": 1,
         "debug": False,
         "report": str(folder / "logs" / "package.traceback"),
+        "gpus": 0,
+        "root": str(folder),
+        "about": {"domain": step.target, "stage": step.stage},
         **changes,
     }
 

@@ -83,6 +83,9 @@ def request(project: Path, folder: Path, **changes: Any) -> dict[str, Any]:
         "output": str(output),
         "threads": 1,
         "report": str(folder / "package.traceback"),
+        "gpus": 0,
+        "root": str(folder),
+        "about": {"domain": step.target, "stage": step.stage},
         **changes,
     }
 

@@ -5,16 +5,17 @@ from pathlib import Path
 from meetara_build.stages.base.embedded import make
 from meetara_build.stages.base.pretrained import fetch
 from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.training.settings import Observer
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None = None) -> Metrics:
     """Write a Hugging Face folder: config, safetensors, tokenizer and chat template.
 
     ``recipe`` with a ``model`` is pretrained on ``inputs["corpus"]``; without one the base comes from ``inputs["folder"]``, or
-    from the hub by ``hub_id`` and ``revision``.
+    from the hub by ``hub_id`` and ``revision``. ``observe`` is called after each step of pretraining.
 
     Raises:
         ConfigError: the base lacks a part that later stages need, or cannot be fetched.
         TrainingError: pretraining failed.
     """
-    return make(recipe, inputs["corpus"], output) if "model" in recipe else fetch(recipe, inputs, output)
+    return make(recipe, inputs["corpus"], output, observe) if "model" in recipe else fetch(recipe, inputs, output)

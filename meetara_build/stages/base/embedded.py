@@ -11,6 +11,7 @@ from meetara_build.errors import ConfigError
 from meetara_build.stages.types import Metrics, Recipe, checkpoint_folder
 from meetara_build.training.chat import encode, read_records
 from meetara_build.training.loop import Settings, train
+from meetara_build.training.settings import Observer
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -19,7 +20,7 @@ CHATML = (
 )
 
 
-def make(recipe: Recipe, corpus: Path, output: Path) -> Metrics:
+def make(recipe: Recipe, corpus: Path, output: Path, observe: Observer | None = None) -> Metrics:
     """Train tokenizer and model on ``corpus.jsonl`` and write them to ``output``."""
     if recipe["chat_template"] != "chatml":
         raise ConfigError(
@@ -40,7 +41,7 @@ def make(recipe: Recipe, corpus: Path, output: Path) -> Metrics:
         loss_on_prompt=True,
         seed=recipe["seed"],
     )
-    history = train(model, examples, [], settings, checkpoint_folder(output))
+    history = train(model, examples, [], settings, checkpoint_folder(output), observe)
     model.save_pretrained(output, max_shard_size="100GB")
     tokenizer.save_pretrained(output)
     parameters = sum(weight.numel() for weight in model.parameters())
