@@ -20,8 +20,9 @@ setup: .venv/.ready
 	$(PIP) --editable .
 	@touch $@
 
-.venv/.test-ready: .venv/.ready
+.venv/.test-ready: .venv/.ready tests/clients/package.json scripts/install_clients.py
 	$(PIP) --editable '.[test]'
+	$(BIN)/python scripts/install_clients.py
 	@touch $@
 
 demo: setup

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import httpx2
-from mcp import Client, MCPError
+from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from meetara_build.context.outbox import Report
@@ -14,7 +14,7 @@ from meetara_build.errors import ContextError, ReportError
 
 SECONDS = 30.0
 REFUSED = "refused: "
-"""How the server's tool `report` begins where a report is not of its kind's shape."""
+"""What the server's tool `report` says first where a report is not of its kind's shape."""
 
 
 class Remote:
@@ -32,8 +32,8 @@ class Remote:
         answer = self._ask(call)
         said = "".join(getattr(part, "text", "") for part in answer.content)
         if answer.is_error:
-            if said.startswith(REFUSED):
-                raise ReportError(said.removeprefix(REFUSED))
+            if REFUSED in said:
+                raise ReportError(said.partition(REFUSED)[2])
             raise ContextError(f"{self.url}: {said}")
         new: list[str] = answer.structured_content["new"]
         return new
@@ -60,10 +60,16 @@ class Remote:
         """Nothing is held between calls."""
 
     def _ask(self, what: Callable[[Client], Awaitable[Any]]) -> Any:
+        statuses: list[int] = []
+
+        async def note(response: httpx2.Response) -> None:
+            statuses.append(response.status_code)
+
         async def asked() -> Any:
             headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+            hooks = {"response": [note]}
             async with (
-                httpx2.AsyncClient(headers=headers, timeout=SECONDS) as http,
+                httpx2.AsyncClient(headers=headers, timeout=SECONDS, event_hooks=hooks) as http,
                 Client(streamable_http_client(self.url, http_client=http), read_timeout_seconds=SECONDS) as client,
             ):
                 return await what(client)
@@ -71,14 +77,14 @@ class Remote:
         try:
             return anyio.run(asked)
         except Exception as error:
-            raise ContextError(f"{self.url}: {_reason(error)}") from error
+            raise ContextError(f"{self.url}: {_reason(error, statuses)}") from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, statuses: list[int]) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, httpx2.HTTPStatusError) or "401" in str(error):
+    if 401 in statuses:  # the SDK does not say
         return "wants a token, or another one; set MEETARA_TOKEN to one that `meetara-build context token create` made there"
-    if isinstance(error, MCPError):
-        return f"{error}; see the server's log"
+    if statuses:
+        return f"{error} (HTTP {statuses[-1]}); is this the URL of `meetara-build context serve`, with /mcp at its end?"
     return f"cannot be reached ({error or type(error).__name__}); start `meetara-build context serve` there, or mend context.url"

@@ -75,4 +75,4 @@ def holder(store: Store, given: str) -> Holder | None:
 
 def _digest(given: str) -> str:
     """A token is 256 random bits: one pass of a fast hash is enough, and comparing digests tells nothing of it."""
-    return hashlib.sha256(given.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()

@@ -21,7 +21,8 @@ from meetara_build.context.delivery import Delivery
 from meetara_build.context.local import Local
 from meetara_build.context.places import open_local
 from meetara_build.errors import ContextError
-from meetara_build.faces.mcp import Served, make_server, uri
+from meetara_build.faces.mcp import make_server
+from meetara_build.faces.mcp.served import Served, uri
 from meetara_build.graph import Graph
 
 POLL_SECONDS = 0.1
@@ -40,7 +41,7 @@ class Changes:
     def __init__(self, graph: Graph, context: Local) -> None:
         self.context, self.delivery = context, Delivery(graph.root, context)
         self.bus = InMemorySubscriptionBus()
-        self.sessions: dict[str, set[Any]] = {}
+        self.sessions: dict[str, dict[Any, Any]] = {}
         self.last = context.position()
         self.fault = ""
 
@@ -49,11 +50,11 @@ class Changes:
         while True:
             for changed in await anyio.to_thread.run_sync(self._changed):
                 await self.bus.publish(ResourceUpdated(uri=changed))
-                for session in list(self.sessions.get(changed, ())):
+                for connection, session in list(self.sessions.get(changed, {}).items()):
                     try:
                         await session.send_resource_updated(changed)
-                    except Exception:  # whoever went away has unsubscribed
-                        self.sessions[changed].discard(session)
+                    except Exception:  # whoever went away in this moment
+                        self.sessions[changed].pop(connection, None)
             await anyio.sleep(POLL_SECONDS)
 
     def _changed(self) -> list[str]:
@@ -69,15 +70,20 @@ class Changes:
         sections = {uri(section) for section, _ in found}
         return sorted(sections | {uri(section, domain) for section, domain in found if domain})
 
-    def serve_older_clients(self, server: Any) -> None:
-        """Answer resources/subscribe, which the newest protocol has no more: the SDK leaves it to its lower layer."""
+    def serve_older_clients(self, server: Any, served: Served) -> None:
+        """Answer resources/subscribe, which the newest protocol has no more: the SDK leaves it to its lower layer.
+
+        Each request has a session object of its own; the connection below it is what lasts.
+        """
 
         async def subscribe(context: Any, params: SubscribeRequestParams) -> EmptyResult:
-            self.sessions.setdefault(str(params.uri), set()).add(context.session)
+            wanted, connection = served.resource(str(params.uri)), context.session._connection
+            self.sessions.setdefault(wanted, {})[connection] = context.session
+            connection.exit_stack.callback(self.sessions[wanted].pop, connection, None)
             return EmptyResult()
 
         async def unsubscribe(context: Any, params: UnsubscribeRequestParams) -> EmptyResult:
-            self.sessions.get(str(params.uri), set()).discard(context.session)
+            self.sessions.get(str(params.uri), {}).pop(context.session._connection, None)
             return EmptyResult()
 
         server._lowlevel_server.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
@@ -112,8 +118,9 @@ def serve(graph: Graph, *, stdio: bool, host: str, port: int, names: Sequence[st
 
 async def _over_stdio(graph: Graph, context: Local) -> None:
     changes = Changes(graph, context)
-    server = make_server(Served(context), changes.bus)
-    changes.serve_older_clients(server)
+    served = Served(context, graph.project)
+    server = make_server(served, changes.bus)
+    changes.serve_older_clients(server, served)
     async with anyio.create_task_group() as group:
         group.start_soon(changes.watch)
         await server.run_stdio_async()
@@ -134,10 +141,9 @@ async def _over_http(graph: Graph, context: Local, host: str, port: int, names: 
         validate_token_resource=False,  # a token of this context's table is for this context
     )  # fmt: skip
     changes = Changes(graph, context)
-    server = make_server(
-        Served(context), changes.bus, auth if guarded else None, Verifier(context) if guarded else None
-    )
-    changes.serve_older_clients(server)
+    served = Served(context, graph.project)
+    server = make_server(served, changes.bus, auth if guarded else None, Verifier(context) if guarded else None)
+    changes.serve_older_clients(server, served)
     app = server.streamable_http_app(
         streamable_http_path=PATH, max_request_body_size=LARGEST_REQUEST, transport_security=_allowed(host, names)
     )

@@ -1,0 +1,67 @@
+"""A context behind a server: the same reports, the same sections, and words for whatever is in the way."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from projects import copy_built
+from reported import run, trained
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "faces"))
+from served import Guarded
+
+from meetara_build.context.remote import Remote
+from meetara_build.errors import ContextError, ReportError
+
+
+@pytest.fixture(scope="module")
+def guarded(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A built project, served to those who have a token."""
+    with Guarded(copy_built(built_project, tmp_path_factory.mktemp("remote") / "project")).served() as made:
+        yield made
+
+
+def test_what_is_delivered_is_read_again(guarded: Guarded) -> None:
+    remote = Remote(guarded.url, guarded.writer)
+    position, made = remote.position(), trained(2.5)
+    assert remote.deliver([made]) == [made["id"]]
+    assert remote.deliver([made]) == []
+    assert (
+        remote.section("quality_metrics", "nutrition")["validation_scores"]["nutrition"]["validation_loss_after"] == 2.5
+    )
+    assert remote.position() > position
+
+
+def test_a_refused_report_is_known_as_such(guarded: Guarded) -> None:
+    with pytest.raises(ReportError, match=r"report 1 \(run\): domain: String should match pattern"):
+        Remote(guarded.url, guarded.writer).deliver([run(domain="No Name")])
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_a_wrong_token_is_named(guarded: Guarded, token: str | None) -> None:
+    with pytest.raises(ContextError, match=r"wants a token, or another one; set MEETARA_TOKEN"):
+        Remote(guarded.url, token).deliver([run()])
+
+
+def test_a_token_to_read_only_is_named(guarded: Guarded) -> None:
+    with pytest.raises(ContextError, match="the token 'reader' may only read"):
+        Remote(guarded.url, guarded.reader).deliver([run()])
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    with pytest.raises(
+        ContextError, match=r"http://127.0.0.1:9/mcp: cannot be reached .*; start `meetara-build context serve`"
+    ):
+        Remote("http://127.0.0.1:9/mcp", None).deliver([run()])
+
+
+def test_a_server_that_is_something_else_is_named(tmp_path: Path) -> None:
+    import http.server
+    import threading
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(ContextError, match=rf"http://127.0.0.1:{server.server_port}/mcp: "):
+        Remote(f"http://127.0.0.1:{server.server_port}/mcp", None).deliver([run()])
+    server.shutdown()
