@@ -95,9 +95,9 @@ def digests(project: Path) -> dict[str, str]:
 
 
 def names(project: Path) -> set[str]:
-    """All files below artifacts/ but logs, locks, finished blobs, and what is named after the project's folder."""
+    """All files below artifacts/ but logs, locks, reports, finished blobs, and what is named after the project's folder."""
     paths = [path.relative_to(project) for path in (project / "artifacts").rglob("*") if path.is_file()]
-    hidden = {"logs", ".locks", "roots", "blobs"}
+    hidden = {"logs", ".locks", "roots", "blobs", ".outbox"}
     return {str(path) for path in paths if not hidden & set(path.parts) or path.name[0] == "."}
 
 

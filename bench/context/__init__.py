@@ -1,0 +1,1 @@
+"""Figures of the context: ``python -m bench.context`` for all, or a module of it for one."""
