@@ -1,5 +1,6 @@
 """What the server answers from."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from meetara_build.nearest import nearest
 from meetara_build.plan.content import content
 
 SCHEME = "meetara"
+FRESH_SECONDS = 1.0
 
 
 def uri(section: str, domain: str | None = None) -> str:
@@ -29,11 +31,15 @@ class Served:
 
     def __init__(self, context: Local, project: Path) -> None:
         self.context, self.project = context, project
+        self.loaded: Graph | None = None
+        self.loaded_at = 0.0
 
     @property
     def graph(self) -> Graph:
-        """The project as it is now."""
-        return load(self.project)
+        """The project as it was at most a second ago: to look at it takes as long as several reports do."""
+        if self.loaded is None or time.monotonic() - self.loaded_at > FRESH_SECONDS:
+            self.loaded, self.loaded_at = load(self.project), time.monotonic()
+        return self.loaded
 
     def domain(self, name: str) -> str:
         """The domain, or base, if there is one of this name.
