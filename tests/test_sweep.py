@@ -1,5 +1,6 @@
 """What killed builds left behind goes when the next build begins; what is needed, or in use, stays."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,16 @@ def left(graph: Graph, stage: str, target: str, key: str, pid: str = GONE) -> Pa
     folder = work_folder(graph, graph.step(stage, target), key)
     fill(folder, {"checkpoint/state.pt": b"half trained", f"out-{pid}/adapter_model.safetensors": b"half written"})
     return folder
+
+
+def test_a_report_that_its_process_never_showed_goes_after_a_while(project: Path) -> None:
+    hidden = project / "artifacts" / ".outbox" / ".1-2.reports"
+    hidden.parent.mkdir(exist_ok=True)
+    hidden.write_text("")
+    assert swept(project) == 0
+    os.utime(hidden, (1e9, 1e9))
+    assert swept(project) == 1
+    assert not hidden.exists()
 
 
 def test_after_a_build_that_ended_there_is_nothing_to_remove(project: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Report = dict[str, Any]
+LONGEST_START = 60.0
+"""Seconds from making a file to showing it, at the very most."""
 
 
 def folder(root: Path) -> Path:
@@ -77,6 +79,13 @@ def parcels(root: Path) -> Iterator[Parcel]:
             except BlockingIOError:
                 closed = False
             yield Parcel(path, list(_reports(file.read())), closed)
+
+
+def abandoned(root: Path) -> list[Path]:
+    """Files whose process was killed before they could be seen."""
+    before = time.time() - LONGEST_START
+    found = (path for path in folder(root).glob(".*.reports"))
+    return [path for path in found if path.stat().st_mtime < before]
 
 
 def _reports(content: bytes) -> Iterator[Report]:

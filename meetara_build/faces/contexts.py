@@ -1,5 +1,6 @@
 """The context for people: show, export, import, tokens."""
 
+import contextlib
 import json
 import re
 import time
@@ -45,7 +46,8 @@ def show(graph: Graph, section: str | None, domain: str | None, *, watch: bool, 
     delivery = Delivery(graph.root, context)
     try:
         if watch:
-            _watch(context, delivery, names, domain, as_json=as_json)
+            with contextlib.suppress(KeyboardInterrupt):
+                _watch(context, delivery, names, domain, as_json=as_json)
             return
         delivery.once()
         found = {name: context.section(name, domain) for name in names}

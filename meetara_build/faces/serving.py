@@ -1,5 +1,6 @@
 """context serve: the context for other programs, over stdio or streamable HTTP."""
 
+import contextlib
 import ipaddress
 import socket
 import sys
@@ -15,6 +16,7 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
 from pydantic import AnyHttpUrl
+from starlette.authentication import AuthenticationError
 
 from meetara_build.context import tokens
 from meetara_build.context.delivery import Delivery
@@ -97,8 +99,15 @@ class Verifier:
         self.context = context
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """The token's holder and what it lets them do; None if it is nobody's."""
-        found = await anyio.to_thread.run_sync(tokens.holder, self.context.store, token)
+        """The token's holder and what it lets them do; None if it is nobody's.
+
+        Raises:
+            AuthenticationError: nobody can be let in now, for the database is away; the client is told so.
+        """
+        try:
+            found = await anyio.to_thread.run_sync(tokens.holder, self.context.store, token)
+        except ContextError as error:
+            raise AuthenticationError(f"nobody can be let in now: {error}") from None
         return None if found is None else AccessToken(token=token, client_id=found.name, scopes=list(found.scopes))
 
 
@@ -111,7 +120,10 @@ def serve(graph: Graph, *, stdio: bool, host: str, port: int, names: Sequence[st
     """
     context = open_local(graph.root, graph.context)
     try:
-        anyio.run(_over_stdio, graph, context) if stdio else anyio.run(_over_http, graph, context, host, port, names)
+        with contextlib.suppress(KeyboardInterrupt):
+            anyio.run(_over_stdio, graph, context) if stdio else anyio.run(
+                _over_http, graph, context, host, port, names
+            )
     finally:
         context.close()
 

@@ -105,6 +105,12 @@ def test_the_machine_of_a_profile_is_passed_on(built_project: Path, monkeypatch:
     assert "--cold" not in build.command
 
 
+def test_the_price_of_the_provider_s_machine_is_passed_on(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    price = read_yaml(built_project / "conf" / "provider" / "lambda.yaml")["usd_per_hour"]["a10"]
+    assert f"--usd-per-hour {price}" in rules(built_project, monkeypatch, hardware="a10", provider="lambda").command
+    assert "--usd-per-hour" not in rules(built_project, monkeypatch, hardware="a10").command
+
+
 @pytest.mark.parametrize("written", [False, "false", "False", "0"])
 def test_warm_false_has_jobs_work_by_themselves(
     built_project: Path, monkeypatch: pytest.MonkeyPatch, written: Any

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from commands import run_there
+import sqlalchemy as sa
+from commands import run_there, start
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.server.subscriptions import ResourceUpdated
 from projects import copy_built
@@ -153,6 +155,39 @@ def test_an_address_that_is_taken_is_named(url: str, open_project: Path) -> None
     said = run_there(open_project, sys.executable, "-m", "meetara_build", "context", "serve", "--port", port)
     assert said.returncode == 1
     assert f"127.0.0.1 port {port}: cannot be listened on (Address already in use); use another --port" in said.stderr
+
+
+def test_while_the_database_is_away_nobody_gets_in_and_is_told_why(
+    built_project: Path, tmp_path: Path, postgres: str
+) -> None:
+    project = copy_built(built_project, tmp_path / "project")
+    environment = {"MEETARA_CONTEXT": postgres}
+    words = [sys.executable, "-m", "meetara_build", "context", "token", "create", "desk", "--json"]
+    token = json.loads(run_there(project, *words, **environment).stdout)["token"]
+    whole = sa.make_url(postgres).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(whole.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with served(project, "--port", "0", **environment) as at, engine.connect() as connection:
+        assert post(at, Authorization=f"Bearer {token}").status_code == 200
+        connection.execute(sa.text(f"ALTER DATABASE {whole.database} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{whole.database}'")
+        )
+        answer = post(at, Authorization=f"Bearer {token}")
+        assert 400 <= answer.status_code < 600
+        assert "nobody can be let in now" in answer.text
+        assert "cannot be reached" in answer.text
+        connection.execute(sa.text(f"ALTER DATABASE {whole.database} ALLOW_CONNECTIONS true"))
+        assert post(at, Authorization=f"Bearer {token}").status_code == 200
+    engine.dispose()
+
+
+def test_it_ends_in_good_order_when_it_is_stopped(open_project: Path) -> None:
+    process = start(open_project, "context", "serve", "--port", "0")
+    assert process.stderr is not None
+    assert "serving" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert process.stderr.read() == ""
 
 
 # How soon a change is heard of
