@@ -4,6 +4,7 @@ Precedence, low to high: ``build.yaml``, the ``overrides:`` of the base, of the 
 the machine named on the command line.
 """
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -158,7 +159,7 @@ class Configuration:
         if own:
             where = {key: origin[f"domain.{key}"] for key in own}
             domain = check(Domain, {**domain.model_dump(exclude_unset=True), **own}, self.domains[name], where)
-        build = self._composed(tuple((key, _literal(value)) for key, value in sorted(values.items())), origin)
+        build = self._composed(values, origin)
         files = {group: path for group, (_, path) in chosen.items() if path != self.path}
         choices = {group: chosen[group][0] for group in files}
         changes += self._changes(choices, files, self.defaults, decisions)
@@ -174,7 +175,7 @@ class Configuration:
         ]
         values, origin, below = self._overrides(layers)
         kept = {key: value for key, value in values.items() if not key.startswith("domain.")}
-        build = self._composed(tuple((key, _literal(value)) for key, value in sorted(kept.items())), origin)
+        build = self._composed(kept, origin)
         return Common(base_name, base, machine, build, self._changes(kept, origin, below, []))
 
     def _changes(
@@ -240,21 +241,25 @@ class Configuration:
         """Keep what was composed for the next time."""
         self.memo.save()
 
-    def _compose(self, overrides: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    def _compose(self) -> dict[str, Any]:
         from hydra import compose, initialize_config_dir
         from omegaconf import OmegaConf
 
-        groups = [f"{group}={self.defaults[group]}" for group in GROUPS]
         with initialize_config_dir(str(self.conf.resolve()), version_base="1.3"):
-            composed = compose("build", overrides=[*groups, *(f"++{key}={value}" for key, value in overrides)])
+            composed = compose("build", overrides=[f"{group}={self.defaults[group]}" for group in GROUPS])
         content = OmegaConf.to_container(composed)
         assert isinstance(content, dict)
         return {str(key): value for key, value in content.items() if key not in GROUPS}
 
-    def _composed(self, overrides: tuple[tuple[str, str], ...], origin: Mapping[str, Path]) -> Build:
-        content = self.memo.get(
-            " ".join(f"{key}={value}" for key, value in overrides), lambda: self._compose(overrides)
-        )
+    def _composed(self, values: Mapping[str, Any], origin: Mapping[str, Path]) -> Build:
+        """What Hydra composes, once, with these values in the place of its own: their keys are known, their types are not."""
+        content = copy.deepcopy(self.memo.get("build", self._compose))
+        for key, value in values.items():
+            *above, last = key.split(".")
+            place = content
+            for part in above:
+                place = place[part]
+            place[last] = value
         return check(Build, content, self.path, origin)
 
 
@@ -294,17 +299,3 @@ def _dotted(content: Mapping[str, Any], above: str = "") -> list[str]:
     for key, value in content.items():
         keys += _dotted(value, f"{above}{key}.") if isinstance(value, dict) else [f"{above}{key}"]
     return keys
-
-
-def _literal(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ",".join(_literal(item) for item in value) + "]"
-    if isinstance(value, str):
-        # Within quotes a backslash is only itself, except where a quote follows: there it, and the quote, need one more.
-        return "'" + re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"
-    return repr(value)

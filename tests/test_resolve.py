@@ -222,8 +222,8 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_project(tmp_path_factory.mktemp("resolve") / "project", ["nutrition"])
 
 
-SLOW = settings(deadline=None, max_examples=5, phases=[Phase.explicit, Phase.generate])
-"""Each example composes with Hydra."""
+SLOW = settings(deadline=None, max_examples=20, phases=[Phase.explicit, Phase.generate])
+"""Each example reads a whole configuration."""
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)
 
@@ -231,7 +231,7 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)
 @SLOW
 @example(targets=[r"a\.b\\'c\\", "\\", "it's", "${x}", ""], rate=1e-7, alpha=1, rslora=True)
 @given(targets=st.lists(TEXT, max_size=3), rate=st.floats(1e-9, 0.9), alpha=st.integers(1, 10**9), rslora=st.booleans())
-def test_any_value_passes_through_hydra_unchanged(
+def test_any_value_passes_through_unchanged(
     fixed: Path, targets: list[str], rate: float, alpha: int, rslora: bool
 ) -> None:
     decide(
