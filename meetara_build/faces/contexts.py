@@ -16,7 +16,7 @@ from rich.text import Text
 
 from meetara_build.artifact import write_text
 from meetara_build.context.delivery import AT_ONCE, Context, Delivery
-from meetara_build.context.places import open_context, open_local
+from meetara_build.context.places import is_elsewhere, open_context, open_local
 from meetara_build.context.reports import checked
 from meetara_build.context.store import SECTIONS
 from meetara_build.context.tokens import create, listed, revoke
@@ -36,11 +36,14 @@ def show(graph: Graph, section: str | None, domain: str | None, *, watch: bool, 
     """Print the sections, or one; again whenever something changes, with ``watch``.
 
     Raises:
-        ConfigError: there is no such section.
+        ConfigError: there is no such section, or no such domain in a context of this project alone.
         ContextError: the context cannot be read.
     """
     if section is not None and section not in SECTIONS:
         raise ConfigError(f"unknown section '{section}'{nearest(section, list(SECTIONS))}")
+    targets = sorted({target for _, target in graph.steps})
+    if domain is not None and domain not in targets and not is_elsewhere(graph.context):
+        raise ConfigError(f"unknown domain '{domain}'{nearest(domain, targets)}")
     names = [section] if section else list(SECTIONS)
     context = open_context(graph.root, graph.context)
     delivery = Delivery(graph.root, context)

@@ -156,6 +156,7 @@ def test_a_file_that_holds_no_reports_is_refused_whole(
     ("words", "status", "said"),
     [
         (["context", "show", "training_stat"], 1, "unknown section 'training_stat'; did you mean 'training_state'?"),
+        (["context", "show", "--domain", "nutritoin"], 1, "unknown domain 'nutritoin'; did you mean 'nutrition'?"),
         (["context", "token", "create", "two words"], 1, "use letters, digits"),
         (["context", "token", "revoke", "nobody"], 1, "there is no token 'nobody'"),
         (["context", "gossip"], 64, "No such command 'gossip'"),
