@@ -5,7 +5,7 @@ from typing import Any
 
 from meetara_build.graph import Graph
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Item, Plan
-from meetara_build.plan.causes import Cause, recipe_causes
+from meetara_build.plan.causes import ABOVE, Cause, recipe_causes
 from meetara_build.plan.estimate import Estimate, Total
 
 VERSION = 2
@@ -73,8 +73,9 @@ def decision(graph: Graph, cause: Cause) -> dict[str, Any] | None:
 
 
 def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was when a plan was kept, a line each."""
-    lines = []
+    """What is not as it was when a plan was kept: a line for each cause, with the steps that it reaches."""
+    lines: list[str] = []
+    reached: dict[Cause, list[str]] = {}
     before, after = kept["made_from"], now["made_from"]
     for name in sorted({*before, *after}):
         if name not in after:
@@ -84,9 +85,12 @@ def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any])
         elif before[name] != after[name]:
             target, _, stage = name.rpartition("/")
             step = graph.step(stage, target)
-            lines += [f"{name}: {cause.text()}" for cause in recipe_causes(graph, step, before[name])]
+            for cause in recipe_causes(graph, step, before[name]):
+                reached.setdefault(cause, []).append(name)
+    direct = {cause: names for cause, names in reached.items() if cause.kind != ABOVE}
+    lines += [f"{cause.text()} ({_named(names)})" for cause, names in (direct or reached).items()]
     if lines:
-        return list(dict.fromkeys(lines))
+        return lines
     one, other = ({item["step"]: (item["action"], item["key"]) for item in plan["items"]} for plan in (kept, now))
     for name in sorted({*one, *other}):
         was, is_now = one.get(name, (FRESH, ""))[0], other.get(name, (FRESH, ""))[0]
@@ -94,3 +98,8 @@ def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any])
             other_inputs = "its inputs are others" if was == is_now else f"was {was}, is {is_now} now"
             lines.append(f"{name}: {other_inputs}")
     return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first of some steps, and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

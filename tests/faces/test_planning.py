@@ -1,9 +1,9 @@
 """plan and apply: a kept plan is done, exactly, or refused with what has changed since."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from commands import outcomes
@@ -11,6 +11,7 @@ from fast_stages import Edit, added, build, fast_project
 from projects import copy_built, edit, override
 
 from meetara_build.errors import ConfigError
+from meetara_build.faces import planning
 from meetara_build.faces.planning import Kept, read_kept, show_plan
 
 
@@ -106,10 +107,10 @@ def refusal() -> str:
     ("change", "said"),
     [
         (lambda project: override(project, "music", {"lora.rank": 8}),
-         "music/adapter: conf/domain/music.yaml lora.rank: 16 → 8"),
+         "conf/domain/music.yaml lora.rank: 16 → 8 (music/adapter)"),
         (lambda project: edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.002),
-         "nutrition/package: conf/domain/nutrition.yaml evaluation.beat_base_by: 0.001 → 0.002"),
-        (added("storytelling", "train"), "storytelling/dataset: conf/domain/storytelling.jsonl: its content changed"),
+         "conf/domain/nutrition.yaml evaluation.beat_base_by: 0.001 → 0.002 (nutrition/package)"),
+        (added("storytelling", "train"), "conf/domain/storytelling.jsonl: its content changed (storytelling/dataset)"),
         (lambda project: (project / "artifacts/music/evaluation.json").unlink(), "music/evaluate: was FRESH, is RESTORE now"),
         (build, "nutrition/package: was RUN, is FRESH now"),
     ],
@@ -128,7 +129,7 @@ def test_an_apply_that_is_refused_does_nothing(kept: Path, command: Any) -> None
     before = outcomes(kept.parent)
     lines = refused(command(kept.parent, "apply", "kept.json")).splitlines()
     assert lines[0] == "meetara-build: kept.json: things have changed since this plan was made:"
-    assert lines[1] == "  music/adapter: conf/domain/music.yaml lora.rank: 16 → 8"
+    assert lines[1] == "  conf/domain/music.yaml lora.rank: 16 → 8 (music/adapter)"
     assert lines[-1] == "Make a new plan."
     assert outcomes(kept.parent) == before
 
@@ -141,11 +142,19 @@ def test_training_that_someone_built_in_between_is_said(kept: Path) -> None:
 
 
 def test_of_many_changes_the_first_are_said_and_the_others_counted(kept: Path) -> None:
+    with mock.patch.object(planning, "stale_reasons", return_value=[f"change {number}" for number in range(25)]):
+        lines = refusal().splitlines()
+    assert lines[1:21] == [f"  change {number}" for number in range(20)]
+    assert lines[21:] == ["  and 5 more", "Make a new plan."]
+
+
+def test_a_change_that_reaches_many_steps_is_one_line(kept: Path) -> None:
     edit(kept.parent / "conf" / "hardware" / "cpu.yaml", "threads", 2)
     edit(kept.parent / "conf" / "build.yaml", "data.test", 0.3)
-    lines = refusal().splitlines()
-    assert len(lines) == 1 + 20 + 1 + 1
-    assert re.fullmatch(r"  and \d+ more", lines[-2])
+    assert refusal().splitlines()[1:-1] == [
+        "  conf/build.yaml data.test: 0.2 → 0.3 (base/mini/corpus and 4 more)",
+        "  conf/hardware/cpu.yaml threads: 1 → 2 (base/mini/gguf and 17 more)",
+    ]
 
 
 def rewritten(path: Path, **fields: Any) -> None:
