@@ -1,6 +1,7 @@
 """plan and apply: a kept plan is done, exactly, or refused with what has changed since."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from unittest import mock
