@@ -254,6 +254,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_database(tmp_pa
     process.start()
     store = open_store(url(tmp_path))
     while store.position() < 20:
+        assert process.is_alive()
         time.sleep(0.01)
     process.kill()
     process.join()
