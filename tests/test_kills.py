@@ -112,7 +112,7 @@ def _goes_on(project: Path, temporary: Path, expected: dict[str, str]) -> None:
         ("adapter", 0.3, snakemake_alone),
         ("merge", 0.2, snakemake_alone),
         ("adapter", 0.2, a_job_s_client),
-        ("evaluate", 0.2, a_job_s_client),
+        ("gguf", 0.0, a_job_s_client),
         ("gguf", 0.2, ctrl_c),
     ],
 )
