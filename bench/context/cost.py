@@ -43,12 +43,11 @@ with contextlib.ExitStack() as off:
 
 def train(folder: Path, word: str, url: str) -> tuple[float, float]:
     """Train once; its CPU-seconds and wall seconds."""
-    path = folder / "artifacts" / "store"
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run([sys.executable, "-c", TRAIN, word], cwd=folder, env={**os.environ, URL: url},
                           capture_output=True, text=True, check=False)  # fmt: skip
     if done.returncode or "built" not in done.stdout:
-        raise SystemExit(f"the training in {folder} failed (store {path}):\n{done.stdout}{done.stderr}")
+        raise SystemExit(f"the training in {folder} failed:\n{done.stdout}{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu, time.monotonic() - started

@@ -238,15 +238,6 @@ READERS = {
 }  # fmt: skip
 
 
-def count(store: Store) -> dict[str, int]:
-    """How many reports of each kind are kept."""
-    with store.reading() as connection:
-        return {
-            kind: int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
-            for kind, table in tables.REPORTS.items()
-        }
-
-
 def reported(store: Store) -> set[str]:
     """The domains that any run was reported of."""
     with store.reading() as connection:

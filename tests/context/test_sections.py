@@ -4,9 +4,9 @@ import time
 from typing import Any
 
 import pytest
-from reported import one_of_each, progress, proposal, report, run, sample, trained
+from reported import progress, proposal, report, run, sample, trained
 
-from meetara_build.context.sections import count, messages, read_runs, section
+from meetara_build.context.sections import messages, read_runs, section
 from meetara_build.context.store import SECTIONS, Store
 from meetara_build.errors import ContextError
 
@@ -122,8 +122,3 @@ def test_history_is_read_newest_first_and_by_what_is_asked(store: Store) -> None
     assert stages(outcome="failed") == ["adapter"]
     assert stages(before=now - 2.5) == ["gguf", "adapter"]
     assert stages(build="none") == []
-
-
-def test_all_that_is_kept_is_counted(store: Store) -> None:
-    store.deliver(one_of_each())
-    assert set(count(store).values()) == {1}
