@@ -9,6 +9,12 @@ QUANTS = (
 )
 
 
+TENSOR_TYPES = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K"),
+    *("IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0"),
+)
+"""How a single tensor is stored; a quant type mixes some of them."""
+
 UNWEIGHTED = ("F32", "F16", "BF16", "Q8_0")
 """Types that no importance matrix helps: each weight keeps eight bits or more."""
 
@@ -19,7 +25,20 @@ def check_quant(name: str) -> None:
     Raises:
         ValueError: with the nearest known name.
     """
-    if name not in QUANTS:
-        close = get_close_matches(name.upper(), QUANTS, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(QUANTS)}"
-        raise ValueError(f"unknown quant type '{name}'; {hint}")
+    _check(name, QUANTS, "quant type")
+
+
+def check_tensor_type(name: str) -> None:
+    """Refuse a type that llama.cpp stores no tensor in.
+
+    Raises:
+        ValueError: with the nearest known name.
+    """
+    _check(name, TENSOR_TYPES, "tensor type")
+
+
+def _check(name: str, known: tuple[str, ...], what: str) -> None:
+    if name not in known:
+        close = get_close_matches(name.upper(), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown {what} '{name}'; {hint}")

@@ -64,6 +64,7 @@ def base_gguf(name: str, base: Base, build: Build, hardware: Hardware) -> Slice:
         "quants": ["F16"],
         "imatrix": {"enabled": False, "tokens": 0},
         "lora": False,
+        "tensor_types": {},
         "threads": hardware.threads,
         "logits_bound": build.gguf.logits_bound,
         "system_prompt": None,
@@ -76,12 +77,15 @@ def dataset(name: str, domain: Domain, build: Build) -> Slice:
         **_preparation(name, domain, build),
         "min_tokens": build.data.min_tokens,
         "max_tokens": build.data.max_tokens,
+        "drop": sorted(set(build.data.drop)),
     }
 
 
 def adapter(name: str, build: Build, hardware: Hardware) -> Slice:
     """LoRA and its training, but for ``adapter_settings``."""
     training = build.training.model_dump(exclude={"loss_on_prompt", "checkpoint_seconds", "warm_start"})
+    training["joint"] = sorted(set(build.training.joint))
+    training["observers"] = sorted(set(build.training.observers))
     if build.training.warm_start:
         training["warm_start"] = build.training.warm_start.partition("@")[2]
     return {
@@ -121,6 +125,7 @@ def gguf(
         "quants": domain.quants,
         "imatrix": build.gguf.imatrix.model_dump() if weighted else {"enabled": False, "tokens": 0},
         "lora": build.gguf.lora,
+        "tensor_types": build.gguf.tensor_types,
         "threads": hardware.threads,
         "logits_bound": build.gguf.logits_bound,
         "system_prompt": domain.system_prompt,
@@ -153,13 +158,14 @@ def package(name: str, base_name: str, base: Base, domain: Domain, build: Build)
         "licence": base.licence,
         "quants": domain.quants,
         "beat_base_by": domain.evaluation.beat_base_by,
+        "max_loss": build.evaluation.max_loss,
         "max_kl": {quant: bound for quant, bound in build.evaluation.max_kl.items() if quant in domain.quants},
     }
 
 
 def _preparation(name: str, domain: Domain, build: Build) -> Slice:
     """What decides the records of a domain and their split, before any limit in tokens."""
-    limits = build.data.model_dump(exclude={"min_tokens", "max_tokens"})
+    limits = build.data.model_dump(exclude={"min_tokens", "max_tokens", "drop"})
     return {
         "domain": name,
         "system_prompt": domain.system_prompt,

@@ -31,6 +31,9 @@ RESERVED = (
 OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+")
 """Mappings whose keys a person may add to."""
 
+WHOLE = ("training.topic_weights", "gguf.tensor_types")
+"""Mappings that are set as one value: their keys are a person's own."""
+
 
 class Change(NamedTuple):
     """A key that does not have build.yaml's value: where it is set, to what, by whom and why.
@@ -234,7 +237,7 @@ class Configuration:
     @cache  # noqa: B019
     def _keys(self) -> list[str]:
         """The dotted keys that an override may set."""
-        sections = self.build.model_dump(exclude={"domains", "root", "store", "context", "locked"})
+        sections = self.build.model_dump(exclude={"domains", "root", "store", "context", "agents", "tuning", "locked"})
         return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
 
     def save(self) -> None:
@@ -297,5 +300,6 @@ def _refuse_locked(decisions: Iterable[Decision], locked: Iterable[str], path: P
 def _dotted(content: Mapping[str, Any], above: str = "") -> list[str]:
     keys = []
     for key, value in content.items():
-        keys += _dotted(value, f"{above}{key}.") if isinstance(value, dict) else [f"{above}{key}"]
+        name = f"{above}{key}"
+        keys += _dotted(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else [name]
     return keys

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from meetara_build.errors import ConfigError
 from meetara_build.nearest import nearest
-from meetara_build.quants import check_quant
+from meetara_build.quants import check_quant, check_tensor_type
 from meetara_build.yaml_files import Place, read_lines
 
 CATEGORIES = ("healthcare", "daily_life", "business", "education", "creative", "technology", "specialized")
@@ -17,7 +17,7 @@ CATEGORIES = ("healthcare", "daily_life", "business", "education", "creative", "
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
-Scalar = bool | int | float | str | list[Any] | None
+Scalar = bool | int | float | str | list[Any] | dict[str, Any] | None
 QuantName = str
 Origin = Mapping[str, Path]
 UNION_MEMBERS = ("bool", "int", "float", "str", "list[", "literal[", "[key]")
@@ -175,6 +175,8 @@ class Data(Shape):
     validation: Share
     test: Share
     max_bad_share: Share
+    drop: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]] = []
+    """Records that are not trained on, by their id in the dataset's account.jsonl; held-out ones stay."""
 
     @model_validator(mode="after")
     def _room_for_training(self) -> "Data":
@@ -214,6 +216,12 @@ class Training(Shape):
     loss_on_prompt: bool
     warm_start: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*@[0-9a-f]{64}$")] | None = None
     """``DOMAIN@SHA256``: begin from that neighbour's adapter, pinned by the digest of its weights in the store."""
+    joint: list[Name] = []
+    """Domains whose training records are learnt too; what is held out stays the domain's own."""
+    topic_weights: dict[str, Annotated[int, Field(ge=1, le=10)]] = {}
+    """How often the records of a topic come in an epoch; 1 for those not named."""
+    observers: list[Name] = []
+    """Agents that watch the training and act on it. What they do is part of the result, so it is part of the recipe."""
 
 
 class Merge(Shape):
@@ -236,6 +244,19 @@ class Gguf(Shape):
     imatrix: Imatrix
     lora: bool
     logits_bound: Annotated[float, Field(gt=0)]
+    tensor_types: dict[str, QuantName] = {}
+    """By a regular expression over tensor names, the type that those tensors get in every quantized file."""
+
+    @field_validator("tensor_types")
+    @classmethod
+    def _known_types(cls, types: dict[str, str]) -> dict[str, str]:
+        for pattern, quant in types.items():
+            check_tensor_type(quant)
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression ({error})") from None
+        return types
 
 
 class Evaluation(Shape):
@@ -243,6 +264,8 @@ class Evaluation(Shape):
 
     max_records: Positive | None
     max_kl: dict[QuantName, Annotated[float, Field(gt=0)]]
+    max_loss: Annotated[float, Field(gt=0)] | None = None
+    """Held-out loss of the F16 file, nats per token, above which nothing is packaged."""
 
     @field_validator("max_kl")
     @classmethod
@@ -260,6 +283,66 @@ class ContextPlace(Shape):
     keep_days: Annotated[float, Field(gt=0)] = 400
 
 
+class External(Shape):
+    """An agent that is another process: an MCP server with a tool ``propose``, started here (``command``) or listening (``url``)."""
+
+    command: Annotated[list[str], Field(min_length=1)] | None = None
+    url: str | None = None
+    seconds: Annotated[float, Field(gt=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "External":
+        if (self.command is None) == (self.url is None):
+            raise ValueError("an external agent has either a command or a url")
+        return self
+
+
+class Agents(Shape):
+    """What agents may do: each one's policy, which keys, by how much and how often, and what it may cost.
+
+    A proposal promises that a figure falls by a share; ``minutes_a_percent`` is what one percent less loss may cost.
+    """
+
+    policy: dict[Name, Literal["accept", "ask", "never"]] = {"default": "ask", "llm_advisor": "never"}
+    may_change: Annotated[list[str], Field(min_length=1)]
+    at_most_times: Annotated[float, Field(gt=1)]
+    rest_builds: Annotated[int, Field(ge=0)]
+    decisions_a_round: Positive
+    minutes_a_percent: Annotated[float, Field(ge=0)]
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    usd: Annotated[float, Field(ge=0)] | None = None
+    seconds: Annotated[float, Field(gt=0)] = 60.0
+    external: dict[Name, External] = {}
+    settings: dict[Name, dict[str, Any]] = {}
+
+
+class Range(Shape):
+    """The values that tuning tries for a key: from ``low`` to ``high``, or those of ``choices``."""
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    choices: list[bool | int | float | str] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Range":
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or len(self.choices) < 2:
+                raise ValueError("give two choices at least, or low and high")
+        elif self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError("give low and a larger high, or choices")
+        elif self.log and self.low <= 0:
+            raise ValueError("low must be above zero where log is true")
+        return self
+
+
+class Tuning(Shape):
+    """What ``meetara-build tune`` searches, and how: see ``optuna.pruners.SuccessiveHalvingPruner``."""
+
+    space: Annotated[dict[str, Range], Field(min_length=1)]
+    reduction_factor: Annotated[int, Field(ge=2)]
+
+
 class Build(Shape):
     """``conf/build.yaml``: what to build, and how, unless a base, machine or domain says otherwise."""
 
@@ -275,6 +358,9 @@ class Build(Shape):
     merge: Merge
     gguf: Gguf
     evaluation: Evaluation
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0
+    agents: Agents
+    tuning: Tuning
     locked: list[str] = []
 
 
@@ -288,6 +374,7 @@ class Decision(Shape):
     evidence: list[str] = []
     expected_gain: float | None = None
     confidence: Share | None = None
+    figure: Literal["loss", "seconds", "size", "memory"] = "loss"
 
 
 class Overlay(Shape):

@@ -1,6 +1,6 @@
 """Which domains are alike, by the words of what they are trained on: cosine of TF-IDF vectors (Salton and Buckley 1988)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,20 +27,26 @@ def similar_domains(graph: Graph, domain: str, count: int = 5) -> list[Similar]:
     """
     if domain not in graph.domains:
         raise ConfigError(f"unknown domain '{domain}'{nearest(domain, graph.domains)}")
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    texts = {name: _text(graph.step("dataset", name).sources) for name in graph.domains}
-    vectors = TfidfVectorizer(sublinear_tf=True, max_df=0.9 if len(texts) > 3 else 1.0).fit_transform(texts.values())
-    cosines = (vectors @ vectors[list(texts).index(domain)].T).toarray().ravel()
-    found = [
-        Similar(name, round(float(cosine), 4)) for name, cosine in zip(texts, cosines, strict=True) if name != domain
+    row = similarities({name: [*map(Path, graph.step("dataset", name).sources.values())] for name in graph.domains})[
+        domain
     ]
+    found = [Similar(name, cosine) for name, cosine in row.items() if name != domain]
     return sorted(found, key=lambda other: (-other.similarity, other.domain))[:count]
 
 
-def _text(sources: Mapping[str, str]) -> str:
+def similarities(sources: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, float]]:
+    """How alike each two domains are, by name, from the files of their records."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = {name: _text(files) for name, files in sources.items()}
+    vectors = TfidfVectorizer(sublinear_tf=True, max_df=0.9 if len(texts) > 3 else 1.0).fit_transform(texts.values())
+    cosines = (vectors @ vectors.T).toarray().round(4)
+    return {name: dict(zip(texts, map(float, row), strict=True)) for name, row in zip(texts, cosines, strict=True)}
+
+
+def _text(files: Iterable[Path]) -> str:
     found = []
-    for path in map(Path, sources.values()):
+    for path in files:
         if path.is_file():
             with path.open("rb") as file:
                 found.append(file.read(READ_BYTES).decode("utf-8", "replace"))

@@ -1,7 +1,6 @@
 """The part of a stage run that does the stage's work: in a process of its own, forked from the warm one."""
 
 import contextlib
-import ctypes
 import errno
 import importlib
 import inspect
@@ -9,7 +8,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -84,17 +82,6 @@ def is_full(place: Path) -> bool:
     with contextlib.suppress(OSError):
         return shutil.disk_usage(place).free < FULL_BELOW
     return False
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Have the system end this process when the one that started it ends, however that happens (Linux only).
-
-    ``parent`` is that process's id: where it has ended already, this one ends at once.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if parent is not None and os.getppid() != parent:
-        os._exit(1)
 
 
 def _perform(request: Mapping[str, Any]) -> None:

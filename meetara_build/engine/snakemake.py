@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build import history
-from meetara_build.engine.job import die_with_parent, is_full
+from meetara_build.engine.job import is_full
 from meetara_build.engine.rules import root_name
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
 from meetara_build.plan import Plan
+from meetara_build.processes import die_with_parent
 from meetara_build.yaml_files import read_yaml
 
 POLL_SECONDS = 0.1

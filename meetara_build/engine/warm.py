@@ -27,9 +27,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from meetara_build.engine.job import die_with_parent
 from meetara_build.errors import BuildError, SetupError
 from meetara_build.graph import STAGES
+from meetara_build.processes import die_with_parent
 
 IDLE_SECONDS = 20.0
 START_SECONDS = 120.0

@@ -3,9 +3,10 @@
 import argparse
 import sys
 
-from meetara_build.engine.job import die_with_parent, explain
+from meetara_build.engine.job import explain
 from meetara_build.errors import ConfigError
 from meetara_build.graph import STAGES, find_project, load
+from meetara_build.processes import die_with_parent
 
 USAGE = 64
 

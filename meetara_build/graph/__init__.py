@@ -22,6 +22,8 @@ TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
 CACHE = ".meetara"
 WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
+OBSERVER, JOINT = "observer/", "joint/"
+"""How the names of a training's further sources and inputs begin: agents that watch it, and neighbours' records."""
 REPORT = "report"
 """The target of the one step that looks at all domains."""
 
@@ -80,7 +82,7 @@ class Step(NamedTuple):
 class Graph(NamedTuple):
     """All steps of a project, each after those it needs.
 
-    ``machines`` names each domain's hardware file, the bases' under ``""``; ``changes`` has the keys that do not have
+    ``agents`` is that section of build.yaml; ``machines`` names each domain's hardware file, the bases' under ``""``; ``changes`` has the keys that do not have
     build.yaml's value.
     """
 
@@ -91,6 +93,7 @@ class Graph(NamedTuple):
     domains: list[str]
     memory_mb: int
     gpus: int
+    agents: dict[str, Any]
     machines: dict[str, str]
     changes: dict[str, list[dict[str, Any]]]
     steps: dict[tuple[str, str], Step]
@@ -189,7 +192,7 @@ def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
         steps[fields["stage"], fields["target"]] = Step(**{**fields, "inputs": inputs})
     return Graph(
         project, located(project, packed["root"]), located(project, packed["store"]), packed["context"],
-        packed["domains"], packed["memory_mb"], packed["gpus"], packed["machines"], packed["changes"], steps,
+        packed["domains"], packed["memory_mb"], packed["gpus"], packed["agents"], packed["machines"], packed["changes"], steps,
     )  # fmt: skip
 
 

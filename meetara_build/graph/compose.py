@@ -9,8 +9,10 @@ from meetara_build import recipes
 from meetara_build.digests import Digests
 from meetara_build.errors import ConfigError
 from meetara_build.fingerprint import code_digests, fingerprint, library_versions
-from meetara_build.graph import CACHE, REPORT, TOKENIZER, WARM_START, Input, Step, located, tool_state
+from meetara_build.graph import CACHE, JOINT, OBSERVER, REPORT, TOKENIZER, WARM_START, Input, Step, located, tool_state
 from meetara_build.memo import Memo
+from meetara_build.nearest import nearest
+from meetara_build.plugins import plugin_files
 from meetara_build.resolve import Common, Configuration, Resolved
 from meetara_build.yaml_files import read_lines
 
@@ -72,6 +74,7 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         "domains": domains,
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,
+        "agents": build.agents.model_dump(),
         "machines": {"": configuration.defaults["hardware"]} | {name: resolved[name].hardware_name for name in domains},
         "changes": {name: [change._asdict() for change in found] for name, found in changes.items()},
         "steps": [step._asdict() for step in steps],
@@ -153,9 +156,10 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     }
     yield step("dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item))
     settings = recipes.adapter_settings(build)
-    pinned = _warm_start(configuration, item)
     learnt = dataset("train.jsonl", "validation.jsonl")
-    yield step("adapter", slices["adapter"], {"base": base, "dataset": learnt}, pinned, settings)
+    inputs = {"base": base, "dataset": learnt, **_joint(configuration, item)}
+    files = _warm_start(configuration, item) | _observers(configuration, item)
+    yield step("adapter", slices["adapter"], inputs, files, settings)
     yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": learnt})
     recipe = recipes.gguf(name, item.base_name, item.base, item.domain, build, item.hardware, slices)
     inputs = {"merged": Input("merge", name), "adapter": weights, "base": base, "base_gguf": base_gguf}
@@ -210,7 +214,7 @@ def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
     if item.build.training.warm_start is None:
         return {}
     domain, _, digest = item.build.training.warm_start.partition("@")
-    path = next((change.path for change in item.changes if change.key == "training.warm_start"), "conf/build.yaml")
+    path = _set_in(item, "training.warm_start")
     store = configuration.build.store or f"{configuration.build.root}/store"
     blob = located(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
     if not blob.exists():
@@ -219,6 +223,38 @@ def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
             f"`meetara-build explain {domain}/adapter` shows, or remove the key"
         )
     return {WARM_START: str(blob)}
+
+
+def _set_in(item: Resolved, key: str) -> str:
+    """The file that sets a key for a domain."""
+    return next((change.path for change in item.changes if change.key == key), "conf/build.yaml")
+
+
+def _joint(configuration: Configuration, item: Resolved) -> dict[str, Input]:
+    """The neighbours whose training records a domain learns too."""
+    found, built = {}, configuration.selected()
+    for name in item.build.training.joint:
+        if name == item.name or name not in built:
+            fault = "is the domain itself" if name == item.name else "is no domain of this build"
+            known = [other for other in built if other != item.name]
+            raise ConfigError(
+                f"{_set_in(item, 'training.joint')}: training.joint: '{name}' {fault}{nearest(name, known)}"
+            )
+        found[f"{JOINT}{name}"] = Input("dataset", name, ("train.jsonl",))
+    return found
+
+
+def _observers(configuration: Configuration, item: Resolved) -> dict[str, str]:
+    """The files of the agents that watch a domain's training."""
+    if not item.build.training.observers:
+        return {}
+    files = plugin_files(configuration.conf.parent)
+    for name in item.build.training.observers:
+        if name not in files:
+            raise ConfigError(
+                f"{_set_in(item, 'training.observers')}: training.observers: there is no agent '{name}'{nearest(name, list(files))}"
+            )
+    return {f"{OBSERVER}{name}": str(files[name]) for name in item.build.training.observers}
 
 
 def _refuse_cycles(known: dict[str, Resolved]) -> None:

@@ -106,7 +106,7 @@ def test_explanations_of_other_faults() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
 def test_a_process_that_is_to_die_with_its_parent_does() -> None:
     child = (
-        "import os, time; from meetara_build.engine.job import die_with_parent; "
+        "import os, time; from meetara_build.processes import die_with_parent; "
         "die_with_parent(os.getppid()); print(os.getpid(), flush=True); time.sleep(600)"
     )
     words = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"]
@@ -119,7 +119,7 @@ def test_a_process_that_is_to_die_with_its_parent_does() -> None:
 
 
 def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:
-    words = "from meetara_build.engine.job import die_with_parent; die_with_parent(1); print('went on')"
+    words = "from meetara_build.processes import die_with_parent; die_with_parent(1); print('went on')"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert not done.stdout

@@ -1,0 +1,169 @@
+"""What agents see: the configuration, the runs of the past and the context's sections, as they are at one moment.
+
+All of it is read-only, and nothing of it knows what time it is.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from meetara_build.similarity import Similar, similarities
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stage run that has ended. ``time`` is Unix time, memory MB, size bytes; ``recipe`` the keys that decided the result."""
+
+    id: str
+    time: float
+    domain: str
+    stage: str
+    build: str
+    machine: str
+    hardware: str
+    outcome: str
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    size: int
+    fingerprint: str
+    key: str
+    usd: float
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+    def value(self, key: str) -> Any:
+        """A key of the recipe, dotted as in conf/build.yaml; None where this stage does not read it."""
+        found: Any = self.recipe
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return found
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain as it is configured now.
+
+    Attributes:
+        config: every key that an overlay could set, dotted, with its value; ``base`` and ``hardware`` are names.
+        model: facts of the base: parameters, and its sizes where they are known.
+        machine: facts of the hardware file.
+        locked: keys, or beginnings of keys, that no agent may change.
+        decisions: what the domain's overlay holds already.
+        folder: of the domain's artifacts.
+        sources: its data files.
+        decided: which runs its artifacts are of: the key of the work, by stage; a stage that is not built is missing.
+    """
+
+    name: str
+    category: str
+    description: str
+    topics: Sequence[str]
+    languages: Sequence[str]
+    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    locked: Sequence[str]
+    decisions: Sequence[Mapping[str, Any]]
+    folder: Path
+    sources: Sequence[Path]
+    decided: Mapping[str, str]
+
+    def read(self, name: str) -> Any:
+        """What is in one of the artifact's JSON or JSON-lines files, ``adapter/training.json``; None where it is not built."""
+        try:
+            text = (self.folder / name).read_text(encoding="utf-8")
+            if name.endswith(".jsonl"):
+                return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return json.loads(text)
+        except (OSError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything an agent may know.
+
+    Attributes:
+        runs: stage runs, oldest first.
+        sections: the context's four sections, by name.
+        messages: what agents told each other, oldest first, each with its answers.
+        records: by agent, how its proposals fared: see ``record.Record``.
+        settings: what build.yaml's ``agents.settings`` holds for this agent.
+        policy: build.yaml's ``agents`` section.
+        slots: threads of jobs that run side by side.
+        usd_per_hour: the machine's price; zero for one's own.
+    """
+
+    domains: Mapping[str, Domain]
+    runs: Sequence[Run] = ()
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    messages: Sequence[Mapping[str, Any]] = ()
+    records: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    slots: int = 1
+    usd_per_hour: float = 0.0
+
+    def runs_of(self, domain: str, stage: str, outcome: str | None = "built") -> list[Run]:
+        """The runs of a step, oldest first; of any outcome, if None."""
+        found = self._by_step.get((domain, stage), ())
+        return [run for run in found if outcome is None or run.outcome == outcome]
+
+    def current(self, domain: str, stage: str) -> Run | None:
+        """The run that worked out what a domain's artifact of this stage is now."""
+        key = self.domains[domain].decided.get(stage)
+        return next((run for run in reversed(self.runs_of(domain, stage)) if key and run.key == key), None)
+
+    def similar(self, domain: str, count: int = 5) -> list[Similar]:
+        """The domains most like one, by the words of their data, the most similar first."""
+        row = self._similarities[domain]
+        found = [Similar(name, cosine) for name, cosine in row.items() if name != domain]
+        return sorted(found, key=lambda other: (-other.similarity, other.domain))[:count]
+
+    @cached_property
+    def _by_step(self) -> dict[tuple[str, str], list[Run]]:
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in self.runs:
+            found.setdefault((run.domain, run.stage), []).append(run)
+        return found
+
+    @cached_property
+    def _similarities(self) -> dict[str, dict[str, float]]:
+        return similarities({name: domain.sources for name, domain in self.domains.items()})
+
+
+def with_settings(context: Context, settings: Mapping[str, Any]) -> Context:
+    """A context as one agent sees it."""
+    return Context(**{**_shallow(context), "settings": settings})
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def as_json(context: Context) -> dict[str, Any]:
+    """A context for an agent in another process or language."""
+    return {
+        **_shallow(context),
+        "domains": {name: {**_shallow(domain), "folder": str(domain.folder), "sources": [*map(str, domain.sources)]}
+                    for name, domain in context.domains.items()},
+        "runs": [_shallow(run) for run in context.runs],
+        "messages": list(context.messages),
+    }  # fmt: skip
+
+
+def folded(keys: Iterable[str], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of dotted keys in a nested mapping."""
+    found = {}
+    for key in keys:
+        value: Any = content
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        found[key] = value
+    return found
