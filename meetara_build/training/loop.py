@@ -205,6 +205,7 @@ class _Run:
                 micro_batch_tokens=self.micro_tokens,
                 completion_tokens=self.history.completion_tokens,
                 seconds=self._timed().seconds,
+                curve=self.history.curve,
             )
         )
         if action is None:

@@ -1,6 +1,6 @@
 """What the training loop is told, what it shows while it runs, and what it hands back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -35,6 +35,10 @@ class Settings:
     seed: int = 0
 
 
+Point = tuple[int, float, float | None, float]
+"""step, training loss, validation loss if it was measured, learning rate"""
+
+
 class Action(StrEnum):
     """All that an observer may ask for."""
 
@@ -43,11 +47,17 @@ class Action(StrEnum):
     HALVE_MICRO_BATCH = "halve_micro_batch"
     CHECKPOINT = "checkpoint"
     ABORT = "abort"
+    ROLL_BACK = "roll_back"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What an observer sees after each step; losses are nats per counted token."""
+    """What an observer sees after each step, and of a step that failed; losses are nats per counted token.
+
+    Attributes:
+        curve: the points of all steps so far, this one's last.
+        fault: "out_of_memory" or "not_finite": the step after ``step`` was tried and not taken.
+    """
 
     step: int
     steps: int
@@ -59,11 +69,11 @@ class Progress:
     micro_batch_tokens: int
     completion_tokens: int
     seconds: float
+    curve: Sequence[Point] = ()
+    fault: str | None = None
 
 
 Observer = Callable[[Progress], Action | None]
-Point = tuple[int, float, float | None, float]
-"""step, training loss, validation loss if it was measured, learning rate"""
 
 
 @dataclass(frozen=True)
