@@ -20,7 +20,7 @@ Positive = Annotated[int, Field(gt=0)]
 Scalar = bool | int | float | str | list[Any] | dict[str, Any] | None
 QuantName = str
 Origin = Mapping[str, Path]
-UNION_MEMBERS = ("bool", "int", "float", "str", "list[", "literal[", "[key]")
+UNION_MEMBERS = ("bool", "int", "float", "str", "list[", "dict[", "literal[", "[key]")
 """How pydantic names the members of a union, and a mapping's keys, in the path of a fault."""
 
 

@@ -26,7 +26,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text and try again") from None
     try:
         _check_nodes(yaml.compose(text, Loader=yaml.CSafeLoader), path)
-        content = yaml.load(text, Loader=_Loader)
+        content = parsed(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -35,6 +35,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected `key: value` lines; see the files beside it for the form")
     return content
+
+
+def parsed(text: str) -> Any:
+    """What a YAML text says.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 class _Loader(yaml.CSafeLoader):

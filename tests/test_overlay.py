@@ -1,5 +1,6 @@
 """Agents' decisions: read in order, refused where they are wrong, and nothing but overrides in their effect."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 from projects import override, read_yaml, small_project, write_yaml
 
 from meetara_build.errors import ConfigError
-from meetara_build.overlay import read_overlay
+from meetara_build.overlay import overlay_path, read_overlay, remove_decisions, write_decisions
 from meetara_build.resolve import Configuration
-from meetara_build.schema import Build
+from meetara_build.schema import Build, Decision
 
 
 def decision(key: str, value: Any, **more: Any) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def test_a_key_decided_twice_is_refused(tmp_path: Path) -> None:
         ({"key": "seed", "value": 1, "agent": "tuner"}, "key 'decisions.0.reason' is missing; add it"),
         (decision("seed", 1, confidence=1.5), "decisions.0.confidence: should be less than or equal to 1"),
         (decision("seed", 1, confidense=0.5), "unknown key 'decisions.0.confidense'; did you mean 'confidence'?"),
-        (decision("seed", {"a": 1}), "decisions.0.value: should be"),
+        (decision("seed", datetime.date(2026, 1, 1)), "decisions.0.value: should be"),
     ],
 )
 def test_a_broken_decision_is_refused_with_file_and_line(tmp_path: Path, broken: dict[str, Any], said: str) -> None:
@@ -132,3 +133,91 @@ def test_without_its_overlay_a_domain_is_as_it_was(project: Path, decisions: dic
     before = Configuration(project).resolve("nutrition")
     resolved(project, decisions)
     assert Configuration(project).resolve("nutrition") == before
+
+
+# Written
+
+
+def decided(key: str, value: Any, **more: Any) -> Decision:
+    return Decision(**decision(key, value, **more))
+
+
+def test_decisions_are_written_as_they_are_read(tmp_path: Path) -> None:
+    first, second = decided("lora.rank", 8, expected_gain=0.02), decided("training.topic_weights", {"a: b": 2})
+    write_decisions(tmp_path, "nutrition", [first])
+    write_decisions(tmp_path, "nutrition", [second])
+    assert read_overlay(tmp_path, "nutrition") == [first, second]
+    assert overlay_path(tmp_path, "nutrition").read_text().startswith("# What agents decided")
+
+
+def test_a_new_decision_takes_the_place_of_the_old_one_for_its_key(tmp_path: Path) -> None:
+    write_decisions(tmp_path, "nutrition", [decided("lora.rank", 8), decided("seed", 1)])
+    write_decisions(tmp_path, "nutrition", [decided("lora.rank", 4)])
+    assert [(one.key, one.value) for one in read_overlay(tmp_path, "nutrition")] == [("seed", 1), ("lora.rank", 4)]
+
+
+def test_the_file_goes_with_the_last_decision(tmp_path: Path) -> None:
+    write_decisions(tmp_path, "nutrition", [decided("lora.rank", 8)])
+    remove_decisions(tmp_path, "nutrition", ["lora.rank"])
+    assert not overlay_path(tmp_path, "nutrition").exists()
+
+
+HAND_WRITTEN = """# mine
+decisions:
+  # why the rank is what it is
+  - key: lora.rank   # small
+    value: 8
+    agent: anna
+    reason: "fits"
+
+  # the seed of the paper
+  - {key: seed, value: 3, agent: anna, reason: paper}
+"""
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"),
+    [
+        ("seed", HAND_WRITTEN.replace("  - {key: seed, value: 3, agent: anna, reason: paper}\n", "")),
+        (
+            "lora.rank",
+            HAND_WRITTEN.replace(HAND_WRITTEN[HAND_WRITTEN.index("  - key") : HAND_WRITTEN.index("\n  # the")], ""),
+        ),
+    ],
+)
+def test_what_a_person_wrote_between_the_entries_stays(tmp_path: Path, gone: str, left: str) -> None:
+    path = overlay_path(tmp_path, "nutrition")
+    path.parent.mkdir()
+    path.write_text(HAND_WRITTEN)
+    remove_decisions(tmp_path, "nutrition", [gone])
+    assert path.read_text() == left
+    assert len(read_overlay(tmp_path, "nutrition")) == 1
+    remove_decisions(tmp_path, "nutrition", ["seed", "lora.rank"])
+    assert "# mine" in path.read_text()
+    assert read_overlay(tmp_path, "nutrition") == []
+
+
+def test_a_file_of_another_form_is_written_anew(tmp_path: Path) -> None:
+    path = overlay_path(tmp_path, "nutrition")
+    path.parent.mkdir()
+    path.write_text("decisions: [{key: seed, value: 3, agent: anna, reason: paper}]\n")
+    write_decisions(tmp_path, "nutrition", [decided("lora.rank", 8)])
+    assert [one.key for one in read_overlay(tmp_path, "nutrition")] == ["seed", "lora.rank"]
+
+
+STEPS = st.lists(st.tuples(st.booleans(), st.sampled_from(["seed", "lora.rank", "training.epochs"]), st.integers(1, 9)))
+
+
+@given(STEPS)
+def test_any_sequence_of_writing_and_taking_back_is_a_mapping(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, str, int]]
+) -> None:
+    conf, expected = tmp_path_factory.mktemp("conf"), dict[str, int]()
+    for add, key, value in steps:
+        expected.pop(key, None)
+        if add:
+            write_decisions(conf, "nutrition", [decided(key, value)])
+            expected[key] = value
+        else:
+            remove_decisions(conf, "nutrition", [key])
+        assert [(one.key, one.value) for one in read_overlay(conf, "nutrition")] == list(expected.items())
