@@ -9,6 +9,7 @@ rule adapter:
         f"{ROOT}/{{domain}}/adapter/training.json",
     log:
         f"{ROOT}/logs/{{domain}}/adapter.log",
+    priority: BUILD.priority("adapter")
     threads: BUILD.threads("adapter")
     resources:
         mem_mb=BUILD.memory_mb("adapter"),

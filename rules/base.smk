@@ -7,6 +7,7 @@ rule corpus:
         f"{ROOT}/base/{{base}}/corpus/corpus.jsonl",
     log:
         f"{ROOT}/logs/base/{{base}}/corpus.log",
+    priority: BUILD.priority("corpus")
     threads: BUILD.threads("corpus")
     resources:
         mem_mb=BUILD.memory_mb("corpus"),
@@ -26,6 +27,7 @@ rule base_made_here:
         f"{ROOT}/logs/base/{{base}}/base.log",
     wildcard_constraints:
         base=BUILD.made_here,
+    priority: BUILD.priority("base")
     threads: BUILD.threads("base")
     resources:
         mem_mb=BUILD.memory_mb("base"),
@@ -45,6 +47,7 @@ rule base_pretrained:
         f"{ROOT}/logs/base/{{base}}/base.log",
     wildcard_constraints:
         base=BUILD.pretrained,
+    priority: BUILD.priority("base")
     threads: BUILD.threads("base")
     resources:
         mem_mb=BUILD.memory_mb("base"),
@@ -62,6 +65,7 @@ rule base_gguf:
         f"{ROOT}/base/{{base}}/gguf/{{base}}-F16.gguf",
     log:
         f"{ROOT}/logs/base/{{base}}/gguf.log",
+    priority: BUILD.priority("gguf")
     threads: BUILD.threads("gguf")
     resources:
         mem_mb=BUILD.memory_mb("gguf"),

@@ -11,6 +11,7 @@ rule dataset:
         f"{ROOT}/{{domain}}/dataset/account.jsonl",
     log:
         f"{ROOT}/logs/{{domain}}/dataset.log",
+    priority: BUILD.priority("dataset")
     threads: BUILD.threads("dataset")
     resources:
         mem_mb=BUILD.memory_mb("dataset"),

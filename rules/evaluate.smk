@@ -7,7 +7,7 @@ rule evaluate:
         f"{ROOT}/{{domain}}/evaluation.json",
     log:
         f"{ROOT}/logs/{{domain}}/evaluate.log",
-    priority: 2
+    priority: BUILD.priority("evaluate")
     threads: BUILD.threads("evaluate")
     resources:
         mem_mb=BUILD.memory_mb("evaluate"),

@@ -13,8 +13,7 @@ for kind in BUILD.ggufs():
             f"{ROOT}/logs/{{domain}}/gguf.log",
         wildcard_constraints:
             domain=kind.wildcard,
-        # A merged model is large: what makes it superfluous goes before the next domain.
-        priority: 2
+        priority: BUILD.priority("gguf")
         threads: BUILD.threads("gguf")
         resources:
             mem_mb=BUILD.memory_mb("gguf"),

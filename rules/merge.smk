@@ -16,7 +16,7 @@ for kind in BUILD.merges():
             f"{ROOT}/logs/{{domain}}/merge.log",
         wildcard_constraints:
             domain=kind.wildcard,
-        priority: 1
+        priority: BUILD.priority("merge")
         threads: BUILD.threads("merge")
         resources:
             mem_mb=BUILD.memory_mb("merge"),

@@ -9,7 +9,7 @@ rule package:
         f"{ROOT}/{{domain}}/package/SHA256SUMS",
     log:
         f"{ROOT}/logs/{{domain}}/package.log",
-    priority: 2
+    priority: BUILD.priority("package")
     threads: BUILD.threads("package")
     resources:
         mem_mb=BUILD.memory_mb("package"),

@@ -16,6 +16,7 @@ rule report:
         ),
     log:
         f"{ROOT}/logs/report.log",
+    priority: BUILD.priority("report")
     threads: BUILD.threads("report")
     resources:
         mem_mb=BUILD.memory_mb("report"),

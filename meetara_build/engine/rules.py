@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ Value = Callable[[Any], Any]
 
 
 STALE = f"{CACHE}/stale"
+URGENCY = {"merge": 1, "gguf": 2, "evaluate": 2, "package": 2}
+"""Among domains of one priority: a merged model is large, so what makes it superfluous goes before the next domain."""
 
 
 class Gguf(NamedTuple):
@@ -168,6 +171,21 @@ class Rules:
     def memory_mb(self, stage: str) -> Value:
         """Memory of a job, MB."""
         return lambda wildcards: self._step(stage, wildcards).memory_mb
+
+    def priority(self, stage: str) -> Value:
+        """A job's place among those that are ready, the highest first: by its domain's ``priority``, then by its stage's."""
+        above = max(URGENCY.values()) + 1
+        return lambda wildcards: (
+            above * self._priorities.get(self._step(stage, wildcards)[:2], 0) + URGENCY.get(stage, 0)
+        )
+
+    @cached_property
+    def _priorities(self) -> dict[tuple[str, ...], int]:
+        """By stage and target: that of the most urgent domain that needs the step."""
+        found: dict[tuple[str, ...], int] = {}
+        for domain, priority in sorted(self.graph.priorities.items(), key=lambda one: one[1]):
+            found |= {step[:2]: priority for step in self.graph.above(self.graph.ends([domain]))}
+        return found
 
     def gpus(self, stage: str) -> Value:
         """GPUs of a job."""

@@ -82,8 +82,8 @@ class Step(NamedTuple):
 class Graph(NamedTuple):
     """All steps of a project, each after those it needs.
 
-    ``agents`` is that section of build.yaml; ``machines`` names each domain's hardware file, the bases' under ``""``; ``changes`` has the keys that do not have
-    build.yaml's value.
+    ``machines`` names each domain's hardware file, the bases' under ``""``; ``priorities`` has the domains whose priority is
+    not zero; ``changes`` has the keys that do not have build.yaml's value.
     """
 
     project: Path
@@ -93,8 +93,8 @@ class Graph(NamedTuple):
     domains: list[str]
     memory_mb: int
     gpus: int
-    agents: dict[str, Any]
     machines: dict[str, str]
+    priorities: dict[str, int]
     changes: dict[str, list[dict[str, Any]]]
     steps: dict[tuple[str, str], Step]
 
@@ -192,7 +192,8 @@ def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
         steps[fields["stage"], fields["target"]] = Step(**{**fields, "inputs": inputs})
     return Graph(
         project, located(project, packed["root"]), located(project, packed["store"]), packed["context"],
-        packed["domains"], packed["memory_mb"], packed["gpus"], packed["agents"], packed["machines"], packed["changes"], steps,
+        packed["domains"], packed["memory_mb"], packed["gpus"], packed["machines"], packed["priorities"],
+        packed["changes"], steps,
     )  # fmt: skip
 
 

@@ -74,8 +74,8 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         "domains": domains,
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,
-        "agents": build.agents.model_dump(),
         "machines": {"": configuration.defaults["hardware"]} | {name: resolved[name].hardware_name for name in domains},
+        "priorities": {name: found for name in domains if (found := resolved[name].build.priority)},
         "changes": {name: [change._asdict() for change in found] for name, found in changes.items()},
         "steps": [step._asdict() for step in steps],
         "sources": sorted(deciding.digests.used),
@@ -228,6 +228,19 @@ def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
 def _set_in(item: Resolved, key: str) -> str:
     """The file that sets a key for a domain."""
     return next((change.path for change in item.changes if change.key == key), "conf/build.yaml")
+
+
+def check_resolved(configuration: Configuration, known: dict[str, Resolved], name: str) -> None:
+    """Refuse what a domain's own keys do not show to be wrong: files, domains and agents that are not there, circles.
+
+    Raises:
+        ConfigError: naming the file and the key.
+    """
+    item = known[name]
+    _warm_start(configuration, item)
+    _joint(configuration, item)
+    _observers(configuration, item)
+    _refuse_cycles(known)
 
 
 def _joint(configuration: Configuration, item: Resolved) -> dict[str, Input]:

@@ -98,6 +98,53 @@ def test_threads_memory_and_gpus_come_from_the_step(built_project: Path, monkeyp
     assert build.threads("base")(Wildcards(base="mini")) == 1
 
 
+def priorities(build: Rules, domain: str, *stages: str) -> list[int]:
+    """What Snakemake is told of a domain's jobs."""
+    return [build.priority(stage)(Wildcards(domain=domain)) for stage in stages]
+
+
+def test_without_priorities_what_makes_a_merged_model_superfluous_goes_first(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = rules(built_project, monkeypatch)
+    for domain in build.domains:
+        assert priorities(build, domain, "dataset", "adapter", "merge", "gguf", "evaluate", "package") == [
+            *(0, 0, 1, 2, 2, 2)
+        ]
+    assert build.priority("base")(Wildcards(base="mini")) == build.priority("report")(Wildcards()) == 0
+
+
+def test_all_jobs_of_a_domain_with_a_higher_priority_go_before_all_of_others(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    override(project, "storytelling", {"priority": 1})
+    override(project, "programming", {"priority": 2})
+    build, stages = rules(project, monkeypatch), ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+    first, second, last = (
+        priorities(build, domain, *stages) for domain in ("programming", "storytelling", "nutrition")
+    )
+    assert min(first) > max(second)
+    assert min(second) > max(last)
+    assert build.priority("base")(Wildcards(base="mini")) >= min(first), "what an urgent domain needs is as urgent"
+
+
+def test_a_neighbour_s_records_are_as_urgent_as_the_domain_that_learns_them(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    override(project, "programming", {"priority": 7, "training.joint": ["nutrition"]})
+    build = rules(project, monkeypatch)
+    assert priorities(build, "nutrition", "dataset") == priorities(build, "programming", "dataset")
+    assert priorities(build, "nutrition", "adapter") == [0]
+
+
+def test_a_priority_changes_no_result(project: Path) -> None:
+    before = load(project)
+    override(project, "nutrition", {"priority": 9})
+    after = load(project)
+    assert (before.priorities, after.priorities) == ({}, {"nutrition": 9})
+    assert before.steps == after.steps
+
+
 def test_the_machine_of_a_profile_is_passed_on(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = rules(built_project, monkeypatch, hardware="a10")
     assert build.gpus("adapter")(Wildcards(domain="nutrition")) == 1

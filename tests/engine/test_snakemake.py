@@ -241,6 +241,17 @@ def test_what_snakemake_has_no_record_of_is_built_as_planned(project: Path) -> N
     assert built_by_us(project) == planned(project) != set()
 
 
+def test_domains_with_a_higher_priority_are_built_first(made: Path, warm_folder: Path) -> None:
+    for domain, priority in {"nutrition": 0, "programming": 1, "storytelling": 2}.items():
+        override(made, domain, {"training.max_steps": 1, "priority": priority})
+    before = len(outcomes(made))
+    done = snakemake(made, "all_domains", "--cores", "1", TMPDIR=str(warm_folder))
+    assert done.returncode == 0, done.stderr
+    order = [target for _, target, _ in outcomes(made)[before:] if target != "report"]
+    assert list(dict.fromkeys(order)) == ["storytelling", "programming", "nutrition"]
+    assert order == sorted(order, reverse=True), "all of one domain before the next begins"
+
+
 @pytest.mark.parametrize("profile", ["lambda", "runpod", "colab", "slurm", "kubernetes"])
 def test_a_profile_chooses_its_machine(snakemade: Path, profile: str) -> None:
     if profile in ("slurm", "kubernetes") and not importlib.util.find_spec(f"snakemake_executor_plugin_{profile}"):
