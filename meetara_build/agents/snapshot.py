@@ -96,6 +96,7 @@ class Context:
         records: by agent, how its proposals fared: see ``record.Record``.
         settings: what build.yaml's ``agents.settings`` holds for this agent.
         policy: build.yaml's ``agents`` section.
+        tuning: build.yaml's ``tuning`` section: the keys that tuning may try, and which values of each.
         slots: threads of jobs that run side by side.
         usd_per_hour: the machine's price; zero for one's own.
     """
@@ -107,6 +108,7 @@ class Context:
     records: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
     slots: int = 1
     usd_per_hour: float = 0.0
 
