@@ -6,7 +6,7 @@ the machine named on the command line.
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from meetara_build.errors import ConfigError
 from meetara_build.graph import CACHE
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
-from meetara_build.overlay import read_overlay
+from meetara_build.overlay import overlay_path, read_overlay
 from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check
 from meetara_build.yaml_files import read_yaml
 
@@ -138,12 +138,13 @@ class Configuration:
         """A machine's file."""
         return self._member("hardware", name, asked_by, Hardware)
 
-    def resolve(self, name: str) -> Resolved:
-        """The whole configuration of a domain, every key checked and typed."""
+    def resolve(self, name: str, proposed: Sequence[Decision] = ()) -> Resolved:
+        """The whole configuration of a domain, every key checked and typed; as it would be with what is proposed, if anything is."""
         domain = self.domain(name)
         layers = [(self.domains[name], domain.overrides)]
-        decisions = read_overlay(self.conf, name)
-        overlay = self.conf / "overlay" / f"{name}.yaml"
+        keys = [decision.key for decision in proposed]
+        decisions = [one for one in read_overlay(self.conf, name) if one.key not in keys] + list(proposed)
+        overlay = overlay_path(self.conf, name)
         _refuse_locked(decisions, [*self.build.locked, *domain.locked], overlay)
         layers.append((overlay, {decision.key: decision.value for decision in decisions}))
         chosen = {group: _chosen(group, self.defaults[group], self.path, layers) for group in GROUPS}
@@ -215,8 +216,8 @@ class Configuration:
             for key, value in layer.items():
                 if key in GROUPS:
                     continue
-                if key not in self._keys() and not OPEN_KEYS.fullmatch(key):
-                    raise ConfigError(f"{path}: overrides: unknown key '{key}'{nearest(key, self._keys())}")
+                if key not in self.keys() and not OPEN_KEYS.fullmatch(key):
+                    raise ConfigError(f"{path}: overrides: unknown key '{key}'{nearest(key, self.keys())}")
                 below[key] = values[key] if key in values else self._default(key)
                 values[key], origin[key] = value, path
         return values, origin, below
@@ -231,11 +232,11 @@ class Configuration:
     def _refuse_unknown_locks(self, locked: Iterable[str], path: Path) -> None:
         """A lock with a typo would protect nothing."""
         for lock in locked:
-            if not any(key == lock or key.startswith(f"{lock}.") for key in self._keys()):
-                raise ConfigError(f"{path}: locked: unknown key '{lock}'{nearest(lock, self._keys())}")
+            if not any(key == lock or key.startswith(f"{lock}.") for key in self.keys()):
+                raise ConfigError(f"{path}: locked: unknown key '{lock}'{nearest(lock, self.keys())}")
 
     @cache  # noqa: B019
-    def _keys(self) -> list[str]:
+    def keys(self) -> list[str]:
         """The dotted keys that an override may set."""
         sections = self.build.model_dump(exclude={"domains", "root", "store", "context", "agents", "tuning", "locked"})
         return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]

@@ -29,6 +29,9 @@ class Context(Protocol):
     def section(self, name: str, domain: str | None = None) -> dict[str, Any]:
         """One of the four sections."""
 
+    def history(self, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """The newest runs with their recipes, and messages with their answers, oldest first."""
+
     def position(self) -> int:
         """A number that grows with each change."""
 

@@ -22,6 +22,10 @@ class Local:
         """One of the four sections."""
         return sections.section(self.store, name, domain)
 
+    def history(self, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """What agents look back on: runs with their recipes, and messages."""
+        return sections.history(self.store, limit)
+
     def position(self) -> int:
         """The number of the last change."""
         return self.store.position()

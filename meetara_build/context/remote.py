@@ -47,6 +47,18 @@ class Remote:
         content: dict[str, Any] = json.loads(self._ask(read).contents[0].text)
         return content
 
+    def history(self, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """What agents look back on: runs with their recipes, and messages."""
+
+        async def call(client: Client) -> Any:
+            return await client.call_tool("look_back", {"limit": limit})
+
+        answer = self._ask(call)
+        if answer.is_error:
+            raise ContextError(f"{self.url}: {''.join(getattr(part, 'text', '') for part in answer.content)}")
+        found: dict[str, list[dict[str, Any]]] = answer.structured_content
+        return found
+
     def position(self) -> int:
         """The number of the last change."""
 

@@ -164,6 +164,7 @@ class Proposal(BaseModel):
     evidence: Annotated[list[Word], Field(max_length=50)] = []
     expected_gain: Number | None = None
     confidence: Share | None = None
+    figure: Literal["loss", "seconds", "size", "memory"] = "loss"
 
 
 class Message(Report):

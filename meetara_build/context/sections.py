@@ -213,6 +213,23 @@ def read_runs(
     ]
 
 
+def history(store: Store, limit: int) -> dict[str, Rows]:
+    """What agents look back on, oldest first: the newest so many runs with their recipes, and messages. Times are Unix times."""
+    with store.reading() as connection:
+        wanted = sa.select(tables.run).order_by(tables.run.c.time.desc(), tables.run.c.id).limit(limit)
+        runs = [dict(row) for row in connection.execute(wanted).mappings()]
+        wanted = sa.select(tables.message).order_by(tables.message.c.number.desc()).limit(limit)
+        told = [dict(row) for row in connection.execute(wanted).mappings()]
+        wanted = sa.select(tables.reply).order_by(tables.reply.c.time, tables.reply.c.id)
+        replies = [dict(row) for row in connection.execute(wanted).mappings()]
+    answers: dict[str, Rows] = {}
+    for row in replies:
+        answers.setdefault(row["message"], []).append(_only(row, "time", "sender", "answer", "reason"))
+    messages = [{**_only(row, "id", "time", "about", "sender", "domain"), "body": row["body"],
+                 "answers": answers.get(row["id"], [])} for row in reversed(told)]  # fmt: skip
+    return {"runs": runs[::-1], "messages": messages}
+
+
 def _newest(connection: sa.Connection, kind: str, table: sa.Table, domain: str | None) -> Rows:
     """The newest report of a kind for each step."""
     newest = tables.newest

@@ -3,9 +3,9 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from meetara_build import history
 from meetara_build.engine.exclusive import at_work
@@ -18,7 +18,32 @@ from meetara_build.setup_check import check_llama
 from meetara_build.sweep import sweep
 
 
+class Built(NamedTuple):
+    """A build that has ended: its domains, the stage runs it took, and seconds."""
+
+    graph: Graph
+    domains: list[str]
+    runs: list[history.Run]
+    seconds: float
+
+
 def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: bool) -> None:
+    """Build domains and show what came of it.
+
+    Raises:
+        BuildError: a job failed, or a gate was missed; what is finished is kept.
+    """
+    done = built(words, profile, cores=cores, quiet=as_json)
+    figures = {domain: _figures(done.graph, domain) for domain in done.domains}
+    if as_json:
+        print_json({"seconds": done.seconds, "runs": [run._asdict() for run in done.runs], "domains": figures})
+        return
+    if len(figures) <= 12:
+        print_figures(figures)
+    out.print(f"{len(figures)} domains up to date: {len(done.runs)} stage runs in {done.seconds:.0f} s")
+
+
+def built(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool) -> Built:
     """Build domains with Snakemake and show how it goes.
 
     Raises:
@@ -38,7 +63,7 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
         def listen(run: history.Run) -> None:
             done.append(run)
             bar.update(task, advance=1, description=f"{run.target}/{run.stage} {run.outcome}")
-            if not as_json and not err.is_terminal:
+            if not quiet and not err.is_terminal:
                 print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s", flush=True)
 
         with at_work(graph.project, [item.step.name for item in made.to_do()]):
@@ -50,23 +75,16 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
         raise BuildError(
             f"{len(left)} steps are still not up to date, {left[0].step.name} first; see `meetara-build plan`"
         )
-    _print_built(graph, targets or graph.domains, done, time.monotonic() - started, as_json=as_json)
+    return Built(graph, targets or graph.domains, done, time.monotonic() - started)
 
 
-def _print_built(
-    graph: Graph, domains: Sequence[str], done: Sequence[history.Run], seconds: float, *, as_json: bool
-) -> None:
-    figures = {domain: _figures(graph, domain) for domain in domains}
-    if as_json:
-        print_json({"seconds": seconds, "runs": [run._asdict() for run in done], "domains": figures})
-        return
-    if len(domains) <= 12:
-        shown = table("domain", ">base loss", ">loss", ">better by", "files")
-        for domain, found in figures.items():
-            gain = f"{1 - found['loss'] / found['base_loss']:.1%}"
-            shown.add_row(domain, f"{found['base_loss']:.3f}", f"{found['loss']:.3f}", gain, found["folder"])
-        out.print(shown)
-    out.print(f"{len(domains)} domains up to date: {len(done)} stage runs in {seconds:.0f} s")
+def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each domain: held-out loss of the base and of its model."""
+    shown = table("domain", ">base loss", ">loss", ">better by", "files")
+    for domain, found in figures.items():
+        gain = f"{1 - found['loss'] / found['base_loss']:.1%}"
+        shown.add_row(domain, f"{found['base_loss']:.3f}", f"{found['loss']:.3f}", gain, found["folder"])
+    out.print(shown)
 
 
 def _figures(graph: Graph, domain: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from meetara_build.engine.job import explain as said
+from meetara_build.faces.agents_cli import commands as agents
 from meetara_build.faces.context_cli import context
 
 USAGE = 64
@@ -27,6 +28,7 @@ profiles = typer.Typer(help="Snakemake profiles.", no_args_is_help=True, rich_ma
 app.add_typer(data, name="data")
 app.add_typer(profiles, name="profiles")
 app.add_typer(context, name="context")
+app.add_typer(agents)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Profile = Annotated[str, typer.Option(help="A Snakemake profile below conf/profile/: where the jobs run.")]

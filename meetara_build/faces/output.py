@@ -37,6 +37,12 @@ def amount(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
+def short(value: Any) -> str:
+    """A value of the configuration in a line."""
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
 def span(seconds: float) -> str:
     """A time as people say it."""
     if seconds < 90:

@@ -1,13 +1,15 @@
 """A plan for people: grouped by what caused it, drift apart, then what it takes, and a last line for grep."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from meetara_build.faces.output import amount, money, out, size, span
+from meetara_build.faces.output import amount, money, out, short, size, span
 from meetara_build.graph import STAGES, Graph
 from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
 from meetara_build.plan.causes import CONFIG, DRIFT, Cause
 from meetara_build.plan.content import decision
 from meetara_build.plan.estimate import HISTORY, MODEL, SIMILAR, Total
+from meetara_build.proposals import newer_plugins
 
 COLOURS = {RUN: "yellow", RESTORE: "cyan", MAYBE: "magenta"}
 SHOWN = 6
@@ -32,6 +34,28 @@ def print_plan(graph: Graph, made: Plan, total: Total, profile: str) -> None:
         _print_maybe(made)
         _print_total(graph, total, profile)
     out.print(made.summary(), style="bold")
+
+
+def print_proposals(graph: Graph, proposed: Sequence[Mapping[str, Any]]) -> None:
+    """Print what agents propose, before a plan that does not have it yet: the winner of each key, why, and the others."""
+    if newer := newer_plugins(graph.root, graph.project / "plugins"):
+        out.print(f"{', '.join(newer)} changed since the agents were asked: `meetara-build propose`", style="dim")
+    if not proposed:
+        return
+    winners = [one for one in proposed if one["status"] == "wins"]
+    out.print(
+        f"Proposed by agents ({amount(len(winners), 'change')}; `meetara-build accept ID`, or `reject ID`):",
+        style="bold",
+    )
+    for one in proposed[: 3 * SHOWN] if out.is_terminal else proposed:
+        what, wins = one["proposal"], one["status"] == "wins"
+        change = f"{what['domain']} {what['key']}: {short(one['now'])} → {short(what['value'])}, by {one['agent']}"
+        mark = one["id"] if wins else f"  {one['status']}"
+        out.print(f"  {mark:12}  {change}: {what['reason']}", style="" if wins else "dim", markup=False)
+        evidence = f"; evidence: {'; '.join(what['evidence'])}" if what["evidence"] and wins else ""
+        out.print(f"                {one['why']}{evidence}", style="dim", markup=False)
+    if out.is_terminal and len(proposed) > 3 * SHOWN:
+        out.print(f"… and {len(proposed) - 3 * SHOWN} more: `meetara-build propose`", style="dim")
 
 
 Reached = dict[Cause, list[Item]]

@@ -9,13 +9,14 @@ from meetara_build import history
 from meetara_build.artifact import write_text
 from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
 from meetara_build.errors import ConfigError
-from meetara_build.faces.plan_text import print_plan
+from meetara_build.faces.plan_text import print_plan, print_proposals
 from meetara_build.graph import CACHE, Graph, find_project, load
 from meetara_build.nearest import nearest
 from meetara_build.plan import Plan, plan
 from meetara_build.plan.content import content, stale_reasons
 from meetara_build.plan.estimate import MODEL, Estimate, Estimator, Total, total
 from meetara_build.plan.sight import Sight
+from meetara_build.proposals import REJECTED, TAKEN, kept
 
 
 class Planned(NamedTuple):
@@ -78,15 +79,12 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
     graph = project_graph(profile)
     domains = wanted(graph, words)
     planned = estimated(graph, look(graph, domains), profile)
+    proposed = _proposed(graph, domains)
     if as_json:
-        print(
-            json.dumps(
-                content(graph, planned.made, planned.estimates, planned.total, domains, profile),
-                indent=1,
-                ensure_ascii=False,
-            )
-        )
+        shown = content(graph, planned.made, planned.estimates, planned.total, domains, profile)
+        print(json.dumps({**shown, "proposals": proposed}, indent=1, ensure_ascii=False))
     else:
+        print_proposals(graph, proposed)
         print_plan(graph, planned.made, planned.total, profile)
     if out is not None:
         kept = content(graph, planned.made, planned.estimates, planned.total, domains, profile, whole=True)
@@ -99,6 +97,13 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
                 f"Kept in {out}: `meetara-build apply {out}` does exactly this, or refuses if anything changes until then."
             )
     return bool(planned.made.to_do())
+
+
+def _proposed(graph: Graph, domains: Sequence[str]) -> list[dict[str, Any]]:
+    """What the agents proposed last for these domains and no one has answered."""
+    chosen = set(domains or graph.domains)
+    found = [one for one in kept(graph.root)["verdicts"] if one["status"] not in (TAKEN, REJECTED, "refused")]
+    return [one for one in found if one["proposal"]["domain"] in chosen]
 
 
 class Kept(NamedTuple):

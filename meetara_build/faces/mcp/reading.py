@@ -66,6 +66,11 @@ def add_reading_tools(server: MCPServer[Any], served: Served) -> None:
         return answered(found)
 
     @server.tool(annotations=READS, structured_output=True)
+    def look_back(limit: Annotated[int, Field(ge=1, le=20_000)] = 1000) -> dict[str, Any]:
+        """What agents learn from: the newest runs with their recipes and inputs, and messages with all answers, oldest first."""
+        return answered(lambda: sections.history(store, limit))
+
+    @server.tool(annotations=READS, structured_output=True)
     def read_messages(
         after: Annotated[int, Field(ge=0, le=2**53, description="A position; 0 for all")] = 0,
         about: MessageKind | None = None,

@@ -73,13 +73,16 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
         evidence: Annotated[list[str], Field(max_length=50, description="Ids of runs, and figures.")] = [],  # noqa: B006
         expected_gain: Number | None = None,
         confidence: Share | None = None,
+        figure: Annotated[
+            Literal["loss", "seconds", "size", "memory"], Field(description="What it promises less of.")
+        ] = "loss",
         sender: By = None,
         id: Id = None,
     ) -> dict[str, Any]:
         """Propose a change of a domain's configuration. It changes nothing by itself: people and agents answer."""
         fields = {
             "key": key, "value": value, "reason": reason, "evidence": evidence, "expected_gain": expected_gain,
-            "confidence": confidence,
+            "confidence": confidence, "figure": figure,
         }  # fmt: skip
         return write("message", id, about="proposal", domain=domain, body=fields, sender=_sender(sender))
 

@@ -1,0 +1,283 @@
+"""One round of advice: every agent is asked, what it proposes is checked, weighed and kept for `plan` to show."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from meetara_build.agents import fusion
+from meetara_build.agents.fusion import REFUSED, Verdict, settle, worth
+from meetara_build.agents.host import Answer, Work, ask_all, plugin
+from meetara_build.agents.policy import NEVER, refusal, stance
+from meetara_build.agents.record import Outcome, Record, outcomes
+from meetara_build.agents.snapshot import Context, with_settings
+from meetara_build.agents.suggestion import Proposal
+from meetara_build.artifact import digest_json
+from meetara_build.context import reports
+from meetara_build.context.delivery import Context as Shared
+from meetara_build.errors import ConfigError
+from meetara_build.graph.compose import check_resolved
+from meetara_build.plugins import plugin_files
+from meetara_build.resolve import Configuration
+from meetara_build.schema import Decision
+
+AFFECTED = {
+    "gguf": ("gguf", "evaluate"), "domain.quants": ("gguf", "evaluate"), "evaluation": (), "priority": (),
+}  # fmt: skip
+"""By beginning of a key, the stages whose time a change of it costs; all of them for the rest."""
+STAGES = ("dataset", "adapter", "merge", "gguf", "evaluate")
+WORSE = 0.0
+"""A loss that rises by more than this share is worse: the same recipe gives the same loss, so there is no noise to allow for."""
+LOSS_FOR_OTHERS = 0.01
+"""How much loss, as a share, a decision may cost that promised less time, size or memory."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A decision that made things worse than they were."""
+
+    id: str
+    agent: str
+    domain: str
+    key: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a round of asking gave; ``faults`` and ``insights`` by agent."""
+
+    verdicts: list[Verdict]
+    withdrawals: list[Withdrawal]
+    insights: dict[str, list[str]]
+    faults: dict[str, str]
+    seconds: dict[str, float]
+    context: Context
+
+    def winners(self) -> list[Verdict]:
+        """What is to be taken."""
+        return [verdict for verdict in self.verdicts if verdict.status == fusion.WINS]
+
+
+def agents(project: Path, policy: Mapping[str, Any]) -> dict[str, Callable[[Context], Callable[[], Work]]]:
+    """By name, what prepares each agent's process for a context: plugins, and the external ones of build.yaml.
+
+    Raises:
+        ConfigError: two have the same name.
+    """
+    found: dict[str, Callable[[Context], Callable[[], Work]]] = {}
+    for name, file in plugin_files(project).items():
+        found[name] = partial(_plugin, name, file, policy)
+    for name, spec in policy["external"].items():
+        if name in found:
+            raise ConfigError(f"conf/build.yaml: agents.external: '{name}' is the name of a plugin too; rename it")
+        found[name] = partial(_external, name, spec)
+    return dict(sorted(found.items()))
+
+
+def ask(
+    project: Path, root: Path, configuration: Configuration, context: Context, domains: Sequence[str] = ()
+) -> Advice:
+    """Ask every agent that policy does not shut out; of the answers, those for ``domains``, or all.
+
+    Raises:
+        ConfigError: two agents have the same name.
+    """
+    policy = context.policy
+    known = {name: make for name, make in agents(project, policy).items() if stance(policy, name) != NEVER}
+    logs = root / "logs" / "agents"
+    prepared = {name: make(context) for name, make in known.items()}
+    answers = ask_all(prepared, {"hook": "propose"}, policy["seconds"], logs)
+    sound = {name: one for name, one in prepared.items() if answers[name].fault is None}
+    told = ask_all(sound, {"hook": "insights"}, policy["seconds"], logs)
+    proposed, faults = _understood(answers)
+    proposed += _from_messages(context, known)
+    faults |= {name: answer.fault for name, answer in told.items() if answer.fault}
+    attempt = _attempts(configuration, context)
+    verdicts = [_verdict(context, agent, id, proposal, attempt) for agent, id, proposal in proposed
+                if not domains or proposal.domain in domains]  # fmt: skip
+    withdrawals = [one for one in withdrawn(context) if not domains or one.domain in domains]
+    insights = {name: [*map(str, answer.value)] for name, answer in told.items() if answer.value}
+    seconds = {name: answer.seconds for name, answer in answers.items()}
+    settled = settle(verdicts, context.records, policy["decisions_a_round"])
+    return Advice(settled, withdrawals, insights, faults, seconds, context)
+
+
+def withdrawn(context: Context) -> list[Withdrawal]:
+    """The decisions still in force that measured worse than what was before them."""
+    found = []
+    for outcome in outcomes(context.messages, context.runs):
+        still = any(
+            (one["key"], one["agent"]) == (outcome.key, outcome.agent) and one["value"] == outcome.value
+            for one in context.domains[outcome.domain].decisions
+        ) if outcome.domain in context.domains else False  # fmt: skip
+        if still and (why := _worse(outcome)):
+            found.append(Withdrawal(outcome.id, outcome.agent, outcome.domain, outcome.key, why))
+    return found
+
+
+def proposal_id(agent: str, proposal: Proposal) -> str:
+    """A name for a proposal that is the same whenever the same is proposed again."""
+    return digest_json([agent, proposal.domain, proposal.key, proposal.value])[:12]
+
+
+def announce(shared: Shared, advice: Advice) -> None:
+    """Tell the shared context what is proposed."""
+    now = time.time()
+    shared.deliver([
+        {"kind": "message", "id": one.id, "time": now, "about": "proposal", "sender": one.agent,
+         "domain": one.proposal.domain, "body": _body(one.proposal)}
+        for one in advice.verdicts if one.status != REFUSED
+    ])  # fmt: skip
+
+
+def reply(shared: Shared, id: str, sender: str, answer: str, reason: str = "") -> None:
+    """Tell the shared context how a proposal was answered, and by whom."""
+    shared.deliver([{"kind": "reply", "id": os.urandom(16).hex(), "time": time.time(), "message": id, "sender": sender,
+                     "answer": answer, "reason": reason}])  # fmt: skip
+
+
+def decision(verdict: Verdict) -> Decision:
+    """A proposal as an entry of an overlay."""
+    one = verdict.proposal
+    return Decision(
+        key=one.key, value=one.value, agent=verdict.agent, reason=one.reason, evidence=[*one.evidence],
+        expected_gain=one.expected_gain, confidence=one.confidence, figure=one.figure,
+    )  # fmt: skip
+
+
+def content(advice: Advice) -> dict[str, Any]:
+    """Advice as JSON values."""
+    return {
+        "verdicts": [asdict(verdict) for verdict in advice.verdicts],
+        "withdrawals": [asdict(one) for one in advice.withdrawals],
+        "insights": advice.insights,
+        "faults": advice.faults,
+    }
+
+
+def read_verdict(content: Mapping[str, Any]) -> Verdict:
+    """A verdict from JSON values."""
+    return Verdict(**{**content, "proposal": Proposal(**content["proposal"])})
+
+
+def _plugin(name: str, file: Path, policy: Mapping[str, Any], context: Context) -> Callable[[], Work]:
+    return plugin(name, file, {"context": with_settings(context, policy["settings"].get(name, {}))})
+
+
+def _external(name: str, spec: Mapping[str, Any], context: Context) -> Callable[[], Work]:
+    from meetara_build.agents.external import external  # the SDK of MCP takes a second to import
+
+    return external(name, spec, context)
+
+
+Proposed = list[tuple[str, str, Proposal]]
+"""Agent, id, proposal."""
+
+
+def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]]:
+    """The proposals that have the shape of one; the faults of agents that gave others, or none."""
+    found: Proposed = []
+    faults: dict[str, str] = {}
+    for name, answer in answers.items():
+        if answer.fault is not None:
+            faults[name] = answer.fault
+            continue
+        seen: set[str] = set()
+        for one in answer.value or ():
+            try:
+                proposal = _shaped(one)
+            except ValueError as fault:
+                faults[name] = f"proposes something that is none: {fault}"
+                continue
+            id = proposal_id(name, proposal)
+            if id not in seen:
+                found.append((name, id, proposal))
+            seen.add(id)
+    return found, faults
+
+
+def _shaped(content: Mapping[str, Any]) -> Proposal:
+    """A proposal, its fields of the types and sizes that the shared context takes.
+
+    Raises:
+        ValueError: saying which is not.
+    """
+    fields = dict(content)
+    domain = fields.pop("domain", None)
+    if not isinstance(domain, str):
+        raise ValueError("it names no domain")
+    try:
+        checked = reports.Proposal.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(reports.said(error)) from None
+    return Proposal(
+        domain, checked.key, checked.value, checked.reason, tuple(checked.evidence), checked.expected_gain or 0.0,
+        0.5 if checked.confidence is None else checked.confidence, checked.figure,
+    )  # fmt: skip
+
+
+def _from_messages(context: Context, known: Iterable[str]) -> Proposed:
+    """What others proposed through the shared context, and no one has answered yet."""
+    found: Proposed = []
+    asked = set(known)
+    for message in context.messages:
+        if message["about"] == "proposal" and message["sender"] not in asked and not message["answers"]:
+            found.append((message["sender"], message["id"], _shaped({**message["body"], "domain": message["domain"]})))
+    return found
+
+
+def _attempts(configuration: Configuration, context: Context) -> Callable[[Proposal], None]:
+    """Tries a proposal on the configuration."""
+    resolved = {name: configuration.resolve(name) for name in configuration.domains}
+
+    def attempt(one: Proposal) -> None:
+        try:
+            proposed = Decision(key=one.key, value=one.value, agent="an agent", reason=one.reason)
+        except ValidationError as error:
+            raise ConfigError(reports.said(error)) from None
+        tried = configuration.resolve(one.domain, [proposed])
+        check_resolved(configuration, {**resolved, one.domain: tried}, one.domain)
+
+    return attempt
+
+
+def _verdict(context: Context, agent: str, id: str, proposal: Proposal, attempt: Callable[[Proposal], None]) -> Verdict:
+    domain = context.domains.get(proposal.domain)
+    now = domain.config.get(proposal.key) if domain else None
+    if why := refusal(context, agent, id, proposal, attempt):
+        return Verdict(id, agent, proposal, REFUSED, why, now)
+    minutes = _minutes(context, proposal.domain, STAGES)
+    of_key = next((stages for key, stages in AFFECTED.items() if proposal.key.startswith(key)), STAGES)
+    record = context.records.get(agent, Record())
+    value = worth(proposal, record, minutes, context.policy["minutes_a_percent"])
+    return Verdict(id, agent, proposal, fusion.WINS, "", now, value, _minutes(context, proposal.domain, of_key))
+
+
+def _minutes(context: Context, domain: str, stages: Iterable[str]) -> float:
+    """What these stages of a domain took the last time each was worked out."""
+    newest = [runs[-1].seconds for stage in stages if (runs := context.runs_of(domain, stage))]
+    return sum(newest) / 60
+
+
+def _worse(outcome: Outcome) -> str | None:
+    if outcome.failed:
+        return f"the next run failed (run {outcome.after})"
+    if outcome.loss is not None and outcome.loss < (-WORSE if outcome.figure == "loss" else -LOSS_FOR_OTHERS):
+        return f"the loss rose by {-outcome.loss:.2%} (runs {outcome.before} and {outcome.after})"
+    if outcome.figure != "loss" and outcome.actual is not None and outcome.actual <= 0 and outcome.expected > 0:
+        return f"{outcome.figure} did not fall ({-outcome.actual:+.1%}; runs {outcome.before} and {outcome.after})"
+    return None
+
+
+def _body(proposal: Proposal) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in {**asdict(proposal), "evidence": [*proposal.evidence]}.items()
+        if name != "domain"
+    }

@@ -1,0 +1,96 @@
+"""The context that agents see, from the configuration, the artifacts and the shared context."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from meetara_build.agents.record import outcomes, records
+from meetara_build.agents.snapshot import Context, Domain, Run, folded
+from meetara_build.context.delivery import Context as Shared
+from meetara_build.context.delivery import Delivery
+from meetara_build.context.store import SECTIONS
+from meetara_build.graph import Graph
+from meetara_build.resolve import Configuration, Resolved
+from meetara_build.store import Store
+
+LOOK_BACK = 5000
+"""Runs and messages that agents see, the newest."""
+FIELDS = {field.name for field in dataclasses.fields(Run)}
+SIZES = {
+    "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "layers": "num_hidden_layers",
+    "heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "vocab_size": "vocab_size",
+}  # fmt: skip
+"""Facts of a model, and what transformers' config.json calls them."""
+
+
+def gather(
+    graph: Graph, configuration: Configuration, shared: Shared, slots: int = 1, usd_per_hour: float = 0.0
+) -> Context:
+    """Everything an agent may know of the domains of this build, as it is now; what waits to be delivered is taken in first.
+
+    Raises:
+        ConfigError: anything below conf/ is wrong.
+        ContextError: the shared context cannot be read.
+    """
+    Delivery(graph.root, shared).once()
+    past = shared.history(LOOK_BACK)
+    runs = [Run(**{name: value for name, value in row.items() if name in FIELDS}) for row in past["runs"]]
+    messages = past["messages"]
+    measured = outcomes(messages, runs)
+    return Context(
+        domains={name: _domain(graph, configuration, configuration.resolve(name)) for name in graph.domains},
+        runs=runs,
+        sections={name: shared.section(name) for name in SECTIONS},
+        messages=messages,
+        records=records(messages, measured),
+        policy=configuration.build.agents.model_dump(),
+        tuning=configuration.build.tuning.model_dump(exclude_defaults=True),
+        slots=slots,
+        usd_per_hour=usd_per_hour,
+    )
+
+
+def _domain(graph: Graph, configuration: Configuration, item: Resolved) -> Domain:
+    steps = {stage: step for (stage, target), step in graph.steps.items() if target == item.name}
+    store = Store(graph.store, graph.root)
+    content = {
+        **item.build.model_dump(),
+        "domain": {"quants": item.domain.quants, "sources": [one.model_dump() for one in item.domain.sources]},
+        "base": item.base_name,
+        "hardware": item.hardware_name,
+    }
+    bounds = [f"evaluation.max_kl.{quant}" for quant in item.build.evaluation.max_kl]
+    return Domain(
+        name=item.name,
+        category=item.domain.category,
+        description=item.domain.description,
+        topics=item.domain.topics,
+        languages=item.domain.languages,
+        config=folded(dict.fromkeys([*configuration.keys(), *bounds]), content),
+        model=_model(graph, item),
+        machine=item.hardware.model_dump(exclude={"description", "overrides"}),
+        locked=[*configuration.build.locked, *item.domain.locked],
+        decisions=_decisions(item),
+        folder=graph.root / item.name,
+        sources=[Path(path) for path in steps["dataset"].sources.values()],
+        decided={stage: key for stage, step in steps.items() if (key := store.referred(step.reference))},
+    )
+
+
+def _decisions(item: Resolved) -> Sequence[Mapping[str, Any]]:
+    return [change._asdict() for change in item.changes if change.agent is not None]
+
+
+def _model(graph: Graph, item: Resolved) -> dict[str, Any]:
+    """Facts of the base: from its own config.json where it has been made or loaded, else from conf/base/."""
+    found = {}
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((graph.root / "base" / item.base_name / "config.json").read_bytes())
+    shape = item.base.model.model_dump() if item.base.model else {}
+    if item.base.tokenizer:
+        shape["vocab_size"] = item.base.tokenizer.vocab_size
+    sizes = {name: found.get(theirs, shape.get(name)) for name, theirs in SIZES.items()}
+    return {"name": item.base_name, "parameters": item.base.parameters, **sizes}
