@@ -12,6 +12,7 @@
     ├── BuildError               a build or one of its jobs failed
     ├── ContextError             the context cannot be reached, read or written
     │   └── ReportError          a report is not of its kind's shape
+    ├── AgentError               an agent cannot be asked, or gives what nobody can use
     └── SetupError               the installation does not fit together
 
 A message starts with what is wrong and where (file, line or key) and ends with what to do.
@@ -56,6 +57,10 @@ class ContextError(MeetaraError):
 
 class ReportError(ContextError):
     """A report is not of its kind's shape."""
+
+
+class AgentError(MeetaraError):
+    """An agent cannot be asked, or gives what nobody can use."""
 
 
 class SetupError(MeetaraError):

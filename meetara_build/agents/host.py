@@ -7,33 +7,34 @@ plugin is code that you run.
 import contextlib
 import importlib.util
 import json
-import multiprocessing
 import os
-import resource
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from itertools import islice
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from meetara_build.agents.keeper import LARGEST_ANSWER, LONGEST_FAULT, Work, start
+from meetara_build.errors import AgentError
 from meetara_build.plugins import GROUP
-from meetara_build.processes import die_with_parent
+from meetara_build.processes import end_descendants
+from meetara_build.training.settings import Action, Progress
+
+__all__ = ["HOOKS", "MOST_PROPOSALS", "Answer", "Host", "Work", "ask_all", "plugin"]
 
 MOST_PROPOSALS = 300
 """In one answer: more is a flood."""
-LARGEST_ANSWER = 4_000_000
-"""Bytes of JSON."""
-MEMORY_BYTES = 4 << 30
-"""What an agent may allocate beside what its parent had."""
+MOST_EVIDENCE = 50
+"""Of one proposal; what comes after it is left out."""
 HOOKS = ("propose", "observe", "insights")
-
-Work = Callable[[Any], Any]
-"""What a process does with each request: JSON in, JSON out."""
+PATIENCE_SECONDS = 5.0
+"""How long a request may take to be read, and a process to end."""
 
 
 class Answer(NamedTuple):
@@ -45,52 +46,93 @@ class Answer(NamedTuple):
 
 
 class Host:
-    """A process that answers requests one after the other, until it is closed or at fault."""
+    """An agent's process, which answers requests one after the other until it is closed or at fault."""
 
     def __init__(self, name: str, prepare: Callable[[], Work], log: Path) -> None:
         """Start it; ``prepare`` runs there and gives the function that answers. What it prints goes to ``log``."""
-        context = multiprocessing.get_context("fork")
-        self.name, self.started = name, time.monotonic()
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other, prepare, log, os.getpid()), daemon=True)
-        self.process.start()
-        other.close()
+        self.name, self.log, self.started = name, log, time.monotonic()
+        self.request: Mapping[str, Any] = {}
+        self.asked, self.heard, self.listening, self.status = 0, bytearray(), True, -1
+        self.talk, its_talk = socket.socketpair()
+        self.lifeline, its_lifeline = socket.socketpair()
+        with its_talk, its_lifeline:
+            self.keeper: int | None = start(prepare, its_talk, its_lifeline, log)
 
-    def send(self, request: Any) -> None:
+    def send(self, request: Mapping[str, Any]) -> None:
         """Ask; ``answer`` has what comes of it."""
-        self.started = time.monotonic()
-        with contextlib.suppress(OSError):  # it has ended: answer says so
-            self.connection.send_bytes(json.dumps(request).encode())
+        self.asked += 1
+        self.request, self.started = {**request, "number": self.asked}, time.monotonic()
+        with contextlib.suppress(OSError):  # it has ended or does not listen: answer says so
+            self.talk.settimeout(PATIENCE_SECONDS)
+            self.talk.sendall(json.dumps(self.request).encode() + b"\n")
+
+    def arrived(self) -> bool:
+        """Take in what it has said, without waiting; whether that is a whole answer, too much for one, or the end."""
+        while self.listening and b"\n" not in self.heard and len(self.heard) <= LARGEST_ANSWER:
+            try:
+                self.talk.settimeout(0)
+                piece = self.talk.recv(1 << 18)
+            except BlockingIOError:
+                return False
+            except OSError:
+                piece = b""
+            self.heard += piece
+            self.listening = bool(piece)
+        return True
 
     def answer(self, seconds: float) -> Answer:
         """What it says within so many seconds of having been asked; where it is at fault, it is ended."""
-        left = seconds - (time.monotonic() - self.started)
-        if not self.connection.poll(max(left, 0.0)):
-            return self._ended(
-                f"said nothing within {seconds:g} s and was stopped; see agents.seconds in conf/build.yaml"
+        while not self.arrived():
+            if not wait([self.talk], max(self.started + seconds - time.monotonic(), 0.0)):
+                return self._at_fault(
+                    f"gave no answer within {seconds:g} s and was stopped; see agents.seconds in conf/build.yaml"
+                )
+        if not self.listening:
+            return self._at_fault(f"ended without an answer ({_ending(self.close(1.0))}); {self.log} says more")
+        line, _, more = bytes(self.heard).partition(b"\n")
+        self.heard.clear()
+        said = None if more or len(line) > LARGEST_ANSWER else _read(line)
+        if not isinstance(said, dict) or said.get("number") != self.asked:
+            return self._at_fault(
+                "answered something else than it was asked, and was stopped; it must not write to its parent"
             )
+        if "fault" in said:
+            return Answer(None, _one_line(str(said["fault"])), self._seconds())
+        hook, value = self.request["hook"], said.get("value")
+        if not _fits(hook, value):
+            return self._at_fault(f"answered {hook} with something of another shape; see the README")
+        if hook == "insights" and value is not None:
+            value = [_one_line(text) for text in value]
+        return Answer(value, None, self._seconds())
+
+    def close(self, patience: float = 0.0) -> int:
+        """End the process, and whatever it has started, unless it ends by itself so soon; the exit status, as a shell gives it."""
+        if self.keeper is None:
+            return self.status
+        self.talk.close()
+        if not self._gone(patience):
+            with contextlib.suppress(OSError):
+                self.lifeline.shutdown(socket.SHUT_WR)
+            if not self._gone(PATIENCE_SECONDS):  # an agent may have stopped its keeper
+                end_descendants(self.keeper)
+                os.kill(self.keeper, signal.SIGKILL)
+        self.lifeline.close()
+        with contextlib.suppress(ChildProcessError):
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.keeper, 0)[1])
+        self.keeper = None
+        return self.status
+
+    def _gone(self, seconds: float) -> bool:
+        """Whether the keeper ends within so many seconds: nobody holds the other end of the lifeline then."""
         try:
-            said = json.loads(self.connection.recv_bytes(LARGEST_ANSWER))
-        except EOFError:
-            self.process.join(1.0)
-            return self._ended(f"its process ended (exit status {self.process.exitcode}); its log says more")
-        except (OSError, ValueError, RecursionError):
-            return self._ended(f"answered with what is no JSON, or more than {LARGEST_ANSWER // 1_000_000} MB of it")
-        if not isinstance(said, dict) or set(said) - {"value", "fault"}:
-            return self._ended("answered something else than was asked")
-        fault = said.get("fault")
-        return Answer(said.get("value"), None if fault is None else str(fault)[:2000], self._seconds())
+            self.lifeline.settimeout(seconds)
+            return not self.lifeline.recv(1)
+        except (BlockingIOError, TimeoutError):
+            return False
+        except OSError:
+            return True
 
-    def close(self) -> None:
-        """End the process, and whatever it has started."""
-        self.connection.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)
-        with contextlib.suppress(AttributeError, ProcessLookupError):
-            self.process.kill()
-        self.process.join(1.0)
-
-    def _ended(self, fault: str) -> Answer:
+    def _at_fault(self, fault: str) -> Answer:
         self.close()
         return Answer(None, fault, self._seconds())
 
@@ -98,24 +140,65 @@ class Host:
         return time.monotonic() - self.started
 
 
-def ask_all(prepared: Mapping[str, Callable[[], Work]], request: Any, seconds: float, logs: Path) -> dict[str, Answer]:
+def ask_all(
+    prepared: Mapping[str, Callable[[], Work]], request: Mapping[str, Any], seconds: float, logs: Path
+) -> dict[str, Answer]:
     """Ask several agents the same, as many at once as there are cores; their answers by name, in that order."""
-    waiting, at_work = list(prepared.items()), dict[Connection, Host]()
-    found: dict[str, Answer] = {}
-    while waiting or at_work:
-        while waiting and len(at_work) < (os.cpu_count() or 1):
-            name, prepare = waiting.pop(0)
-            host = Host(name, prepare, logs / f"{name}.log")
-            host.send(request)
-            at_work[host.connection] = host
-        first = min(host.started for host in at_work.values())
-        ready = wait(list(at_work), max(0.0, first + seconds - time.monotonic()))
-        late = [at for at, host in at_work.items() if time.monotonic() - host.started >= seconds]
-        for connection in {*ready, *late}:
-            host = at_work.pop(connection)  # type: ignore[arg-type]
-            found[host.name] = host.answer(seconds)
+    waiting, at_work, found = list(prepared.items()), list[Host](), dict[str, Answer]()
+    try:
+        while waiting or at_work:
+            while waiting and len(at_work) < (os.cpu_count() or 1):
+                name, prepare = waiting.pop(0)
+                at_work.append(Host(name, prepare, logs / f"{name}.log"))
+                at_work[-1].send(request)
+            first = min(host.started for host in at_work)
+            ready = wait([host.talk for host in at_work], max(0.0, first + seconds - time.monotonic()))
+            for host in list(at_work):
+                late = time.monotonic() - host.started >= seconds
+                if late or (host.talk in ready and host.arrived()):
+                    found[host.name] = host.answer(seconds)
+                    host.close()
+                    at_work.remove(host)
+    finally:
+        for host in at_work:
             host.close()
     return {name: found[name] for name in prepared}
+
+
+def _read(line: bytes) -> Any:
+    """A line of JSON that is finite; None for anything else."""
+    try:
+        return json.loads(line, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _fits(hook: str, value: Any) -> bool:
+    """Whether a value is of the shape that a hook's answer has."""
+    if hook == "observe":
+        return value is None or value in list(Action)
+    wanted = dict if hook == "propose" else str
+    return value is None or (
+        isinstance(value, list) and len(value) <= MOST_PROPOSALS and all(isinstance(one, wanted) for one in value)
+    )
+
+
+def _ending(status: int) -> str:
+    """What an exit status says."""
+    number = status - 128 if status > 128 else -status
+    if number > 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(number).name}"
+    return f"exit status {status}"
+
+
+def _one_line(text: str) -> str:
+    """Text that is safe to print: one line, not long, no control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:LONGEST_FAULT]
 
 
 def plugin(name: str, file: Path, given: Mapping[str, Any]) -> Callable[[], Work]:
@@ -141,8 +224,7 @@ def _registered(name: str, file: Path) -> Any:
     """The plugin, verified and registered.
 
     Raises:
-        pluggy.PluginValidationError: a function is marked that is no hook, or takes what no hook gives.
-        ValueError: no function is marked.
+        AgentError: a function is marked that is no hook, or takes what no hook gives, or none is marked.
     """
     import pluggy
 
@@ -150,10 +232,15 @@ def _registered(name: str, file: Path) -> Any:
 
     manager = pluggy.PluginManager("meetara_build")
     manager.add_hookspecs(Agent)
-    manager.register(_module(name, file), name)
-    manager.check_pending()
-    if not manager.get_hookcallers(manager.get_plugin(name)):
-        raise ValueError(f"has none of the functions {', '.join(HOOKS)} marked @hookimpl; see the README")
+    module = _module(name, file)
+    try:
+        manager.register(module, name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        reason = str(error).strip().splitlines()[-1].partition(" in plugin <")[0]
+        raise AgentError(f"{reason}; the hooks are propose(context), observe(progress) and insights(context)") from None
+    if not manager.get_hookcallers(module):
+        raise AgentError(f"has none of the functions {', '.join(HOOKS)} marked @hookimpl; see the README")
     return manager
 
 
@@ -173,8 +260,6 @@ def _module(name: str, file: Path) -> ModuleType:
 
 def _understood(name: str, value: Any) -> Any:
     """An argument as the hook takes it."""
-    from meetara_build.training.settings import Progress
-
     return Progress(**value) if name == "progress" else value
 
 
@@ -182,73 +267,38 @@ def _plain(hook: str, answer: Any) -> Any:
     """An answer as JSON values.
 
     Raises:
-        ValueError: it is none that the hook may give.
+        AgentError: it is none that the hook may give.
     """
     from meetara_build.agents.suggestion import Proposal
 
     if hook == "observe":
-        return None if answer is None else str(answer)
+        if answer is not None and answer not in list(Action):
+            raise AgentError(f"observe gives {answer!r}; give None or one of {', '.join(Action)}")
+        return answer
     if answer is None:
         return []
     if isinstance(answer, str | Mapping) or is_dataclass(answer) or not hasattr(answer, "__iter__"):
-        raise ValueError(f"{hook} gives a {type(answer).__name__}; give a list, or yield")
+        raise AgentError(f"{hook} gives a {type(answer).__name__}; give a list, or yield")
     several = list(islice(answer, MOST_PROPOSALS + 1))
     if len(several) > MOST_PROPOSALS:
-        raise ValueError(f"{hook} gives more than {MOST_PROPOSALS}; give the best ones")
+        raise AgentError(f"{hook} gives more than {MOST_PROPOSALS}; give the best ones")
     wanted = str if hook == "insights" else Proposal
     for one in several:
         if not isinstance(one, wanted):
-            raise ValueError(f"{hook} gives a {type(one).__name__} among others; give {wanted.__name__} only")
-    return [one if hook == "insights" else {**asdict(one), "evidence": [*map(str, one.evidence)]} for one in several]
+            raise AgentError(f"{hook} gives a {type(one).__name__} among others; give {wanted.__name__} only")
+    return [_content(one) if isinstance(one, Proposal) else one for one in several]
 
 
-def _serve(connection: Connection, prepare: Callable[[], Work], log: Path, parent: int) -> None:
-    """The life of an agent's process."""
-    os.setsid()
-    die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's to answer
-    with contextlib.suppress(ValueError, OSError):
-        used = _address_space()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
-    with _printing_to(log):
-        work: Work | None = None
-        while True:
-            try:
-                request = json.loads(connection.recv_bytes())
-            except (EOFError, OSError):
-                return
-            try:
-                work = work or prepare()
-                said = {"value": work(request)}
-                text = json.dumps(said, allow_nan=False)
-            except BaseException as error:  # an agent may raise anything, SystemExit too
-                text = json.dumps({"fault": _said(error)})
-            connection.send_bytes(text.encode())
-
-
-def _said(error: BaseException) -> str:
-    """A fault in a line, with the place in the agent's own file where it has one."""
-    import traceback
-
-    traceback.print_exception(error)
-    lines = str(error).strip().splitlines() or ["no reason given"]
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((str(Path(__file__).parent), sys.prefix))]
-    where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {lines[-1]}{where}"
-
-
-@contextlib.contextmanager
-def _printing_to(log: Path) -> Iterator[None]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file:
-        sys.stdout.flush()
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = file
-        yield
-
-
-def _address_space() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+def _content(proposal: Any) -> dict[str, Any]:
+    """A proposal as JSON values."""
+    content = {field.name: getattr(proposal, field.name) for field in fields(proposal)}
+    evidence = content["evidence"]
+    several = [evidence] if isinstance(evidence, str) else islice(evidence, MOST_EVIDENCE)
+    content["evidence"] = [str(one) for one in several]
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AgentError(
+            f"the proposal for '{content['key']}' is no finite JSON ({error}); use plain numbers and text"
+        ) from None
+    return content
