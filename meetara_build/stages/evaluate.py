@@ -37,6 +37,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
 
     Loss is the mean negative log-likelihood of a completion's token in nats, perplexity its exponential. Divergence is
     KL(F16 || variant) per completion token in nats, as llama.cpp's ``llama-perplexity --kl-divergence`` has it.
+    ``by_topic`` has F16's loss and completion tokens for each topic that the records name.
 
     Raises:
         ArtifactError: a file is missing or does not fit the base.
@@ -45,15 +46,19 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     """
     check_llama()
     files = _files(recipe, inputs)
+    by_topic = _ByTopic()
     with ExitStack() as stack:
         runners = {name: stack.enter_context(_Runner.opened(name, path)) for name, path in files.items()}
-        texts, counts = _held_out(recipe, inputs, runners)
+        texts, topics, counts = _held_out(recipe, inputs, runners)
         longest = max(len(text.ids) for text in texts) + GENERATED
         for runner in runners.values():
             stack.enter_context(runner.start(longest, recipe["threads"]))
-        for text in texts:
+        for text, topic in zip(texts, topics, strict=True):
+            before = runners[REFERENCE].loss_sum
             _score(text, runners)
+            by_topic.add(topic, runners[REFERENCE].loss_sum - before, text.completion_tokens)
         report = _report(runners, counts)
+        report["by_topic"] = by_topic.means()
         report[MEASURED] = {name: runner.speeds(texts[0]) for name, runner in runners.items()}
     (output / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     variants = report["variants"]
@@ -62,6 +67,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         "losses": {name: figures["loss"] for name, figures in variants.items()},
         "improvement": report["improvement"],
         "kl": {name: figures["kl_mean"] for name, figures in variants.items() if name != REFERENCE},
+        "by_topic": report["by_topic"],
     }
 
 
@@ -127,6 +133,21 @@ class _Runner:
         }
 
 
+@dataclass
+class _ByTopic:
+    """Nats and completion tokens of each topic so far."""
+
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def add(self, topic: str | None, nats: float, tokens: int) -> None:
+        if topic is not None:
+            had, counted = self.sums.get(topic, (0.0, 0))
+            self.sums[topic] = (had + nats, counted + tokens)
+
+    def means(self) -> dict[str, list[float]]:
+        return {topic: [_rounded(nats / tokens), tokens] for topic, (nats, tokens) in sorted(self.sums.items())}
+
+
 def _files(recipe: Recipe, inputs: Inputs) -> dict[str, Path]:
     """The base's file and the variants', F16 first."""
     bases = sorted(inputs["base_gguf"].glob("*-F16.gguf"))
@@ -136,8 +157,10 @@ def _files(recipe: Recipe, inputs: Inputs) -> dict[str, Path]:
     return {BASE: bases[0], **{name: inputs["gguf"] / f"{recipe['domain']}-{name}.gguf" for name in names}}
 
 
-def _held_out(recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]) -> tuple[list[Encoded], dict[str, int]]:
-    """The held-out records as tokens, cut to the context, and how many there are."""
+def _held_out(
+    recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]
+) -> tuple[list[Encoded], list[str | None], dict[str, int]]:
+    """The held-out records as tokens, cut to the context, their topics, and how many there are."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(inputs["base"], local_files_only=True)
     for name, runner in runners.items():
         if runner.model.n_vocab != runners[REFERENCE].model.n_vocab or len(tokenizer) > runner.model.n_vocab:
@@ -151,7 +174,10 @@ def _held_out(recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]) -> tu
     records = list(read_records(test))[: recipe["max_records"]]
     whole = [encode(tokenizer, record["messages"]) for record in records]
     cut = [Encoded(text.ids[:limit], text.mask[:limit]) for text in whole]
-    texts = [text for text in cut if text.completion_tokens]
+    answered = [
+        (text, record.get("topic")) for text, record in zip(cut, records, strict=True) if text.completion_tokens
+    ]
+    texts, topics = [text for text, _ in answered], [topic for _, topic in answered]
     if not texts:
         raise DataError(
             f"{test.name}: none of {len(records)} held-out records has an answer within {limit} tokens. "
@@ -163,7 +189,7 @@ def _held_out(recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]) -> tu
         "truncated": sum(len(text.ids) > limit for text in whole),
         "skipped": len(records) - len(texts),
     }
-    return texts, counts
+    return texts, topics, counts
 
 
 def _score(text: Encoded, runners: dict[str, _Runner]) -> None:

@@ -97,6 +97,26 @@ def test_speeds_are_kept_apart_from_what_is_always_the_same(
     assert set(metrics["kl"]) == {"Q8_0", "Q4_K_M"}
 
 
+def test_the_loss_of_each_topic_adds_up_to_the_whole(
+    report: dict, inputs: dict[str, Path], build: Build, tmp_path: Path
+) -> None:
+    assert report["by_topic"] == {}
+    dataset, output = fresh(tmp_path / "dataset"), fresh(tmp_path / "out")
+    records = list(read_records(build.dataset / "test.jsonl"))
+    for record, topic in zip(records, ("drinks", "drinks", "labels", "labels", "labels"), strict=True):
+        record["topic"] = topic
+    (dataset / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+
+    metrics = evaluate.run(RECIPE, {**inputs, "dataset": dataset}, output)
+
+    found = metrics["by_topic"]
+    assert set(found) == {"drinks", "labels"}
+    assert sum(tokens for _, tokens in found.values()) == report["tokens"]
+    whole = sum(loss * tokens for loss, tokens in found.values()) / report["tokens"]
+    assert whole == pytest.approx(report["variants"]["F16"]["loss"], rel=1e-5)
+    assert json.loads((output / "evaluation.json").read_text())["by_topic"] == found
+
+
 def test_texts_are_cut_to_the_context_and_records_to_their_number(inputs: dict[str, Path], tmp_path: Path) -> None:
     evaluate.run({**RECIPE, "context": 60, "max_records": 3}, inputs, tmp_path)
     report = json.loads((tmp_path / "evaluation.json").read_text())
