@@ -166,7 +166,7 @@ def _worked_out(
         request = {
             "name": step.name,
             "stage": step.stage,
-            "recipe": {**step.recipe, **{key: {**step.recipe[key], **more} for key, more in step.settings.items()}},
+            "recipe": step.told,
             "inputs": _input_paths(graph, step),
             "output": str(output),
             "threads": step.threads,

@@ -8,13 +8,19 @@ from typing import Any, NamedTuple
 import typer
 
 from meetara_build.agents.asking import Advice
+from meetara_build.agents.breakthroughs import breakthroughs, holds, message
 from meetara_build.agents.fusion import Verdict
+from meetara_build.agents.gather import gather
 from meetara_build.agents.policy import ACCEPT, stance
+from meetara_build.agents.record import outcomes
+from meetara_build.engine.repeat import repeated
+from meetara_build.engine.snakemake import profile_hardware
 from meetara_build.errors import BuildError
-from meetara_build.faces.advising import POLICY, advised, measured, print_advice, take, take_back
+from meetara_build.faces.advising import POLICY, advised, measured, print_advice, shared_context, take, take_back
 from meetara_build.faces.building import built
 from meetara_build.faces.output import amount, out, print_json
 from meetara_build.faces.planning import project_graph, wanted
+from meetara_build.graph import Graph
 from meetara_build.resolve import Configuration
 
 
@@ -66,11 +72,35 @@ def run(
             loop.say(f"{one.domain} {one.key} ({one.agent}) is taken back: {one.why}")
         if undone:
             fault = loop.build()
-        story.append({"round": number, "taken": taken, "withdrawn": [one.id for one in undone]})
+        found = verified(project_graph(profile), profile, loop)
+        story.append({"round": number, "taken": taken, "withdrawn": [one.id for one in undone], "breakthroughs": found})
     if fault is not None:
         raise fault
     if as_json:
         print_json({"rounds": story, "seconds": time.monotonic() - budget.started})
+
+
+def verified(graph: Graph, profile: str, loop: "Loop") -> list[str]:
+    """Train results far beyond the others' once more with another seed, and tell all agents of those that hold; their domains."""
+    held = []
+    with shared_context(graph) as shared:
+        past = gather(graph, Configuration(graph.project, profile_hardware(graph.project, profile)), shared)
+        told = [message["id"] for message in past.messages if message["about"] in ("breakthrough", "note")]
+        runs = {run.id: run for run in past.runs}
+        for one in breakthroughs(outcomes(past.messages, past.runs), told):
+            before, after = (runs[id].metrics["validation_loss_after"] for id in (one.before, one.after))
+            if runs[one.after].fingerprint != graph.step("adapter", one.domain).fingerprint:
+                continue  # it is no longer what is configured
+            again = repeated(graph, one.domain, runs[one.after].recipe["seed"] + 1)["validation_loss_after"]
+            good = holds(before, after, again)
+            body = message(one, {"before": before, "after": after, "repeated": again})
+            about = "breakthrough" if good else "note"
+            shared.deliver([{"kind": "message", "id": one.id, "time": time.time(), "about": about, "sender": "run",
+                             "domain": one.domain, "body": body}])  # fmt: skip
+            loop.say(f"{one.domain}: loss {before:.3f} → {after:.3f}, far beyond {one.others} others (modified z-score "
+                     f"{one.score:.1f}); with another seed {again:.3f}: {'a breakthrough' if good else 'luck'}")  # fmt: skip
+            held += [one.domain] if good else []
+    return held
 
 
 def worthwhile(advice: Advice) -> list[Verdict]:

@@ -64,6 +64,11 @@ class Step(NamedTuple):
         return recipe
 
     @property
+    def told(self) -> dict[str, Any]:
+        """What the stage is told: its recipe, and the settings that decide no byte."""
+        return {**self.recipe, **{key: {**self.recipe[key], **more} for key, more in self.settings.items()}}
+
+    @property
     def name(self) -> str:
         """``nutrition/adapter``: how a step is called in messages."""
         return f"{self.target}/{self.stage}"
