@@ -176,7 +176,7 @@ def _answer_all(prepare: Callable[[], Work], talk: socket.socket) -> None:
 def _said(error: BaseException) -> str:
     """A fault in a line, with the place in the agent's own file where it has one; the log gets all of it."""
     reason = "no reason given"
-    with contextlib.suppress(Exception):  # what was raised is an agent's too
+    with contextlib.suppress(BaseException):  # what was raised is an agent's too
         traceback.print_exception(error)
         reason = (str(error).strip().splitlines() or [reason])[-1][:LONGEST_FAULT]
     if isinstance(error, MeetaraError):
