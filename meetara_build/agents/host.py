@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 from meetara_build.agents.keeper import LARGEST_ANSWER, LONGEST_FAULT, Work, start
 from meetara_build.errors import AgentError
 from meetara_build.plugins import GROUP
-from meetara_build.processes import end_descendants
 from meetara_build.training.settings import Action, Progress
 
 __all__ = ["HOOKS", "MOST_PROPOSALS", "Answer", "Host", "Work", "ask_all", "plugin"]
@@ -114,8 +113,9 @@ class Host:
             with contextlib.suppress(OSError):
                 self.lifeline.shutdown(socket.SHUT_WR)
             if not self._gone(PATIENCE_SECONDS):  # an agent may have stopped its keeper
-                end_descendants(self.keeper)
-                os.kill(self.keeper, signal.SIGKILL)
+                os.kill(self.keeper, signal.SIGCONT)
+                if not self._gone(PATIENCE_SECONDS):
+                    os.kill(self.keeper, signal.SIGKILL)
         self.lifeline.close()
         with contextlib.suppress(ChildProcessError):
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.keeper, 0)[1])

@@ -121,7 +121,7 @@ def _watch(agent: int, lifeline: int, printed: _Copy) -> int:
                 break
             if printed.source in ready and not printed.some():
                 selector.unregister(printed.source)  # the agent has closed it
-    end_descendants(os.getpid())
+    end_descendants()
     while printed.some():
         pass
     return 1 if status is None else status

@@ -3,15 +3,10 @@
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from commands import until
 
 from meetara_build.engine import job
 from meetara_build.errors import ConfigError
@@ -101,25 +96,3 @@ def test_explanations_of_other_faults() -> None:
     assert (
         job.explain(KeyError("x")) == "unexpected KeyError: 'x'; run it again with --debug, and report what that shows"
     )
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
-def test_a_process_that_is_to_die_with_its_parent_does() -> None:
-    child = (
-        "import os, time; from meetara_build.processes import die_with_parent; "
-        "die_with_parent(os.getppid()); print(os.getpid(), flush=True); time.sleep(600)"
-    )
-    words = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        pid = int(parent.stdout.readline())
-        assert psutil.pid_exists(pid)
-        parent.send_signal(signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(pid), 5)
-
-
-def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:
-    words = "from meetara_build.processes import die_with_parent; die_with_parent(1); print('went on')"
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert not done.stdout
