@@ -28,13 +28,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         softcap: float | None,
         frozen: FrozenMatrix | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and want_bias else None
         matrix = frozen or FrozenMatrix(weight, rearrange=False)
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         chunks = math.ceil(4 * hidden.shape[0] * weight.shape[0] / CHUNK_BYTES)
         rows = max(1, math.ceil(hidden.shape[0] / max(1, chunks)))  # of about the same size
         for start in range(0, hidden.shape[0], rows):
@@ -48,7 +48,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             top = logits.amax(dim=1, keepdim=True)
             exps = logits.sub_(top).exp_()
             sums = exps.sum(dim=1, keepdim=True)
-            total += (sums.log() + top - chosen).sum()
+            losses[start : start + rows] = (sums.log() + top - chosen)[:, 0]
             if not (want_hidden or want_weight or want_bias):
                 continue
             grad = exps.div_(sums).scatter_add_(1, target, -torch.ones_like(sums))
@@ -63,11 +63,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight.addmm_(grad.t().float(), part.float())
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = (weight.dtype, bias.dtype if bias is not None else None)
-        return total
+        ctx.mark_non_differentiable(losses)
+        return losses.sum(), losses
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (scale,) = outputs
+        scale = outputs[0]
         hidden, weight, bias = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
         return (
@@ -87,7 +88,7 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     softcap: float | None = None,
     frozen: FrozenMatrix | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """The summed cross-entropy of ``softcap(hidden @ weight.T + bias)`` against ``targets``, in float32.
 
     The gradient is worked out in the forward pass, chunk by chunk, so call it once for each backward pass.
@@ -100,7 +101,7 @@ def linear_cross_entropy(
         frozen: the same ``weight`` laid out for fast products, where it takes no gradient.
 
     Returns:
-        A scalar: the sum over rows, in nats.
+        A scalar, the sum over rows, in nats; and [N], what each row adds to it, which takes no gradient.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, softcap, frozen)  # type: ignore[no-untyped-call]
-    return loss
+    total, losses = _LinearCrossEntropy.apply(hidden, weight, bias, targets, softcap, frozen)  # type: ignore[no-untyped-call]
+    return total, losses

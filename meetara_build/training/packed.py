@@ -8,17 +8,21 @@ with what transformers computes for each record alone, and left out where the tw
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from meetara_build.errors import TrainingError
 from meetara_build.training import attention
+from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.frozen import FrozenMatrix, rearrangeable
 from meetara_build.training.loss import linear_cross_entropy
 
+EVALUATION_TOKENS = 2048
+"""Tokens in one forward pass without gradients."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 """Largest difference from the model's own computation, relative to its largest value: rounding, never a leak."""
 
@@ -29,6 +33,7 @@ class Row:
 
     ids, positions: [1, T], positions start again at 0 in each record.
     lengths: tokens of each record, sum T.
+    counts: how many of each record's tokens count, sum N.
     keep: [N], where in the row the next token counts.
     targets: [N], that next token.
     """
@@ -36,6 +41,7 @@ class Row:
     ids: Tensor
     positions: Tensor
     lengths: list[int]
+    counts: list[int]
     keep: Tensor
     targets: Tensor
 
@@ -45,8 +51,11 @@ def lay(records: Sequence[Encoded], device: torch.device, *, every_token: bool =
     ids: list[int] = []
     positions: list[int] = []
     keep: list[int] = []
+    counts: list[int] = []
     for record in records:
-        keep += [len(ids) + i for i, counts in enumerate(record.mask[1:]) if counts or every_token]
+        counted = [len(ids) + i for i, said in enumerate(record.mask[1:]) if said or every_token]
+        keep += counted
+        counts.append(len(counted))
         ids += record.ids
         positions += range(len(record.ids))
     tokens, places, where = (torch.tensor(values, dtype=torch.long) for values in (ids, positions, keep))
@@ -54,9 +63,23 @@ def lay(records: Sequence[Encoded], device: torch.device, *, every_token: bool =
         tokens[None].to(device),
         places[None].to(device),
         [len(record.ids) for record in records],
+        counts,
         where.to(device),
         tokens[where + 1].to(device),
     )
+
+
+class Loss(NamedTuple):
+    """Cross-entropy in nats over the tokens that count, in float32.
+
+    total: the sum, a scalar with a gradient.
+    tokens: how many count.
+    by_record: [records], each one's part of the sum, without a gradient.
+    """
+
+    total: Tensor
+    tokens: int
+    by_record: Tensor
 
 
 class PackedModel:
@@ -95,21 +118,45 @@ class PackedModel:
         device: torch.device = self.inner.device
         return device
 
-    def loss(self, records: Sequence[Encoded], *, every_token: bool = False) -> tuple[Tensor, int]:
-        """The summed cross-entropy over tokens that count (a float32 scalar, in nats), and how many they are."""
+    def loss(self, records: Sequence[Encoded], *, every_token: bool = False) -> Loss:
+        """The loss of some records, in one pass."""
         groups = [list(records)] if self.packs else [[record] for record in records]
         rows = [lay(group, self.device, every_token=every_token) for group in groups]
-        losses = [self._row_loss(row) for row in rows if len(row.keep)]
-        total = torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
-        return total, sum(len(row.keep) for row in rows)
+        sums, by_token = zip(*[self._row_loss(row) for row in rows], strict=True)
+        parts = torch.split(torch.cat(by_token), [count for row in rows for count in row.counts])
+        tokens = sum(len(row.keep) for row in rows)
+        return Loss(torch.stack(sums).sum(), tokens, torch.stack([part.sum() for part in parts]))
 
-    def _row_loss(self, row: Row) -> Tensor:
+    @torch.no_grad()
+    def mean_loss(self, examples: Sequence[Encoded], *, every_token: bool = False) -> tuple[float, int]:
+        """Mean cross-entropy in nats over the tokens that count, and how many they are; the model's mode stays.
+
+        Raises:
+            TrainingError: no token counts.
+        """
+        order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
+        was_training = self.inner.training
+        self.inner.eval()
+        total, count = 0.0, 0
+        for run in fill(order, examples, EVALUATION_TOKENS):
+            loss = self.loss([examples[index] for index in run], every_token=every_token)
+            total, count = total + loss.total.item(), count + loss.tokens
+        self.inner.train(was_training)
+        if not count:
+            raise TrainingError("validation: no token counts: give records with an answer")
+        return total / count, count
+
+    def _row_loss(self, row: Row) -> tuple[Tensor, Tensor]:
+        """The sum, and the loss of each token that counts."""
+        if not len(row.keep):
+            return torch.zeros((), device=self.device), torch.zeros(0, device=self.device)
         if self.fused:
             head = self.inner.get_output_embeddings()
             hidden = self._hidden(row)[0, row.keep]
             return linear_cross_entropy(hidden, head.weight, row.targets, head.bias, self._softcap, self._head)
         logits = self.inner(**self._arguments(row), logits_to_keep=row.keep).logits[0]
-        return nn.functional.cross_entropy(logits.float(), row.targets, reduction="sum")
+        by_token = nn.functional.cross_entropy(logits.float(), row.targets, reduction="none")
+        return by_token.sum(), by_token.detach()
 
     def _hidden(self, row: Row) -> Tensor:
         """Final hidden states, [1, T, hidden size]."""

@@ -40,7 +40,12 @@ Point = tuple[int, float, float | None, float]
 
 
 class Action(StrEnum):
-    """All that an observer may ask for."""
+    """All that an observer may ask for. Of a step that failed, two help; any other ends the training with its error.
+
+    ``halve_micro_batch``: fewer tokens at once from the next step on; a step that ran out of memory is tried again so.
+    ``roll_back``: back to the best weights so far by validation, or the first ones, with half the learning rate and a fresh
+    optimizer, and on with the next batch.
+    """
 
     STOP = "stop"
     LOWER_LEARNING_RATE = "lower_learning_rate"
@@ -56,7 +61,8 @@ class Progress:
 
     Attributes:
         curve: the points of all steps so far, this one's last.
-        fault: "out_of_memory" or "not_finite": the step after ``step`` was tried and not taken.
+        fault: "out_of_memory" or "not_finite": the step after ``step`` was tried and not taken. The loss and the gradient's
+            norm are then that step's, NaN where they are not known.
     """
 
     step: int
@@ -78,9 +84,19 @@ Observer = Callable[[Progress], Action | None]
 
 @dataclass(frozen=True)
 class History:
-    """What happened; seconds, CPU-seconds and memory differ from run to run, the rest does not."""
+    """What happened; seconds, CPU-seconds and memory differ from run to run, the rest does not.
+
+    Attributes:
+        actions: what observers did, and after which step; a checkpoint changes nothing, so it is not among them.
+        micro_batch_tokens: at the end.
+        losses: for each training record and epoch, its loss as it came by, in nats per counted token; None where it did not.
+            How it falls tells easy from hard and wrong records (Swayamdipta et al., arXiv 2009.10795).
+    """
 
     curve: list[Point] = field(default_factory=list)
+    actions: list[tuple[int, str]] = field(default_factory=list)
+    micro_batch_tokens: int = 0
+    losses: list[list[float | None]] = field(default_factory=list)
     validation_before: float | None = None
     validation_after: float | None = None
     best_step: int = 0

@@ -42,11 +42,13 @@ def test_a_row_of_records_has_the_loss_and_gradients_of_each_alone(
         packed = PackedModel(model, batch)
     assert packed.packs
     assert packed.fused
-    loss, tokens = packed.loss(batch)
+    loss, tokens, by_record = packed.loss(batch)
     loss.backward()
 
     assert tokens == sum(record.completion_tokens for record in batch)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    alone = torch.stack([own_loss(model, [record]) for record in batch])
+    torch.testing.assert_close(by_record, alone, rtol=1e-5, atol=1e-4)
     for name, weight in model.named_parameters():
         if name in gradients:
             torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-3, atol=1e-4, msg=name)

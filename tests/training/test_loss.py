@@ -25,10 +25,12 @@ def test_loss_and_gradients_equal_plain_cross_entropy(
         logits = torch.tanh(logits / softcap) * softcap
     plain = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
     expected = torch.autograd.grad(plain * 0.3, leaves)
-    fused = linear_cross_entropy(hidden, weight, targets, bias, softcap)
+    fused, by_token = linear_cross_entropy(hidden, weight, targets, bias, softcap)
     got = torch.autograd.grad(fused * 0.3, leaves)
 
     torch.testing.assert_close(fused, plain)
+    torch.testing.assert_close(by_token, torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    assert not by_token.requires_grad
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -36,7 +38,7 @@ def test_loss_and_gradients_equal_plain_cross_entropy(
 def test_huge_logits_stay_finite() -> None:
     hidden = torch.full((2, 4), 1e4, requires_grad=True)
     weight = torch.eye(4)[:3] * 1e3
-    loss = linear_cross_entropy(hidden, weight, torch.tensor([0, 2]))
+    loss, _ = linear_cross_entropy(hidden, weight, torch.tensor([0, 2]))
     loss.backward()
     assert loss.isfinite()
     assert hidden.grad is not None
@@ -46,7 +48,7 @@ def test_huge_logits_stay_finite() -> None:
 def test_a_frozen_output_layer_gets_no_gradient() -> None:
     hidden = torch.randn(3, 4, requires_grad=True)
     weight = torch.randn(5, 4)
-    linear_cross_entropy(hidden, weight, torch.tensor([0, 1, 2])).backward()
+    linear_cross_entropy(hidden, weight, torch.tensor([0, 1, 2]))[0].backward()
     assert weight.grad is None
     assert hidden.grad is not None
 
@@ -54,7 +56,7 @@ def test_a_frozen_output_layer_gets_no_gradient() -> None:
 def test_bfloat16_weights_give_a_float32_loss_close_to_the_exact_one() -> None:
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(6, 32), torch.randn(40, 32), torch.randint(40, (6,))
-    exact = linear_cross_entropy(hidden, weight, targets)
-    rounded = linear_cross_entropy(hidden.bfloat16(), weight.bfloat16(), targets)
+    exact, _ = linear_cross_entropy(hidden, weight, targets)
+    rounded, _ = linear_cross_entropy(hidden.bfloat16(), weight.bfloat16(), targets)
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=2e-2, atol=0.1)
