@@ -1,0 +1,80 @@
+"""Whether a training that begins from a neighbour's adapter is there earlier, and whether one from a stranger's does harm.
+
+python -m bench.agents.transfer [--folder DIR] [--domains N]
+
+For the domains with the most similar neighbours: steps until the validation loss is as low as the cold training's best, cold against
+warm. For the same domains with the least similar one: the final loss of the race, in which both are trained a stretch and the better one
+goes on, against the cold training's.
+"""
+
+from statistics import median
+
+from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
+
+FEWER = 0.5
+STRETCH = 0.25
+"""Of all steps, after which the race is decided."""
+
+
+def raced(cold: Result, warm: Result) -> Result:
+    """The one that goes on: the same training as if there had been no other."""
+    at = max(1, round(STRETCH * len(cold.curve))) - 1
+    return warm if min(warm.curve[: at + 1]) < min(cold.curve[: at + 1]) else cold
+
+
+def similar(trials: Trials, names: list[str]) -> float:
+    """Print steps, cold and warm; the median share of steps saved."""
+    alike = trials.similarities()
+    print(
+        f"\n{'domain':22} {'begins from':22} {'alike':>5} {'cold':>5} {'warm':>5} {'saved':>6} {'loss cold':>10} {'warm':>7}"
+    )
+    saved = []
+    for name in names:
+        teacher = nearest(alike, name)[0]
+        cold, warm = trials[Trial(name)], trials[Trial(name, teacher)]
+        needed = cold.steps_to(cold.after) or len(cold.curve)
+        took = warm.steps_to(cold.after)
+        saved.append(1 - (took or len(warm.curve)) / needed)
+        print(f"{name:22} {teacher:22} {alike[name][teacher]:5.2f} {needed:5} {took or 'never':>5} {saved[-1]:6.0%} "
+              f"{cold.after:10.3f} {warm.after:7.3f}")  # fmt: skip
+    return median(saved)
+
+
+def dissimilar(trials: Trials, names: list[str]) -> list[float]:
+    """By how much the race's final validation loss is above the cold training's, for each domain; the test losses are printed."""
+    alike = trials.similarities()
+    harm, tests, won = [], [], 0
+    for name in names:
+        cold, warm = trials[Trial(name)], trials[Trial(name, nearest(alike, name)[-1])]
+        winner = raced(cold, warm)
+        won += winner is warm
+        harm.append(winner.after / cold.after - 1)
+        tests.append(winner.test / cold.test - 1)
+    print(f"\nLeast similar pairs: the warm one won {won} of {len(names)} races. Loss of the race above the cold training's: "
+          f"validation median {median(harm):+.1%}, worst {max(harm):+.1%}; test median {median(tests):+.1%}, "
+          f"worst {max(tests):+.1%}")  # fmt: skip
+    return harm
+
+
+def main() -> None:
+    """Print both tables."""
+    with opened(__doc__) as (options, trials):
+        alike = trials.similarities()
+        names = list(with_near_neighbours(alike, options.domains))
+        trials.make(Trial(name) for name in names)
+        trials.make(Trial(name, nearest(alike, name)[place]) for place in (0, -1) for name in names)
+        saved = similar(trials, names)
+        tests = [trials[Trial(name, nearest(alike, name)[0])].test / trials[Trial(name)].test - 1 for name in names]
+        print(f"test loss of the warm ones against the cold: median {median(tests):+.1%}")
+        harm = dissimilar(trials, names)
+    reached = "reached" if saved >= FEWER else "MISSED"
+    print(
+        f"\nsteps saved by a similar neighbour: median {saved:.0%} over {len(names)} pairs; target {FEWER:.0%}: {reached}"
+    )
+    print(
+        f"no harm by a dissimilar one: median {median(harm):+.2%}; target 0%: {'reached' if median(harm) <= 0 else 'MISSED'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""cross_domain: what holds across domains.
+
+- joint training of near domains: each learns the training records of those most like it too, and keeps what is held out to itself;
+- universal patterns: changes that helped most of the domains that tried them, for those that have not;
+- after a build: in which order domains teach each other best, and which of these hold.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from meetara_build.agents import Context, Domain, Proposal, hookimpl
+from meetara_build.agents.evidence import Change, by_domain, changes, lower_bound
+
+JOINT, WARM = "training.joint", "training.warm_start"
+COMPANIONS = 2
+FIRST_THRESHOLD = 0.2
+"""Similarity from which joint training is tried while nothing is known of it."""
+FIRST_GAIN = 0.02
+LEAST_DOMAINS = 3
+"""Domains that must have tried a change before it is called a pattern."""
+MOST = 250
+OWN_KEYS = (WARM, JOINT, "training.observers", "training.topic_weights", "training.micro_batch_tokens")
+"""Keys whose value means something else in each domain, or changes no loss."""
+
+Patterns = Mapping[tuple[str, str, str], list[Change]]
+"""Changes of a key from one value to another, as text, in all domains."""
+
+
+@hookimpl
+def propose(context: Context) -> Sequence[Proposal]:
+    """Groups to train jointly, and universal patterns, those that promise most first."""
+    past = changes(context)
+    found = [*joint(context, past), *universal(context, past)]
+    allowed = [one for one in found if not _locked(context.domains[one.domain], one.key)]
+    return sorted(allowed, key=lambda one: (-one.expected_gain * one.confidence, one.domain, one.key))[:MOST]
+
+
+@hookimpl
+def insights(context: Context) -> Iterator[str]:
+    """The best order of training, the groups, and what holds in most domains."""
+    if len(context.domains) > 1:
+        order = teachers(context)
+        yield f"Most useful teachers first: {', '.join(order[:10])}{' …' if len(order) > 10 else ''}"
+    past = changes(context)
+    tried = by_domain(_set(change) for change in past if change.key == JOINT)
+    if tried:
+        helped = sum(gain > 0 for gain in tried.values())
+        mean = sum(tried.values()) / len(tried)
+        yield f"Joint training helped {helped} of {len(tried)} domains that tried it, {mean:.1%} less loss on average"
+    for (key, old, new), several in sorted(_patterns(past).items()):
+        gains = by_domain(several)
+        if len(gains) >= LEAST_DOMAINS and _bound(gains) > 0.5:
+            yield f"Universal: {key} {old} → {new} helped {_counted(gains)}"
+
+
+def _locked(domain: Domain, key: str) -> bool:
+    return any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)
+
+
+def _bound(gains: Mapping[str, float]) -> float:
+    return lower_bound(sum(gain > 0 for gain in gains.values()), len(gains))
+
+
+def _counted(gains: Mapping[str, float]) -> str:
+    return f"in {sum(gain > 0 for gain in gains.values())} of {len(gains)} domains"
+
+
+# Joint training
+
+
+def joint(context: Context, past: Sequence[Change]) -> Iterator[Proposal]:
+    """For every domain that learns alone: to learn the records of its nearest neighbours too.
+
+    Whether it is better than alone is measured by the build: what is not is taken back. So what is known is what it did so far.
+    """
+    known = by_domain(_set(change) for change in past if change.key == JOINT)
+    threshold = similarity_from(context, past)
+    gain = sum(known.values()) / len(known) if known else FIRST_GAIN
+    if gain <= 0:
+        return
+    helped = sum(one > 0 for one in known.values())
+    for name, domain in context.domains.items():
+        near = [other for other in context.similar(name, COMPANIONS) if other.similarity >= threshold]
+        if not near or domain.config.get(JOINT) or name in known:
+            continue
+        names = sorted(other.domain for other in near)
+        past_of_it = f"it helped {_counted(known)} so far" if known else "nothing of it is measured yet"
+        yield Proposal(
+            name,
+            JOINT,
+            names,
+            f"learn the records of {' and '.join(names)} too, the nearest domains; {past_of_it}",
+            [f"similarity to {other.domain} {other.similarity:.2f}" for other in near],
+            gain,
+            (helped + 1) / (len(known) + 2),
+        )
+
+
+def similarity_from(context: Context, past: Sequence[Change]) -> float:
+    """The similarity of companions from which joint training has helped more often than not."""
+    tried = []
+    for change in map(_set, past):
+        if change.key == JOINT and change.new:
+            alike = dict(context.similar(change.domain, len(context.domains)))
+            tried.append((sum(alike.get(name, 0.0) for name in change.new) / len(change.new), change.gain > 0))
+    if len(tried) < LEAST_DOMAINS:
+        return FIRST_THRESHOLD
+    for threshold in sorted(alike for alike, _ in tried):
+        helped = [good for alike, good in tried if alike >= threshold]
+        if lower_bound(sum(helped), len(helped)) > 0.5:
+            return threshold
+    return 1.01
+
+
+def _set(change: Change) -> Change:
+    """A change that takes joint training back, told as one that begins it."""
+    return change.turned() if change.key == JOINT and change.old and not change.new else change
+
+
+# Patterns
+
+
+def universal(context: Context, past: Sequence[Change]) -> Iterator[Proposal]:
+    """Changes that helped most of the domains that tried them, for those that have the old value and have not tried."""
+    for (key, old, new), several in sorted(_patterns(past).items()):
+        gains = by_domain(several)
+        if len(gains) < LEAST_DOMAINS or (bound := _bound(gains)) <= 0.5:
+            continue
+        mean = sum(gains.values()) / len(gains)
+        for name, domain in context.domains.items():
+            if name in gains or mean <= 0 or key not in domain.config or str(domain.config[key]) != old:
+                continue
+            if key.startswith("lora.") and domain.config.get(WARM):
+                continue  # it begins from an adapter of the present shape
+            yield Proposal(
+                name,
+                key,
+                several[0].new,
+                f"{key} {old} → {new} helped {_counted(gains)} that tried it",
+                [f"run {change.runs[1]}: {change.gain:+.1%} less validation loss" for change in several[:5]],
+                mean,
+                bound,
+            )
+
+
+def _patterns(past: Sequence[Change]) -> Patterns:
+    """Every change, told from both sides."""
+    found: dict[tuple[str, str, str], list[Change]] = {}
+    for change in past:
+        if change.key not in OWN_KEYS:
+            for one in (change, change.turned()):
+                found.setdefault((one.key, str(one.old), str(one.new)), []).append(one)
+    return found
+
+
+# Order
+
+
+def teachers(context: Context) -> list[str]:
+    """The domains that others are most like first: what is built first can be begun from."""
+    useful = dict.fromkeys(context.domains, 0.0)
+    for name in context.domains:
+        for other in context.similar(name):
+            useful[other.domain] += other.similarity
+    return sorted(useful, key=lambda name: (-useful[name], name))
