@@ -41,14 +41,19 @@ def test_a_recipe_that_was_run_again_counts_once_and_failures_do_not(tmp_path: P
     runs = [training("music", 5.0), training("music", 4.5, {"training.epochs": 6})]
     again = training("music", 4.4, {"training.epochs": 6})
     failed = training("music", 1.0, {"training.epochs": 9}, outcome="failed")
-    assert [change.after for change in changes(context(domain(tmp_path, "music"), runs=[*runs, again, failed]))] == [4.4]
+    assert [change.after for change in changes(context(domain(tmp_path, "music"), runs=[*runs, again, failed]))] == [
+        4.4
+    ]
 
 
 def test_one_change_apart_is_found_among_many_runs(tmp_path: Path) -> None:
     both = {"training.epochs": 6, "lora.rank": 8}
     runs = [training("music", 5.0), training("music", 4.0, both), training("music", 4.5, {"lora.rank": 8})]
     found = changes(context(domain(tmp_path, "music"), runs=runs))
-    assert {(change.key, change.old, change.new) for change in found} == {("lora.rank", 16, 8), ("training.epochs", 6, 3)}
+    assert {(change.key, change.old, change.new) for change in found} == {
+        ("lora.rank", 16, 8),
+        ("training.epochs", 6, 3),
+    }
 
 
 def test_a_domain_has_one_vote(tmp_path: Path) -> None:
@@ -68,7 +73,9 @@ def test_bases_are_compared_by_the_nats_of_the_same_text(tmp_path: Path) -> None
     """The second has a larger loss a token, and half as many tokens."""
     runs = [
         training("music", 4.0, metrics={"completion_tokens": 3000}),
-        training("music", 6.0, metrics={"completion_tokens": 1500}, inputs={"base": "other", "dataset": "music-digest"}),
+        training(
+            "music", 6.0, metrics={"completion_tokens": 1500}, inputs={"base": "other", "dataset": "music-digest"}
+        ),
     ]
     named = [
         type(run)(**{**run.__dict__, "stage": "gguf", "recipe": {**recipe(), "base": name}})
