@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -238,8 +238,15 @@ def last_words() -> str:
     return " ".join(lines) or "it gave no reason"
 
 
-def tensor_types(path: Path) -> dict[str, str]:
-    """Name and storage type of every tensor of a GGUF file, the types as ggml writes them (``q4_K``).
+class Tensor(NamedTuple):
+    """How a GGUF file stores a tensor: its type as ggml writes it (``q4_K``), and its bytes."""
+
+    type: str
+    size: int
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a GGUF file by its name.
 
     Raises:
         ArtifactError: the file is not a GGUF.
@@ -248,17 +255,29 @@ def tensor_types(path: Path) -> dict[str, str]:
     for name in ("gguf_init_from_file", "gguf_get_tensor_name", "ggml_type_name"):
         getattr(lib, name).restype = ctypes.c_char_p if name.endswith("name") else ctypes.c_void_p
     lib.gguf_get_n_tensors.restype = ctypes.c_int64
+    lib.gguf_get_tensor_size.restype = ctypes.c_size_t
     file = ctypes.c_void_p(lib.gguf_init_from_file(str(path).encode(), _GgufParams(no_alloc=True, ctx=None)))
     if not file:
         raise ArtifactError(f"{path.name}: not a GGUF file. Build it again.")
     try:
         indices = [ctypes.c_int64(i) for i in range(lib.gguf_get_n_tensors(file))]
         return {
-            lib.gguf_get_tensor_name(file, i).decode(): lib.ggml_type_name(lib.gguf_get_tensor_type(file, i)).decode()
+            lib.gguf_get_tensor_name(file, i).decode(): Tensor(
+                lib.ggml_type_name(lib.gguf_get_tensor_type(file, i)).decode(), lib.gguf_get_tensor_size(file, i)
+            )
             for i in indices
         }
     finally:
         lib.gguf_free(file)
+
+
+def tensor_types(path: Path) -> dict[str, str]:
+    """Name and storage type of every tensor of a GGUF file.
+
+    Raises:
+        ArtifactError: the file is not a GGUF.
+    """
+    return {name: tensor.type for name, tensor in tensors(path).items()}
 
 
 class _GgufParams(ctypes.Structure):

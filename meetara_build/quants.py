@@ -1,5 +1,6 @@
 """The quantized types of llama.cpp, by the names it writes them with."""
 
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 QUANTS = (
@@ -17,6 +18,16 @@ TENSOR_TYPES = (
 
 UNWEIGHTED = ("F32", "F16", "BF16", "Q8_0")
 """Types that no importance matrix helps: each weight keeps eight bits or more."""
+
+
+CONVERTED = ("F32", "F16", "BF16")
+"""Types that the converter writes; the others are quantized from the F16 file."""
+
+
+def weighed(quants: Sequence[str], tensor_types: Iterable[str]) -> bool:
+    """Whether an importance matrix helps any of these files, whose tensors may have types of their own."""
+    quantized = [quant for quant in quants if quant not in CONVERTED]
+    return bool(quantized) and any(kind not in UNWEIGHTED for kind in (*quantized, *tensor_types))
 
 
 def check_quant(name: str) -> None:

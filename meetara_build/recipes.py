@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meetara_build.artifact import digest_json
-from meetara_build.quants import UNWEIGHTED
+from meetara_build.quants import CONVERTED, weighed
 from meetara_build.schema import Base, Build, Domain, Hardware
 
 Slice = dict[str, Any]
@@ -115,7 +115,8 @@ def gguf(
     name: str, base_name: str, base: Base, domain: Domain, build: Build, hardware: Hardware, above: Slice
 ) -> Slice:
     """``above`` are the slices of the stages before: their digest goes into the file's metadata."""
-    weighted = build.gguf.imatrix.enabled and any(quant not in UNWEIGHTED for quant in domain.quants)
+    types = build.gguf.tensor_types if any(quant not in CONVERTED for quant in domain.quants) else {}
+    weighted = build.gguf.imatrix.enabled and weighed(domain.quants, types.values())
     return {
         "name": name,
         "domain": name,
@@ -125,7 +126,7 @@ def gguf(
         "quants": domain.quants,
         "imatrix": build.gguf.imatrix.model_dump() if weighted else {"enabled": False, "tokens": 0},
         "lora": build.gguf.lora,
-        "tensor_types": build.gguf.tensor_types,
+        "tensor_types": types,
         "threads": hardware.threads,
         "logits_bound": build.gguf.logits_bound,
         "system_prompt": domain.system_prompt,

@@ -25,7 +25,7 @@ from meetara_build.engine import job
 from meetara_build.engine.preserve import preserve
 from meetara_build.engine.stage_run import run
 from meetara_build.faces.planning import look
-from meetara_build.graph import TOKENIZER, Graph, Step, load
+from meetara_build.graph import JOINT, OBSERVER, TOKENIZER, WARM_START, Graph, Step, load
 from meetara_build.plan import MAYBE, RESTORE, RUN
 from meetara_build.sweep import sweep
 
@@ -124,7 +124,7 @@ DECLARED: dict[str, Sequence[str]] = {
     "corpus": ["corpus.jsonl"],
     "base": ["model.safetensors"],
     "dataset": ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"],
-    "adapter": ["adapter_model.safetensors", "adapter_config.json", "training.json"],
+    "adapter": ["adapter_model.safetensors", "adapter_config.json", "training.json", "records.jsonl"],
     "evaluate": ["evaluation.json"],
     "package": ["Modelfile", "README.md", "SHA256SUMS"],
     "report": ["loss_curves.svg", "size_quality.svg"],
@@ -260,7 +260,9 @@ def _dataset(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     (sides, counts), language = _prepared(recipe, inputs), {"language": recipe["languages"][0]}
     made: Made = {"account.jsonl": _lines(list(_rows(recipe, inputs)))}
     for side, records in sides.items():
-        lines = [record._asdict() | language for record in records if _fits(record, recipe)]
+        dropped = recipe["drop"] if side == "train" else []
+        stay = [record for record in records if _fits(record, recipe) and record.id not in dropped]
+        lines = [record._asdict() | language for record in stay]
         made[f"{side}.jsonl"], counts[side] = _lines(lines), len(lines)
     return {**made, "card.json": {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))}}
 
@@ -273,8 +275,12 @@ def _fits(record: Record, recipe: Mapping[str, Any]) -> bool:
 def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     decides = {**recipe, "training": _without(recipe["training"], "checkpoint_seconds")}
     records = _read(inputs["dataset"], "train.jsonl", "validation.jsonl")
-    made = digest_json([decides, _read(inputs["base"], "*"), records])
-    files = {"adapter_model.safetensors": made, "adapter_config.json": recipe["lora"]}
+    neighbours = {name: path for name, path in inputs.items() if name.startswith(JOINT)}
+    joint = {name: _read(path, "train.jsonl") for name, path in neighbours.items()}
+    held_out = _read(inputs["dataset"], "test.jsonl") if neighbours else {}
+    files = {name: _sha(path.read_bytes()) for name, path in inputs.items() if name.startswith((OBSERVER, WARM_START))}
+    made = digest_json([decides, _read(inputs["base"], "*"), records, joint, held_out, files])
+    files = {"adapter_model.safetensors": made, "adapter_config.json": recipe["lora"], "records.jsonl": made}
     return {**files, "training.json": {"curve": made, **_measured()}}
 
 
@@ -285,13 +291,14 @@ def _merge(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    labels = _without(recipe, "quants", "lora", "imatrix", "logits_bound", "system_prompt")
+    labels = _without(recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt")
     f16 = digest_json([labels, _read(inputs["merged"], "*")])
     weights = [recipe["imatrix"], _read(inputs["dataset"], "train.jsonl") if "dataset" in inputs else {}]
     made: Made = {f"{recipe['name']}-F16.gguf": f16}
     for quant in recipe["quants"]:
-        weighed = weights if recipe["imatrix"]["enabled"] and quant not in ("F16", "Q8_0") else []
-        made[f"{recipe['name']}-{quant}.gguf"] = f16 if quant == "F16" else digest_json([f16, quant, weighed])
+        own = recipe["tensor_types"]
+        weighed = weights if recipe["imatrix"]["enabled"] and (own or quant not in ("F16", "Q8_0")) else []
+        made[f"{recipe['name']}-{quant}.gguf"] = f16 if quant == "F16" else digest_json([f16, quant, weighed, own])
     if recipe["lora"]:
         made[f"{recipe['name']}-lora.gguf"] = digest_json([labels, _read(inputs["adapter"], "adapter_*")])
     return {**made, "proof.json": {"files": sorted(made), **_measured()}}

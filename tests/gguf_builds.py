@@ -23,6 +23,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
         "quants": ["F16"],
         "imatrix": {"enabled": False, "tokens": 1024},
         "lora": False,
+        "tensor_types": {},
         "threads": 1,
         "logits_bound": 0.02,
         "system_prompt": None,

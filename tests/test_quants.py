@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meetara_build.quants import QUANTS, check_quant
+from meetara_build.quants import QUANTS, TENSOR_TYPES, check_quant, check_tensor_type, weighed
 
 
 @pytest.mark.parametrize("quant", QUANTS)
@@ -36,3 +36,30 @@ def test_where_nothing_is_near_all_are_named() -> None:
 def test_no_other_name_is_accepted(name: str) -> None:
     with pytest.raises(ValueError, match="unknown quant type"):
         check_quant(name)
+
+
+@pytest.mark.parametrize("kind", TENSOR_TYPES)
+def test_every_tensor_type_is_one_of_llama_cpp_s(kind: str) -> None:
+    check_tensor_type(kind)
+    assert hasattr(llama_cpp, f"GGML_TYPE_{kind}")
+
+
+def test_a_mix_of_types_is_no_tensor_type() -> None:
+    with pytest.raises(ValueError, match="unknown tensor type 'Q4_K_M'; did you mean 'Q4_K'"):
+        check_tensor_type("Q4_K_M")
+
+
+@pytest.mark.parametrize(
+    ("quants", "tensor_types", "helps"),
+    [
+        (["F16", "Q8_0"], [], False),
+        (["F16", "Q4_K_M"], [], True),
+        (["F16", "Q8_0"], ["Q6_K"], True),
+        (["F16", "BF16"], ["Q6_K"], False),
+    ],
+    ids=["eight bits", "four bits", "six bits for some tensors", "no quantized file"],
+)
+def test_an_importance_matrix_helps_where_weights_have_few_bits(
+    quants: list[str], tensor_types: list[str], helps: bool
+) -> None:
+    assert weighed(quants, tensor_types) is helps

@@ -177,6 +177,14 @@ def test_recipes_are_plain_json() -> None:
         assert digest_json(recipe) == digest_json(dict(reversed(list(recipe.items()))))
 
 
+def test_types_of_single_tensors_are_in_no_recipe_where_nothing_is_quantized() -> None:
+    given = contents()
+    given["build"]["gguf"]["tensor_types"] = {"ffn_down": "Q6_K"}
+    assert slices(given)["gguf"]["tensor_types"] == {"ffn_down": "Q6_K"}
+    given["domain"]["quants"] = ["F16", "BF16"]
+    assert slices(given)["gguf"]["tensor_types"] == {}
+
+
 def test_where_a_checkout_lies_is_in_no_recipe() -> None:
     assert str(REPOSITORY) not in str(slices(contents()))
 

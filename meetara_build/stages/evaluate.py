@@ -65,6 +65,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     return {
         "base_loss": report[BASE]["loss"],
         "losses": {name: figures["loss"] for name, figures in variants.items()},
+        "bytes": {name: figures["bytes"] for name, figures in variants.items()},
         "improvement": report["improvement"],
         "kl": {name: figures["kl_mean"] for name, figures in variants.items() if name != REFERENCE},
         "by_topic": report["by_topic"],

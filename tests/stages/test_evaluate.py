@@ -95,6 +95,7 @@ def test_speeds_are_kept_apart_from_what_is_always_the_same(
     assert again == report
     assert metrics["base_loss"] == again["base"]["loss"]
     assert set(metrics["kl"]) == {"Q8_0", "Q4_K_M"}
+    assert metrics["bytes"] == {name: figures["bytes"] for name, figures in again["variants"].items()}
 
 
 def test_the_loss_of_each_topic_adds_up_to_the_whole(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -13,12 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
-from meetara_build.llama import Floats, Model
-from meetara_build.quants import UNWEIGHTED, check_quant
+from meetara_build.llama import Floats, Model, tensors
+from meetara_build.quants import CONVERTED, check_quant, weighed
 from meetara_build.setup_check import check_llama
-from meetara_build.stages.gguf import imatrix, lora, proof
+from meetara_build.stages.gguf import imatrix, lora, overrides, proof
 from meetara_build.stages.gguf.convert import Labels, convert, known_cut
-from meetara_build.stages.gguf.quantize import Imatrix, check_needs, counted_types, quantize
+from meetara_build.stages.gguf.quantize import Fallback, Imatrix, check_needs, counted_types, quantize
 from meetara_build.stages.gguf.vocabulary import Vocabulary
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
 from meetara_build.training.chat import encode, read_records
@@ -37,15 +38,17 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     """Make and prove the GGUF files of one model.
 
     Recipe: ``name`` (of the files), ``domain``, ``base``, ``licence``, ``recipe`` (digest), ``quants``, ``imatrix``
-    (``enabled``, ``tokens``), ``lora`` (whether to write the adapter alone), ``threads``, ``logits_bound`` (largest
-    distance from the merged model's logits, as a share of their spread), ``system_prompt`` (text or null).
+    (``enabled``, ``tokens``), ``lora`` (whether to write the adapter alone), ``tensor_types`` (by a regular expression over
+    tensor names, the type they get in every quantized file), ``threads``, ``logits_bound`` (largest distance from the merged
+    model's logits, as a share of their spread), ``system_prompt`` (text or null).
 
     Inputs: ``merged`` (Hugging Face folder), ``dataset`` (text for the imatrix and for the proofs; optional),
     ``adapter`` and ``base`` (for the LoRA file), ``base_gguf`` (folder of the base's F16 file; optional). The LoRA file
     is proved on the base's file, or else by taking it out of the merged F16 file again, which has to give the base.
 
     Raises:
-        ConfigError: an unknown type, one that needs an imatrix where there is none, or an unknown architecture.
+        ConfigError: an unknown type, one that needs an imatrix where there is none or does not fit the rows of a tensor, a
+            pattern that matches no tensor, or an unknown architecture.
         ProofError: tokens, conversations or logits differ.
         SetupError: the three parts of llama.cpp are not from one source.
     """
@@ -62,7 +65,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     return {
         "logits_distance": stage.report["logits"]["worst"],
         "texts_compared": stage.report["tokens"]["texts"],
-        "bytes": {quant: (output / f"{recipe['name']}-{quant}.gguf").stat().st_size for quant in stage.quants},
+        "bytes": {quant: stage.path(quant).stat().st_size for quant in stage.quants},
+        "tensors": {quant: _stored(stage.path(quant)) for quant in stage.quants},
+        "fallbacks": {quant: _counted(found) for quant, found in stage.fallbacks.items() if found},
     }
 
 
@@ -72,12 +77,17 @@ class _Stage:
     def __init__(self, recipe: Recipe, inputs: Inputs, output: Path) -> None:
         self.recipe, self.inputs, self.output = recipe, inputs, output
         self.merged = inputs["merged"]
-        self.f16 = output / f"{recipe['name']}-F16.gguf"
+        self.f16 = self.path("F16")
         self.quants = ["F16", *(quant for quant in recipe["quants"] if quant != "F16")]
         self.labels = Labels(*(str(recipe[key]) for key in ("name", "domain", "base", "licence", "recipe")))
         self.tokenizer = load_tokenizer(self.merged)
         self.records = _records(inputs)
+        self.fallbacks: dict[str, list[Fallback]] = {}
         self.report: dict[str, Any] = {"files": {}, MEASURED: {}}
+
+    def path(self, quant: str) -> Path:
+        """Where the file of a type is."""
+        return self.output / f"{self.recipe['name']}-{quant}.gguf"
 
     def make_f16(self) -> None:
         """The F16 file, with the cut of text that the tokenizers' comparison shows to be right."""
@@ -122,16 +132,18 @@ class _Stage:
 
     def make_variants(self) -> None:
         """The other types, quantized from the F16 file; F32 and BF16 come from the converter, unrounded by F16."""
+        types = self._tensor_types()
         importance = self._imatrix()
+        overrides.check_importance(types, importance)
         for quant in self.quants[1:]:
             started = time.process_time()
-            target = self.output / f"{self.recipe['name']}-{quant}.gguf"
-            if quant in ("F32", "BF16"):
+            target, fallbacks = self.path(quant), list[Fallback]()
+            if quant in CONVERTED:
                 convert(self.merged, target, self.labels, self.vocabulary, quant)
-                self.report["files"][quant] = {"types": counted_types(target), "fallbacks": []}
             else:
-                made = quantize(self.f16, target, quant, importance, self.recipe["threads"])
-                self.report["files"][quant] = made
+                fallbacks = quantize(self.f16, target, quant, importance, self.recipe["threads"], types)
+            self.fallbacks[quant] = fallbacks
+            self.report["files"][quant] = {"types": counted_types(target), "fallbacks": [*map(str, fallbacks)]}
             self._took(quant, started)
 
     def make_lora(self) -> None:
@@ -165,11 +177,16 @@ class _Stage:
         with model.session(longest, threads=threads, exact=True, lora=adapter, scale=scale) as session:
             return [session.logits(ids) for ids in self.prompts]
 
+    def _tensor_types(self) -> dict[str, str]:
+        """The tensors of quantized files that have a type of their own."""
+        patterns = self.recipe["tensor_types"]
+        quantized = next((quant for quant in self.quants if quant not in CONVERTED), None)
+        return overrides.resolve(patterns, self.f16, quantized) if patterns and quantized else {}
+
     def _imatrix(self) -> Imatrix:
         """Importance of the weights' columns over the domain's training text; empty where it is not wanted."""
         settings = self.recipe["imatrix"]
-        used = [quant for quant in self.quants if quant not in UNWEIGHTED]
-        if not (settings["enabled"] and used):
+        if not (settings["enabled"] and weighed(self.quants, self.recipe["tensor_types"].values())):
             return {}
         if not self.records:
             raise ConfigError("gguf.imatrix: there is no training text: add the dataset, or set enabled to false")
@@ -218,6 +235,20 @@ def _check(recipe: Recipe) -> None:
         except ValueError as error:
             raise ConfigError(f"gguf.quants: {error}") from error
     check_needs(list(recipe["quants"]), bool(recipe["imatrix"]["enabled"]))
+
+
+def _stored(path: Path) -> dict[str, dict[str, int]]:
+    """Bytes of a file's tensors by what they are and how they are stored: ``{"attn_v": {"q4_K": 98304, "q6_K": 53760}}``."""
+    found: dict[str, dict[str, int]] = {}
+    for name, tensor in tensors(path).items():
+        by_type = found.setdefault(overrides.group(name), {})
+        by_type[tensor.type] = by_type.get(tensor.type, 0) + tensor.size
+    return found
+
+
+def _counted(fallbacks: Sequence[Fallback]) -> dict[str, int]:
+    """How many tensors of which kind have rows that do not fit."""
+    return dict(sorted(Counter(overrides.group(fallback.tensor) for fallback in fallbacks).items()))
 
 
 def _records(inputs: Inputs) -> list[dict[str, Any]]:

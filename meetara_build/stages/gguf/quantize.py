@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
@@ -43,35 +43,66 @@ def check_needs(quants: list[str], imatrix: bool) -> None:
         )
 
 
-def quantize(source: Path, target: Path, quant: str, imatrix: Imatrix, threads: int) -> dict[str, Any]:
-    """Quantize an F16 file.
+class Fallback(NamedTuple):
+    """A tensor whose rows do not fit the type it should have: K-quants want multiples of 256."""
 
-    Returns:
-        ``types``: how many tensors got which storage type; ``fallbacks``: tensors whose rows do not fit the type asked
-        for (K-quants want multiples of 256), as ``name: columns, wanted -> given``.
+    tensor: str
+    columns: int
+    wanted: str
+    given: str
+
+    def __str__(self) -> str:
+        """As proof.json has it."""
+        return f"{self.tensor}: {self.columns} columns, {self.wanted} -> {self.given}"
+
+
+def quantize(
+    source: Path, target: Path, quant: str, imatrix: Imatrix, threads: int, types: Mapping[str, str] | None = None
+) -> list[Fallback]:
+    """Quantize an F16 file; ``types`` are tensors that get a type of their own, whatever the rest gets.
 
     Raises:
         OSError: the disk is full.
         ProofError: llama.cpp refuses, for instance an IQ type for a tensor without importance data.
     """
+    params = _params(quant, threads, imatrix)
+    fallbacks = _run(source, target, quant, params)
+    if types:
+        # Which layers get more bits depends on how many have no type of their own: all get the one that the plain file has.
+        plain = {name: kind.upper() for name, kind in tensor_types(target).items() if kind != "f32"}
+        params.tt_overrides = _tensor_types({**plain, **types})
+        _run(source, target, quant, params)
+    return [fallback for fallback in fallbacks if fallback.tensor not in (types or {})]
+
+
+def misfits(source: Path, quant: str, types: Mapping[str, str]) -> list[Fallback]:
+    """Which of these tensors have rows that do not fit their type; nothing is written."""
+    params = _params(quant, 1, {})
+    params.dry_run = True
+    params.tt_overrides = _tensor_types(types)
+    return [fallback for fallback in _run(source, source, quant, params) if fallback.tensor in types]
+
+
+def _params(quant: str, threads: int, imatrix: Imatrix) -> Any:
     params = ll.llama_model_quantize_default_params()
     params.nthread = threads
     params.ftype = int(gguf.LlamaFileType[f"MOSTLY_{quant}"])
-    data = _imatrix_data(imatrix)
-    if data is not None:
-        params.imatrix = data
+    if imatrix:
+        params.imatrix = _imatrix_data(imatrix)
+    return params
+
+
+def _run(source: Path, target: Path, quant: str, params: Any) -> list[Fallback]:
     with listening() as lines:
         code = ll.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
     if code != 0:
-        target.unlink(missing_ok=True)
+        if target != source:
+            target.unlink(missing_ok=True)
         if shutil.disk_usage(target.parent).free < source.stat().st_size:
             raise OSError(errno.ENOSPC, "no space left for the quantized file", str(target))
         raise ProofError(f"{target.name}: llama.cpp cannot quantize to {quant}: {last_words()}. Choose another type.")
-    fallbacks = [
-        f"{name}: {columns} columns, {wanted} -> {given}"
-        for name, columns, wanted, given in _FALLBACK.findall(" ".join(lines))
-    ]
-    return {"types": counted_types(target), "fallbacks": sorted(fallbacks)}
+    found = _FALLBACK.findall(" ".join(lines))
+    return sorted(Fallback(name, int(columns), wanted, given) for name, columns, wanted, given in found)
 
 
 def counted_types(path: Path) -> dict[str, int]:
@@ -81,11 +112,18 @@ def counted_types(path: Path) -> dict[str, int]:
 
 def _imatrix_data(imatrix: Imatrix) -> Any:
     """The array that llama.h wants, ended by an entry without a name."""
-    if not imatrix:
-        return None
     array = (ll.llama_model_imatrix_data * (len(imatrix) + 1))()
     for slot, (name, means) in zip(array, sorted(imatrix.items()), strict=False):
         slot.name = name.encode()
         slot.data = means.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         slot.size = means.size
+    return array
+
+
+def _tensor_types(types: Mapping[str, str]) -> Any:
+    """The array that llama.h wants, ended by an entry without a pattern; each pattern matches one name."""
+    array = (ll.llama_model_tensor_override * (len(types) + 1))()
+    for slot, (name, kind) in zip(array, types.items(), strict=False):
+        slot.pattern = f"^{name.replace('.', '[.]')}$".encode()
+        slot.type = int(gguf.GGMLQuantizationType[kind])
     return array
