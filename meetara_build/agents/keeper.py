@@ -178,9 +178,10 @@ def _said(error: BaseException) -> str:
     reason = "no reason given"
     with contextlib.suppress(BaseException):  # what was raised is an agent's too
         traceback.print_exception(error)
-        reason = (str(error).strip().splitlines() or [reason])[-1][:LONGEST_FAULT]
-    if isinstance(error, MeetaraError):
-        return reason
+        said = str(error).strip()
+        if isinstance(error, MeetaraError):
+            return said[:LONGEST_FAULT]
+        reason = (said.splitlines() or [reason])[-1][:LONGEST_FAULT]
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith((str(PACKAGE), sys.prefix, "<"))]
     where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
