@@ -198,6 +198,35 @@ def test_help_imports_no_heavy_library(words: list[str]) -> None:
     assert done.stdout.splitlines()[-1].split() == ["imported:"]
 
 
+# Agents
+
+PLUGINS = sorted((REPOSITORY / "plugins").glob("*.py"))
+AGENTS = {
+    *("training_conductor", "gpu_optimizer", "quality_assurance", "data_generation", "gguf_creation"),
+    *("knowledge_transfer", "cross_domain", "tuner", "llm_advisor"),
+}
+
+
+def test_the_agents_that_come_with_it_are_there() -> None:
+    assert {path.stem for path in PLUGINS} == AGENTS
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.stem)
+def test_an_agent_uses_nothing_that_a_third_party_s_could_not(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    own = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+        if name.partition(".")[0] in ("meetara_build", "plugins")
+    }
+    assert own <= {"meetara_build.agents"}
+    assert not {"random", "time", "datetime", "socket", "subprocess"} & set(at_module_level(tree)), "propose is pure"
+    assert (REPOSITORY / "tests" / "plugins" / f"test_{path.stem}.py").exists()
+
+
 # A new thing is a new file in conf/
 
 

@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -33,6 +34,9 @@ from meetara_build.processes import die_with_parent
 
 IDLE_SECONDS = 20.0
 START_SECONDS = 120.0
+HANG = "MEETARA_HANG_SECONDS"
+HANG_SECONDS = float(os.environ.get(HANG, 600))
+"""A job whose main thread uses no CPU for so long hangs, and is ended."""
 REQUEST_SECONDS = 5.0
 """An asker that is stopped in the middle of its request must not hold up the others for longer."""
 ENVIRONMENT = {
@@ -49,10 +53,34 @@ ENVIRONMENT = {
 def ask(request: Mapping[str, Any]) -> int:
     """Have a job done by the warm process, starting one where there is none; the job's exit status.
 
+    A job that was killed, crashed or hung is begun once more, from its checkpoint where it left one.
+
     Raises:
-        BuildError: the job was killed, or the warm process was.
+        BuildError: that happened twice, or the warm process was killed.
         SetupError: no warm process can be started.
     """
+    status, hung = _ask(request)
+    if status < 0:
+        print(f"{request['name']}: {_ended(status, hung)}; begun once more", file=sys.stderr, flush=True)
+        output = Path(request["output"])
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True, exist_ok=True)
+        status, hung = _ask(request)
+    if status < 0:
+        raise BuildError(f"{request['name']}: {_ended(status, hung)}, twice; build again")
+    return status
+
+
+def _ended(status: int, hung: float) -> str:
+    if hung:
+        return f"the job hung: it used no CPU for {hung:g} s and was ended (set {HANG} if that was too soon)"
+    name = signal.Signals(-status).name
+    hint = "out of memory? use fewer jobs at once or a smaller base" if name == "SIGKILL" else "see its log"
+    return f"the job was ended by {name} ({hint})"
+
+
+def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
+    """The exit status of a job, below zero where a signal ended it; and for how many seconds it had hung, if it had."""
     with _connected() as connection:
         line = json.dumps(request).encode() + b"\n"
         files = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
@@ -67,12 +95,8 @@ def ask(request: Mapping[str, Any]) -> int:
         raise BuildError(
             f"{request['name']}: the warm process was ended during the job; build again (its log is {log})"
         )
-    status: int = json.loads(answer)["status"]
-    if status < 0:
-        name = signal.Signals(-status).name
-        hint = "out of memory? use fewer jobs at once or a smaller base" if name == "SIGKILL" else "see its log"
-        raise BuildError(f"{request['name']}: the job was ended by {name} ({hint}); build again")
-    return status
+    said = json.loads(answer)
+    return int(said["status"]), float(said["hung"])
 
 
 def _connected() -> socket.socket:
@@ -160,6 +184,8 @@ class _Server:
         hidden.rename(path)
         self.identity = path.stat().st_ino
         self.jobs: dict[int, socket.socket] = {}
+        self.seen: dict[int, tuple[int, float]] = {}
+        self.hung: set[int] = set()
 
     def serve(self) -> None:
         """Fork a job for each request until none has come for a while."""
@@ -190,7 +216,19 @@ class _Server:
             for pid, connection in list(self.jobs.items()):
                 if connection in ready and _gone(connection):
                     _kill(pid)
+            self._end_hung()
             self._reap()
+
+    def _end_hung(self) -> None:
+        """End the jobs whose main thread has stood still for too long: other threads may go on, as a sampler does."""
+        now = time.monotonic()
+        for pid in self.jobs:
+            ticks = _cpu_ticks(pid)
+            if self.seen.get(pid, (-1, 0.0))[0] != ticks:
+                self.seen[pid] = (ticks, now)
+            elif now - self.seen[pid][1] > HANG_SECONDS:
+                self.hung.add(pid)
+                _kill(pid)
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
@@ -233,10 +271,13 @@ class _Server:
             if pid == 0:
                 return
             connection = self.jobs.pop(pid, None)
+            self.seen.pop(pid, None)
             if connection is not None:
+                said = {"status": os.waitstatus_to_exitcode(status), "hung": HANG_SECONDS if pid in self.hung else 0}
                 with contextlib.suppress(OSError):
-                    connection.sendall(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode())
+                    connection.sendall(json.dumps(said).encode())
                 connection.close()
+            self.hung.discard(pid)
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -268,6 +309,14 @@ def _gone(connection: socket.socket) -> bool:
         return not connection.recv(1)
     except OSError:
         return True
+
+
+def _cpu_ticks(pid: int) -> int:
+    """What a process's main thread has used so far, in the kernel's ticks; always another number where it does not say."""
+    with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/task/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    return time.monotonic_ns()
 
 
 def _kill(pid: int) -> None:

@@ -33,6 +33,17 @@ def test_what_is_delivered_is_read_again(guarded: Guarded) -> None:
     assert remote.position() > position
 
 
+def test_agents_look_back_through_it_as_they_do_on_a_database(guarded: Guarded) -> None:
+    remote = Remote(guarded.url, guarded.writer)
+    made = trained(2.5)
+    remote.deliver([made])
+    found = remote.history(1)
+    assert [row["id"] for row in found["runs"]] == [made["id"]]
+    assert found["runs"][0]["recipe"] == made["recipe"]
+    with pytest.raises(ContextError, match="greater than or equal to 1"):
+        remote.history(0)
+
+
 def test_a_refused_report_is_known_as_such(guarded: Guarded) -> None:
     with pytest.raises(ReportError, match=r"report 1 \(run\): domain: String should match pattern"):
         Remote(guarded.url, guarded.writer).deliver([run(domain="No Name")])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from reported import progress, proposal, report, run, sample, trained
 
-from meetara_build.context.sections import messages, read_runs, section
+from meetara_build.context.sections import history, messages, read_runs, section
 from meetara_build.context.store import SECTIONS, Store
 from meetara_build.errors import ContextError
 
@@ -122,3 +122,16 @@ def test_history_is_read_newest_first_and_by_what_is_asked(store: Store) -> None
     assert stages(outcome="failed") == ["adapter"]
     assert stages(before=now - 2.5) == ["gguf", "adapter"]
     assert stages(build="none") == []
+
+
+def test_agents_look_back_on_runs_with_their_recipes_and_messages_with_all_answers_oldest_first(store: Store) -> None:
+    now, asked = time.time(), proposal()
+    store.deliver([run(time=now - age, recipe={"seed": age}) for age in (1, 3, 2)])
+    store.deliver([asked, report("message", about="note", sender="qa", body={"text": "hello"})])
+    for moment, answer in ((2.0, "accepted"), (3.0, "rejected")):
+        store.deliver([report("reply", message=asked["id"], sender="person", answer=answer, reason="so", time=moment)])
+    found = history(store, 2)
+    assert [row["recipe"]["seed"] for row in found["runs"]] == [2, 1]
+    first, second = found["messages"]
+    assert (first["id"], first["body"]["key"], second["about"]) == (asked["id"], "training.epochs", "note")
+    assert [(one["answer"], one["time"]) for one in first["answers"]] == [("accepted", 2.0), ("rejected", 3.0)]

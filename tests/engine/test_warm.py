@@ -146,15 +146,60 @@ def test_a_killed_asker_takes_its_job_along_and_nothing_else(
     assert served.poll() is None
 
 
-def test_a_killed_job_is_named_with_what_may_help(
+def killing(process: subprocess.Popen[bytes], times: int) -> threading.Thread:
+    """Kills the job that a warm process has at work, and so many in all."""
+
+    def kill() -> None:
+        for _ in range(times):
+            job = job_of(process)
+            job.send_signal(signal.SIGKILL)
+            until(lambda job=job: gone(job), 5)  # type: ignore[misc]
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+def test_a_killed_job_is_begun_once_more(
+    built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = endless(built_project, tmp_path)
+    pipe = tmp_path / "evaluation" / "evaluation.json"
+
+    def kill_and_mend() -> None:
+        job = job_of(served)
+        pipe.unlink()
+        shutil.copy(built_project / "artifacts" / "nutrition" / "evaluation.json", pipe)
+        job.send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_and_mend)
+    killer.start()
+    assert warm.ask(asked) == 0
+    killer.join()
+    assert "nutrition/package: the job was ended by SIGKILL" in capfd.readouterr().err
+    assert (tmp_path / "out" / "Modelfile").is_file()
+
+
+def test_a_job_that_is_killed_twice_is_named_with_what_may_help(
     built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes]
 ) -> None:
     asked = endless(built_project, tmp_path)
-    killer = threading.Thread(target=lambda: job_of(served).send_signal(signal.SIGKILL))
-    killer.start()
-    with pytest.raises(BuildError, match=r"nutrition/package: the job was ended by SIGKILL \(out of memory\?"):
+    killer = killing(served, 2)
+    with pytest.raises(BuildError, match=r"nutrition/package: the job was ended by SIGKILL \(out of memory\?.*, twice"):
         warm.ask(asked)
     killer.join()
+
+
+def test_a_job_that_hangs_is_ended_and_named(
+    built_project: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(warm.HANG, "1")
+    with server(60, "meetara_build.stages.package") as process:
+        with pytest.raises(
+            BuildError, match=r"the job hung: it used no CPU for 1 s and was ended .*, twice; build again"
+        ):
+            warm.ask(endless(built_project, tmp_path))
+        assert psutil.Process(process.pid).children() == []
 
 
 @pytest.mark.parametrize("said", [b"", b"{", b"no json\n", b"{}\n"])

@@ -217,6 +217,7 @@ TOOLS = [
     "similar_domains",
     "read_history",
     "read_messages",
+    "look_back",
 ]
 NAMES = st.sampled_from(["domain", "values", "stage", "sender", "id", "message", "solution", "key", "value", "reason", "about",
                          "body", "answer", "reports", "count", "limit", "after", "before", "build", "outcome"])  # fmt: skip

@@ -1,0 +1,201 @@
+"""What the agents are worth: builds with them against builds without that get the same training time, and each one's part.
+
+python -m bench.agents.worth [--domains nutrition,legal,…] [--medquad FILE] [--seeds 17,18,19] [--rounds 3] [--without] [--keep FOLDER]
+
+On: `meetara-build run --rounds N`, all that agents propose accepted. Off: no agents; trained with the default epochs, and again with so
+many more that it takes as long as all trainings of "on" together; of the two the one with the lower validation loss. Compared is
+the held-out loss of the F16 file. With `--without` each agent is left out once, with the first seed. With `--medquad` the file
+is split by type of question into domains beside the embedded ones. Trainings that several variants have in common are done once,
+and counted for each.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from bench import machine
+
+BIN = Path(sys.executable).parent
+EMBEDDED = "nutrition,fitness,legal,financial,programming,software_development,storytelling,writing,marketing,sales"
+BETTER = 0.001
+"""A loss lower by a thousandth is better; less is called the same."""
+
+
+class Result(NamedTuple):
+    """One domain of a variant: held-out and validation loss in nats a token, and seconds of all its trainings."""
+
+    loss: float
+    validation: float
+    seconds: float
+
+
+Results = dict[str, Result]
+
+
+def tool(project: Path, *words: str) -> None:
+    """Run meetara-build in a project.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    done = subprocess.run([BIN / "meetara-build", *words], cwd=project, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"meetara-build {' '.join(words)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+
+def edited(project: Path, **values: Any) -> None:
+    """Set dotted keys (``__`` for the dots) of conf/build.yaml."""
+    path = project / "conf" / "build.yaml"
+    content = yaml.safe_load(path.read_text())
+    for key, value in values.items():
+        *above, last = key.split("__")
+        place = content
+        for part in above:
+            place = place[part]
+        place[last] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def template(folder: Path, domains: Sequence[str], medquad: Path | None) -> list[str]:
+    """A project of these domains, and of the file's, with one store for all copies of it; its domains."""
+    tool(folder.parent, "init", folder.name)
+    names = list(domains)
+    if medquad is not None:
+        rows = [json.loads(line) for line in medquad.read_text().splitlines()]
+        for kind, _ in Counter(row["qtype"] for row in rows).most_common(6):
+            name = f"medquad_{''.join(letter if letter.isalnum() else '_' for letter in kind.lower())}"
+            source = folder / f"{name}.jsonl"
+            chosen = [row for row in rows if row["qtype"] == kind][:150]
+            source.write_text("".join(json.dumps(row) + "\n" for row in chosen))
+            tool(folder, "add-domain", name, "--from", str(source))
+            names.append(name)
+    edited(
+        folder,
+        domains=names,
+        store=str(folder.parent / "store"),
+        agents__policy={"default": "accept", "llm_advisor": "never"},
+    )
+    return names
+
+
+def variant(parent: Path, name: str, seed: int, domains: Sequence[str], **values: Any) -> Path:
+    """A copy of the template in which the domains, and not the base, have another seed."""
+    project = parent / name
+    shutil.copytree(parent / "template", project, ignore=shutil.ignore_patterns("artifacts", ".meetara", ".snakemake"))
+    for domain in domains:
+        path = project / "conf" / "domain" / f"{domain}.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["overrides"] = {**content.get("overrides", {}), "seed": seed}
+        content["quants"] = ["F16"]
+        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    edited(project, gguf__lora=False, **values)
+    return project
+
+
+def results(project: Path, domains: Sequence[str], known: dict[str, float]) -> Results:
+    """What a variant reached; ``known`` has the seconds of each training by its key, from all variants so far."""
+    lines = [json.loads(line) for line in (project / "artifacts" / "runs.jsonl").read_text().splitlines()]
+    trainings = [line for line in lines if line["stage"] == "adapter" and line["outcome"] != "failed"]
+    known |= {line["key"]: line["seconds"] for line in trainings if line["outcome"] == "built"}
+    found = {}
+    for domain in domains:
+        evaluation = json.loads((project / "artifacts" / domain / "evaluation.json").read_text())
+        training = json.loads((project / "artifacts" / domain / "adapter" / "training.json").read_text())
+        keys = {line["key"] for line in trainings if line["target"] == domain}
+        seconds = sum(known[key] for key in keys)
+        found[domain] = Result(evaluation["variants"]["F16"]["loss"], training["validation_loss_after"], seconds)
+    return found
+
+
+def off(parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[str, float], on: Results) -> Results:
+    """Without agents, as long as ``on`` took: the default, and one training with more epochs; the better by validation."""
+    project = variant(parent, name, seed, domains)
+    tool(project, "build")
+    plain = results(project, domains, known)
+    for domain in domains:
+        times = max(1.0, (on[domain].seconds - plain[domain].seconds) / plain[domain].seconds)
+        path = project / "conf" / "domain" / f"{domain}.yaml"
+        content = yaml.safe_load(path.read_text())
+        steps = {"training.epochs": round(6 * times), "training.max_steps": round(600 * times)}
+        content["overrides"] = {**content["overrides"], **steps}
+        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    tool(project, "build")
+    longer = results(project, domains, known)
+    return {
+        domain: longer[domain]
+        if longer[domain].validation < plain[domain].validation
+        else plain[domain]._replace(seconds=longer[domain].seconds)
+        for domain in domains
+    }
+
+
+def compared(title: str, on: Sequence[Results], other: Sequence[Results]) -> str:
+    """A line: the median change of the held-out loss over domains and seeds, how many are better, the worst."""
+    changes = [mine[d].loss / theirs[d].loss - 1 for mine, theirs in zip(on, other, strict=True) for d in mine]
+    times = [
+        mine[d].seconds / max(theirs[d].seconds, 1e-9) for mine, theirs in zip(on, other, strict=True) for d in mine
+    ]
+    domains = list(on[0])
+    means = [statistics.mean(a[d].loss / b[d].loss - 1 for a, b in zip(on, other, strict=True)) for d in domains]
+    better = sum(change < -BETTER for change in means)
+    return (
+        f"{title:38} {statistics.median(changes):+7.2%} {better:3d} of {len(domains):2d} {max(changes):+7.2%} "
+        f"{statistics.median(times):6.2f}"
+    )
+
+
+def main() -> None:
+    """Print the report."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--domains", default=EMBEDDED)
+    words.add_argument("--medquad", type=Path)
+    words.add_argument("--seeds", default="17,18,19")
+    words.add_argument("--rounds", type=int, default=3)
+    words.add_argument("--without", action="store_true")
+    words.add_argument("--keep", type=Path)
+    given = words.parse_args()
+    print(machine.describe(), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        parent = given.keep or Path(scratch)
+        parent.mkdir(parents=True, exist_ok=True)
+        domains = template(parent / "template", given.domains.split(","), given.medquad)
+        known: dict[str, float] = {}
+        seeds = [int(seed) for seed in given.seeds.split(",")]
+        on, without = [], []
+        print(
+            f"{'held-out loss with agents, against':38} {'median':>7} {'better':>9} {'worst':>7} {'time':>6}",
+            flush=True,
+        )
+        for seed in seeds:
+            on.append(ran(parent, f"on-{seed}", seed, domains, known, given.rounds))
+            without.append(off(parent, f"off-{seed}", seed, domains, known, on[-1]))
+            print(compared(f"without any, seed {seed}", on[-1:], without[-1:]), flush=True)
+        print(compared("without any, all seeds", on, without), flush=True)
+        agents = sorted(path.stem for path in (parent / "template" / "plugins").glob("*.py")) if given.without else []
+        for agent in agents:
+            policy = {"default": "accept", "llm_advisor": "never", agent: "never"}
+            left = ran(parent, f"without-{agent}", seeds[0], domains, known, given.rounds, agents__policy=policy)
+            print(compared(f"without {agent}, seed {seeds[0]}", on[:1], [left]), flush=True)
+
+
+def ran(
+    parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[str, float], rounds: int, **values: Any
+) -> Results:
+    """A variant with agents, after so many rounds."""
+    project = variant(parent, name, seed, domains, **values)
+    tool(project, "run", "--rounds", str(rounds))
+    return results(project, domains, known)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""A round of advice on a real project: what agents say is checked, weighed and kept, and none can spoil it for the rest."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from projects import edit, small_project
+
+from meetara_build.agents.asking import Advice, announce, ask, decision, proposal_id
+from meetara_build.agents.gather import gather
+from meetara_build.agents.suggestion import Proposal
+from meetara_build.context.places import open_context
+from meetara_build.errors import ConfigError
+from meetara_build.graph import load
+from meetara_build.resolve import Configuration
+
+AGENT = """
+from meetara_build.agents import Proposal, hookimpl
+
+@hookimpl
+def propose(context):
+    {body}
+"""
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = small_project(tmp_path_factory.mktemp("asking") / "project", ["nutrition", "programming"])
+    shutil.rmtree(project / "plugins", ignore_errors=True)
+    edit(project / "conf" / "build.yaml", "agents.seconds", 10)
+    load(project)
+    return project
+
+
+@pytest.fixture
+def own(template: Path, tmp_path: Path) -> Path:
+    """A project of the test's own, with nothing built and no agents."""
+    return Path(shutil.copytree(template, tmp_path / "project"))
+
+
+def agent(project: Path, name: str, body: str) -> None:
+    path = project / "plugins" / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(AGENT.format(body=body))
+
+
+def asked(project: Path, *domains: str, messages: list[dict[str, Any]] | None = None) -> Advice:
+    graph, configuration = load(project), Configuration(project)
+    shared = open_context(graph.root, graph.context)
+    shared.deliver(messages or [])
+    try:
+        advice = ask(project, graph.root, configuration, gather(graph, configuration, shared), domains)
+        announce(shared, advice)
+        return advice
+    finally:
+        shared.close()
+
+
+@pytest.fixture
+def one_good(own: Path) -> Iterator[Path]:
+    agent(own, "good", "yield Proposal('nutrition', 'training.epochs', 4, 'it helps', ['run 1'], 0.02, 0.8)")
+    yield own
+
+
+def statuses(advice: Advice) -> dict[tuple[str, str], str]:
+    return {(one.agent, one.proposal.key): one.status for one in advice.verdicts}
+
+
+def test_without_agents_nothing_is_proposed(own: Path) -> None:
+    advice = asked(own)
+    assert (advice.verdicts, advice.faults, advice.withdrawals) == ([], {}, [])
+
+
+def test_a_proposal_comes_through_with_what_it_would_change(one_good: Path) -> None:
+    [one] = asked(one_good).verdicts
+    assert (one.agent, one.status, one.now, one.proposal.value) == ("good", "wins", 2, 4)
+    assert decision(one).model_dump(exclude_defaults=True) == {
+        "key": "training.epochs", "value": 4, "agent": "good", "reason": "it helps", "evidence": ["run 1"],
+        "expected_gain": 0.02, "confidence": 0.8,
+    }  # fmt: skip
+
+
+def test_the_same_context_gives_the_same_advice(one_good: Path) -> None:
+    assert asked(one_good).verdicts == asked(one_good).verdicts
+
+
+def test_only_the_domains_asked_for_are_looked_at(one_good: Path) -> None:
+    assert asked(one_good, "programming").verdicts == []
+    assert len(asked(one_good, "nutrition").verdicts) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("raise RuntimeError('boom')", "boom"),
+        ("while True: pass", "stopped"),
+        ("import os; os._exit(3)", "ended"),
+        ("return 'text'", "list"),
+        ("return [1, 2]", "int"),
+        ("return [Proposal('nutrition', 'training.epochs', float('nan'), 'x')]", ""),
+        ("return [Proposal('nutrition', 'Not A Key', 1, 'x')]", "key"),
+        ("return [Proposal('nutrition', 'training.epochs', 4, '')]", "reason"),
+        ("return [Proposal('nutrition', 'training.epochs', 4, 'x', confidence=7)]", "confidence"),
+        ("return [Proposal('nutrition', 'training.epochs', n, 'x') for n in range(10000)]", "more than"),
+    ],
+)
+def test_an_agent_at_fault_is_named_and_the_others_are_heard(one_good: Path, body: str, fault: str) -> None:
+    edit(one_good / "conf" / "build.yaml", "agents.seconds", 3)
+    agent(one_good, "bad", body)
+    advice = asked(one_good)
+    assert statuses(advice) == {("good", "training.epochs"): "wins"}
+    assert fault in advice.faults["bad"]
+    assert "\n" not in advice.faults["bad"].strip()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("training.epochs", -3, "greater than 0"),
+        ("training.epochs", "four", "integer"),
+        ("training.epoch", 4, "did you mean 'training.epochs'"),
+        ("training.joint", ["nutrition"], "is the domain itself"),
+        ("training.joint", ["astrology"], "is no domain of this build"),
+        ("training.observers", ["nobody"], "there is no agent 'nobody'"),
+        ("training.warm_start", "programming@" + "0" * 64, "the store has no adapter"),
+        ("domain.quants", ["Q4_KM"], "did you mean 'Q4_K_M'"),
+        ("gguf.tensor_types", {"ffn(": "Q6_K"}, "no regular expression"),
+        ("base", "tinny", "unknown base 'tinny'"),
+        ("seed", 3, "not among agents.may_change"),
+        ("data.drop", ["xyz"], "pattern"),
+    ],
+)
+def test_what_the_configuration_would_refuse_is_refused_with_the_reason(
+    own: Path, key: str, value: Any, why: str
+) -> None:
+    agent(
+        own, "liar", f"yield Proposal('nutrition', {key!r}, {value!r}, 'trust me', expected_gain=0.4, confidence=1.0)"
+    )
+    [one] = asked(own).verdicts
+    assert one.status == "refused"
+    assert why in one.why
+
+
+def test_locked_keys_stay(own: Path) -> None:
+    edit(own / "conf" / "domain" / "nutrition.yaml", "locked", ["training"])
+    agent(own, "liar", "yield Proposal('nutrition', 'training.epochs', 4, 'trust me')")
+    [one] = asked(own).verdicts
+    assert (one.status, one.why) == ("refused", "'training.epochs' is locked")
+
+
+def test_of_two_for_the_same_key_one_wins_and_both_are_shown(one_good: Path) -> None:
+    agent(one_good, "timid", "yield Proposal('nutrition', 'training.epochs', 3, 'perhaps', (), 0.02, 0.1)")
+    winner, other = asked(one_good).verdicts
+    assert (winner.agent, other.agent, other.status) == ("good", "timid", "outvoted")
+
+
+def test_an_agent_that_policy_shuts_out_is_not_asked(one_good: Path) -> None:
+    edit(one_good / "conf" / "build.yaml", "agents.policy.good", "never")
+    assert asked(one_good).verdicts == []
+
+
+def test_what_was_proposed_over_mcp_is_weighed_with_the_rest(own: Path) -> None:
+    body = {"key": "training.epochs", "value": 3, "reason": "seen elsewhere", "expected_gain": 0.01, "confidence": 0.5}
+    message = {
+        "kind": "message", "id": "m1", "time": 1.0, "about": "proposal", "sender": "desk", "domain": "nutrition", "body": body,
+    }  # fmt: skip
+    [one] = asked(own, messages=[message]).verdicts
+    assert (one.id, one.agent, one.status) == ("m1", "desk", "wins")
+
+
+def test_a_plugin_and_an_external_agent_of_one_name_are_refused(one_good: Path) -> None:
+    edit(one_good / "conf" / "build.yaml", "agents.external", {"good": {"command": ["true"]}})
+    with pytest.raises(ConfigError, match="'good' is the name of a plugin too; rename it"):
+        asked(one_good)
+
+
+def test_a_proposal_has_the_same_id_whenever_it_is_made() -> None:
+    one = Proposal("nutrition", "training.epochs", 4, "it helps")
+    assert proposal_id("a", one) == proposal_id("a", Proposal("nutrition", "training.epochs", 4, "other words"))
+    assert proposal_id("a", one) != proposal_id("b", one)
+    assert proposal_id("a", one) != proposal_id("a", Proposal("nutrition", "training.epochs", 5, "it helps"))
