@@ -1,0 +1,312 @@
+"""training_conductor: which domains are built first, what to change where a step failed, and what a build showed.
+
+- Priorities, by which the longest domains begin first where that makes a whole build shorter (see agents.schedule).
+- Where the newest run of a step failed: a change that helps against that error, from a table of known ones, and from what solved
+  the same error before. The same recipe would only fail again.
+- After a build: a summary. A training that was killed goes on from its checkpoint by itself, in the next build.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
+from meetara_build.agents.schedule import CHAIN, Job, expected, length, longest_first, lower_bound, usual
+
+LEAST_GAIN = 0.03
+"""Share of the whole build's time that an order has to save."""
+MODEL_OR_NONE = 0.5
+"""What a remedy is taken to gain: a model where there was none."""
+PRIORITY, RATE, EPOCHS = "priority", "training.learning_rate", "training.epochs"
+MICRO, BATCH, OBSERVERS, QUANTS = (
+    "training.micro_batch_tokens", "training.batch_tokens", "training.observers", "domain.quants",
+)  # fmt: skip
+LEAST_MICRO = 64
+LARGER = {
+    "Q2_K": "Q3_K_M", "Q3_K_S": "Q3_K_M", "Q3_K_M": "Q4_K_M", "Q3_K_L": "Q4_K_M", "Q4_0": "Q4_K_M", "Q4_K_S": "Q4_K_M",
+    "IQ4_XS": "Q4_K_M", "Q4_K_M": "Q5_K_M", "Q5_0": "Q5_K_M", "Q5_K_S": "Q5_K_M", "Q5_K_M": "Q6_K", "Q6_K": "Q8_0",
+}  # fmt: skip
+"""The quant type to take where one misses its bound."""
+
+Changes = dict[str, Any]
+
+
+@hookimpl
+def propose(context: Context) -> Iterator[Proposal]:
+    """Remedies for what failed, then priorities."""
+    for failure in failures(context):
+        yield from _remedies(context, failure)
+    yield from _priorities(context)
+
+
+@hookimpl
+def insights(context: Context) -> Iterator[str]:
+    """What the last build did, and what came of it."""
+    build = [run for run in context.runs if run.build == context.runs[-1].build] if context.runs else []
+    if build:
+        yield _summary(context, build)
+        yield from _best_and_worst(build)
+    for failure in failures(context):
+        found = [f"{key}: {value}" for key, value in failure.changes.items()]
+        advice = f"proposed: {', '.join(found)}" if found else failure.advice
+        yield f"{failure.domain.name}/{failure.run.stage} failed: {_first_line(failure.run.error)}; {advice}"
+    for name, domain in sorted(context.domains.items()):
+        if any((domain.folder.parent / ".work").glob(f"{name}-adapter-*/checkpoint/*")):
+            yield f"{name}: an unfinished training left a checkpoint; the next build goes on from there, unless its recipe changes"
+
+
+class Remedy(NamedTuple):
+    """What helps against an error whose text matches.
+
+    ``change`` is given the domain, the run, and how many different recipes in a row failed so; ``advice`` is for people where nothing
+    that an agent may change helps.
+    """
+
+    pattern: str
+    name: str
+    change: Callable[[Domain, Run, int], Changes]
+    advice: str = "nothing left to change: look at its log"
+
+
+class Failure(NamedTuple):
+    """A step whose newest run failed, and what to change."""
+
+    domain: Domain
+    run: Run
+    name: str
+    changes: Changes
+    advice: str
+    tries: int
+
+
+def _lower_rate(domain: Domain, run: Run, tries: int) -> Changes:
+    """Half the rate; from the second time on a longer warm-up and a tighter bound on gradients too."""
+    found: Changes = {RATE: domain.config[RATE] / 2}
+    if tries > 1:
+        found["training.warmup_share"] = min(0.3, max(0.1, 2 * domain.config["training.warmup_share"]))
+        found["training.clip_norm"] = domain.config["training.clip_norm"] / 2
+    return found
+
+
+def _less_memory(domain: Domain, run: Run, tries: int) -> Changes:
+    """Half the micro-batch, and gpu_optimizer to halve it again where that is not enough."""
+    micro = (domain.config[MICRO] or domain.config[BATCH]) // 2
+    observers = sorted({*domain.config[OBSERVERS], "gpu_optimizer"})
+    if run.stage != "adapter":
+        return {}
+    return {OBSERVERS: observers, **({MICRO: micro} if micro >= LEAST_MICRO else {})}
+
+
+def _larger_quants(domain: Domain, run: Run, tries: int) -> Changes:
+    """The next larger type for each that is too far from F16."""
+    missed = set(re.findall(r"evaluation\.max_kl\.(\w+)", run.error or ""))
+    quants = [LARGER.get(quant, quant) if quant in missed else quant for quant in domain.config[QUANTS]]
+    return {QUANTS: list(dict.fromkeys(quants))}
+
+
+def _longer(domain: Domain, run: Run, tries: int) -> Changes:
+    return {EPOCHS: 2 * domain.config[EPOCHS]}
+
+
+def _nothing(domain: Domain, run: Run, tries: int) -> Changes:
+    return {}
+
+
+REMEDIES = (
+    Remedy(r"(loss|gradient) is -?(nan|inf)", "not finite", _lower_rate),
+    Remedy(
+        r"out of memory|not enough memory|can't allocate memory|bad_alloc", "out of memory", _less_memory,
+        "fewer jobs at once, a smaller base, or a machine with more memory",
+    ),
+    Remedy(r"adapter did not move", "did not move", lambda domain, run, tries: {RATE: min(0.5, 4 * domain.config[RATE])}),
+    Remedy(r"adapter has no effect", "no effect", _longer),
+    Remedy(r"training\.warm_start", "warm start", lambda domain, run, tries: {"training.warm_start": None}),
+    Remedy(r"lora\.targets.* matches no layer", "targets", lambda domain, run, tries: {"lora.targets": "all-linear"}),
+    Remedy(r"evaluation\.max_kl\.", "too far from F16", _larger_quants),
+    Remedy(r"evaluation\.(beat_base_by|max_loss)", "not good enough", _longer),
+    Remedy(r"positions\s+for", "too long", _nothing, "a person has to lower data.max_tokens, or take a base with more positions"),
+    Remedy(r"cannot be written|disk is full", "disk", _nothing, "a person has to make room, or mend the rights"),
+    Remedy(r"input changed during the job", "changed", _nothing, "build again"),
+)  # fmt: skip
+"""The first that matches counts."""
+
+
+def failures(context: Context) -> Iterator[Failure]:
+    """The first step of each domain's chain whose newest run failed."""
+    for name, domain in sorted(context.domains.items()):
+        for stage in CHAIN:
+            runs = context.runs_of(name, stage, None)
+            if runs and runs[-1].outcome == "failed":
+                yield _failure(context, domain, runs)
+                break
+
+
+def _failure(context: Context, domain: Domain, runs: Sequence[Run]) -> Failure:
+    run = runs[-1]
+    remedy = next((one for one in REMEDIES if re.search(one.pattern, run.error or "", re.IGNORECASE)), None)
+    last_good = max((at for at, one in enumerate(runs) if one.outcome != "failed"), default=-1)
+    tries = len({one.key for one in runs[last_good + 1 :] if _signature(one) == _signature(run)})
+    found = remedy.change(domain, run, tries) if remedy else {}
+    found = {**_learnt(context, domain, run), **found}
+    open_ = {key: value for key, value in found.items() if _may(context, domain, run, key, value)}
+    advice = remedy.advice if remedy else "not known: the same recipe would fail again; look at its log"
+    return Failure(domain, run, remedy.name if remedy else "learnt", open_, advice, tries)
+
+
+def _may(context: Context, domain: Domain, run: Run, key: str, value: Any) -> bool:
+    """Whether a key is there, free, not so already, and still what it was when the step failed."""
+    locked = any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)
+    if locked or key not in domain.config or domain.config[key] == value:
+        return False
+    field = "quants" if key == QUANTS else key
+    stages = ("gguf",) if key == QUANTS else ("adapter",)
+    tried = [run, *(one for stage in stages for one in reversed(context.runs_of(domain.name, stage, None)))]
+    built = next((one.value(field) for one in tried if one.value(field) is not None), None)
+    return built is None or built == domain.config[key]
+
+
+def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
+    domain, run = failure.domain, failure.run
+    for key, value in failure.changes.items():
+        solved, again = _fared(context, run, key)
+        said = [f"run {run.id}: {_first_line(run.error)}"]
+        said += [f"of {solved + again} times that {key} was changed after this error, {solved} solved it"] * bool(
+            solved + again
+        )
+        yield Proposal(
+            domain.name, key, value,
+            f"{run.stage} failed ({failure.name}); the same again would fail again, so {key} becomes {value}",
+            said, expected_gain=MODEL_OR_NONE, confidence=(solved + 2) / (solved + again + 3),
+        )  # fmt: skip
+
+
+def _fared(context: Context, run: Run, key: str) -> tuple[int, int]:
+    """How often a change of a key came between an error like this and a run that went through, or one that failed so again."""
+    signature = _signature(run)
+    solved = sum(any(changed == key for changed, _, _ in changes) for changes in _solutions(context, run))
+    again = 0
+    for name in context.domains:
+        runs = [one for one in context.runs_of(name, run.stage, None) if one.recipe]
+        for one, after in pairwise(runs):
+            again += _signature(one) == _signature(after) == signature and one.value(key) != after.value(key)
+    return solved, again
+
+
+def _learnt(context: Context, domain: Domain, run: Run) -> Changes:
+    """The change that most often solved the same error in any domain."""
+    votes: dict[str, list[Any]] = {}
+    for changes in _solutions(context, run):
+        for key, old, new in changes:
+            if key in domain.config:
+                votes.setdefault(key, []).append(_applied(domain.config[key], old, new))
+    if not votes:
+        return {}
+    key = max(sorted(votes), key=lambda one: len(votes[one]))
+    values = sorted(votes[key], key=str)
+    return {key: values[len(values) // 2]}
+
+
+def _applied(now: Any, old: Any, new: Any) -> Any:
+    """A number is changed in proportion, anything else to what it became."""
+    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in (now, old, new)) and old:
+        changed = now * new / old
+        return round(changed) if isinstance(now, int) else changed
+    return new
+
+
+def _parsed(solution: str | None) -> Iterator[tuple[str, Any, Any]]:
+    """``training.learning_rate: 0.01 → 0.005; …`` as keys and values; long values were cut, so they are left out."""
+    for part in (solution or "").split("; "):
+        key, colon, change = part.partition(": ")
+        old, arrow, new = change.partition(" → ")
+        if colon and arrow and "…" not in part:
+            yield key, _value(old), _value(new)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _solutions(context: Context, run: Run) -> Iterator[list[tuple[str, Any, Any]]]:
+    """What was changed each time an error like a run's was solved."""
+    for entry in context.sections.get("knowledge_base", {}).get("error_solutions", []):
+        like = entry["stage"] == run.stage and _named(entry["message"], entry["domain"]) == _signature(run)
+        if entry["solved"] and like:
+            yield list(_parsed(entry["solution"]))
+
+
+def _signature(run: Run) -> str:
+    return _named(run.error, run.domain) if run.outcome == "failed" else ""
+
+
+def _named(message: str | None, domain: str) -> str:
+    """An error's first line without its numbers and the domain's name."""
+    return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "N", _first_line(message).replace(domain, "DOMAIN"))
+
+
+def _first_line(message: str | None) -> str:
+    lines = (message or "").strip().splitlines() or ["no reason given"]
+    return lines[0] if len(lines[0]) > 40 or len(lines) == 1 else f"{lines[0]} {lines[1].strip()}"
+
+
+def _priorities(context: Context) -> Iterator[Proposal]:
+    """Which domains to begin with, where that makes a build shorter; what people set stays."""
+    chains, measured = expected(context)
+    gpus = max((int(domain.machine.get("gpus", 0)) for domain in context.domains.values()), default=0)
+    now = {name: domain.config.get(PRIORITY, 0) for name, domain in context.domains.items()}
+    given = {name: now[name] for name, domain in context.domains.items() if _set_by_others(domain)}
+    wanted = {**dict.fromkeys(now, 0), **given, **longest_first(chains, context.slots, gpus, given)}
+    before, after = (usual(chains, one, context.slots, gpus) for one in (now, wanted))
+    if not before or 1 - after / before < LEAST_GAIN:
+        return
+    share = len(measured) / len(chains)
+    for name in sorted(wanted, key=lambda one: (-wanted[one], one)):
+        if wanted[name] != now[name]:
+            yield Proposal(
+                name, PRIORITY, wanted[name],
+                f"the longest first: a whole build on {context.slots} slots takes about {after:.0f} s instead of {before:.0f} s",
+                [f"expected {length(chains[name]):.0f} s; {len(measured)} of {len(chains)} domains were measured"],
+                expected_gain=1 - after / before, confidence=0.3 + 0.5 * share, figure="seconds",
+            )  # fmt: skip
+
+
+def _set_by_others(domain: Domain) -> bool:
+    own = any(one["key"] == PRIORITY and one["agent"] == "training_conductor" for one in domain.decisions)
+    locked = any(lock == PRIORITY for lock in domain.locked)
+    return locked or (bool(domain.config.get(PRIORITY, 0)) and not own)
+
+
+def _summary(context: Context, build: Sequence[Run]) -> str:
+    counts = {outcome: sum(run.outcome == outcome for run in build) for outcome in ("built", "restored", "failed")}
+    wall = max(run.time for run in build) - min(run.time - run.seconds for run in build)
+    chains: dict[str, list[Job]] = {}
+    for run in build:
+        chains.setdefault(run.domain, []).append(Job(run.stage, run.seconds, run.recipe.get("threads", 1)))
+    ideal = lower_bound(chains, context.slots)
+    slowest, largest = max(build, key=lambda run: run.seconds), max(build, key=lambda run: run.peak_mb)
+    money = f", {sum(run.usd for run in build):.2f} US dollars" if any(run.usd for run in build) else ""
+    return (
+        f"Build {build[-1].build}: {len({run.domain for run in build if run.outcome == 'built'})} domains, "
+        f"{', '.join(f'{count} steps {name}' for name, count in counts.items() if count)} in {wall:.0f} s (at least {ideal:.0f} s on "
+        f"{context.slots} slots){money}; slowest {slowest.domain}/{slowest.stage} {slowest.seconds:.0f} s, most memory "
+        f"{largest.domain}/{largest.stage} {largest.peak_mb:.0f} MB"
+    )
+
+
+def _best_and_worst(build: Iterable[Run]) -> Iterator[str]:
+    gains = {run.domain: gain for run in build if run.outcome == "built" and (gain := _gain(run)) is not None}
+    if gains:
+        order = sorted(gains, key=lambda name: (-gains[name], name))
+        best, worst = order[0], order[-1]
+        only = f"; least: {worst} {gains[worst]:.1%}" if worst != best else ""
+        yield f"Validation loss below the base's: most: {best} {gains[best]:.1%}{only}"
+
+
+def _gain(run: Run) -> float | None:
+    before, after = run.metrics.get("validation_loss_before"), run.metrics.get("validation_loss_after")
+    return (before - after) / before if before and after is not None else None
