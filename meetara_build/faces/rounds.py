@@ -15,7 +15,7 @@ from meetara_build.agents.policy import ACCEPT, stance
 from meetara_build.agents.record import outcomes
 from meetara_build.engine.repeat import repeated
 from meetara_build.engine.snakemake import profile_hardware
-from meetara_build.errors import BuildError
+from meetara_build.errors import BuildError, ContextError
 from meetara_build.faces.advising import POLICY, advised, measured, print_advice, shared_context, take, take_back
 from meetara_build.faces.building import built
 from meetara_build.faces.output import amount, out, print_json
@@ -55,7 +55,11 @@ def run(
     fault = loop.build()
     for number in range(1, rounds + 1):
         loop.say(f"Round {number} of {rounds}")
-        advice = advised(project_graph(profile), profile, domains)
+        try:
+            advice = advised(project_graph(profile), profile, domains)
+        except ContextError as away:
+            loop.say(f"The agents cannot be asked: {away}")
+            break
         chosen = loop.chosen(advice)
         if not as_json:
             print_advice(advice, [one.id for one in chosen], [])
