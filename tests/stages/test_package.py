@@ -29,6 +29,7 @@ RECIPE: dict[str, Any] = {
     "licence": "apache-2.0",
     "quants": ["F16", "Q4_K_M"],
     "beat_base_by": 0.02,
+    "max_loss": None,
     "max_kl": {"Q4_K_M": 0.25},
 }
 
@@ -113,6 +114,13 @@ def test_a_model_as_good_as_its_base_is_not_better() -> None:
 def test_a_loss_that_is_no_number_is_not_better(loss: float) -> None:
     with pytest.raises(GateError, match="F16: held-out loss"):
         check_bounds(RECIPE, evaluation(f16=loss))
+
+
+@pytest.mark.parametrize("loss", [1.9, float("nan")])
+def test_an_f16_loss_above_the_domain_s_own_bound_is_named_with_the_figure_and_the_bound(loss: float) -> None:
+    with pytest.raises(GateError, match=r"F16: held-out loss .* is above 1\.8 nats per token \(evaluation\.max_loss\)"):
+        check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=loss))
+    assert check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=1.8))["loss"] == 1.8
 
 
 def test_a_divergence_that_is_no_number_is_above_any_bound() -> None:

@@ -16,7 +16,10 @@ from meetara_build.stages.types import Inputs, Recipe
 
 @dataclass(frozen=True)
 class Prepared:
-    """Records by side, in the order of the sources; what was dropped, what was bad, and how much was read of each."""
+    """Records by side, in the order of the sources; what was dropped, what was bad, and how much was read of each.
+
+    ``ids`` are of all good records, duplicates too.
+    """
 
     train: list[Record]
     validation: list[Record]
@@ -25,6 +28,7 @@ class Prepared:
     faults: list[Fault]
     bad: int
     read: dict[str, int]
+    ids: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
     for source in sources:
         read[source.reading.name] = read.get(source.reading.name, 0) + source.reading.read
     bad = sum(source.bad for source in sources)
-    return Prepared(**by_side, drops=found.drops, faults=faults, bad=bad, read=read)
+    ids = frozenset(record.id for record in records)
+    return Prepared(**by_side, drops=found.drops, faults=faults, bad=bad, read=read, ids=ids)
 
 
 def check_sources(recipe: Recipe, inputs: Inputs) -> list[Fault]:

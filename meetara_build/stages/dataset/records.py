@@ -41,10 +41,12 @@ class Drop:
     reason: str
     matched: str | None = None
     similarity: float | None = None
+    id: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The drop as the account shows it."""
-        return {key: getattr(self, key) for key in ("source", "reason", "matched", "similarity")}
+        own = {} if self.id is None else {"id": self.id}
+        return own | {key: getattr(self, key) for key in ("source", "reason", "matched", "similarity")}
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     a source with another name, or a blank line more, trains nothing again.
 
     Recipe keys: domain, system_prompt, languages, sources, min_tokens, max_tokens (tokens of a whole conversation),
-    near_duplicate, near_group, validation, test, max_bad_share. Inputs: ``base``, a folder with a tokenizer, and
-    ``source_0``, ``source_1`` … for the sources that are files or folders.
+    near_duplicate, near_group, validation, test, max_bad_share, drop (ids of records that are not trained on).
+    Inputs: ``base``, a folder with a tokenizer, and ``source_0``, ``source_1`` … for the sources that are files or folders.
 
-    A token limit drops a record, but never moves one to another side.
+    A token limit, or ``drop``, drops a record, but never moves one to another side.
 
     Raises:
-        DataError: see ``prepare``; or the limits leave a side empty.
+        DataError: see ``prepare``; the limits leave a side empty; ``drop`` leaves nothing to train on, or names a record that
+            the domain does not have.
     """
     from meetara_build.stages.dataset import tokens
 
@@ -45,6 +46,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         measured += [length for length, stays in zip(lengths, stay, strict=True) if stays]
         limited = replace(limited, **{side: kept}, drops=[*limited.drops, *drops.values()])  # type: ignore[arg-type]
     _refuse_empty(prepared, limited, recipe)
+    limited = _without_named(limited, recipe)
     metrics = _counts(limited)
     card = _card(recipe, limited, metrics, tokens.quantiles(measured))
     for side in SIDES:
@@ -86,6 +88,22 @@ def _refuse_empty(before: Prepared, after: Prepared, recipe: Recipe) -> None:
                 f"{recipe['domain']}: none of the {had} {side} records has between min_tokens {recipe['min_tokens']} "
                 f"and max_tokens {recipe['max_tokens']} tokens: change the limits, or use shorter or longer records"
             )
+
+
+def _without_named(prepared: Prepared, recipe: Recipe) -> Prepared:
+    """The records without those training records that ``drop`` names: what is held out stays, so that figures stay comparable."""
+    named = set(recipe["drop"])
+    if unknown := sorted(named - prepared.ids):
+        raise DataError(
+            f"{recipe['domain']}: data.drop: {', '.join(unknown[:5])}: the domain has no such record (it was changed, or the id "
+            "is mistyped): remove the id, or take one from the dataset's account.jsonl"
+        )
+    kept = [record for record in prepared.train if record.id not in named]
+    if not kept:
+        raise DataError(f"{recipe['domain']}: data.drop leaves no record to train on: name fewer")
+    dropped = [record for record in prepared.train if record.id in named]
+    drops = [Drop(record.source, "named in data.drop", id=record.id) for record in dropped]
+    return replace(prepared, train=kept, drops=[*prepared.drops, *drops])
 
 
 def _counts(prepared: Prepared) -> Metrics:

@@ -9,7 +9,8 @@ from meetara_build.errors import GateError
 def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The figures that passed.
 
-    ``recipe`` holds ``beat_base_by`` (share of the base's held-out loss) and ``max_kl`` (nats per token, by type).
+    ``recipe`` holds ``beat_base_by`` (share of the base's held-out loss), ``max_loss`` (of the F16 file, nats per token; None: no
+    bound) and ``max_kl`` (nats per token, by type).
 
     Raises:
         GateError: with every figure that missed its bound.
@@ -17,6 +18,9 @@ def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> di
     domain, wanted = recipe["domain"], recipe["beat_base_by"]
     base = evaluation["base"]["loss"]
     missed = []
+    highest, loss = recipe["max_loss"], evaluation["variants"]["F16"]["loss"]
+    if highest is not None and not loss <= highest:
+        missed.append(f"F16: held-out loss {loss:.4f} is above {highest} nats per token (evaluation.max_loss)")
     for quant in recipe["quants"]:
         figures = evaluation["variants"][quant]
         gain = 1.0 - figures["loss"] / base

@@ -37,6 +37,7 @@ def recipe(names: list[str], **changes: Any) -> dict[str, Any]:
         "validation": 0.1,
         "test": 0.2,
         "max_bad_share": 0.05,
+        "drop": [],
         **changes,
     }
 

@@ -97,6 +97,34 @@ def test_only_the_account_knows_where_a_record_stood(built, write, tmp_path, bas
     assert differ == ["account.jsonl"]
 
 
+def test_a_training_record_that_is_named_is_not_trained_on(built):
+    _, before, _, _ = built(mixed())
+    named = [before["train"][1]["id"], before["validation"][0]["id"], before["test"][0]["id"]]
+    _, after, card, output = built(mixed(), drop=named)
+    assert after["train"] == [record for record in before["train"] if record["id"] != named[0]]
+    assert (after["validation"], after["test"]) == (before["validation"], before["test"]), "what is held out stays"
+    assert card["dropped_by_reason"]["named in data.drop"] == 1
+    account = list(read_records(output / "account.jsonl"))
+    assert [line["id"] for line in account if line.get("reason") == "named in data.drop"] == named[:1]
+
+
+def test_a_name_that_no_record_has_is_refused(built):
+    with pytest.raises(DataError, match=r"data\.drop: 0123456789abcdef: the domain has no such record.*account\.jsonl"):
+        built(mixed(), drop=["0123456789abcdef"])
+
+
+def test_a_duplicate_may_be_named_too(built):
+    metrics, _, _, _ = built(pairs(30))
+    known = built(pairs(30))[1]["train"][0]["id"]
+    assert built([*pairs(30), pairs(30)[0]], drop=[known])[0]["train"] == metrics["train"] - 1
+
+
+def test_naming_every_training_record_is_refused(built):
+    every = [record["id"] for record in built(mixed())[1]["train"]]
+    with pytest.raises(DataError, match="leaves no record to train on"):
+        built(mixed(), drop=every)
+
+
 def test_token_lengths_are_those_of_the_base(built, base):
     _, lines, card, output = built(mixed())
     tokenizer = AutoTokenizer.from_pretrained(base)
