@@ -32,11 +32,11 @@ FILES = {
     "corpus": ("corpus.jsonl", "card.json"),
     "base": MODEL,
     "dataset": ("train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"),
-    "adapter": ("adapter_model.safetensors", "adapter_config.json", "training.json"),
+    "adapter": ("adapter_model.safetensors", "adapter_config.json", "training.json", "records.jsonl"),
     "merge": MODEL,
     "evaluate": ("evaluation.json",),
     "package": ("Modelfile", "README.md", "SHA256SUMS"),
-    "report": ("loss_curves.svg", "size_quality.svg"),
+    "report": ("loss_curves.svg", "size_quality.svg", "relations.svg"),
 }
 """What each stage writes; the names of GGUF files depend on the recipe."""
 
@@ -48,6 +48,7 @@ SIZES = {
     "/adapter_model.safetensors": 791_816,
     "/model.safetensors": 11_282_472,
     "/tokenizer.json": 263_418,
+    "/records.jsonl": 6_200,
     ".jsonl": 39_053,
 }
 """Bytes of real artifacts on the base ``tiny``, by the end of their names."""

@@ -7,6 +7,7 @@ rule adapter:
         f"{ROOT}/{{domain}}/adapter/adapter_model.safetensors",
         f"{ROOT}/{{domain}}/adapter/adapter_config.json",
         f"{ROOT}/{{domain}}/adapter/training.json",
+        f"{ROOT}/{{domain}}/adapter/records.jsonl",
     log:
         f"{ROOT}/logs/{{domain}}/adapter.log",
     priority: BUILD.priority("adapter")

@@ -127,7 +127,7 @@ DECLARED: dict[str, Sequence[str]] = {
     "adapter": ["adapter_model.safetensors", "adapter_config.json", "training.json", "records.jsonl"],
     "evaluate": ["evaluation.json"],
     "package": ["Modelfile", "README.md", "SHA256SUMS"],
-    "report": ["loss_curves.svg", "size_quality.svg"],
+    "report": ["loss_curves.svg", "size_quality.svg", "relations.svg"],
 }
 """The files of each stage that its rule in rules/ names."""
 
@@ -321,8 +321,9 @@ def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    read = {name: _read(path, f"{name.rpartition('/')[2]}.json") for name, path in inputs.items()}
-    return {name: digest_json([name, recipe, read]) for name in ("loss_curves.svg", "size_quality.svg")}
+    files = {"training": "training.json", "evaluation": "evaluation.json", "dataset": "train.jsonl"}
+    read = {name: _read(path, files[name.rpartition("/")[2]]) for name, path in inputs.items()}
+    return {name: digest_json([name, recipe, read]) for name in DECLARED["report"]}
 
 
 STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import MeetaraError
+from meetara_build.graph import OBSERVER
 
 FIGURES = "figures.json"
 """Written beside the output: the stage's metrics and what the work took."""
@@ -104,13 +105,51 @@ def _perform(request: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _watched(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[dict[str, Any]]:
-    """Have the context hear what the job uses; what its function takes to say how far it is."""
+    """Have the context hear what the job uses, and the agents that observe it see how far it is; what its function takes for it."""
     from meetara_build.context.outbox import Outbox
     from meetara_build.context.watching import ProgressReporter, sampled
 
     outbox = Outbox(Path(request["root"]), **request["about"])
-    with sampled(outbox, gpu=request["gpus"] > 0):
-        yield {"observe": ProgressReporter(outbox)} if "observe" in inspect.signature(stage).parameters else {}
+    with _observers(request) as ask, sampled(outbox, gpu=request["gpus"] > 0):
+        report = ProgressReporter(outbox)
+
+        def observe(progress: Any) -> Any:
+            if progress.fault is None:
+                report(progress)
+            return ask(progress)
+
+        yield {"observe": observe} if "observe" in inspect.signature(stage).parameters else {}
+
+
+@contextlib.contextmanager
+def _observers(request: Mapping[str, Any]) -> Iterator[Callable[[Any], Any]]:
+    """The agents that watch the job and act on it: those whose files are among its inputs."""
+    files = {
+        name.removeprefix(OBSERVER): Path(path) for name, path in request["inputs"].items() if name.startswith(OBSERVER)
+    }
+    if not files:
+        yield lambda progress: None
+        return
+    from meetara_build.agents.watching import Observers
+
+    def lost(name: str, fault: str) -> None:
+        print(f"{request['name']}: observer '{name}' {fault}; training goes on without it", file=sys.stderr, flush=True)
+        _tell_lost(request, name, fault)
+
+    observers = Observers(files, Path(request["report"]).with_suffix(""), lost)
+    try:
+        yield observers
+    finally:
+        observers.close()
+
+
+def _tell_lost(request: Mapping[str, Any], name: str, fault: str) -> None:
+    from meetara_build.context.outbox import Outbox
+
+    outbox = Outbox(Path(request["root"]))
+    said = {"text": f"stopped watching: {fault}", "stage": request["about"]["stage"]}
+    outbox.put("message", about="note", sender=name, domain=request["about"]["domain"], body=said)
+    outbox.close()
 
 
 def _use_threads(threads: int) -> None:

@@ -157,7 +157,10 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     yield step("dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item))
     settings = recipes.adapter_settings(build)
     learnt = dataset("train.jsonl", "validation.jsonl")
-    inputs = {"base": base, "dataset": learnt, **_joint(configuration, item)}
+    joint = _joint(configuration, item)
+    # A neighbour's record may be held out here, which only the test records show.
+    read = dataset(*learnt.reads, "test.jsonl") if joint else learnt
+    inputs = {"base": base, "dataset": read, **joint}
     files = _warm_start(configuration, item) | _observers(configuration, item)
     yield step("adapter", slices["adapter"], inputs, files, settings)
     yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": learnt})
@@ -177,7 +180,8 @@ def _report_step(built: list[Resolved], deciding: _Deciding) -> Step:
     for item in built:
         inputs[f"{item.name}/training"] = Input("adapter", item.name, ("training.json",))
         inputs[f"{item.name}/evaluation"] = Input("evaluate", item.name)
-    recipe = {"domains": {item.name: item.domain.category for item in built}}
+        inputs[f"{item.name}/dataset"] = Input("dataset", item.name, ("train.jsonl",))
+    recipe = recipes.report({item.name: (item.domain, item.build) for item in built})
     return _step("report", REPORT, recipe, inputs, {}, built[0], deciding)
 
 

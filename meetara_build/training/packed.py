@@ -139,8 +139,8 @@ class PackedModel:
         self.inner.eval()
         total, count = 0.0, 0
         for run in fill(order, examples, EVALUATION_TOKENS):
-            loss = self.loss([examples[index] for index in run], every_token=every_token)
-            total, count = total + loss.total.item(), count + loss.tokens
+            loss, tokens, _ = self.loss([examples[index] for index in run], every_token=every_token)
+            total, count = total + loss.item(), count + tokens
         self.inner.train(was_training)
         if not count:
             raise TrainingError("validation: no token counts: give records with an answer")

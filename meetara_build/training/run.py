@@ -148,11 +148,11 @@ class Run:
         """Add some records' share of the batch's gradients; their summed loss, and each one's."""
         records = [self.training[index] for index in part]
         try:
-            loss = self.packed.loss(records, every_token=self.settings.loss_on_prompt)
-            total = loss.total.item()
-            if math.isfinite(total):
-                (loss.total / counted_tokens).backward()  # type: ignore[no-untyped-call]
-            return total, loss.by_record.tolist()
+            total, _, by_record = self.packed.loss(records, every_token=self.settings.loss_on_prompt)
+            loss = total.item()
+            if math.isfinite(loss):
+                (total / counted_tokens).backward()  # type: ignore[no-untyped-call]
+            return loss, by_record.tolist()
         except (MemoryError, RuntimeError) as error:
             if not faults.ran_out_of_memory(error):
                 raise

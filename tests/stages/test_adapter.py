@@ -91,12 +91,15 @@ def test_it_writes_an_adapter_that_peft_loads_and_that_lowers_the_loss(inputs: d
     assert sorted(path.name for path in output.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "records.jsonl",
         "training.json",
     ]
     assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
     assert metrics["training_records"] == 12
     report = without_measured(output / "training.json")
     assert [point[0] for point in report["curve"]] == list(range(1, metrics["steps"] + 1))
+    assert report.pop("actions") == []
+    assert metrics.pop("actions") == 0
     assert {name: report[name] for name in metrics} == metrics
 
     base = AutoModelForCausalLM.from_pretrained(inputs["base"])
@@ -164,7 +167,7 @@ def test_other_architectures_train_through_the_same_code(kind: str, tmp_path: Pa
 def test_records_beyond_max_tokens_are_left_out_and_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
     with (inputs["dataset"] / "train.jsonl").open("a") as file:
         messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "because " * 200}]
-        file.write(json.dumps({"id": "f" * 16, "messages": messages}) + "\n")
+        file.write(json.dumps({"id": "f" * 16, "messages": messages, "topic": None}) + "\n")
     metrics = adapter.run(RECIPE, inputs, fresh(tmp_path))
     assert metrics["records_too_long"] == 1
     assert metrics["training_records"] == 12

@@ -8,27 +8,30 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerBase
 
-from meetara_build.errors import DataError, TrainingError
+from meetara_build.errors import TrainingError
+from meetara_build.stages.adapter import records
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe, checkpoint_folder
-from meetara_build.training.chat import Encoded, encode, read_records
 from meetara_build.training.loop import train
 from meetara_build.training.lora import ADAPTER, attach, begin_from, moved
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
+from meetara_build.training.race import race
 from meetara_build.training.settings import History, Observer, Settings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+NOT_SETTINGS = ("warm_start", "joint", "topic_weights", "observers")
+"""Keys of ``training`` that say what is trained on, from where, and who watches."""
 
 
 def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None = None) -> Metrics:
-    """Train and write adapter_model.safetensors, adapter_config.json and training.json.
+    """Train and write adapter_model.safetensors, adapter_config.json, training.json and records.jsonl.
 
     The frozen base is held in ``recipe["precision"]``, the adapter and its optimizer always in float32.
 
     Args:
         recipe: domain, seed, threads, device, precision, loss_on_prompt, max_tokens, lora, training.
-        inputs: base and dataset folders; the file ``warm_start``, another adapter's weights to begin from, if there is one.
+        inputs: base and dataset folders, and as ``joint/NAME`` those of the neighbours whose training records are learnt too;
+            the file ``warm_start``, another adapter's weights to race against a cold start, if there is one.
         observe: called after each step, see training.settings.
 
     Raises:
@@ -38,57 +41,59 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
     base = inputs["base"]
     tokenizer = load_tokenizer(base)
     model = load_model(base, DTYPES[recipe["precision"]], recipe["device"])
-    limit = position_limit(model)
-    training, long = _encode(tokenizer, inputs["dataset"] / "train.jsonl", recipe["max_tokens"], limit)
-    validation, long_validation = _encode(
-        tokenizer, inputs["dataset"] / "validation.jsonl", recipe["max_tokens"], limit
-    )
+    learnt = records.read(recipe, inputs, tokenizer, position_limit(model))
     adapted = attach(model, recipe["lora"], recipe["seed"])
-    if "warm_start" in inputs:
-        begin_from(adapted, inputs["warm_start"])
-    settings = Settings(
-        seed=recipe["seed"],
-        loss_on_prompt=recipe["loss_on_prompt"],
-        **{key: value for key, value in recipe["training"].items() if key != "warm_start"},
-    )
-    history = train(adapted, training, validation, settings, checkpoint_folder(output), observe)
+    folder = checkpoint_folder(output)
+    history, raced = fit(adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe)
     if not moved(adapted):
         raise TrainingError(
             f"{recipe['domain']}: the adapter did not move: raise training.learning_rate or training.epochs"
         )
     save_adapter(adapted, base.name, output)
-    metrics = _metrics(history, len(training), len(validation), long + long_validation)
-    report = {"curve": history.curve, **metrics, MEASURED: _measured(history, recipe["device"])}
+    metrics = {**_metrics(history), **learnt.counts(), **raced}
+    report = {
+        "curve": history.curve,
+        **metrics,
+        "actions": history.actions,
+        MEASURED: _measured(history, recipe["device"]),
+    }
     (output / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    lines = [json.dumps(line) + "\n" for line in learnt.seen(history.losses)]
+    (output / "records.jsonl").write_text("".join(lines), encoding="utf-8")
     return metrics
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, path: Path, max_tokens: int, positions: int | None
-) -> tuple[list[Encoded], int]:
-    """The records of at most ``max_tokens`` tokens, and how many longer ones are left out.
+def settings_of(recipe: Recipe) -> Settings:
+    """How a recipe has the adapter trained."""
+    known = {key: value for key, value in recipe["training"].items() if key not in NOT_SETTINGS}
+    return Settings(seed=recipe["seed"], loss_on_prompt=recipe["loss_on_prompt"], **known)
 
-    Raises:
-        TrainingError: a record within ``max_tokens`` is longer than the model's positions.
-    """
-    kept: list[Encoded] = []
-    long = 0
-    for line, record in enumerate(read_records(path), 1):
-        try:
-            encoded = encode(tokenizer, record["messages"])
-        except DataError as fault:
-            raise DataError(f"{path.name} line {line} (record {record.get('id')}): {fault}") from fault
-        length = len(encoded.ids)
-        if length > max_tokens:
-            long += 1
-        elif positions is not None and length > positions:
-            raise TrainingError(
-                f"{path.name} line {line} (record {record.get('id')}): {length} tokens, but the base has positions "
-                f"for {positions}: set max_tokens to {positions} or less, or take another base"
-            )
-        else:
-            kept.append(encoded)
-    return kept, long
+
+def fit(
+    adapted: PeftModel,
+    learnt: records.Records,
+    settings: Settings,
+    warm_start: Path | None,
+    folder: Path,
+    observe: Observer | None,
+) -> tuple[History, Metrics]:
+    """Train, from the better start where there are two; what happened, and what the race showed."""
+    if warm_start is None:
+        return train(adapted, learnt.training, learnt.validation, settings, folder, observe), {}
+
+    def warm() -> None:
+        begin_from(adapted, warm_start)
+
+    if not learnt.validation:  # nothing to judge by: it is the person's word that counts
+        warm()
+        return train(adapted, learnt.training, [], settings, folder, observe), {}
+    history, outcome = race(adapted, warm, learnt.training, learnt.validation, settings, folder, observe)
+    return history, {
+        "warm_start_won": outcome.warm_won,
+        "warm_start_loss": outcome.warm,
+        "cold_start_loss": outcome.cold,
+        "race_steps": outcome.steps,
+    }
 
 
 def save_adapter(model: PeftModel, base_name: str, output: Path) -> None:
@@ -107,14 +112,13 @@ def _plain(value: Any) -> Sequence[Any] | str:
     return sorted(value) if isinstance(value, set | frozenset) else str(getattr(value, "value", value))
 
 
-def _metrics(history: History, training: int, validation: int, long: int) -> Metrics:
+def _metrics(history: History) -> Metrics:
     return {
-        "training_records": training,
-        "validation_records": validation,
-        "records_too_long": long,
         "steps": len(history.curve),
         "best_step": history.best_step,
         "stopped_early": history.stopped_early,
+        "actions": len(history.actions),
+        "micro_batch_tokens": history.micro_batch_tokens,
         "tokens": history.tokens,
         "completion_tokens": history.completion_tokens,
         "validation_loss_before": history.validation_before,

@@ -1,0 +1,67 @@
+"""A warm start that does no harm: it is raced against a cold one, and the better of the two is trained on.
+
+Weights that another adapter has learnt help or harm, and nobody knows beforehand (arXiv 2407.16245). So the first steps are
+trained twice, with the same batches, and the start with the lower validation loss after them goes on. The race leaves no trace
+in the run that won: where the cold start wins, the weights are those of a training without any warm start.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from meetara_build.training.chat import Encoded
+from meetara_build.training.loop import prepared
+from meetara_build.training.run import Run
+from meetara_build.training.schedule import plan
+from meetara_build.training.settings import History, Observer, Settings
+from meetara_build.training.state import copied, put, trainable
+
+STRETCH = 0.1
+"""Share of the steps that are trained from both starts."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Who won, and the validation losses after ``steps`` steps."""
+
+    warm_won: bool
+    warm: float
+    cold: float
+    steps: int
+
+
+def race(
+    model: nn.Module,
+    warm_start: Callable[[], None],
+    training: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    settings: Settings,
+    checkpoint_folder: Path,
+    observe: Observer | None = None,
+) -> tuple[History, Outcome]:
+    """Train ``model`` as it is against what ``warm_start`` makes of it; see ``loop.train``.
+
+    Each of the two has a checkpoint of its own, so that a race that was interrupted goes on where it was.
+
+    Raises:
+        TrainingError: as ``loop.train`` does, of either start.
+    """
+    weights = trainable(model)
+    starts = {"cold": copied(weights)}
+    warm_start()
+    starts["warm"] = copied(weights)
+    with prepared(model, training, settings) as packed:
+        steps = math.ceil(STRETCH * len(plan(training, settings)[0]))
+
+        def run(name: str) -> Run:
+            put(weights, starts[name])
+            return Run(model, packed, training, validation, settings, checkpoint_folder / name, observe)
+
+        losses = {name: run(name).go_for(steps) for name in starts}
+        losses = {name: loss if math.isfinite(loss) else math.inf for name, loss in losses.items()}
+        warm_won = losses["warm"] < losses["cold"]
+        history = run("warm" if warm_won else "cold").go()
+    return history, Outcome(warm_won, losses["warm"], losses["cold"], steps)
