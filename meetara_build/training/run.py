@@ -233,6 +233,7 @@ class Run:
             seconds=history.seconds,
             curve=history.curve,
             fault=fault,
+            validation_before=history.validation_before,
         )
         action = self.observe(progress)
         return None if action is None else Action(action)

@@ -63,6 +63,7 @@ class Progress:
         curve: the points of all steps so far, this one's last.
         fault: "out_of_memory" or "not_finite": the step after ``step`` was tried and not taken. The loss and the gradient's
             norm are then that step's, NaN where they are not known.
+        validation_before: validation loss before the first step; None without validation records.
     """
 
     step: int
@@ -77,6 +78,7 @@ class Progress:
     seconds: float
     curve: Sequence[Point] = ()
     fault: str | None = None
+    validation_before: float | None = None
 
 
 Observer = Callable[[Progress], Action | None]
