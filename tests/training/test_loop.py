@@ -188,6 +188,7 @@ def test_every_step_is_shown(tiny: Make, records: Records) -> None:
     history = train(attach(tiny(), LORA, 1), records(20), records(3, seed=9), SETTINGS, observe=seen.append)
     assert [progress.step for progress in seen] == list(range(1, len(history.curve) + 1))
     assert [progress.validation_loss for progress in seen] == [point[2] for point in history.curve]
+    assert {progress.validation_before for progress in seen} == {history.validation_before}
     assert sum(progress.validation_loss is not None for progress in seen) == 6
     assert {progress.epoch for progress in seen} == {0, 1, 2}
     assert all(progress.gradient_norm > 0 for progress in seen)

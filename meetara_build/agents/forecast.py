@@ -1,0 +1,173 @@
+"""The best validation loss that a training will reach, forecast while it runs, and how sure that is.
+
+A validation loss falls about as ``floor + height * exp(-S / scale)`` ("exponential plus offset", one of the curves of Domhan et al.,
+IJCAI 2015; see the survey of Viering & Loog, arXiv 2103.10948), where S is the sum of the learning rates of all steps so far: a
+schedule that slows down slows the fall down (arXiv 2408.11029). Two or three points do not tell the scale. So all scales are weighed, by
+how well they fit and by a log-normal prior around the one that foretold past trainings best.
+
+The interval is conformal (Lei et al., arXiv 1604.04173): as wide as the same forecast was wrong on past trainings.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from meetara_build.training.settings import Point
+
+SCALE = 0.015
+"""Sum of learning rates in which the fall slows to a third, where no past training tells: measured on the embedded domains."""
+TRIED = tuple(SCALE * 2.0**power for power in range(-4, 5))
+PRIOR_SPREAD = 0.8
+"""Of the natural logarithm of the scale."""
+NOISE = 0.0015
+"""Of a validation loss, as a share of it: what a curve need not follow."""
+SHARE = 0.8
+"""Of actual results that the interval is to hold."""
+NORMAL = 1.28
+"""Standard deviations of a normal distribution that hold so many."""
+ENOUGH = 9
+"""Past trainings without which no interval of so many can be read off them."""
+FEWEST_FOR_SCALE = 5
+THIRD = 1 / 3
+
+
+class Curve(NamedTuple):
+    """A training as far as it went: its points, how many steps were planned, and its validation loss before the first one."""
+
+    points: Sequence[Point]
+    steps: int
+    before: float | None = None
+
+    @property
+    def best(self) -> float | None:
+        """The lowest validation loss so far."""
+        return min((checked for _, _, checked, _ in self.points if checked is not None), default=None)
+
+    def first(self, share: float = THIRD) -> "Curve":
+        """The same training at an earlier time."""
+        return self._replace(points=self.points[: max(1, round(self.steps * share))])
+
+
+class Forecast(NamedTuple):
+    """The best validation loss by the end, and the interval that holds it in four of five trainings."""
+
+    loss: float
+    low: float
+    high: float
+
+
+class Expected(NamedTuple):
+    """The best loss by the end as the fitted curves have it, and their spread."""
+
+    loss: float
+    spread: float
+
+
+def forecast(curve: Curve, past: Sequence[Curve] = ()) -> Forecast | None:
+    """What this training will reach; ``past`` are finished ones, which calibrate it. None where nothing was validated yet."""
+    ended = [one for one in past if one.best is not None]
+    scale = best_scale(ended)
+    expected = expect(curve, scale)
+    if expected is None:
+        return None
+    wrong = sorted(error for one in ended if (error := _error(one, scale)) is not None)
+    if len(wrong) < ENOUGH:
+        low, high = -NORMAL, NORMAL
+    else:
+        low, high = _quantile(wrong, (1 - SHARE) / 2), _quantile(wrong, (1 + SHARE) / 2)
+    unit = _unit(expected)
+    upper = expected.loss + high * unit
+    return Forecast(expected.loss, expected.loss + low * unit, upper if curve.best is None else min(upper, curve.best))
+
+
+def expect(curve: Curve, scale: float = SCALE) -> Expected | None:
+    """The forecast of the fitted curves alone."""
+    done, whole = _rate_sums(curve)
+    checked = [(at, point[2]) for at, point in zip(done, curve.points, strict=True) if point[2] is not None]
+    start = [] if curve.before is None else [(0.0, curve.before)]
+    if len(start) + len(checked) >= 2:
+        found = _fit([*start, *checked], whole, scale, NOISE)
+    elif start and len(curve.points) >= 3:
+        found = _as_training_falls(curve, done, whole, scale)
+    elif checked or start:
+        level = (checked or start)[0][1]
+        found = Expected(level, 0.02 * level)
+    else:
+        return None
+    return found if curve.best is None else found._replace(loss=min(found.loss, curve.best))
+
+
+def best_scale(past: Sequence[Curve]) -> float:
+    """The scale with which past trainings would have been foretold best; the usual one where they are few."""
+    if len(past) < FEWEST_FOR_SCALE:
+        return SCALE
+    return min(TRIED, key=lambda scale: (sum(abs(_error_in_loss(one, scale)) for one in past), scale))
+
+
+def _error_in_loss(curve: Curve, scale: float) -> float:
+    expected, actual = expect(curve.first(), scale), curve.best
+    return 0.0 if expected is None or actual is None else (actual - expected.loss) / actual
+
+
+def _error(curve: Curve, scale: float) -> float | None:
+    """Of the forecast at a third of a finished training, in units of what it gave as its spread."""
+    expected, actual = expect(curve.first(), scale), curve.best
+    return None if expected is None or actual is None else (actual - expected.loss) / _unit(expected)
+
+
+def _unit(expected: Expected) -> float:
+    return expected.spread + NOISE * expected.loss
+
+
+def _quantile(rising: Sequence[float], share: float) -> float:
+    """With one observation more, the coming one, which may be anywhere: so the ends are taken one further out."""
+    place = share * (len(rising) + 1) - 1
+    return rising[min(len(rising) - 1, max(0, math.floor(place) if share < 0.5 else math.ceil(place)))]
+
+
+def _rate_sums(curve: Curve) -> tuple[list[float], float]:
+    """The sum of learning rates up to each point, and that of the whole training if a cosine goes on as it began."""
+    rates = [rate for *_, rate in curve.points]
+    sums, total = [], 0.0
+    for rate in rates:
+        total += rate
+        sums.append(total)
+    if not rates:
+        return sums, total
+    last = len(rates) - 1
+    top = max(index for index, rate in enumerate(rates) if rate == max(rates))
+    length = max(1, curve.steps - top)
+    shape = [(1 + math.cos(math.pi * (index - top) / length)) / 2 for index in range(last, curve.steps)]
+    return sums, total + sum(rates[last] * part / shape[0] for part in shape[1:])
+
+
+def _fit(points: Sequence[tuple[float, float]], whole: float, scale: float, noise: float) -> Expected:
+    """Least squares for each scale on a grid, weighed by its likelihood and the prior."""
+    import numpy as np
+
+    at, loss = np.array(points, dtype=float).T
+    scales = scale * np.geomspace(1 / 32, 32, 41)
+    falling = np.exp(-at[None, :] / scales[:, None])
+    middle = falling.mean(axis=1, keepdims=True)
+    spread = ((falling - middle) ** 2).sum(axis=1).clip(min=1e-12)
+    height = (((falling - middle) * (loss - loss.mean())).sum(axis=1) / spread).clip(min=0.0)
+    floor = loss.mean() - height * middle[:, 0]
+    misfit = ((floor[:, None] + height[:, None] * falling - loss) ** 2).sum(axis=1)
+    evidence = -misfit / (2 * (noise * loss.mean()) ** 2) - (np.log(scales / scale) / PRIOR_SPREAD) ** 2 / 2
+    weight = np.exp(evidence - evidence.max())
+    weight /= weight.sum()
+    ends: Any = floor + height * np.exp(-whole / scales)
+    mean = float((weight * ends).sum())
+    return Expected(mean, math.sqrt(float((weight * (ends - mean) ** 2).sum())))
+
+
+def _as_training_falls(curve: Curve, done: Sequence[float], whole: float, scale: float) -> Expected:
+    """Nothing validated yet but at the start: the validation loss is taken to fall as the training loss does."""
+    import numpy as np
+
+    losses = np.array([loss for _, loss, *_ in curve.points])
+    noise = max(NOISE, float(np.diff(losses).std() / math.sqrt(2) / losses.mean()))
+    found = _fit(list(zip(done, losses, strict=True)), whole, scale, noise)
+    begin = float(losses[: max(1, len(losses) // 5)].mean())
+    assert curve.before is not None
+    return Expected(curve.before * min(found.loss / begin, 1.0), curve.before * (found.spread / begin + noise))
