@@ -10,7 +10,7 @@ or a GGUF file that is loaded here. In conf/build.yaml::
         # or: {gguf: models/some-instruct-Q4_K_M.gguf}
 
 The model is given figures and told in a JSON schema what it may answer; the schema holds only keys that agents may change, of the type
-they have. What it says is checked again, its promises are cut to what is likely, and its confidence is not asked for: a language model's
+they have. What it says is checked again, its promises are modest, and its confidence is not asked for: a language model's
 own is no guide (arXiv 2306.13063). Temperature 0 and a fixed seed give the same answer to the same context, as far as a server keeps that.
 """
 
@@ -29,9 +29,13 @@ MOST_DOMAINS = 8
 MOST_RUNS = 5
 """Newest runs of a domain, and newest errors, that the model sees."""
 CONTEXT_TOKENS = 8192
-LARGEST_GAIN = 0.1
+GAINS = (0.01, 0.02, 0.05, 0.1)
+"""The model chooses among them: a finer promise would mean nothing, and bounds on numbers are beyond many servers' grammars."""
 CONFIDENCE = 0.3
 SEED = 17
+FIGURES = ("loss", "seconds")
+REFUSALS = (400, 422, 500)
+"""What servers say to a way of giving a schema that they do not know."""
 TYPES = {bool: "boolean", int: "integer", float: "number"}
 """Of the values it may propose; what a key has now decides."""
 TASK = (
@@ -155,8 +159,8 @@ def answer_schema(most: int, domains: Sequence[str], types: Mapping[str, Any]) -
             "key": {"const": key},
             "value": {"type": TYPES[type(value)]},
             "reason": {"type": "string", "maxLength": 200},
-            "figure": {"enum": ["loss", "seconds"]},
-            "expected_gain": {"type": "number", "minimum": 0, "maximum": 1},
+            "figure": {"enum": list(FIGURES)},
+            "expected_gain": {"enum": list(GAINS)},
         })
         for key, value in sorted(types.items())
     ]}}})  # fmt: skip
@@ -186,7 +190,7 @@ def from_server(settings: Settings, messages: list[dict[str, str]], schema: dict
     try:
         for form in formats:
             said = httpx2.post(url, json={**asked, "response_format": form}, headers=headers, timeout=settings.seconds)
-            if said.status_code not in (400, 422):
+            if said.status_code not in REFUSALS:
                 break
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ValueError(
@@ -239,31 +243,36 @@ def read_answer(text: str, context: Context, keys: Mapping[str, Mapping[str, Any
         ValueError: the answer is not of the schema, as of a model that cannot be held to one.
     """
     try:
-        found = json.loads(text)["proposals"]
-        several = [(one, one["domain"], one["key"], one["value"], str(one["reason"])) for one in found]
+        several = list(json.loads(text)["proposals"])[:most]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(
             f"the model did not answer in the JSON it was asked for: {text[:80]!r}; use one that does"
         ) from None
-    for one, domain, key, value, reason in several[:most]:
-        now = keys.get(domain, {}).get(key) if isinstance(domain, str) and isinstance(key, str) else None
-        value = float(value) if type(now) is float and type(value) is int else value
-        gain, figure = one.get("expected_gain"), one.get("figure")
-        if (
-            type(value) not in TYPES
-            or type(gain) not in (int, float)
-            or not 0 <= gain <= 1
-            or figure not in ("loss", "seconds")
-        ):
+    for one in several:
+        if not shaped(one):
             raise ValueError(
                 f"the model proposed {str(one)[:120]}, which is not what it was asked for; use another one"
             )
+        domain, key, value = one["domain"], one["key"], one["value"]
+        now = keys.get(domain, {}).get(key)
+        if type(now) is float and type(value) is int:
+            value = float(value)
         run = context.current(domain, "adapter") if now is not None else None
         if run is None or value == now:
             continue
         if type(value) is not type(now):
-            raise ValueError(f"the model proposed {value!r} for {key}, which is {now!r} now; use another model")
+            raise ValueError(f"the model proposed {value!r} for {key}, which is {now!r} now; use another one")
         evidence = (f"run {run.id}: validation loss {loss(run):.4g}, {run.seconds:.3g} s",)
-        yield Proposal(
-            domain, key, value, f"a language model: {reason}", evidence, min(gain, LARGEST_GAIN), CONFIDENCE, figure
-        )
+        reason = f"a language model: {one['reason']}"
+        yield Proposal(domain, key, value, reason, evidence, one["expected_gain"], CONFIDENCE, one["figure"])
+
+
+def shaped(one: Any) -> bool:
+    """Whether a proposal is of the schema, whatever key it is of."""
+    return (
+        isinstance(one, dict)
+        and all(isinstance(one.get(name), str) for name in ("domain", "key", "reason"))
+        and type(one.get("value")) in TYPES
+        and one.get("expected_gain") in GAINS
+        and one.get("figure") in FIGURES
+    )
