@@ -164,6 +164,16 @@ def package(name: str, base_name: str, base: Base, domain: Domain, build: Build)
     }
 
 
+def report(domains: Mapping[str, tuple[Domain, Build]]) -> Slice:
+    """What the map over all domains shows: their categories, and what their trainings take from one another."""
+    training = {name: build.training for name, (_, build) in domains.items()}
+    return {
+        "domains": {name: domain.category for name, (domain, _) in domains.items()},
+        "begins_from": {name: one.warm_start.partition("@")[0] for name, one in training.items() if one.warm_start},
+        "learns_with": {name: sorted(set(one.joint)) for name, one in training.items() if one.joint},
+    }
+
+
 def _preparation(name: str, domain: Domain, build: Build) -> Slice:
     """What decides the records of a domain and their split, before any limit in tokens."""
     limits = build.data.model_dump(exclude={"min_tokens", "max_tokens", "drop"})

@@ -1,4 +1,4 @@
-"""Which domains are alike, by the words of what they are trained on: cosine of TF-IDF vectors (Salton and Buckley 1988)."""
+"""Which domains are alike, by the words of what they are trained on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph
+from meetara_build.likeness import likeness
 from meetara_build.nearest import nearest
 
 READ_BYTES = 200_000
@@ -36,12 +37,7 @@ def similar_domains(graph: Graph, domain: str, count: int = 5) -> list[Similar]:
 
 def similarities(sources: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, float]]:
     """How alike each two domains are, by name, from the files of their records."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    texts = {name: _text(files) for name, files in sources.items()}
-    vectors = TfidfVectorizer(sublinear_tf=True, max_df=0.9 if len(texts) > 3 else 1.0).fit_transform(texts.values())
-    cosines = (vectors @ vectors.T).toarray().round(4)
-    return {name: dict(zip(texts, map(float, row), strict=True)) for name, row in zip(texts, cosines, strict=True)}
+    return likeness({name: _text(files) for name, files in sources.items()})
 
 
 def _text(files: Iterable[Path]) -> str:

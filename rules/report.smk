@@ -1,4 +1,4 @@
-# report: loss curves and size against quality of all domains, shown by `snakemake --report report.html`.
+# report: loss curves, size against quality, and a map of all domains, shown by `snakemake --report report.html`.
 rule report:
     input:
         BUILD.inputs("report"),
@@ -13,6 +13,11 @@ rule report:
             f"{ROOT}/report/size_quality.svg",
             category="Evaluation",
             labels={"figure": "size against quality"},
+        ),
+        report(
+            f"{ROOT}/report/relations.svg",
+            category="Domains",
+            labels={"figure": "which are alike"},
         ),
     log:
         f"{ROOT}/logs/report.log",

@@ -1,4 +1,4 @@
-"""Two pictures over all domains: loss curves, and what each quantized file costs in quality for its size."""
+"""Three pictures over all domains: loss curves, what each quantized file costs in quality for its size, and which are alike."""
 
 import json
 from collections.abc import Mapping
@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from meetara_build.likeness import likeness
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 
 STYLE: Any = {
@@ -22,12 +25,21 @@ STYLE: Any = {
 }
 PANEL = (3.4, 2.4)
 """Width and height of one category's panel, inches."""
+FARTHER = 6
+"""The power of 1 - cosine that is a distance: most pairs have few words in common, and it is the near ones that a map is for."""
+ROUNDS = 100
+"""Of improving the map; it stands still long before."""
+
+Floats = npt.NDArray[np.float64]
 
 
 def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
-    """Write ``loss_curves.svg`` and ``size_quality.svg``.
+    """Write ``loss_curves.svg``, ``size_quality.svg`` and ``relations.svg``.
 
-    ``recipe["domains"]`` names each domain's category; ``inputs`` are ``DOMAIN/training`` and ``DOMAIN/evaluation`` folders.
+    Args:
+        recipe: domains, each with its category; begins_from, by domain the one whose adapter it begins from; learns_with, by
+            domain those whose records it learns too.
+        inputs: ``DOMAIN/training``, ``DOMAIN/evaluation`` and ``DOMAIN/dataset`` folders.
     """
     domains: Mapping[str, str] = recipe["domains"]
     training = {name: _read(inputs[f"{name}/training"] / "training.json") for name in domains}
@@ -35,6 +47,8 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     with mpl.rc_context(STYLE):
         _save(loss_curves(domains, training), output / "loss_curves.svg")
         _save(size_quality(evaluation), output / "size_quality.svg")
+        texts = {name: _text(inputs[f"{name}/dataset"] / "train.jsonl") for name in domains}
+        _save(relations(domains, likeness(texts), recipe), output / "relations.svg")
     better = sum(_gain(content, "F16") > 0 for content in evaluation.values())
     return {"domains": len(domains), "better_than_base": better}
 
@@ -78,6 +92,74 @@ def size_quality(evaluation: Mapping[str, Any]) -> Figure:
     axes.set_title("Size against quality, a point for each domain and type")
     axes.legend(frameon=False)
     return figure
+
+
+def relations(domains: Mapping[str, str], alike: Mapping[str, Mapping[str, float]], recipe: Recipe) -> Figure:
+    """A map: similar domains are near each other, each is joined to the most similar one, and arrows show who begins from whose
+    adapter, or learns whose records too."""
+    names = sorted(domains)
+    places = dict(zip(names, layout(np.array([[alike[one][other] for other in names] for one in names])), strict=True))
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    axes = figure.add_subplot()
+    for name in names:
+        if len(names) > 1:
+            near = max((other for other in names if other != name), key=lambda other: (alike[name][other], other))
+            axes.plot(*zip(places[name], places[near], strict=True), color="lightgrey", linewidth=0.8, zorder=0)
+        axes.annotate(name.replace("_", " "), places[name], (3, 3), textcoords="offset points", fontsize=6)
+    for category in sorted(set(domains.values())):
+        points = np.array([places[name] for name in names if domains[name] == category])
+        axes.scatter(points[:, 0], points[:, 1], s=18, label=category.replace("_", " "))
+    for name, teacher in recipe["begins_from"].items():
+        _arrow(axes, places, teacher, name, "solid")
+    for name, others in recipe["learns_with"].items():
+        for other in others:
+            _arrow(axes, places, other, name, "dashed")
+    axes.set_title(
+        "Domains by the words of their records; arrows: begins from the adapter (solid), learns the records too (dashed)"
+    )
+    axes.set_axis_off()
+    axes.legend(frameon=False, fontsize=6)
+    return figure
+
+
+def _arrow(axes: Axes, places: Mapping[str, Floats], start: str, end: str, line: str) -> None:
+    if start in places and end in places:
+        style = {"arrowstyle": "->", "linestyle": line, "color": "dimgrey", "shrinkA": 4, "shrinkB": 4}
+        axes.annotate("", tuple(places[end]), tuple(places[start]), arrowprops=style)
+
+
+def layout(cosines: Floats) -> Floats:
+    """Places on a plane whose distances come near those along chains of similar domains (Kamada and Kawai 1989), by majorization
+    (Gansner, Koren and North 2004) from classical scaling. The same cosines give the same places."""
+    from scipy.sparse.csgraph import shortest_path
+
+    count = len(cosines)
+    far = np.maximum(1 - cosines, 1e-3) ** FARTHER
+    np.fill_diagonal(far, 0.0)
+    far = shortest_path(far, directed=False)
+    far /= far.max() or 1.0
+    centred = np.eye(count) - 1 / count
+    values, vectors = np.linalg.eigh(-centred @ far**2 @ centred / 2)
+    places: Floats = (vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1][:, :2]
+    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    places *= np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)  # either sign is an eigenvector's
+    weights = 1 / np.maximum(far, 1e-3) ** 2
+    np.fill_diagonal(weights, 0.0)
+    inverse = np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights)
+    for _ in range(ROUNDS):
+        apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+        pull = -weights * far / np.maximum(apart, 1e-9)
+        np.fill_diagonal(pull, 0.0)
+        np.fill_diagonal(pull, -pull.sum(axis=1))
+        places = inverse @ pull @ places
+    return places.round(4)
+
+
+def _text(path: Path) -> str:
+    """What is asked and answered in a domain's records; its system prompt would tell it from all others."""
+    with path.open(encoding="utf-8") as file:
+        turns = [turn for line in file for turn in json.loads(line)["messages"] if turn["role"] != "system"]
+    return "\n".join(turn["content"] for turn in turns)
 
 
 def _gain(evaluation: Mapping[str, Any], quant: str) -> float:
