@@ -29,6 +29,8 @@ MOST_DOMAINS = 8
 MOST_RUNS = 5
 """Newest runs of a domain, and newest errors, that the model sees."""
 CONTEXT_TOKENS = 8192
+GATES = ("evaluation", "gguf.logits_bound", "merge")
+"""What decides whether a model is good enough is not its adviser's to move."""
 GAINS = (0.01, 0.02, 0.05, 0.1)
 """The model chooses among them: a finer promise would mean nothing, and bounds on numbers are beyond many servers' grammars."""
 CONFIDENCE = 0.3
@@ -67,9 +69,10 @@ def propose(context: Context) -> list[Proposal]:
     types = {key: value for found in keys.values() for key, value in found.items()}
     if not types:
         return []
+    told = json.dumps(facts(context, shown, keys), ensure_ascii=False, separators=(",", ":"))
     messages = [
         {"role": "system", "content": task(settings, context.policy)},
-        {"role": "user", "content": json.dumps(facts(context, shown, keys), ensure_ascii=False)},
+        {"role": "user", "content": told},
     ]
     schema = answer_schema(settings.max_proposals, list(shown), types)
     text = from_file(settings, messages, schema) if settings.gguf else from_server(settings, messages, schema)
@@ -111,7 +114,7 @@ def allowed(domain: Domain, policy: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in domain.config.items()
-        if type(value) in TYPES and among(key, policy["may_change"]) and not among(key, domain.locked)
+        if type(value) in TYPES and among(key, policy["may_change"]) and not among(key, [*domain.locked, *GATES])
     }
 
 
