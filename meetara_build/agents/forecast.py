@@ -9,7 +9,7 @@ The interval is conformal (Lei et al., arXiv 1604.04173): as wide as the same fo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meetara_build.training.settings import Point
@@ -46,6 +46,17 @@ class Curve(NamedTuple):
     def first(self, share: float = THIRD) -> "Curve":
         """The same training at an earlier time."""
         return self._replace(points=self.points[: max(1, round(self.steps * share))])
+
+
+def curve_of(report: Mapping[str, Any] | None) -> Curve | None:
+    """The curve in a ``training.json``; None if there is none, or an observer changed the rate, so that its plan is not known."""
+    if not report or any(action != "stop" for _, action in report.get("actions", ())):
+        return None
+    points = [tuple(point) for point in report["curve"]]
+    if not points or all(point[2] is None for point in points):
+        return None
+    steps = _planned([point[3] for point in points]) if report.get("stopped_early") else len(points)
+    return Curve(points, steps, report.get("validation_loss_before"))
 
 
 class Forecast(NamedTuple):
@@ -134,11 +145,27 @@ def _rate_sums(curve: Curve) -> tuple[list[float], float]:
         sums.append(total)
     if not rates:
         return sums, total
-    last = len(rates) - 1
-    top = max(index for index, rate in enumerate(rates) if rate == max(rates))
+    last, top = len(rates) - 1, _top(rates)
     length = max(1, curve.steps - top)
     shape = [(1 + math.cos(math.pi * (index - top) / length)) / 2 for index in range(last, curve.steps)]
     return sums, total + sum(rates[last] * part / shape[0] for part in shape[1:])
+
+
+def _top(rates: Sequence[float]) -> int:
+    """Where the cosine begins: the last step of the highest rate."""
+    highest = max(rates)
+    return max(index for index, rate in enumerate(rates) if rate == highest)
+
+
+def _planned(rates: Sequence[float]) -> int:
+    """How many steps a training that was stopped would have had, by how far its cosine had come down."""
+    top, last = _top(rates), len(rates) - 1
+    share = rates[last] / rates[top]
+    return (
+        len(rates)
+        if last <= top or share >= 1
+        else max(len(rates), round(top + (last - top) * math.pi / math.acos(2 * share - 1)))
+    )
 
 
 def _fit(points: Sequence[tuple[float, float]], whole: float, scale: float, noise: float) -> Expected:

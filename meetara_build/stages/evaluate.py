@@ -37,7 +37,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
 
     Loss is the mean negative log-likelihood of a completion's token in nats, perplexity its exponential. Divergence is
     KL(F16 || variant) per completion token in nats, as llama.cpp's ``llama-perplexity --kl-divergence`` has it.
-    ``by_topic`` has F16's loss and completion tokens for each topic that the records name.
+    ``by_topic`` has F16's loss and completion tokens for each topic that the records name, ``base_by_topic`` the base's loss.
 
     Raises:
         ArtifactError: a file is missing or does not fit the base.
@@ -54,11 +54,12 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         for runner in runners.values():
             stack.enter_context(runner.start(longest, recipe["threads"]))
         for text, topic in zip(texts, topics, strict=True):
-            before = runners[REFERENCE].loss_sum
+            before = [runners[name].loss_sum for name in (REFERENCE, BASE)]
             _score(text, runners)
-            by_topic.add(topic, runners[REFERENCE].loss_sum - before, text.completion_tokens)
+            after = [runners[name].loss_sum for name in (REFERENCE, BASE)]
+            by_topic.add(topic, np.subtract(after, before), text.completion_tokens)
         report = _report(runners, counts)
-        report["by_topic"] = by_topic.means()
+        report |= by_topic.means()
         report[MEASURED] = {name: runner.speeds(texts[0]) for name, runner in runners.items()}
     (output / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     variants = report["variants"]
@@ -69,6 +70,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         "improvement": report["improvement"],
         "kl": {name: figures["kl_mean"] for name, figures in variants.items() if name != REFERENCE},
         "by_topic": report["by_topic"],
+        "base_by_topic": report["base_by_topic"],
     }
 
 
@@ -136,17 +138,22 @@ class _Runner:
 
 @dataclass
 class _ByTopic:
-    """Nats and completion tokens of each topic so far."""
+    """Nats of F16 and of the base, and completion tokens, of each topic so far."""
 
-    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    nats: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
 
-    def add(self, topic: str | None, nats: float, tokens: int) -> None:
+    def add(self, topic: str | None, nats: npt.NDArray[np.float64], tokens: int) -> None:
         if topic is not None:
-            had, counted = self.sums.get(topic, (0.0, 0))
-            self.sums[topic] = (had + nats, counted + tokens)
+            self.nats[topic] = self.nats.get(topic, np.zeros(2)) + nats
+            self.tokens[topic] = self.tokens.get(topic, 0) + tokens
 
-    def means(self) -> dict[str, list[float]]:
-        return {topic: [_rounded(nats / tokens), tokens] for topic, (nats, tokens) in sorted(self.sums.items())}
+    def means(self) -> dict[str, Any]:
+        means = {topic: self.nats[topic] / self.tokens[topic] for topic in sorted(self.nats)}
+        return {
+            "by_topic": {topic: [_rounded(ours), self.tokens[topic]] for topic, (ours, _) in means.items()},
+            "base_by_topic": {topic: _rounded(base) for topic, (_, base) in means.items()},
+        }
 
 
 def _files(recipe: Recipe, inputs: Inputs) -> dict[str, Path]:

@@ -115,6 +115,8 @@ def test_the_loss_of_each_topic_adds_up_to_the_whole(
     assert sum(tokens for _, tokens in found.values()) == report["tokens"]
     whole = sum(loss * tokens for loss, tokens in found.values()) / report["tokens"]
     assert whole == pytest.approx(report["variants"]["F16"]["loss"], rel=1e-5)
+    base = sum(metrics["base_by_topic"][topic] * tokens for topic, (_, tokens) in found.items()) / report["tokens"]
+    assert base == pytest.approx(report["base"]["loss"], rel=1e-5)
     assert json.loads((output / "evaluation.json").read_text())["by_topic"] == found
 
 

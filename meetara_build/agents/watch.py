@@ -1,0 +1,62 @@
+"""What a curve tells while a training runs: that it diverges, or that nothing is left to gain. Of the points alone, nothing kept."""
+
+from meetara_build.agents.forecast import NORMAL, Curve, expect
+
+RISEN = 1.12
+"""Times its lowest, from which a smoothed training loss has risen: more than batches differ."""
+SMOOTHING = 0.8
+WARM = 6
+"""Steps until the smoothed training loss says something."""
+CHECKED_RISEN = 1.02
+"""Times the best, from which a validation loss has risen while the rate is high."""
+HIGH = 0.5
+"""Of the highest rate: from it on the rate is high."""
+HALVED = 0.6
+"""A rate below so much of the one before it was lowered on purpose; no schedule falls so fast but in its last steps."""
+LEAST_GAIN = 0.001
+"""Of the loss: less is not worth going on for."""
+STALE = 2
+"""Validations without a better one, after which a curve that rises is believed to go on so."""
+
+
+def diverges(curve: Curve) -> bool:
+    """Whether the training loss has risen well above its minimum, or the validation loss has while the rate is high.
+
+    Looks at the points since the rate was last lowered, so that it is lowered once for each rise.
+    """
+    points = _since_lowered(curve)
+    if len(points) <= WARM:
+        return False
+    smoothed, lowest = points[0][1], float("inf")
+    for number, (_, loss, *_) in enumerate(points):
+        smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
+        if number >= WARM:
+            lowest = min(lowest, smoothed)
+    checked = [loss for _, _, loss, _ in points if loss is not None]
+    high = curve.points[-1][3] >= HIGH * max(rate for *_, rate in curve.points)
+    start = [] if curve.before is None else [curve.before]
+    risen = high and points[-1][2] is not None and checked[-1] > CHECKED_RISEN * min([*checked, *start])
+    return smoothed > RISEN * lowest or risen
+
+
+def nothing_left(curve: Curve) -> bool:
+    """Whether the best validation loss is hardly going to fall: the forecast's optimistic end is no better than it.
+
+    Judged where validation was measured, and at least twice.
+    """
+    checked = [loss for _, _, loss, _ in curve.points if loss is not None]
+    if len(checked) < 2 or curve.points[-1][2] is None or len(curve.points) == curve.steps:
+        return False
+    best = min(checked)
+    stale = len(checked) - 1 - checked.index(best)
+    if 0 < stale < STALE:
+        return False
+    expected = expect(curve)
+    assert expected is not None
+    return best - (expected.loss - NORMAL * expected.spread) < LEAST_GAIN * best
+
+
+def _since_lowered(curve: Curve) -> list[tuple[int, float, float | None, float]]:
+    rates = [rate for *_, rate in curve.points]
+    lowered = [index for index in range(1, len(rates)) if rates[index] < HALVED * rates[index - 1]]
+    return list(curve.points[lowered[-1] if lowered else 0 :])
