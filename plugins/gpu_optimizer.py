@@ -246,7 +246,7 @@ def _gpus(context: Context) -> list[Mapping[str, Any]]:
 
 
 def _bottlenecks(context: Context) -> Iterator[str]:
-    """What holds trainings up, by the newest samples of each machine and job."""
+    """What holds trainings up, by the newest samples of machines, and the last build's trainings."""
     usage = context.sections.get("resource_status", {}).get("memory_usage", {})
     short = [
         machine["machine"]
@@ -254,13 +254,15 @@ def _bottlenecks(context: Context) -> Iterator[str]:
         if machine["available_mb"] < (1 - FULL) * machine["total_mb"]
     ]
     jobs = [job for job in usage.get("jobs", []) if job["stage"] == "adapter" and job["domain"] in context.domains]
+    build = context.runs[-1].build if context.runs else ""
+    trained = [run for run in context.runs if (run.build, run.stage, run.outcome) == (build, "adapter", "built")]
     gpus = _gpus(context)
     if short:
         yield f"Bottleneck: memory; {', '.join(short)} had less than {1 - FULL:.0%} of it left"
     elif gpus:
         yield _of_gpus(gpus, jobs)
-    elif jobs:
-        yield _of_cores(context, jobs)
+    elif trained:
+        yield _of_cores(trained)
 
 
 def _of_gpus(gpus: list[Mapping[str, Any]], jobs: list[Mapping[str, Any]]) -> str:
@@ -274,9 +276,12 @@ def _of_gpus(gpus: list[Mapping[str, Any]], jobs: list[Mapping[str, Any]]) -> st
     return f"Bottleneck: data; GPUs are {busy:.0f}% busy and {used:.0%} full{cpu}"
 
 
-def _of_cores(context: Context, jobs: list[Mapping[str, Any]]) -> str:
-    shares = [job["cpu_percent"] / max(1, context.domains[job["domain"]].machine.get("threads", 1)) for job in jobs]
+def _of_cores(trained: list[Run]) -> str:
+    """By CPU-seconds: samples of trainings of a few seconds are too few."""
+    shares = [100 * run.cpu_seconds / run.seconds / run.recipe.get("threads", 1) for run in trained if run.seconds]
     busy = median(shares)
-    name = "compute" if busy >= BUSY else "data"
-    waits = "" if name == "compute" else ": they wait for files, or for other jobs' cores"
-    return f"Bottleneck: {name}; trainings keep their cores {busy:.0f}% busy{waits}"
+    if busy >= BUSY:
+        return f"Bottleneck: compute; trainings keep their cores {busy:.0f}% busy"
+    return (
+        f"Bottleneck: data; trainings keep their cores {busy:.0f}% busy: they wait for files, or for other jobs' cores"
+    )

@@ -24,6 +24,8 @@ MICRO, BATCH, OBSERVERS, QUANTS = (
     "training.micro_batch_tokens", "training.batch_tokens", "training.observers", "domain.quants",
 )  # fmt: skip
 LEAST_MICRO = 64
+SHOWN = 160
+"""Characters of an error's first line."""
 LARGER = {
     "Q2_K": "Q3_K_M", "Q3_K_S": "Q3_K_M", "Q3_K_M": "Q4_K_M", "Q3_K_L": "Q4_K_M", "Q4_0": "Q4_K_M", "Q4_K_S": "Q4_K_M",
     "IQ4_XS": "Q4_K_M", "Q4_K_M": "Q5_K_M", "Q5_0": "Q5_K_M", "Q5_K_S": "Q5_K_M", "Q5_K_M": "Q6_K", "Q6_K": "Q8_0",
@@ -51,22 +53,30 @@ def insights(context: Context) -> Iterator[str]:
     for failure in failures(context):
         found = [f"{key}: {value}" for key, value in failure.changes.items()]
         advice = f"proposed: {', '.join(found)}" if found else failure.advice
-        yield f"{failure.domain.name}/{failure.run.stage} failed: {_first_line(failure.run.error)}; {advice}"
+        yield f"{failure.domain.name}/{failure.run.stage} failed: {_shown(failure.run.error)}; {advice}"
     for name, domain in sorted(context.domains.items()):
         if any((domain.folder.parent / ".work").glob(f"{name}-adapter-*/checkpoint/*")):
             yield f"{name}: an unfinished training left a checkpoint; the next build goes on from there, unless its recipe changes"
 
 
+class Case(NamedTuple):
+    """A failed run, how many different recipes in a row failed so, and the domain's last training, if there is one."""
+
+    domain: Domain
+    run: Run
+    tries: int
+    trained: Run | None
+
+
 class Remedy(NamedTuple):
     """What helps against an error whose text matches.
 
-    ``change`` is given the domain, the run, and how many different recipes in a row failed so; ``advice`` is for people where nothing
-    that an agent may change helps.
+    ``advice`` is for people, where nothing that an agent may change helps.
     """
 
     pattern: str
     name: str
-    change: Callable[[Domain, Run, int], Changes]
+    change: Callable[[Case], Changes]
     advice: str = "nothing left to change: look at its log"
 
 
@@ -78,54 +88,63 @@ class Failure(NamedTuple):
     name: str
     changes: Changes
     advice: str
-    tries: int
 
 
-def _lower_rate(domain: Domain, run: Run, tries: int) -> Changes:
-    """Half the rate; from the second time on a longer warm-up and a tighter bound on gradients too."""
-    found: Changes = {RATE: domain.config[RATE] / 2}
-    if tries > 1:
-        found["training.warmup_share"] = min(0.3, max(0.1, 2 * domain.config["training.warmup_share"]))
-        found["training.clip_norm"] = domain.config["training.clip_norm"] / 2
+def _lower_rate(case: Case) -> Changes:
+    """Half the rate; from the second time on a still lower one, a longer warm-up and a tighter bound on gradients too."""
+    found: Changes = {RATE: case.domain.config[RATE] / 2 ** min(case.tries, 3)}
+    if case.tries > 1:
+        found["training.warmup_share"] = min(0.3, max(0.1, 2 * case.domain.config["training.warmup_share"]))
+        found["training.clip_norm"] = case.domain.config["training.clip_norm"] / 2
     return found
 
 
-def _less_memory(domain: Domain, run: Run, tries: int) -> Changes:
+def _less_memory(case: Case) -> Changes:
     """Half the micro-batch, and gpu_optimizer to halve it again where that is not enough."""
-    micro = (domain.config[MICRO] or domain.config[BATCH]) // 2
-    observers = sorted({*domain.config[OBSERVERS], "gpu_optimizer"})
-    if run.stage != "adapter":
+    micro = (case.domain.config[MICRO] or case.domain.config[BATCH]) // 2
+    observers = sorted({*case.domain.config[OBSERVERS], "gpu_optimizer"})
+    if case.run.stage != "adapter":
         return {}
     return {OBSERVERS: observers, **({MICRO: micro} if micro >= LEAST_MICRO else {})}
 
 
-def _larger_quants(domain: Domain, run: Run, tries: int) -> Changes:
+def _larger_quants(case: Case) -> Changes:
     """The next larger type for each that is too far from F16."""
-    missed = set(re.findall(r"evaluation\.max_kl\.(\w+)", run.error or ""))
-    quants = [LARGER.get(quant, quant) if quant in missed else quant for quant in domain.config[QUANTS]]
+    missed = set(re.findall(r"evaluation\.max_kl\.(\w+)", case.run.error or ""))
+    quants = [LARGER.get(quant, quant) if quant in missed else quant for quant in case.domain.config[QUANTS]]
     return {QUANTS: list(dict.fromkeys(quants))}
 
 
-def _longer(domain: Domain, run: Run, tries: int) -> Changes:
-    return {EPOCHS: 2 * domain.config[EPOCHS]}
+def _longer(case: Case) -> Changes:
+    return {EPOCHS: 2 * case.domain.config[EPOCHS]}
 
 
-def _nothing(domain: Domain, run: Run, tries: int) -> Changes:
+def _better(case: Case) -> Changes:
+    """More epochs, or a lower rate where training made things worse, or was best before its end."""
+    if case.trained is None:
+        return _longer(case)
+    gain = _gain(case.trained)
+    too_fast = (gain is not None and gain <= 0) or case.trained.metrics.get("stopped_early")
+    return _lower_rate(case) if too_fast else _longer(case)
+
+
+def _nothing(case: Case) -> Changes:
     return {}
 
 
 REMEDIES = (
     Remedy(r"(loss|gradient) is -?(nan|inf)", "not finite", _lower_rate),
+    Remedy(r"logits differ .* by -?(nan|inf)", "not finite", _lower_rate),
     Remedy(
         r"out of memory|not enough memory|can't allocate memory|bad_alloc", "out of memory", _less_memory,
         "fewer jobs at once, a smaller base, or a machine with more memory",
     ),
-    Remedy(r"adapter did not move", "did not move", lambda domain, run, tries: {RATE: min(0.5, 4 * domain.config[RATE])}),
+    Remedy(r"adapter did not move", "did not move", lambda case: {RATE: min(0.5, 4 * case.domain.config[RATE])}),
     Remedy(r"adapter has no effect", "no effect", _longer),
-    Remedy(r"training\.warm_start", "warm start", lambda domain, run, tries: {"training.warm_start": None}),
-    Remedy(r"lora\.targets.* matches no layer", "targets", lambda domain, run, tries: {"lora.targets": "all-linear"}),
+    Remedy(r"training\.warm_start", "warm start", lambda case: {"training.warm_start": None}),
+    Remedy(r"lora\.targets.* matches no layer", "targets", lambda case: {"lora.targets": "all-linear"}),
     Remedy(r"evaluation\.max_kl\.", "too far from F16", _larger_quants),
-    Remedy(r"evaluation\.(beat_base_by|max_loss)", "not good enough", _longer),
+    Remedy(r"evaluation\.(beat_base_by|max_loss)", "not good enough", _better),
     Remedy(r"positions\s+for", "too long", _nothing, "a person has to lower data.max_tokens, or take a base with more positions"),
     Remedy(r"cannot be written|disk is full", "disk", _nothing, "a person has to make room, or mend the rights"),
     Remedy(r"input changed during the job", "changed", _nothing, "build again"),
@@ -148,11 +167,12 @@ def _failure(context: Context, domain: Domain, runs: Sequence[Run]) -> Failure:
     remedy = next((one for one in REMEDIES if re.search(one.pattern, run.error or "", re.IGNORECASE)), None)
     last_good = max((at for at, one in enumerate(runs) if one.outcome != "failed"), default=-1)
     tries = len({one.key for one in runs[last_good + 1 :] if _signature(one) == _signature(run)})
-    found = remedy.change(domain, run, tries) if remedy else {}
+    trained = context.runs_of(domain.name, "adapter")
+    found = remedy.change(Case(domain, run, tries, trained[-1] if trained else None)) if remedy else {}
     found = {**_learnt(context, domain, run), **found}
     open_ = {key: value for key, value in found.items() if _may(context, domain, run, key, value)}
     advice = remedy.advice if remedy else "not known: the same recipe would fail again; look at its log"
-    return Failure(domain, run, remedy.name if remedy else "learnt", open_, advice, tries)
+    return Failure(domain, run, remedy.name if remedy else "learnt", open_, advice)
 
 
 def _may(context: Context, domain: Domain, run: Run, key: str, value: Any) -> bool:
@@ -161,8 +181,8 @@ def _may(context: Context, domain: Domain, run: Run, key: str, value: Any) -> bo
     if locked or key not in domain.config or domain.config[key] == value:
         return False
     field = "quants" if key == QUANTS else key
-    stages = ("gguf",) if key == QUANTS else ("adapter",)
-    tried = [run, *(one for stage in stages for one in reversed(context.runs_of(domain.name, stage, None)))]
+    stage = "gguf" if key == QUANTS else "adapter"
+    tried = [run, *reversed(context.runs_of(domain.name, stage, None))]
     built = next((one.value(field) for one in tried if one.value(field) is not None), None)
     return built is None or built == domain.config[key]
 
@@ -171,7 +191,7 @@ def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
     domain, run = failure.domain, failure.run
     for key, value in failure.changes.items():
         solved, again = _fared(context, run, key)
-        said = [f"run {run.id}: {_first_line(run.error)}"]
+        said = [f"run {run.id}: {_shown(run.error)}"]
         said += [f"of {solved + again} times that {key} was changed after this error, {solved} solved it"] * bool(
             solved + again
         )
@@ -252,6 +272,11 @@ def _named(message: str | None, domain: str) -> str:
 def _first_line(message: str | None) -> str:
     lines = (message or "").strip().splitlines() or ["no reason given"]
     return lines[0] if len(lines[0]) > 40 or len(lines) == 1 else f"{lines[0]} {lines[1].strip()}"
+
+
+def _shown(message: str | None) -> str:
+    line = _first_line(message)
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
 def _priorities(context: Context) -> Iterator[Proposal]:

@@ -268,6 +268,8 @@ def _minutes(context: Context, domain: str, stages: Iterable[str]) -> float:
 def _worse(outcome: Outcome) -> str | None:
     if outcome.failed:
         return f"the next run failed (run {outcome.after})"
+    if outcome.solved:
+        return None  # whatever its loss: there was no model to compare with
     if outcome.loss is not None and outcome.loss < (-WORSE if outcome.figure == "loss" else -LOSS_FOR_OTHERS):
         return f"the loss rose by {-outcome.loss:.2%} (runs {outcome.before} and {outcome.after})"
     if outcome.figure != "loss" and outcome.actual is not None and outcome.actual <= 0 and outcome.expected > 0:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from meetara_build.agents.schedule import CHAIN
 from meetara_build.agents.snapshot import Run
 
 MEASURED_BY = {"loss": "adapter", "seconds": "adapter", "size": "gguf", "memory": "adapter"}
 """By figure, the stage whose runs show it."""
+UNMEASURED = "priority"
+"""It changes when a domain is built, not what its own runs show."""
 WITHDRAWN = "measured"
 """Who rejects a decision that made things worse."""
 
@@ -115,6 +118,8 @@ def _outcome(message: Mapping[str, Any], by_step: Mapping[tuple[str, str], Seque
     accepted, body = answered(message, "accepted"), message["body"]
     assert accepted is not None
     figure = body.get("figure", "loss")
+    if body["key"] == UNMEASURED:
+        return None
     steps = by_step.get((message["domain"], MEASURED_BY[figure]), ())
     before = next((run for run in reversed(steps) if run.time < accepted), None)
     after = next((run for run in steps if run.time >= accepted and (before is None or run.key != before.key)), None)
@@ -130,9 +135,19 @@ def _outcome(message: Mapping[str, Any], by_step: Mapping[tuple[str, str], Seque
         float(body.get("expected_gain") or 0.0),
         None if before is None else _fall(_measure(figure, before), _measure(figure, after)),
         None if before is None else _fall(_loss(before), _loss(after)),
-        failed_before and after.outcome != "failed", after.outcome == "failed" and not failed_before,
+        _solved(by_step, message["domain"], accepted), after.outcome == "failed" and not failed_before,
         None if before is None else before.id, after.id,
     )  # fmt: skip
+
+
+def _solved(by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accepted: float) -> bool:
+    """Whether the first step of a domain that failed before a decision went through after it."""
+    for stage in CHAIN:
+        runs = by_step.get((domain, stage), ())
+        before = [run for run in runs if run.time < accepted]
+        if before and before[-1].outcome == "failed":
+            return next((run.outcome != "failed" for run in runs if run.time >= accepted), False)
+    return False
 
 
 def _shared(found: Sequence[Outcome]) -> list[Outcome]:

@@ -51,6 +51,22 @@ def test_a_remedy_is_measured_by_the_failure_it_ends() -> None:
     assert (one.solved, one.helped, one.actual) == (True, True, None)
 
 
+def test_a_remedy_may_end_the_failure_of_a_later_step() -> None:
+    runs = [
+        run("a", 1.0, 6.0), run("b", 2.0, stage="gguf"), run("c", 8.0, 6.1), run("d", 9.0, stage="gguf", outcome="built"),
+        run("e", 9.5, stage="package"),
+    ]  # fmt: skip
+    [one] = outcomes([accepted("p", 5.0)], runs)
+    assert (one.solved, one.helped, one.failed) == (True, True, False)
+    [one] = outcomes([accepted("p", 5.0)], [*runs[:3], run("d", 9.0, stage="gguf")])
+    assert (one.solved, one.helped, one.failed) == (False, False, False)
+
+
+def test_a_priority_is_not_measured_by_its_domain_s_own_runs() -> None:
+    runs = [run("a", 1.0, 6.0), run("b", 9.0, 6.0, seconds=99.0)]
+    assert outcomes([accepted("p", 5.0, key="priority", figure="seconds")], runs) == []
+
+
 def test_a_decision_after_which_a_build_fails_has_failed_unless_it_failed_before() -> None:
     [one] = outcomes([accepted("p", 5.0)], [run("a", 1.0, 6.0), run("b", 9.0)])
     assert (one.failed, one.helped) == (True, False)

@@ -163,6 +163,14 @@ def test_what_holds_a_gpu_up_is_named(tmp_path: Path, gpu: float, cores: float, 
     assert any(line.startswith(expected) for line in agent.insights(context(one(tmp_path), sections=sections)))
 
 
+@pytest.mark.parametrize(("cpu_seconds", "expected"), [(19.0, "compute"), (4.0, "data")])
+def test_what_holds_cores_up_is_told_by_their_time(tmp_path: Path, cpu_seconds: float, expected: str) -> None:
+    run = after(tmp_path, None, 20.0, cpu_seconds=cpu_seconds)
+    assert any(
+        line.startswith(f"Bottleneck: {expected}") for line in agent.insights(context(one(tmp_path), runs=[run]))
+    )
+
+
 def test_a_machine_without_memory_left_is_named(tmp_path: Path) -> None:
     machine = {"machine": "there", "available_mb": 500.0, "total_mb": 16000.0}
     sections = {"resource_status": {"gpu_utilization": [], "memory_usage": {"machines": [machine], "jobs": []}}}

@@ -82,6 +82,11 @@ def knowing(*errors: dict[str, Any]) -> dict[str, Any]:
         ),
         ("law: the adapter did not move: raise training.learning_rate", "adapter", {"training.learning_rate": 8e-4}),
         ("lora.targets: ['x'] matches no layer of Llama", "adapter", {"lora.targets": "all-linear"}),
+        (
+            "law-F16.gguf: logits differ from the merged model's by nan of their spread",
+            "gguf",
+            {"training.learning_rate": 1e-4},
+        ),
         (MISSED, "package", {"domain.quants": ["F16", "Q8_0", "Q5_K_M"]}),
         ("law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)", "package", {"training.epochs": 6}),
         ("Q8_0: held-out loss is above 3.0 (evaluation.max_loss)", "package", {"training.epochs": 6}),
@@ -100,6 +105,22 @@ def test_a_known_error_has_a_remedy(tmp_path: Path, error: str, stage: str, expe
     for found in proposals(seen):
         assert found.evidence[0].startswith(f"run {run.id}: ")
         assert 0 < found.confidence < 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({"validation_loss_after": 4.0}, {"training.epochs": 6}),
+        ({"validation_loss_after": 7.0}, {"training.learning_rate": 1e-4}),
+        ({"validation_loss_after": 4.0, "stopped_early": True}, {"training.learning_rate": 1e-4}),
+    ],
+)
+def test_a_training_that_made_things_worse_is_not_made_longer(
+    tmp_path: Path, metrics: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    trained = training("law", 4.0, metrics=metrics)
+    missed = failed("law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)", "package")
+    assert changed(context(one(tmp_path), runs=[trained, missed])) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,7 +150,7 @@ def test_a_remedy_that_waits_for_its_build_is_not_taken_twice(tmp_path: Path) ->
 def test_the_second_failure_in_a_row_changes_more(tmp_path: Path) -> None:
     runs = [failed(NOT_FINITE), failed(NOT_FINITE, config={"training.learning_rate": 1e-4})]
     assert changed(context(one(tmp_path, config={"training.learning_rate": 1e-4}), runs=runs)) == {
-        "training.learning_rate": 5e-5, "training.warmup_share": 0.2, "training.clip_norm": 0.5,
+        "training.learning_rate": 2.5e-5, "training.warmup_share": 0.2, "training.clip_norm": 0.5,
     }  # fmt: skip
 
 
