@@ -201,6 +201,26 @@ def compare(
     compare(one, other, questions or [], count=count, tokens=tokens, as_json=as_json)
 
 
+@app.command()
+def tune(
+    domain: Domain,
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many settings to have tried in all, earlier ones counted.")
+    ] = 30,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes try settings side by side.")] = 1,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Begin no trial after so long.")] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Decide for the best, if it is better by more than noise.")
+    ] = False,
+    profile: Profile = "local",
+    as_json: Json = False,
+) -> None:
+    """Search a domain's best settings among those of `tuning.space`; the same command goes on where it stopped."""
+    from meetara_build.faces.tuning import tune
+
+    tune(domain, profile, trials=trials, workers=workers, seconds=seconds, accept=accept, as_json=as_json)
+
+
 @data.command("check")
 def data_check(domains: Domains = None, as_json: Json = False) -> None:
     """Read the sources of domains and list every bad record."""

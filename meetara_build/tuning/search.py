@@ -1,0 +1,107 @@
+"""The search itself: processes that take one trial after the other until there are enough.
+
+The sampler is TPE (Bergstra et al. 2011); poor trials are stopped at a validation by successive halving (Li et al.,
+arXiv 1810.05934). Its resource is the share of a training, counted in validations: trials of other batch sizes have other
+numbers of steps, and after as many steps as another a trial of large batches has seen more records. What a search costs is
+counted in steps all the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+from optuna.study import Study
+from optuna.trial import Trial
+
+from meetara_build.errors import TrainingError
+from meetara_build.training.settings import Action, History, Observer, Progress
+from meetara_build.tuning.neighbours import Start
+from meetara_build.tuning.space import Space, applied
+from meetara_build.tuning.studies import CURRENT, FINISHED, ROLE, SETTINGS, STEPS, WORKER, open_storage, tried, worker
+
+FRESH_TRIALS = 10
+"""Chosen at random before the sampler's model has enough to go by."""
+
+
+class Trains(Protocol):
+    """Whatever trains an adapter by a recipe: ``trainer.Trainer``."""
+
+    def train(self, recipe: Mapping[str, Any], observe: Observer | None = None) -> History:
+        """Train it."""
+
+
+def prepare(study: Study, space: Space, starts: Sequence[Start]) -> None:
+    """Have the current configuration tried first, then what did well elsewhere; nothing twice."""
+    trials = study.get_trials(deepcopy=False)
+    ahead = [one.user_attrs.get(SETTINGS) for one in trials if not one.state.is_finished()]
+    done = [one.user_attrs.get(SETTINGS) for one in trials if one.state in FINISHED]
+    if not tried(trials, space.current) and space.current not in ahead:
+        study.enqueue_trial(space.current, user_attrs={SETTINGS: space.current, ROLE: CURRENT})
+    for start in starts:
+        if start.settings not in [*ahead, *done]:
+            study.enqueue_trial(start.settings, user_attrs={SETTINGS: start.settings, ROLE: start.evidence})
+
+
+def resumed(url: str, name: str, seed: int, place: int, reduction_factor: int) -> Study:
+    """A study as a worker goes on with it. Neither sampler nor pruner is stored: each worker makes its own.
+
+    The sampler's seed is another for each worker, and after each interruption, so that none draws what was drawn before.
+    """
+    study = optuna.load_study(study_name=name, storage=open_storage(url))
+    study.sampler = sampler(seed + 1000 * place + len(study.get_trials(deepcopy=False)))
+    study.pruner = pruner(reduction_factor)
+    return study
+
+
+def sampler(seed: int) -> optuna.samplers.BaseSampler:
+    """What chooses the settings of a trial."""
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=FRESH_TRIALS)
+
+
+def pruner(reduction_factor: int) -> optuna.pruners.BasePruner:
+    """What stops poor trials."""
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction_factor)
+
+
+class Objective:
+    """A trial: train by its settings, and stop where it does poorly."""
+
+    def __init__(self, trainer: Trains, space: Space, recipe: Mapping[str, Any]) -> None:
+        self.trainer, self.space, self.recipe = trainer, space, recipe
+
+    def __call__(self, trial: Trial) -> float:
+        """Its lowest loss on the validation records.
+
+        Raises:
+            optuna.TrialPruned: it did poorly, or its loss was not finite.
+            TrainingError: the current configuration itself cannot be trained.
+        """
+        trial.set_user_attr(WORKER, worker())
+        chosen = self.space.suggested(trial)
+        settings = trial.user_attrs.get(SETTINGS, chosen)
+        trial.set_user_attr(SETTINGS, settings)
+        current = settings == self.space.current
+        steps = reached = validations = 0
+
+        def observe(progress: Progress) -> Action | None:
+            nonlocal steps, reached, validations
+            steps += progress.fault is None
+            if progress.validation_loss is not None and progress.step > reached:  # a race begins anew
+                reached = progress.step
+                validations += 1
+                trial.report(progress.validation_loss, validations)
+                if trial.should_prune() and not current:
+                    raise optuna.TrialPruned
+            return None
+
+        try:
+            history = self.trainer.train(applied(self.recipe, settings), observe)
+        except TrainingError as fault:
+            if current:
+                raise
+            raise optuna.TrialPruned(str(fault)) from None
+        finally:
+            trial.set_user_attr(STEPS, steps)
+        if history.validation_after is None:
+            raise TrainingError("there is no validation record to compare settings by; raise data.validation")
+        return history.validation_after

@@ -1,0 +1,63 @@
+"""Adapters trained in memory, one after the other, exactly as the adapter stage trains them."""
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from meetara_build.agents.watching import Observers
+from meetara_build.graph import OBSERVER
+from meetara_build.stages import adapter
+from meetara_build.training.lora import attach
+from meetara_build.training.model import load_model, load_tokenizer, position_limit
+from meetara_build.training.settings import Action, History, Observer, Progress
+
+
+class Trainer:
+    """A base and a domain's records, loaded once; the agents that watch the domain's training watch these too."""
+
+    def __init__(self, recipe: Mapping[str, Any], inputs: Mapping[str, Path], logs: Path) -> None:
+        """``recipe`` and ``inputs`` are the adapter stage's; what agents print goes to ``logs``.
+
+        Raises:
+            TrainingError: as the stage does.
+        """
+        files = {name.removeprefix(OBSERVER): path for name, path in inputs.items() if name.startswith(OBSERVER)}
+        self.agents = Observers(files, logs, _lost)  # forks, and so comes before anything has threads
+        torch.set_num_threads(recipe["threads"])
+        tokenizer = load_tokenizer(inputs["base"])
+        self.model = load_model(inputs["base"], adapter.DTYPES[recipe["precision"]], recipe["device"])
+        self.learnt = adapter.records.read(recipe, inputs, tokenizer, position_limit(self.model))
+        self.warm_start = inputs.get("warm_start")
+
+    def train(self, recipe: Mapping[str, Any], observe: Observer | None = None) -> History:
+        """Train a fresh adapter by this recipe, and take it off the base again.
+
+        Raises:
+            TrainingError: a loss that is not finite.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT's, of a base that has had an adapter before
+            adapted = attach(self.model, recipe["lora"], recipe["seed"])
+
+        def both(progress: Progress) -> Action | None:
+            action = self.agents(progress)
+            return observe(progress) or action if observe else action
+
+        settings = adapter.settings_of(recipe)
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                return adapter.fit(adapted, self.learnt, settings, self.warm_start, Path(scratch), both)[0]
+        finally:
+            self.model = adapted.unload()
+
+    def close(self) -> None:
+        """End the agents' processes."""
+        self.agents.close()
+
+
+def _lost(name: str, fault: str) -> None:
+    print(f"observer '{name}' {fault}; trials go on without it", flush=True)
