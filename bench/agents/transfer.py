@@ -7,19 +7,21 @@ warm. For the same domains with the least similar one: the final loss of the rac
 goes on, against the cold training's.
 """
 
+from math import ceil
 from statistics import median
 
 from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
+from meetara_build.training.race import STRETCH
 
 FEWER = 0.5
-STRETCH = 0.25
-"""Of all steps, after which the race is decided."""
+STRANGERS = 12
+"""Domains that are begun from the least similar one too."""
 
 
 def raced(cold: Result, warm: Result) -> Result:
-    """The one that goes on: the same training as if there had been no other."""
-    at = max(1, round(STRETCH * len(cold.curve))) - 1
-    return warm if min(warm.curve[: at + 1]) < min(cold.curve[: at + 1]) else cold
+    """The one that goes on, as in ``training.race``: the same training as if there had been no other."""
+    stretch = ceil(STRETCH * cold.steps)
+    return warm if warm.after_steps(stretch) < cold.after_steps(stretch) else cold
 
 
 def similar(trials: Trials, names: list[str]) -> float:
@@ -32,9 +34,9 @@ def similar(trials: Trials, names: list[str]) -> float:
     for name in names:
         teacher = nearest(alike, name)[0]
         cold, warm = trials[Trial(name)], trials[Trial(name, teacher)]
-        needed = cold.steps_to(cold.after) or len(cold.curve)
+        needed = cold.steps_to(cold.after) or cold.steps
         took = warm.steps_to(cold.after)
-        saved.append(1 - (took or len(warm.curve)) / needed)
+        saved.append(1 - (took or warm.steps) / needed)
         print(f"{name:22} {teacher:22} {alike[name][teacher]:5.2f} {needed:5} {took or 'never':>5} {saved[-1]:6.0%} "
               f"{cold.after:10.3f} {warm.after:7.3f}")  # fmt: skip
     return median(saved)
@@ -58,15 +60,16 @@ def dissimilar(trials: Trials, names: list[str]) -> list[float]:
 
 def main() -> None:
     """Print both tables."""
-    with opened(__doc__) as (options, trials):
+    with opened(__doc__, 22) as (options, trials):
         alike = trials.similarities()
         names = list(with_near_neighbours(alike, options.domains))
         trials.make(Trial(name) for name in names)
-        trials.make(Trial(name, nearest(alike, name)[place]) for place in (0, -1) for name in names)
+        trials.make(Trial(name, nearest(alike, name)[0]) for name in names)
+        trials.make(Trial(name, nearest(alike, name)[-1]) for name in names[:STRANGERS])
         saved = similar(trials, names)
         tests = [trials[Trial(name, nearest(alike, name)[0])].test / trials[Trial(name)].test - 1 for name in names]
         print(f"test loss of the warm ones against the cold: median {median(tests):+.1%}")
-        harm = dissimilar(trials, names)
+        harm = dissimilar(trials, names[:STRANGERS])
     reached = "reached" if saved >= FEWER else "MISSED"
     print(
         f"\nsteps saved by a similar neighbour: median {saved:.0%} over {len(names)} pairs; target {FEWER:.0%}: {reached}"

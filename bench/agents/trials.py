@@ -1,8 +1,9 @@
 """Trainings that are compared with one another, two at a time; each is made once, and kept with its figures in a folder.
 
 A trial is a training of one domain on the base ``tiny``: as it comes (cold), from another domain's adapter (warm), with other domains'
-records (joint), or with other settings. It is validated after every step and never stops early, so that curves can be compared step by
-step; its result is its best validation loss, and the loss of those weights on the test records, which nothing else looks at.
+records (joint), or with other settings. It takes as many steps as the recipe's epochs need, 60 at most for each domain whose records are
+in it, is validated after every second one, and never stops early, so that curves can be compared. Its result is its best validation loss,
+and the loss of those weights on the test records, which nothing else looks at.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from meetara_build.graph import Graph
 
 WORKERS = 2
 SEED = 17
+STEPS, BETWEEN = 60, 2
+"""Steps of a trial, and steps from one validation to the next."""
 NEVER = 10_000
 """Validations without a better one before a trial would stop."""
 
@@ -43,9 +46,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a trial: validation loss after each step, the best of them, and its weights' loss on the test records."""
+    """What came of a trial: validation losses by step, the best of them, and its weights' loss on the test records."""
 
-    curve: list[float]
+    curve: list[tuple[int, float]]
     before: float
     after: float
     test: float
@@ -54,7 +57,16 @@ class Result:
 
     def steps_to(self, loss: float) -> int | None:
         """The first step with a validation loss as low as this; None if there is none."""
-        return next((step for step, value in enumerate(self.curve, 1) if value <= loss), None)
+        return next((step for step, value in self.curve if value <= loss), None)
+
+    def after_steps(self, steps: int) -> float:
+        """The validation loss after so many steps, or as soon after as it was measured."""
+        return next(value for step, value in self.curve if step >= steps)
+
+    @property
+    def steps(self) -> int:
+        """How many there were."""
+        return self.curve[-1][0]
 
 
 class Trials:
@@ -100,6 +112,7 @@ class Trials:
     def _work(self, trial: Trial) -> Result:
         from bench.agents.short_trainings import Trainer
         from meetara_build.stages.adapter import save_adapter
+        from meetara_build.training.batches import batches
         from meetara_build.training.loop import evaluate, train
         from meetara_build.training.lora import attach, begin_from
         from meetara_build.training.model import load_model
@@ -107,18 +120,23 @@ class Trials:
 
         started = time.monotonic()
         own = Trainer(self.graph, trial.domain)
-        records = own.training + [one for name in trial.joint for one in Trainer(self.graph, name).training]
+        held_out = {record["id"] for side in ("validation", "test") for record in own.records(side)}
+        others = [record for name in trial.joint for record in Trainer(self.graph, name).training]
+        records = own.training + [record for record in others if record["id"] not in held_out]
         training, lora = (_changed(own.recipe[part], part, trial.changes) for part in ("training", "lora"))
         known = {key: value for key, value in training.items() if key in Settings.__dataclass_fields__}
-        settings = Settings(**{**known, "seed": SEED, "validations_per_epoch": NEVER, "patience": NEVER})
+        settings = Settings(**{**known, "seed": SEED, "max_steps": STEPS * (1 + len(trial.joint)), "patience": NEVER})
+        learnt = own.encoded(records)
+        steps = len(batches(learnt, settings.batch_tokens, SEED, 0))
+        settings = replace(settings, validations_per_epoch=max(1, steps // BETWEEN))
         model = attach(load_model(own.base, _float32()), lora, SEED)
         if trial.warm:
             begin_from(model, self.weights / trial.warm / "adapter_model.safetensors")
-        history = train(model, own.encoded(records), own.validation, settings)
+        history = train(model, learnt, own.validation, settings)
         if trial == Trial(trial.domain):
             (self.weights / trial.domain).mkdir(exist_ok=True)
             save_adapter(model, own.base.name, self.weights / trial.domain)
-        curve = [validation for _, _, validation, _ in history.curve if validation is not None]
+        curve = [(step, validation) for step, _, validation, _ in history.curve if validation is not None]
         assert history.validation_before is not None and history.validation_after is not None
         test, _ = evaluate(model, own.test)
         return Result(
@@ -152,13 +170,13 @@ def _say(number: int, of: int) -> None:
 
 
 @contextlib.contextmanager
-def opened(words: str | None) -> Iterator[tuple[argparse.Namespace, Trials]]:
+def opened(words: str | None, domains: int) -> Iterator[tuple[argparse.Namespace, Trials]]:
     """A benchmark's options and trials; without ``--folder`` everything is made anew, and thrown away at the end."""
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--folder", type=Path, help="keep base, data sets and trainings here, and use those that are there"
     )
-    parser.add_argument("--domains", type=int, default=24, help="how many domains are looked at")
+    parser.add_argument("--domains", type=int, default=domains, help="how many domains are looked at")
     options = parser.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
