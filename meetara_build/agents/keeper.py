@@ -44,7 +44,8 @@ def start(prepare: Callable[[], Work], talk: socket.socket, lifeline: socket.soc
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb", buffering=0) as file:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # what is left in their buffers would come out twice
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()  # what is left in their buffers would come out twice
         keeper = os.fork()
         if not keeper:
             _keep(prepare, talk, lifeline, file.fileno())

@@ -235,7 +235,7 @@ WRONG = {
         r"its tool 'propose' failed \(no \[2J data\); mend the agent",
     ),
     "an empty result": ("serve(lambda context: {})", "does not answer as an MCP server"),
-    "no tool of ours": ("tools = ['delete']; serve(lambda context: result)", "has none of the tools propose, insights; see examples"),
+    "no tool of ours": ("tools = ['delete']; serve(lambda context: result)", "has none of the tools propose, insights; see the README"),
     "the end": ("serve(lambda context: os._exit(3))", "does not answer as an MCP server .* try it by hand"),
     "the end at once": ("", "does not answer as an MCP server"),
     "a crash at once": ("1 / 0", "does not answer as an MCP server"),

@@ -1,104 +1,16 @@
 """Whatever an agent does, who asked gets one clear line, in time; the other agents' answers are whole, and nothing goes on running."""
 
 import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from commands import until
+from hostile import ANSWERS, GOOD, PROPOSE, SECONDS, SOON, START, Ask, assert_says, hook
 
-from meetara_build.agents import Context, host
+from meetara_build.agents import Context
 from meetara_build.agents.host import Answer, Host, ask_all, plugin
 from meetara_build.agents.keeper import LARGEST_ANSWER, LARGEST_LOG
-
-SECONDS = 20.0
-SOON = 0.7
-"""For those that give no answer however long one waits."""
-GOOD = """
-from meetara_build.agents import Proposal, hookimpl
-
-@hookimpl
-def propose(context):
-    yield Proposal("nutrition", "training.epochs", 4, f"it fell till the end, {len(context.settings)}", ("run 1a2b",), 0.03)
-"""
-START = """
-import ctypes, os, pathlib, resource, signal, subprocess, sys, threading, time
-from meetara_build.agents import Proposal, hookimpl
-
-def one(key="training.epochs", value=4, **more):
-    return Proposal("nutrition", key, value, "it fell till the end", **more)
-
-def note(pid):
-    with pathlib.Path(__file__).with_suffix(".pids").open("a") as file:
-        print(pid, file=file)
-
-def to_every_descriptor(data):
-    for number in range(3, 100):
-        try:
-            os.write(number, data)
-        except OSError:
-            pass
-"""
-ANSWERS = [
-    {
-        "domain": "nutrition", "key": "training.epochs", "value": 4, "reason": "it fell till the end, 1",
-        "evidence": ["run 1a2b"], "expected_gain": 0.03, "confidence": 0.5, "figure": "loss",
-    }
-]  # fmt: skip
-
-
-def hook(*lines: str) -> str:
-    """A ``propose`` of these lines."""
-    return "@hookimpl\ndef propose(context):\n" + "".join(f"    {line}\n" for line in lines)
-
-
-PROPOSE = {"hook": "propose"}
-Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def ask(tmp_path: Path) -> Ask:
-    """``ask(source)``: what becomes of an agent that is asked between two others, which must answer as ever."""
-
-    def asked(source: str | bytes, request: Mapping[str, Any] = PROPOSE, seconds: float = SECONDS) -> Answer:
-        bad, good = tmp_path / "bad.py", tmp_path / "good.py"
-        bad.write_bytes(source if isinstance(source, bytes) else (START + source).encode())
-        good.write_text(GOOD)
-        given = {"context": Context({}, settings={"mine": 1})}
-        names = {"bad": bad} if seconds == SOON else {"first": good, "bad": bad, "last": good}
-        prepared = {name: plugin(name, file, given) for name, file in names.items()}
-        began = time.monotonic()
-        answers = ask_all(prepared, request, seconds, tmp_path / "logs")
-        assert time.monotonic() - began < seconds + 5.0
-        assert list(answers) == list(names)
-        if request == PROPOSE:
-            assert all(answers[name].value == ANSWERS for name in names if name != "bad")
-        assert not psutil.Process().children(recursive=True)
-        noted = bad.with_suffix(".pids")
-        for pid in filter(None, map(int, noted.read_text().split() if noted.exists() else ())):
-            assert not lives(pid), "a process that the agent started goes on"
-        if fault := answers["bad"].fault:
-            assert "\n" not in fault and "Traceback" not in fault and fault.isprintable() and len(fault) < 1200
-            assert answers["bad"].value is None
-        return answers["bad"]
-
-    return asked
-
-
-def lives(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
 
 FAULTS = {
     "raises as it is imported": ("raise RuntimeError('not today')", r"RuntimeError: not today \(bad.py:\d+\)"),
@@ -205,11 +117,6 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
     assert_says(fault, "FileNotFoundError: .*gone.py")
 
 
-def assert_says(fault: str | None, pattern: str) -> None:
-    assert fault is not None
-    assert re.search(pattern, fault), fault
-
-
 GARBAGE = {
     "bytes": b"\x80\x04\x95\xff\xff\xff\xff",
     "bytes in lines": b"\x80\x04\x95\n\n\xff\n",
@@ -233,60 +140,6 @@ def test_what_an_agent_writes_to_its_parent_does_no_harm(ask: Ask, what: str) ->
     answer = ask(f"{data}\n{end}", seconds=SECONDS if whole else SOON)
     assert_says(answer.fault, "answered something else|with something of another shape" if whole else "gave no answer")
     assert not Path("/tmp/never").exists()
-
-
-LEFT_BEHIND = """
-def leave(*how):
-    child = os.fork()
-    if not child:
-        for step in how:
-            step()
-        note(os.getpid())
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(600)
-    while not pathlib.Path(__file__).with_suffix(".pids").exists():
-        time.sleep(0.01)
-
-def fork_again():
-    if os.fork():
-        os._exit(0)
-
-"""
-
-
-@pytest.mark.parametrize("how", ["", "os.setsid", "os.setsid, fork_again", "os.setpgrp, fork_again"])
-@pytest.mark.parametrize("end", ["return [one()]", "os._exit(0)"])
-def test_what_an_agent_started_ends_with_it(ask: Ask, how: str, end: str) -> None:
-    answer = ask(LEFT_BEHIND + hook(f"leave({how})", end))
-    assert (answer.fault is None) == end.startswith("return")
-
-
-@pytest.mark.parametrize("end", ["raise ValueError('no')", "time.sleep(600)", "os.kill(os.getpid(), signal.SIGSTOP)"])
-def test_it_ends_too_where_the_agent_is_stopped(ask: Ask, end: str) -> None:
-    assert ask(LEFT_BEHIND + hook("leave(os.setsid, fork_again)", end), seconds=SOON).fault
-
-
-def test_programs_that_an_agent_started_end_with_it(ask: Ask, tmp_path: Path) -> None:
-    start = "note(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
-    assert ask(hook(start, "return [one()]")).value[0]["value"] == 4
-    assert (tmp_path / "bad.pids").exists()
-
-
-def test_an_agent_that_stops_its_keeper_is_ended_all_the_same(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "PATIENCE_SECONDS", 0.5)
-    stop = hook("note(os.getppid())", "note(os.getpid())", "os.kill(os.getppid(), signal.SIGSTOP)", "time.sleep(60)")
-    assert_says(ask(stop, seconds=SOON).fault, "gave no answer within")
-
-
-def test_one_that_forks_and_ends_without_end_is_caught(ask: Ask, tmp_path: Path) -> None:
-    loop = "while time.monotonic() < end:"
-    chain = hook(
-        "end = time.monotonic() + 20", loop, "    note(0)", "    if os.fork(): os._exit(0)", "    time.sleep(0.001)"
-    )
-    assert_says(ask(chain).fault, "ended without an answer")
-    hops = (tmp_path / "bad.pids").stat().st_size
-    time.sleep(0.1)
-    assert (tmp_path / "bad.pids").stat().st_size == hops
 
 
 def test_what_an_agent_prints_goes_to_its_log_and_is_bounded(ask: Ask, tmp_path: Path) -> None:
@@ -393,34 +246,3 @@ def test_one_that_has_ended_says_so_whenever_it_is_asked(observer: Host) -> None
 def test_one_that_was_stopped_says_so_whenever_it_is_asked(observer: Host) -> None:
     assert_says(observed(observer, loss=6.0).fault, "gave no answer within")
     assert observed(observer).fault is not None
-
-
-# Whoever asks may end too
-
-
-def test_an_interrupted_round_leaves_no_agent_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    (tmp_path / "slow.py").write_text(START + hook("time.sleep(600)"))
-    monkeypatch.setattr(host, "wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        ask_all({"slow": plugin("slow", tmp_path / "slow.py", {"context": None})}, {"hook": "propose"}, 60, tmp_path)
-    assert not psutil.Process().children(recursive=True)
-    assert wait is not host.wait
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_end_of_who_asks_is_the_end_of_its_agents(tmp_path: Path, number: signal.Signals) -> None:
-    slow = tmp_path / "slow.py"
-    slow.write_text(START + LEFT_BEHIND + hook("leave(os.setsid, fork_again)", "note(os.getpid())", "time.sleep(600)"))
-    words = (
-        "import sys; from pathlib import Path; from meetara_build.agents.host import ask_all, plugin\n"
-        f"file = Path({str(slow)!r})\n"
-        "ask_all({name: plugin(name, file, {'context': None}) for name in 'ab'}, {'hook': 'propose'}, 60, file.parent)"
-    )
-    with subprocess.Popen([sys.executable, "-c", words]) as asking:
-        pids = slow.with_suffix(".pids")
-        until(lambda: pids.exists() and len(pids.read_text().split()) >= 3, 10)
-        asking.send_signal(number)
-    until(lambda: not any(lives(int(pid)) for pid in pids.read_text().split()), 5)

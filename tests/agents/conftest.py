@@ -1,0 +1,5 @@
+"""What the tests of agents share."""
+
+from hostile import ask
+
+__all__ = ["ask"]
