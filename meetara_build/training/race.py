@@ -53,6 +53,7 @@ def race(
     starts = {"cold": copied(weights)}
     warm_start()
     starts["warm"] = copied(weights)
+    put(weights, starts["cold"])  # whose numbers are sound: how the model may compute is tried out with them
     with prepared(model, training, settings) as packed:
         steps = math.ceil(STRETCH * len(plan(training, settings)[0]))
 
