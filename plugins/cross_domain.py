@@ -7,8 +7,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from meetara_build.agents import Context, Domain, Proposal, hookimpl
-from meetara_build.agents.evidence import Change, by_domain, changes, lower_bound
+from meetara_build.agents import Context, Domain, Proposal, evidence, hookimpl
 
 JOINT, WARM = "training.joint", "training.warm_start"
 COMPANIONS = 2
@@ -21,14 +20,14 @@ MOST = 250
 OWN_KEYS = (WARM, JOINT, "training.observers", "training.topic_weights", "training.micro_batch_tokens")
 """Keys whose value means something else in each domain, or changes no loss."""
 
-Patterns = Mapping[tuple[str, str, str], list[Change]]
+Patterns = Mapping[tuple[str, str, str], list[evidence.Change]]
 """Changes of a key from one value to another, as text, in all domains."""
 
 
 @hookimpl
 def propose(context: Context) -> Sequence[Proposal]:
     """Groups to train jointly, and universal patterns, those that promise most first."""
-    past = changes(context)
+    past = evidence.changes(context)
     found = [*joint(context, past), *universal(context, past)]
     allowed = [one for one in found if not _locked(context.domains[one.domain], one.key)]
     return sorted(allowed, key=lambda one: (-one.expected_gain * one.confidence, one.domain, one.key))[:MOST]
@@ -40,14 +39,14 @@ def insights(context: Context) -> Iterator[str]:
     if len(context.domains) > 1:
         order = teachers(context)
         yield f"Most useful teachers first: {', '.join(order[:10])}{' …' if len(order) > 10 else ''}"
-    past = changes(context)
-    tried = by_domain(_set(change) for change in past if change.key == JOINT)
+    past = evidence.changes(context)
+    tried = evidence.by_domain(_set(change) for change in past if change.key == JOINT)
     if tried:
         helped = sum(gain > 0 for gain in tried.values())
         mean = sum(tried.values()) / len(tried)
         yield f"Joint training helped {helped} of {len(tried)} domains that tried it, {mean:.1%} less loss on average"
     for (key, old, new), several in sorted(_patterns(past).items()):
-        gains = by_domain(several)
+        gains = evidence.by_domain(several)
         if len(gains) >= LEAST_DOMAINS and _bound(gains) > 0.5:
             yield f"Universal: {key} {old} → {new} helped {_counted(gains)}"
 
@@ -57,7 +56,7 @@ def _locked(domain: Domain, key: str) -> bool:
 
 
 def _bound(gains: Mapping[str, float]) -> float:
-    return lower_bound(sum(gain > 0 for gain in gains.values()), len(gains))
+    return evidence.lower_bound(sum(gain > 0 for gain in gains.values()), len(gains))
 
 
 def _counted(gains: Mapping[str, float]) -> str:
@@ -67,12 +66,12 @@ def _counted(gains: Mapping[str, float]) -> str:
 # Joint training
 
 
-def joint(context: Context, past: Sequence[Change]) -> Iterator[Proposal]:
+def joint(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposal]:
     """For every domain that learns alone: to learn the records of its nearest neighbours too.
 
     Whether it is better than alone is measured by the build: what is not is taken back. So what is known is what it did so far.
     """
-    known = by_domain(_set(change) for change in past if change.key == JOINT)
+    known = evidence.by_domain(_set(change) for change in past if change.key == JOINT)
     threshold = similarity_from(context, past)
     gain = sum(known.values()) / len(known) if known else FIRST_GAIN
     if gain <= 0:
@@ -95,7 +94,7 @@ def joint(context: Context, past: Sequence[Change]) -> Iterator[Proposal]:
         )
 
 
-def similarity_from(context: Context, past: Sequence[Change]) -> float:
+def similarity_from(context: Context, past: Sequence[evidence.Change]) -> float:
     """The similarity of companions from which joint training has helped more often than not."""
     tried = []
     for change in map(_set, past):
@@ -106,12 +105,12 @@ def similarity_from(context: Context, past: Sequence[Change]) -> float:
         return FIRST_THRESHOLD
     for threshold in sorted(alike for alike, _ in tried):
         helped = [good for alike, good in tried if alike >= threshold]
-        if lower_bound(sum(helped), len(helped)) > 0.5:
+        if evidence.lower_bound(sum(helped), len(helped)) > 0.5:
             return threshold
     return 1.01
 
 
-def _set(change: Change) -> Change:
+def _set(change: evidence.Change) -> evidence.Change:
     """A change that takes joint training back, told as one that begins it."""
     return change.turned() if change.key == JOINT and change.old and not change.new else change
 
@@ -119,10 +118,10 @@ def _set(change: Change) -> Change:
 # Patterns
 
 
-def universal(context: Context, past: Sequence[Change]) -> Iterator[Proposal]:
+def universal(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposal]:
     """Changes that helped most of the domains that tried them, for those that have the old value and have not tried."""
     for (key, old, new), several in sorted(_patterns(past).items()):
-        gains = by_domain(several)
+        gains = evidence.by_domain(several)
         if len(gains) < LEAST_DOMAINS or (bound := _bound(gains)) <= 0.5:
             continue
         mean = sum(gains.values()) / len(gains)
@@ -142,9 +141,9 @@ def universal(context: Context, past: Sequence[Change]) -> Iterator[Proposal]:
             )
 
 
-def _patterns(past: Sequence[Change]) -> Patterns:
+def _patterns(past: Sequence[evidence.Change]) -> Patterns:
     """Every change, told from both sides."""
-    found: dict[tuple[str, str, str], list[Change]] = {}
+    found: dict[tuple[str, str, str], list[evidence.Change]] = {}
     for change in past:
         if change.key not in OWN_KEYS:
             for one in (change, change.turned()):

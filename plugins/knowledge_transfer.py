@@ -13,8 +13,7 @@ from functools import cached_property
 from math import log
 from typing import Any, NamedTuple
 
-from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
-from meetara_build.agents.evidence import Change, base_changes, base_names, by_domain, changes, loss, lower_bound, told
+from meetara_build.agents import Context, Domain, Proposal, Run, evidence, hookimpl
 
 WARM, JOINT, BASE = "training.warm_start", "training.joint", "base"
 SETTINGS = (
@@ -53,12 +52,12 @@ def propose(context: Context) -> Sequence[Proposal]:
 def insights(context: Context) -> Iterator[str]:
     """What warm starts were worth, and which changes are kept and which forgotten."""
     knowledge = Knowledge(context)
-    started = by_domain(change for change in knowledge.past if change.key == WARM)
+    started = evidence.by_domain(change for change in knowledge.past if change.key == WARM)
     if started:
         yield f"Warm starts: {_helped(started)}, {sum(started.values()) / len(started):.1%} less loss on average"
     for (key, old, new), gains in sorted(knowledge.tried.items(), key=str):
         if len(gains) >= FEW:
-            verdict = "kept" if lower_bound(*_counts(gains)) > 0.5 else "forgotten"
+            verdict = "kept" if evidence.lower_bound(*_counts(gains)) > 0.5 else "forgotten"
             yield f"{key} {old} → {new}: {_helped(gains)}: {verdict}"
 
 
@@ -97,26 +96,40 @@ class Idea(NamedTuple):
 class Knowledge:
     """Past changes, how alike domains are, and what follows for a change that was not tried yet."""
 
-    def __init__(self, context: Context, past: Sequence[Change] | None = None) -> None:
+    def __init__(self, context: Context, past: Sequence[evidence.Change] | None = None) -> None:
         """``past``: the changes to learn from, by default all that the context's runs show."""
         self.context = context
-        found = [*changes(context), *base_changes(context)] if past is None else past
+        found = [*evidence.changes(context), *evidence.base_changes(context)] if past is None else past
         self.past = [change.turned() if change.key in (WARM, JOINT) and not change.new else change for change in found]
 
     @cached_property
     def tried(self) -> dict[tuple[str, Any, Any], dict[str, float]]:
         """By change of a setting, told from both sides, the mean gain of each domain that tried it."""
-        found: dict[tuple[str, Any, Any], list[Change]] = {}
+        found: dict[tuple[str, Any, Any], list[evidence.Change]] = {}
         for change in self.past:
             if change.key == BASE or change.key in SETTINGS:
                 found.setdefault((change.key, change.old, change.new), []).append(change)
             if change.key in SETTINGS:
                 found.setdefault((change.key, change.new, change.old), []).append(change.turned())
-        return {change: by_domain(several) for change, several in found.items()}
+        return {change: evidence.by_domain(several) for change, several in found.items()}
 
-    def known(self, idea: "Change | Idea") -> dict[str, float]:
+    def known(self, idea: "evidence.Change | Idea") -> dict[str, float]:
         """The mean gain of each domain that tried the same change of a setting."""
         return self.tried.get((idea.key, idea.old, idea.new), {}) if idea.key in (BASE, *SETTINGS) else {}
+
+    def counts(self, idea: "evidence.Change | Idea") -> tuple[int, int]:
+        """How many other domains the same change helped, and how many tried it, by the runs or by what is remembered of more."""
+        same = self.known(idea)
+        if idea.key in (WARM, JOINT):
+            same = evidence.by_domain(one for one in self.past if one.key == idea.key)
+        seen = _counts({name: gain for name, gain in same.items() if name != idea.domain})
+        told_of = evidence.remembered(self.context).get(f"{idea.key}: {idea.old} → {idea.new}", (0, 0))
+        return max(seen, told_of, key=lambda counts: counts[1])
+
+    def forgotten(self, idea: "evidence.Change | Idea") -> bool:
+        """Whether a change was tried so often that it would have shown by now whether it helps, and has not."""
+        helped, tried = self.counts(idea)
+        return tried >= FEW and evidence.lower_bound(helped, tried) <= 0.5
 
     @cached_property
     def alike(self) -> dict[str, dict[str, float]]:
@@ -146,7 +159,7 @@ class Knowledge:
         whole = [text.split("@") for text in pins if isinstance(text, str) and text.count("@") == 1]
         return {digest: name for name, digest in whole if name in self.context.domains}
 
-    def partners(self, change: Change | Idea) -> list[str]:
+    def partners(self, change: evidence.Change | Idea) -> list[str]:
         """The domains that a change brings something from: the teacher, the companions, or who tried the same."""
         if change.key == WARM:
             teacher = self.teachers.get(str(change.new).rpartition("@")[2])
@@ -157,27 +170,26 @@ class Knowledge:
         near = [name for name in known if name != change.domain and name in self.context.domains]
         return sorted(near, key=lambda name: (-self.alike[change.domain][name], name))[:1]
 
-    def expected(self, change: Change | Idea) -> float:
+    def expected(self, change: evidence.Change | Idea) -> float:
         """The gain of the same kind of change in other domains, the more alike the more it counts; drawn to nothing."""
         if change.key in (WARM, JOINT):
-            gains = by_domain(one for one in self.past if one.key == change.key and one.domain != change.domain)
+            gains = evidence.by_domain(
+                one for one in self.past if one.key == change.key and one.domain != change.domain
+            )
         else:
             gains = self.known(change)
         weights = {name: self.alike[change.domain].get(name, 0.0) for name in gains if name != change.domain}
         total = sum(weights.values())
         return sum(weight * gains[name] for name, weight in weights.items()) / (total + 0.1) if total else 0.0
 
-    def chance(self, idea: Change | Idea) -> float:
+    def chance(self, idea: evidence.Change | Idea) -> float:
         """How likely a change is to lower the loss, as far as it can be known before it is tried."""
         if self._regression is None:
-            same = self.known(idea)
-            if idea.key in (WARM, JOINT):
-                same = by_domain(one for one in self.past if one.key == idea.key)
-            helped, tried = _counts({name: gain for name, gain in same.items() if name != idea.domain})
+            helped, tried = self.counts(idea)
             return (helped + 1) / (tried + 2)
         return float(self._regression.predict_proba([self.features(idea)])[0, 1])
 
-    def features(self, change: Change | Idea) -> list[float]:
+    def features(self, change: evidence.Change | Idea) -> list[float]:
         """What the chance depends on: kind of change, similarity, amounts of data, what the same did elsewhere."""
         partners = self.partners(change)
         domains = self.context.domains
@@ -205,8 +217,8 @@ class Knowledge:
         """What a domain's last training gained over its start."""
         for run in reversed(self.context.runs_of(domain, "adapter")):
             before = run.metrics.get("validation_loss_before")
-            if before and loss(run):
-                return float((before - loss(run)) / before)
+            if before and evidence.loss(run):
+                return float((before - evidence.loss(run)) / before)
         return 0.0
 
     @cached_property
@@ -225,14 +237,8 @@ class Knowledge:
 
 
 def _blended(cosine: float, one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
-    common = sorted({*one} & {*other}, key=str)
-    if len(common) < 3:
-        return cosine
-    import numpy as np
-
-    first, second = ([gains[change] for change in common] for gains in (one, other))
-    share = len(common) / (len(common) + 10) if np.std(first) and np.std(second) else 0.0
-    return cosine if not share else float((1 - share) * cosine + share * (1 + np.corrcoef(first, second)[0, 1]) / 2)
+    likeness, trust = evidence.agreement(one, other)
+    return (1 - trust) * cosine + trust * likeness
 
 
 def _doublings(old: Any, new: Any) -> float:
@@ -248,8 +254,8 @@ def warm_starts(knowledge: Knowledge) -> Iterator[Proposal]:
     domains = knowledge.context.domains
     above = {name: str(domain.config.get(WARM) or "").partition("@")[0] for name, domain in domains.items()}
     pins = {name: found for name, domain in domains.items() if (found := pin(domain))}
-    threshold, known = similarity_from(knowledge), by_domain(one for one in knowledge.past if one.key == WARM)
-    names = base_names(knowledge.context)
+    threshold, known = similarity_from(knowledge), evidence.by_domain(one for one in knowledge.past if one.key == WARM)
+    names = evidence.base_names(knowledge.context)
     pairs = [
         (alike, name, teacher)
         for name, domain in domains.items()
@@ -266,7 +272,7 @@ def warm_starts(knowledge: Knowledge) -> Iterator[Proposal]:
         run = knowledge.context.current(teacher, "adapter")
         yield Proposal(
             name, WARM, pins[teacher], f"begin from {teacher}, the most similar domain that fits; {past}",
-            [f"similarity {alike:.2f}", *([told(run)] if run else [])],
+            [f"similarity {alike:.2f}", *([evidence.told(run)] if run else [])],
             max(knowledge.expected(idea), LEAST_GAIN) if known else FIRST_GAIN, knowledge.chance(idea),
         )  # fmt: skip
 
@@ -282,7 +288,7 @@ def similarity_from(knowledge: Knowledge) -> float:
         return FIRST_THRESHOLD
     for threshold in sorted(alike for alike, _ in known):
         helped = [good for alike, good in known if alike >= threshold]
-        if lower_bound(sum(helped), len(helped)) > 0.5:
+        if evidence.lower_bound(sum(helped), len(helped)) > 0.5:
             return threshold
     return 1.01
 
@@ -328,34 +334,29 @@ def settings(knowledge: Knowledge) -> Iterator[Proposal]:
 
 
 def _settings_of(knowledge: Knowledge, domain: Domain, neighbour: str, alike: float) -> Iterator[Proposal]:
-    runs = [run for run in knowledge.context.runs_of(neighbour, "adapter") if isinstance(loss(run), float)]
+    runs = [run for run in knowledge.context.runs_of(neighbour, "adapter") if isinstance(evidence.loss(run), float)]
     same = [run for run in runs if all(run.value(key) == domain.config.get(key) for key in SETTINGS)]
     if not same:
         return
     start = same[-1]
-    best = min((run for run in runs if _beside_settings(run) == _beside_settings(start)), key=loss)
+    best = min((run for run in runs if _beside_settings(run) == _beside_settings(start)), key=evidence.loss)
     keys = [key for key in SETTINGS if best.value(key) != start.value(key)]
     for key in keys:
         idea = Idea(domain.name, key, start.value(key), best.value(key))
         known = knowledge.known(idea)
-        gain = known.get(neighbour, (loss(start) - loss(best)) / loss(start) / len(keys))
+        gain = known.get(neighbour, (evidence.loss(start) - evidence.loss(best)) / evidence.loss(start) / len(keys))
         chance = knowledge.chance(idea)
-        if gain < LEAST_GAIN or chance < 0.5 or domain.name in known or forgotten(known):
+        if gain < LEAST_GAIN or chance < 0.5 or domain.name in known or knowledge.forgotten(idea):
             continue
         past = f"it {_helped(known)}" if known else f"with {len(keys) - 1} other changes it helped there"
         yield Proposal(
             domain.name, key, idea.new, f"as in the best run of {neighbour}, a similar domain; {past}",
-            [f"similarity {alike:.2f}", told(start), told(best)], gain, chance,
+            [f"similarity {alike:.2f}", evidence.told(start), evidence.told(best)], gain, chance,
         )  # fmt: skip
 
 
 def _beside_settings(run: Run) -> list[Any]:
     return [run.inputs.get(BASE), run.inputs.get("dataset"), run.value(WARM), run.value(JOINT)]
-
-
-def forgotten(known: Mapping[str, float]) -> bool:
-    """Whether a change has been tried in so many domains that it would have shown by now whether it helps, and has not."""
-    return len(known) >= FEW and lower_bound(*_counts(known)) <= 0.5
 
 
 def breakthroughs(knowledge: Knowledge) -> Iterator[Proposal]:
@@ -372,16 +373,13 @@ def breakthroughs(knowledge: Knowledge) -> Iterator[Proposal]:
                 old = domains[name].config.get(key)
                 idea = Idea(name, key, old, value)
                 known = knowledge.known(idea)
-                if key in (WARM, JOINT) or old == value or name in known or forgotten(known):
+                if key in (WARM, JOINT) or old == value or name in known or knowledge.forgotten(idea):
                     continue
                 yield Proposal(
                     name, key, value, f"a breakthrough in {origin}, a similar domain: {gain:.1%} less loss",
                     [f"similarity {alike:.2f}", *(f"run {run}" for run in body.get("runs", []))],
                     gain / 2, knowledge.chance(idea),
                 )  # fmt: skip
-
-
-# Bases
 
 
 def bases(knowledge: Knowledge) -> Iterator[Proposal]:
@@ -392,7 +390,7 @@ def bases(knowledge: Knowledge) -> Iterator[Proposal]:
         near = {other for other, _ in knowledge.neighbours(name)}
         for (key, old, new), known in knowledge.tried.items():
             gains = {other: gain for other, gain in known.items() if other in near}
-            if key == BASE and old == domain.config.get(BASE) and lower_bound(*_counts(gains)) > 0.5:
+            if key == BASE and old == domain.config.get(BASE) and evidence.lower_bound(*_counts(gains)) > 0.5:
                 yield Proposal(
                     name, BASE, new, f"base {new} instead of {old} {_helped(gains)} like it",
                     [f"{other}: {gain:.1%} fewer nats for the same text" for other, gain in gains.items()],

@@ -77,6 +77,12 @@ def _data(run: Run) -> Mapping[str, str]:
     return {name: digest for name, digest in run.inputs.items() if name in ("base", "dataset")}
 
 
+def remembered(context: Context) -> dict[str, tuple[int, int]]:
+    """By change, as the knowledge base words it, how often it helped and was tried, also in runs that are no longer seen."""
+    strategies = context.sections.get("knowledge_base", {}).get("optimization_strategies", ())
+    return {one["change"]: (one["helped"], one["tried"]) for one in strategies}
+
+
 def lower_bound(helped: float, tried: float) -> float:
     """What share helps at least, from how many of those tried did: the lower end of Wilson's interval (1927).
 
@@ -137,3 +143,15 @@ def by_domain(found: Iterable[Change]) -> dict[str, float]:
     for change in found:
         gains.setdefault(change.domain, []).append(change.gain)
     return {domain: sum(several) / len(several) for domain, several in gains.items()}
+
+
+def agreement(one: Mapping[Any, float], other: Mapping[Any, float]) -> tuple[float, float]:
+    """From the gains of two domains by change: how alike they are, as the correlation of what both tried, from 0 to 1; and how far
+    that is to be trusted, from 0 (fewer than three changes in common) towards 1."""
+    import numpy as np
+
+    common = sorted({*one} & {*other}, key=str)
+    first, second = ([gains[change] for change in common] for gains in (one, other))
+    if len(common) < 3 or not np.std(first) or not np.std(second):
+        return 0.0, 0.0
+    return float(1 + np.corrcoef(first, second)[0, 1]) / 2, len(common) / (len(common) + 10)

@@ -165,6 +165,18 @@ def test_a_change_is_forgotten_once_it_has_failed_in_most_domains_that_tried_it(
     assert "training.epochs 3 → 6: helped in 3 of 5 domains: forgotten" in list(agent.insights(worn))
 
 
+def test_what_the_knowledge_base_remembers_of_runs_that_are_gone_counts(kitchen: Any) -> None:
+    runs = better("nutrition", 5.0, 4.0, training__epochs=6)
+    seen = kitchen(runs)
+    idea = agent.Idea("cooking", "training.epochs", 3, 6)
+    strategies = [{"change": "training.epochs: 3 → 6", "helped": 2, "tried": 8, "mean_gain": -0.01}]
+    sections = {"knowledge_base": {"optimization_strategies": strategies}}
+    worn = context(*seen.domains.values(), runs=runs, sections=sections)
+    assert agent.Knowledge(worn).chance(idea) == pytest.approx(0.3)
+    assert of(agent.propose(seen), "training.epochs")
+    assert not of(agent.propose(worn), "training.epochs")
+
+
 # Breakthroughs
 
 
