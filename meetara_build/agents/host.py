@@ -25,7 +25,7 @@ from meetara_build.errors import AgentError
 from meetara_build.plugins import GROUP
 from meetara_build.training.settings import Action, Progress
 
-__all__ = ["HOOKS", "MOST_PROPOSALS", "Answer", "Host", "Work", "ask_all", "plugin"]
+__all__ = ["HOOKS", "MOST_PROPOSALS", "Answer", "Host", "Work", "ask_all", "plain", "plugin"]
 
 MOST_PROPOSALS = 300
 """In one answer: more is a flood."""
@@ -213,7 +213,7 @@ def plugin(name: str, file: Path, given: Mapping[str, Any]) -> Callable[[], Work
                 return [hook for hook in HOOKS if getattr(manager.hook, hook).get_hookimpls()]
             arguments = {**given, **request.get("arguments", {})}
             answers = getattr(manager.hook, hook)(**{key: _understood(key, value) for key, value in arguments.items()})
-            return _plain(hook, answers[0]) if answers else None
+            return plain(hook, answers[0]) if answers else None
 
         return work
 
@@ -263,7 +263,7 @@ def _understood(name: str, value: Any) -> Any:
     return Progress(**value) if name == "progress" else value
 
 
-def _plain(hook: str, answer: Any) -> Any:
+def plain(hook: str, answer: Any) -> Any:
     """An answer as JSON values.
 
     Raises:
