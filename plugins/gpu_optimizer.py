@@ -15,9 +15,7 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any, NamedTuple
 
-from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, hookimpl
-from meetara_build.agents.evidence import base_names
-from meetara_build.agents.memory import MemoryModel, Shape, fitted, shape_of
+from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, evidence, hookimpl, memory
 
 MICRO, BATCH = "training.micro_batch_tokens", "training.batch_tokens"
 USABLE = 0.9
@@ -84,30 +82,30 @@ class Measured:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.bases = base_names(context)
+        self.bases = evidence.base_names(context)
         self.facts = {domain.model.get("name"): domain.model for domain in context.domains.values()}
         runs = [run for run in context.runs if run.stage == "adapter" and run.outcome == "built" and run.recipe]
         self.runs = [run for run in runs if self._base(run) in self.facts]
         self.peaks = [(shape, peak) for run in self.runs for shape, peak in self._measured(run)]
         devices = {domain.machine.get("device", "cpu") for domain in context.domains.values()}
-        self.models = {device: fitted(self.peaks, device) for device in devices}
+        self.models = {device: memory.fitted(self.peaks, device) for device in devices}
 
-    def shape(self, domain: Domain) -> Shape | None:
+    def shape(self, domain: Domain) -> memory.Shape | None:
         """The training of a domain as it is configured now."""
         tokens = domain.config[MICRO] or domain.config[BATCH]
         last = self.context.current(domain.name, "adapter")
         lora = {key.removeprefix("lora."): value for key, value in domain.config.items() if key.startswith("lora.")}
         machine = domain.machine
-        return shape_of(
+        return memory.shape_of(
             domain.model, lora, machine.get("precision", "float32"), machine.get("device", "cpu"),
             min(tokens, _tokens_an_epoch(last) if last else tokens),
         )  # fmt: skip
 
-    def model(self, shape: Shape) -> MemoryModel:
+    def model(self, shape: memory.Shape) -> memory.MemoryModel:
         """The memory model of its device."""
         return self.models[shape.device]
 
-    def peak(self, shape: Shape) -> float:
+    def peak(self, shape: memory.Shape) -> float:
         """Bytes."""
         return self.model(shape).peak_bytes(shape)
 
@@ -134,11 +132,11 @@ class Measured:
     def _base(self, run: Run) -> str | None:
         return self.bases.get(run.inputs.get("base", ""))
 
-    def _measured(self, run: Run) -> Iterator[tuple[Shape, float]]:
+    def _measured(self, run: Run) -> Iterator[tuple[memory.Shape, float]]:
         device = run.recipe.get("device", "cpu")
         tokens = min(_micro(run), _tokens_an_epoch(run))
         precision = run.recipe.get("precision", "float32")
-        shape = shape_of(self.facts[self._base(run)], run.recipe["lora"], precision, device, tokens)
+        shape = memory.shape_of(self.facts[self._base(run)], run.recipe["lora"], precision, device, tokens)
         peak = run.peak_mb * 2**20 if device == "cpu" else self._on_gpu(run)
         if shape is not None and peak:
             yield shape, peak
@@ -229,14 +227,12 @@ def _larger(measured: Measured, domain: Domain) -> Proposal | None:
     room = measured.peak(shape.with_tokens(double)) <= available
     if shape.device == "cuda" and idle and room and double not in speeds:
         reason = f"the GPU idles ({min(idle):.0f}% busy) and there is room for {double} tokens at once"
-        evidence = [f"sample: GPU {min(idle):.0f}% busy"]
-        return Proposal(
-            domain.name, MICRO, double if double < batch else None, reason, evidence, GPU_GAIN, 0.3, "seconds"
-        )
+        said = [f"sample: GPU {min(idle):.0f}% busy"]
+        return Proposal(domain.name, MICRO, double if double < batch else None, reason, said, GPU_GAIN, 0.3, "seconds")
     return None
 
 
-def _confidence(model: MemoryModel) -> float:
+def _confidence(model: memory.MemoryModel) -> float:
     return 0.5 + 0.4 * model.runs / (model.runs + 5)
 
 

@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
-from meetara_build.agents.schedule import CHAIN, Job, expected, length, longest_first, lower_bound, usual
+from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl, schedule
 
-LEAST_GAIN = 0.03
-"""Share of the whole build's time that an order has to save."""
 MODEL_OR_NONE = 0.5
 """What a remedy is taken to gain: a model where there was none."""
 PRIORITY, RATE, EPOCHS = "priority", "training.learning_rate", "training.epochs"
@@ -155,7 +152,7 @@ REMEDIES = (
 def failures(context: Context) -> Iterator[Failure]:
     """The first step of each domain's chain whose newest run failed."""
     for name, domain in sorted(context.domains.items()):
-        for stage in CHAIN:
+        for stage in schedule.CHAIN:
             runs = context.runs_of(name, stage, None)
             if runs and runs[-1].outcome == "failed":
                 yield _failure(context, domain, runs)
@@ -281,13 +278,13 @@ def _shown(message: str | None) -> str:
 
 def _priorities(context: Context) -> Iterator[Proposal]:
     """Which domains to begin with, where that makes a build shorter; what people set stays."""
-    chains, measured = expected(context)
+    chains, measured = schedule.expected(context)
     gpus = max((int(domain.machine.get("gpus", 0)) for domain in context.domains.values()), default=0)
     now = {name: domain.config.get(PRIORITY, 0) for name, domain in context.domains.items()}
     given = {name: now[name] for name, domain in context.domains.items() if _set_by_others(domain)}
-    wanted = {**dict.fromkeys(now, 0), **given, **longest_first(chains, context.slots, gpus, given)}
-    before, after = (usual(chains, one, context.slots, gpus) for one in (now, wanted))
-    if not before or 1 - after / before < LEAST_GAIN:
+    wanted = {**dict.fromkeys(now, 0), **given, **schedule.longest_first(chains, context.slots, gpus, given)}
+    before, after = (schedule.usual(chains, one, context.slots, gpus) for one in (now, wanted))
+    if not before or 1 - after / before < schedule.LEAST_GAIN:
         return
     share = len(measured) / len(chains)
     for name in sorted(wanted, key=lambda one: (-wanted[one], one)):
@@ -295,7 +292,7 @@ def _priorities(context: Context) -> Iterator[Proposal]:
             yield Proposal(
                 name, PRIORITY, wanted[name],
                 f"the longest first: a whole build on {context.slots} slots takes about {after:.0f} s instead of {before:.0f} s",
-                [f"expected {length(chains[name]):.0f} s; {len(measured)} of {len(chains)} domains were measured"],
+                [f"expected {schedule.length(chains[name]):.0f} s; {len(measured)} of {len(chains)} domains were measured"],
                 expected_gain=1 - after / before, confidence=0.3 + 0.5 * share, figure="seconds",
             )  # fmt: skip
 
@@ -309,10 +306,10 @@ def _set_by_others(domain: Domain) -> bool:
 def _summary(context: Context, build: Sequence[Run]) -> str:
     counts = {outcome: sum(run.outcome == outcome for run in build) for outcome in ("built", "restored", "failed")}
     wall = max(run.time for run in build) - min(run.time - run.seconds for run in build)
-    chains: dict[str, list[Job]] = {}
+    chains: dict[str, list[schedule.Job]] = {}
     for run in build:
-        chains.setdefault(run.domain, []).append(Job(run.stage, run.seconds, run.recipe.get("threads", 1)))
-    ideal = lower_bound(chains, context.slots)
+        chains.setdefault(run.domain, []).append(schedule.Job(run.stage, run.seconds, run.recipe.get("threads", 1)))
+    ideal = schedule.lower_bound(chains, context.slots)
     slowest, largest = max(build, key=lambda run: run.seconds), max(build, key=lambda run: run.peak_mb)
     money = f", {sum(run.usd for run in build):.2f} US dollars" if any(run.usd for run in build) else ""
     return (

@@ -5,7 +5,7 @@ python -m bench.agents.makespan [--runs artifacts/runs.jsonl]
 Each domain is a chain of three jobs. Times are those of the shipped domains, in proportion to their records; with ``--runs``
 those of a build that was recorded; and lognormal ones (the largest domains some twenty times the smallest), as with data of
 one's own. They are scaled so that an ideal build takes ``IDEAL`` seconds. Compared are the orders by name, as Snakemake
-chooses without priorities, and by the agent's priorities.
+chooses without priorities, and by the agent's priorities; where it proposes none, nothing is measured.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench import machine
-from meetara_build.agents.schedule import Chains, Job, longest_first, lower_bound, makespan
+from meetara_build.agents.schedule import LEAST_GAIN, Chains, Job, longest_first, lower_bound, makespan, usual
 from meetara_build.history import read
 
 IDEAL = 30.0
@@ -121,6 +121,10 @@ def report(title: str, chains: Chains) -> None:
         jobs = scaled(chains, slots)
         by_name = {name: len(jobs) - place for place, name in enumerate(sorted(jobs))}
         wanted = longest_first(jobs, slots)
+        gain = 1 - usual(jobs, wanted, slots) / usual(jobs, {}, slots)
+        if gain < LEAST_GAIN:
+            print(f"{slots:5} {IDEAL:7.1f}   nothing proposed: an order would save {gain:.1%}")
+            continue
         took = [measure(jobs, order, slots) for order in (by_name, {}, wanted)]
         simulated = makespan(jobs, wanted, slots) / makespan(jobs, by_name, slots)
         print(

@@ -17,7 +17,10 @@ URGENT = ("merge", "gguf", "evaluate", "package")
 """Among domains of one priority these go first, as in the rules of Snakemake."""
 WITHIN = 1.005
 """A makespan this many times the shortest found is as good: fewer domains then need a priority."""
+LEAST_GAIN = 0.03
+"""Share of the whole build's time that an order has to save to be worth a change."""
 SHUFFLED = 5
+"""Orders of equals that are tried for the usual makespan."""
 MOST = 250
 """Domains that get a priority."""
 
