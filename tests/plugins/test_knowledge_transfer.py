@@ -1,12 +1,19 @@
 """knowledge_transfer: what helped one domain is proposed to those like it, as long as the evidence speaks for it."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contexts import adapter, context, domain, load, training
+from projects import override
 
 from meetara_build.agents import Context, Proposal
+from meetara_build.agents.gather import gather
+from meetara_build.context.places import open_context
+from meetara_build.graph import WARM_START
+from meetara_build.graph import load as load_graph
+from meetara_build.resolve import Configuration
 
 agent = load("knowledge_transfer")
 
@@ -254,3 +261,18 @@ def test_the_same_context_gives_the_same_proposals(kitchen: Any, tmp_path: Path)
 def test_an_empty_project_gets_no_proposal(kitchen: Any) -> None:
     assert agent.propose(kitchen()) == []
     assert list(agent.insights(kitchen())) == []
+
+
+def test_in_a_built_project_what_it_pins_is_what_the_graph_takes(project: Path) -> None:
+    graph = load_graph(project)
+    with contextlib.closing(open_context(graph.root, graph.context)) as shared:
+        seen = gather(graph, Configuration(project), shared)
+    found = of(agent.propose(seen), WARM)
+    assert 0 < len(found) < len(graph.domains)  # somebody has to begin
+    for name, proposal in found.items():
+        override(project, name, {WARM: proposal.value})
+    begun = load_graph(project)
+    for name, proposal in found.items():
+        assert begun.step("adapter", name).sources[WARM_START].endswith(proposal.value.partition("@")[2])
+        assert seen.current(name, "adapter") is not None
+        assert any(one.startswith("run ") for one in proposal.evidence)
