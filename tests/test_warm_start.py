@@ -41,13 +41,15 @@ def followed(project: Path) -> tuple[Path, str]:
     return project, pin
 
 
-def test_training_begins_where_the_neighbour_s_ended(project: Path) -> None:
+def test_the_neighbour_s_weights_are_raced_against_a_cold_start(project: Path) -> None:
     path = project / "artifacts" / "nutrition" / "adapter" / "manifest.json"
     cold = read_manifest(path).metrics
     follow(project, "nutrition", "programming")
     train(project, "nutrition")
     warm = read_manifest(path).metrics
-    assert warm["validation_loss_before"] != cold["validation_loss_before"]
+    assert warm["warm_start_loss"] != warm["cold_start_loss"]
+    assert warm["warm_start_won"] == (warm["warm_start_loss"] < warm["cold_start_loss"])
+    assert (warm["validation_loss_before"] == cold["validation_loss_before"]) is not warm["warm_start_won"]
     assert digest(project, "programming") in read_manifest(path).made_from["sources"].values()
 
 
