@@ -48,7 +48,7 @@ def patched(loader, module):
                 return plain(self, records, **more)
             steps[0] += 1
             tokens = sum(len(record.ids) for record in records)
-            if FAULT == "out of memory" and tokens > 300 and len(records) > 1:
+            if FAULT == "out of memory" and tokens > 700 and len(records) > 1:
                 Path(NOTE).write_text(str(tokens))
                 raise torch.OutOfMemoryError("CUDA out of memory (injected)")
             if FAULT in ("crash", "corrupt checkpoint") and once(steps[0]):
@@ -98,8 +98,9 @@ def environment(scratch: Path, project: Path, fault: str) -> dict[str, str]:
     (code / "sitecustomize.py").write_text(INJECTION)
     temporary = project.parent / f"{project.name}-tmp"
     temporary.mkdir()
+    above = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     return {
-        **os.environ, "PYTHONPATH": str(code), "INJECTED": fault, "INJECTED_NOTE": str(project / "happened"),
+        **os.environ, "PYTHONPATH": os.pathsep.join([str(code), *above]), "INJECTED": fault, "INJECTED_NOTE": str(project / "happened"),
         "INJECTED_ROOT": str(project / "artifacts"), "TMPDIR": str(temporary), "MEETARA_HANG_SECONDS": "8",
     }  # fmt: skip
 
@@ -115,13 +116,17 @@ def ran(project: Path, variables: dict[str, str], rounds: int) -> Outcome:
     seconds = time.monotonic() - started
     folder = project / "artifacts" / "nutrition" / "adapter"
     if not (folder / "manifest.json").exists():
-        return Outcome(done.returncode, seconds, "", float("nan"), (done.stderr or done.stdout)[-500:])
+        return Outcome(done.returncode, seconds, "", float("nan"), (done.stdout + done.stderr)[-1500:])
     manifest = json.loads((folder / "manifest.json").read_text())
     digest = manifest["files"]["adapter_model.safetensors"]["sha256"]
     loss = manifest["metrics"]["validation_loss_after"]
-    return Outcome(done.returncode, seconds, digest, loss, (done.stderr or done.stdout)[-500:])
+    return Outcome(done.returncode, seconds, digest, loss, (done.stdout + done.stderr)[-1500:])
 
 
+LONG_BATCHES = {
+    "training.epochs": 4, "training.batch_tokens": 1024, "training.learning_rate": 2e-3, "data.max_tokens": 900,
+}  # fmt: skip
+"""Steps of several records, so that a micro-batch can be halved."""
 FAULTS = {
     "out of memory": "another micro-batch: equal but for rounding",
     "not finite": "another learning rate",
@@ -145,13 +150,17 @@ def main() -> None:
         scratch = Path(name)
         template = small_project(scratch / "template", ["nutrition", "programming"])
         edit(template / "conf" / "build.yaml", "training.checkpoint_seconds", 1)
+        edit(template / "conf" / "base" / "mini.yaml", "overrides", {**LONG_BATCHES})
         edit(template / "conf" / "build.yaml", "agents.policy", {"default": "accept", "llm_advisor": "never"})
         agents = scratch / "agents"
         shutil.move(template / "plugins", agents)
         clean = ran(template, environment(scratch, template, ""), 0)
         print(f"{'without a fault':22} loss {clean.loss:.4f} in {clean.seconds:.0f} s", flush=True)
         for fault in chosen:
-            print(line(fault, clean, injected(scratch, template, agents, fault)), flush=True)
+            outcome = injected(scratch, template, agents, fault)
+            note = scratch / fault.replace(" ", "-") / "happened"
+            happened = note.exists() or fault.endswith(("server", "agent"))
+            print(line(fault, clean, outcome, happened), flush=True)
 
 
 def injected(scratch: Path, template: Path, agents: Path, fault: str) -> Outcome:
@@ -172,12 +181,12 @@ def injected(scratch: Path, template: Path, agents: Path, fault: str) -> Outcome
     return ran(project, variables, 4)
 
 
-def line(fault: str, clean: Outcome, outcome: Outcome) -> str:
+def line(fault: str, clean: Outcome, outcome: Outcome, happened: bool) -> str:
     """What became of a fault, against what may be expected."""
     same = outcome.adapter == clean.adapter
     found = "same adapter" if same else f"loss {outcome.loss:.4f} ({outcome.loss / clean.loss - 1:+.2%})"
     recovered = outcome.status == 0 and (same or FAULTS[fault] != "same")
-    verdict = "recovered" if recovered else f"NOT RECOVERED: {outcome.said}"
+    verdict = "NEVER HAPPENED" if not happened else "recovered" if recovered else f"NOT RECOVERED: {outcome.said}"
     return f"{fault:22} {found}, expected: {FAULTS[fault]}; {outcome.seconds:.0f} s: {verdict}"
 
 

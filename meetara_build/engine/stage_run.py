@@ -284,12 +284,12 @@ def _workload(graph: Graph, step: Step) -> float:
 def _said_by_job(graph: Graph, step: Step, key: str) -> str:
     """Why the job failed: it said so itself, on standard error and in this file."""
     path = work_folder(graph, step, key) / job.FAILURE
+    text = ""
     with contextlib.suppress(OSError):
         text = path.read_text(encoding="utf-8")
         path.unlink()
-        path.parent.rmdir()
-        return text
-    return ""
+        path.parent.rmdir()  # where no checkpoint is left beside it
+    return text
 
 
 def _about(graph: Graph, step: Step) -> dict[str, str]:
