@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from meetara_build.agents import Context, Domain, Proposal, hookimpl
-from meetara_build.agents.evidence import by_domain, changes
+from meetara_build.agents.evidence import by_domain, changes, loss, told
 from meetara_build.agents.topics import Law, law, more_records, topics_of
 
 WEIGHTS = "training.topic_weights"
@@ -56,7 +56,7 @@ def weights(context: Context, domain: Domain, gain: float) -> Proposal | None:
         return None
     names = ", ".join(f"'{topic.name}' ({topic.above:+.1%}, {topic.records} records)" for topic in weak)
     run = context.current(domain.name, "adapter")
-    evidence = [] if run is None else [f"run {run.id}: validation loss {run.metrics['validation_loss_after']:.3f}"]
+    evidence = [told(run)] if run is not None and isinstance(loss(run), float) else []
     return Proposal(
         domain.name,
         WEIGHTS,

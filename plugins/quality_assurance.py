@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, hookimpl
+from meetara_build.agents.evidence import loss, told
 from meetara_build.agents.forecast import Curve, curve_of, forecast
 from meetara_build.agents.regressions import TOLERANCE, difference, evaluated, regression
 from meetara_build.agents.suspects import Suspect, suspects
@@ -100,7 +101,7 @@ def _would_take(curve: Curve) -> int:
 
 def _evidence(context: Context, domain: Domain) -> list[str]:
     run = context.current(domain.name, "adapter")
-    return [] if run is None else [f"run {run.id}: validation loss {run.metrics['validation_loss_after']:.3f}"]
+    return [told(run)] if run is not None and isinstance(loss(run), float) else []
 
 
 # Records

@@ -17,12 +17,16 @@ from meetara_build.training.settings import History, Observer, Settings
 
 
 def project(folder: Path, domains: Iterable[str] | None = None) -> Graph:
-    """A project whose base and datasets are built; of all the shipped domains, unless some are named."""
+    """A project whose base and datasets are built; of all the shipped domains, unless some are named.
+
+    What is there already is used, also if the tool's code has changed since: a base takes minutes.
+    """
     if not (folder / "conf").is_dir():
         init(folder)
     graph = load(folder)
     for step in graph.above(("dataset", name) for name in domains or graph.domains):
-        run(graph, step, cold=True)
+        if not (graph.root / step.place.manifest).exists():
+            run(graph, step, cold=True)
     return graph
 
 

@@ -7,9 +7,9 @@ import pytest
 from meetara_build.agents.suspects import FEWEST_OF_A_TOPIC, doubts, hardness, suspects
 
 WORDS = {
-    "bread": "flour yeast oven dough crust loaf knead rise bake salt".split(),
-    "bikes": "chain wheel brake pedal gear tyre spoke saddle frame pump".split(),
-    "stars": "planet comet orbit galaxy moon telescope light night sky nova".split(),
+    "bread": ["flour", "yeast", "oven", "dough", "crust", "loaf", "knead", "rise", "bake", "salt"],
+    "bikes": ["chain", "wheel", "brake", "pedal", "gear", "tyre", "spoke", "saddle", "frame", "pump"],
+    "stars": ["planet", "comet", "orbit", "galaxy", "moon", "telescope", "light", "night", "sky", "nova"],
 }
 
 
