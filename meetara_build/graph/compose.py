@@ -88,8 +88,10 @@ def _steps(
     """Every step, in an order in which each follows those it needs."""
     for name in dict.fromkeys(item.base_name for item in built):
         yield from _base_steps(configuration, configuration.common(name), known, deciding)
-    for item in built:
-        yield from _domain_steps(configuration, item, deciding)
+    chains = [list(_domain_steps(configuration, item, deciding)) for item in built]
+    yield from (chain[0] for chain in chains)  # a domain may learn its neighbours' records too
+    for chain in chains:
+        yield from chain[1:]
     yield _report_step(built, deciding)
 
 

@@ -1,7 +1,6 @@
 """A round of advice on a real project: what agents say is checked, weighed and kept, and none can spoil it for the rest."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +58,9 @@ def asked(project: Path, *domains: str, messages: list[dict[str, Any]] | None = 
 
 
 @pytest.fixture
-def one_good(own: Path) -> Iterator[Path]:
+def one_good(own: Path) -> Path:
     agent(own, "good", "yield Proposal('nutrition', 'training.epochs', 4, 'it helps', ['run 1'], 0.02, 0.8)")
-    yield own
+    return own
 
 
 def statuses(advice: Advice) -> dict[tuple[str, str], str]:

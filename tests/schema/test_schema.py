@@ -1,5 +1,6 @@
 """conf/ is typed: what is unknown, missing or of the wrong kind is refused with file, line, key and what to write."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_one_wrong_value_is_one_fault_whatever_it_might_have_been(tmp_path: Path) -> None:
-    said = refused(tmp_path / "x.yaml", Domain, domain(overrides={"training.epochs": {"a": 1}}))
+    said = refused(tmp_path / "x.yaml", Domain, domain(overrides={"training.epochs": datetime.date(2026, 1, 1)}))
     assert len(said.splitlines()) == 1
     said = refused(tmp_path / "x.yaml", Build, build(domains="nutrition"))
     assert said.endswith("domains: should be 'all' or a valid list, not 'nutrition'")
