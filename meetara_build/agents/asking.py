@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from meetara_build.agents import fusion
 from meetara_build.agents.fusion import REFUSED, Verdict, settle, worth
 from meetara_build.agents.host import Answer, Work, ask_all, plugin
 from meetara_build.agents.policy import NEVER, refusal, stance
-from meetara_build.agents.record import Outcome, Record, outcomes
+from meetara_build.agents.record import WITHDRAWN, Outcome, Record, outcomes
 from meetara_build.agents.snapshot import Context, with_settings
 from meetara_build.agents.suggestion import Proposal
 from meetara_build.artifact import digest_json
@@ -39,13 +40,19 @@ LOSS_FOR_OTHERS = 0.01
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """A decision that made things worse than they were."""
+    """A decision that made things worse than they were; ``others`` were taken back with it, and one of them may be to blame."""
 
     id: str
     agent: str
     domain: str
     key: str
     why: str
+    others: int = 0
+
+    @property
+    def answer(self) -> str:
+        """What its proposal is told: it is not made again if it was alone."""
+        return "noted" if self.others else "rejected"
 
 
 @dataclass(frozen=True)
@@ -104,20 +111,25 @@ def ask(
     withdrawals = [one for one in withdrawn(context) if not domains or one.domain in domains]
     insights = {name: [*map(str, answer.value)] for name, answer in told.items() if answer.value}
     seconds = {name: answer.seconds for name, answer in answers.items()}
-    settled = settle(verdicts, context.records, policy["decisions_a_round"])
+    careful = {message["domain"] for message in context.messages for said in message["answers"]
+               if (said["sender"], said["answer"]) == (WITHDRAWN, "noted")}  # fmt: skip
+    settled = settle(verdicts, context.records, policy["decisions_a_round"], careful)
     return Advice(settled, withdrawals, insights, faults, seconds, context)
 
 
 def withdrawn(context: Context) -> list[Withdrawal]:
     """The decisions still in force that measured worse than what was before them."""
     found = []
-    for outcome in outcomes(context.messages, context.runs):
+    measured = outcomes(context.messages, context.runs)
+    pairs = Counter((outcome.domain, outcome.before, outcome.after) for outcome in measured)
+    for outcome in measured:
         still = any(
             (one["key"], one["agent"]) == (outcome.key, outcome.agent) and one["value"] == outcome.value
             for one in context.domains[outcome.domain].decisions
         ) if outcome.domain in context.domains else False  # fmt: skip
         if still and (why := _worse(outcome)):
-            found.append(Withdrawal(outcome.id, outcome.agent, outcome.domain, outcome.key, why))
+            others = pairs[outcome.domain, outcome.before, outcome.after] - 1
+            found.append(Withdrawal(outcome.id, outcome.agent, outcome.domain, outcome.key, why, others))
     return found
 
 

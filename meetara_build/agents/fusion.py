@@ -4,7 +4,7 @@ Worth is in percent of loss: stated gain × confidence × the agent's reliabilit
 turned into it: time by what a percent may cost (``agents.minutes_a_percent``), bytes and memory by a tenth.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,8 +51,12 @@ def worth(proposal: Proposal, record: Record, minutes: float, minutes_a_percent:
     return percent * min(max(proposal.confidence, 0.0), 1.0) * record.reliability * record.calibration
 
 
-def settle(verdicts: Sequence[Verdict], records: Mapping[str, Record], most: int) -> list[Verdict]:
+def settle(
+    verdicts: Sequence[Verdict], records: Mapping[str, Record], most: int, careful: Collection[str] = ()
+) -> list[Verdict]:
     """Of those that are not refused, for each domain and key the one that is worth most wins; of a domain at most so many.
+
+    ``careful`` are the domains where several together made things worse: there it is one at a time.
 
     The order in which agents were asked does not matter.
     """
@@ -62,7 +66,7 @@ def settle(verdicts: Sequence[Verdict], records: Mapping[str, Record], most: int
         groups.setdefault((verdict.proposal.domain, verdict.proposal.key), []).append(verdict)
     settled = [one for group in groups.values() for one in _contest(group, records)]
     settled += [verdict for verdict in verdicts if verdict.status == REFUSED]
-    return sorted(_limited(settled, most), key=lambda one: (one.proposal.domain, one.proposal.key, _rank(one)))
+    return sorted(_limited(settled, most, careful), key=lambda one: (one.proposal.domain, one.proposal.key, _rank(one)))
 
 
 def _rank(verdict: Verdict) -> tuple[float, str, str]:
@@ -92,14 +96,17 @@ def _contest(group: Sequence[Verdict], records: Mapping[str, Record]) -> Iterabl
         yield replace(other, status=OUTVOTED, why=why)
 
 
-def _limited(verdicts: Sequence[Verdict], most: int) -> list[Verdict]:
+def _limited(verdicts: Sequence[Verdict], most: int, careful: Collection[str]) -> list[Verdict]:
     """The best so many winners of each domain; the rest wait, so that what is measured can be told apart."""
     taken: dict[str, int] = {}
     limited = []
     for verdict in sorted(verdicts, key=_rank):
         if verdict.status == WINS:
-            number = taken[verdict.proposal.domain] = taken.get(verdict.proposal.domain, 0) + 1
-            if number > most:
+            name = verdict.proposal.domain
+            number = taken[name] = taken.get(name, 0) + 1
+            if name in careful and number > 1:
+                verdict = replace(verdict, status=LATER, why="several together made it worse: now one at a time")
+            elif number > most:
                 verdict = replace(
                     verdict, status=LATER, why=f"{most} others are worth more; agents.decisions_a_round is {most}"
                 )

@@ -17,7 +17,7 @@ MEASURED_BY = {"loss": "adapter", "seconds": "adapter", "size": "gguf", "memory"
 UNMEASURED = "priority"
 """It changes when a domain is built, not what its own runs show."""
 WITHDRAWN = "measured"
-"""Who rejects a decision that made things worse."""
+"""Who rejects a decision that made things worse; of several that did so together, who notes that they did."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def outcomes(messages: Iterable[Mapping[str, Any]], runs: Sequence[Run]) -> list
 
 
 def answered(message: Mapping[str, Any], answer: str) -> float | None:
-    """When a proposal was first given this answer; None if it was not."""
+    """When a proposal was last given this answer; None if it was not."""
     if message["about"] != "proposal":
         return None
-    return next((float(said["time"]) for said in message["answers"] if said["answer"] == answer), None)
+    return next((float(said["time"]) for said in reversed(message["answers"]) if said["answer"] == answer), None)
 
 
 def records(messages: Sequence[Mapping[str, Any]], measured: Iterable[Outcome]) -> dict[str, Record]:
@@ -104,7 +104,7 @@ def records(messages: Sequence[Mapping[str, Any]], measured: Iterable[Outcome]) 
             proposed=len(own),
             accepted=sum(answered(message, "accepted") is not None for message in own),
             rejected=sum(said["answer"] == "rejected" and said["sender"] != WITHDRAWN for said in last),
-            withdrawn=sum(said["answer"] == "rejected" and said["sender"] == WITHDRAWN for said in last),
+            withdrawn=sum(said["sender"] == WITHDRAWN for said in last),
             measured=len(known),
             helped=sum(outcome.helped for outcome in known),
             expected_gain=sum(expected for expected, _ in gains) / len(gains) if gains else 0.0,

@@ -123,7 +123,7 @@ def take_back(
     with shared_context(graph) as shared:
         for one in found:
             remove_decisions(graph.project / "conf", one.domain, [one.key])
-            asking.reply(shared, one.id, WITHDRAWN, "rejected", one.why)
+            asking.reply(shared, one.id, WITHDRAWN, one.answer, one.why)
     mark(graph.root, [one.id for one in found], REJECTED)
     return found
 
@@ -137,7 +137,7 @@ def accept(ids: Sequence[str], *, everything: bool) -> None:
     graph = project_graph()
     content = kept(graph.root)
     verdicts = [asking.read_verdict(one) for one in content["verdicts"]]
-    back = {one["id"]: one for one in content["withdrawals"]}
+    back = {one["id"]: asking.Withdrawal(**one) for one in content["withdrawals"]}
     chosen = [one for one in verdicts if one.status == WINS] if everything else _named(ids, verdicts, back)
     if refused := [one for one in chosen if one.status == REFUSED]:
         raise ConfigError(f"{refused[0].id}: cannot be taken: {refused[0].why}; `meetara-build propose` asks again")
@@ -146,9 +146,9 @@ def accept(ids: Sequence[str], *, everything: bool) -> None:
     taken = take(graph, chosen, PERSON)
     with shared_context(graph) as shared:
         for one in undone:
-            remove_decisions(graph.project / "conf", one["domain"], [one["key"]])
-            asking.reply(shared, one["id"], WITHDRAWN, "rejected", one["why"])
-    mark(graph.root, [one["id"] for one in undone], REJECTED)
+            remove_decisions(graph.project / "conf", one.domain, [one.key])
+            asking.reply(shared, one.id, WITHDRAWN, one.answer, one.why)
+    mark(graph.root, [one.id for one in undone], REJECTED)
     for domain in sorted(before):
         Configuration(graph.project).resolve(domain)  # names what does not go together
     counts = f"{amount(len(taken), 'proposal')} taken, {amount(len(undone), 'decision')} taken back"

@@ -78,3 +78,9 @@ def test_each_key_has_one_winner_and_nothing_is_lost(verdicts, most) -> None:  #
     assert len({one.proposal.key for one in winners}) == len(winners) <= most
     for one in winners:
         assert one.worth == max(other.worth for other in verdicts if other.proposal.key == one.proposal.key)
+
+
+def test_where_several_together_made_it_worse_it_is_one_at_a_time() -> None:
+    found = settle([verdict("x", "one", 0.1, "x"), verdict("y", "one", 0.3, "y")], {}, 4, {"nutrition"})
+    assert {one.id: one.status for one in found} == {"x": LATER, "y": WINS}
+    assert "now one at a time" in next(one.why for one in found if one.id == "x")

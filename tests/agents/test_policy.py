@@ -86,6 +86,12 @@ def test_what_was_rejected_or_taken_back_is_not_taken_again() -> None:
     assert "someone has taken it back since" in refused("training.epochs", 8, taken)
 
 
+def test_what_was_taken_back_with_others_may_be_tried_again_alone() -> None:
+    answers = [(2.0, "policy", "accepted"), (9.0, "measured", "noted")]
+    context = replace(CONTEXT, messages=[proposal("id", *answers)], runs=[run("a", 3.0, 5.0)])
+    assert refused("training.epochs", 8, context) is None
+
+
 def test_an_agent_lets_a_build_pass_before_it_changes_a_key_again() -> None:
     context = replace(CONTEXT, messages=[accepted("other", 5.0, value=6)])
     assert "tuner changed it 0 builds ago" in refused("training.epochs", 8, context)
