@@ -110,8 +110,9 @@ class Run:
             made = self._gradients(batch)
         except StepFault as fault:
             return fault.with_traceback(None)  # which holds on to tensors
+        rate = self._rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate = self._rate()
+            group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
