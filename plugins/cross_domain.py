@@ -79,7 +79,8 @@ def joint(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposa
     helped = sum(one > 0 for one in known.values())
     for name, domain in context.domains.items():
         near = [other for other in context.similar(name, COMPANIONS) if other.similarity >= threshold]
-        if not near or domain.config.get(JOINT) or name in known:
+        alone = context.runs_of(name, "adapter")  # what joint training is measured against
+        if not near or not alone or domain.config.get(JOINT) or name in known:
             continue
         names = sorted(other.domain for other in near)
         past_of_it = f"it helped {_counted(known)} so far" if known else "nothing of it is measured yet"

@@ -55,6 +55,7 @@ def show_agents(*, as_json: bool) -> None:
         print_json({"agents": found})
         return
     shown = table("agent", "does", "policy", ">proposed", ">accepted", ">helped", ">promised", ">measured")
+    shown.columns[0].no_wrap = True
     for name, one in found.items():
         gains = [f"{one[key]:.1%}" if one["measured"] else "" for key in ("expected_gain", "actual_gain")]
         helped = f"{one['helped']} of {one['measured']}" if one["measured"] else ""

@@ -28,11 +28,11 @@ def of(found: list[Proposal], key: str) -> dict[str, Proposal]:
 
 @pytest.fixture
 def village(tmp_path: Path) -> Any:
-    """Three domains about food and two strangers; fields of each by name."""
+    """Three domains about food and two strangers, each trained alone once; fields of each by name."""
 
     def make(runs: Any = (), **fields: dict[str, Any]) -> Context:
         several = [domain(tmp_path, name, text, **fields.get(name, {})) for name, text in WORDS.items()]
-        return context(*several, runs=list(runs))
+        return context(*several, runs=[*(training(name, 5.0) for name in WORDS), *runs])
 
     return make
 
@@ -53,6 +53,11 @@ def test_near_domains_are_to_learn_together_and_strangers_are_not(village: Any) 
     }
     assert found["nutrition"].confidence == 0.5
     assert "nothing of it is measured yet" in found["nutrition"].reason
+
+
+def test_what_was_never_trained_alone_is_first(tmp_path: Path) -> None:
+    several = [domain(tmp_path, name, text) for name, text in WORDS.items()]
+    assert not of(agent.propose(context(*several)), JOINT)
 
 
 def test_what_joint_training_did_so_far_decides_whether_it_goes_on(village: Any) -> None:
