@@ -17,6 +17,7 @@ from typing import Any
 from meetara_build.artifact import digest_json
 
 PACKAGE = Path(__file__).parent
+AGENTS = f"{PACKAGE.name}.agents"
 UNDECIDING = frozenset({"psutil", "rich"})
 """Libraries that only measure or print: their version cannot change a byte of a result."""
 
@@ -63,6 +64,27 @@ def _version(module: str) -> tuple[str, str] | None:
 def _providers() -> Mapping[str, list[str]]:
     """Distributions by module; reading what every installed distribution holds takes a second."""
     return metadata.packages_distributions()
+
+
+def agent_digests(plugin: Path) -> dict[str, str]:
+    """The same of the modules below ``meetara_build.agents`` that an agent's file imports: when it watches, they decide what it does.
+
+    What an agent is shown between builds (``snapshot``) is not for those that watch.
+    """
+    try:
+        tree = ast.parse(plugin.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):  # whoever runs it says so
+        return {}
+    waiting = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    found: dict[str, Path] = {}
+    while waiting:
+        name = waiting.pop()
+        path = _file(name)
+        if path is None or name in found or not name.startswith(f"{AGENTS}.") or name == f"{AGENTS}.snapshot":
+            continue
+        found[name] = path
+        waiting += _imports(path, path == _init(path))
+    return {name.removeprefix(f"{PACKAGE.name}."): _tree_digest(path)[:16] for name, path in sorted(found.items())}
 
 
 @cache

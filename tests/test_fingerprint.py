@@ -240,3 +240,16 @@ def test_every_key_of_a_recipe_changes_the_fingerprint(recipe: dict[str, Any], v
         assert same
     elif recipe[key] != value:
         assert not same
+
+
+def test_what_decides_an_observer_s_actions_is_known(tmp_path: Path) -> None:
+    """Its file is a source of the training; the modules for agents that it imports are code of it."""
+    agent = tmp_path / "own.py"
+    agent.write_text(
+        "import numpy\nfrom meetara_build.agents import hookimpl\nfrom meetara_build.agents.watch import diverges\n"
+    )
+    assert set(fingerprint.agent_digests(agent)) == {"agents.watch", "agents.forecast"}
+    agent.write_text("from meetara_build.agents import hookimpl\n")
+    assert fingerprint.agent_digests(agent) == {}
+    agent.write_text("def (")
+    assert fingerprint.agent_digests(agent) == {}

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from meetara_build import recipes
 from meetara_build.digests import Digests
 from meetara_build.errors import ConfigError
-from meetara_build.fingerprint import code_digests, fingerprint, library_versions
+from meetara_build.fingerprint import agent_digests, code_digests, fingerprint, library_versions
 from meetara_build.graph import CACHE, JOINT, OBSERVER, REPORT, TOKENIZER, WARM_START, Input, Step, located, tool_state
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
@@ -28,6 +29,9 @@ class _Deciding:
         """All that a stage run's result depends on, but for its inputs."""
         code, libraries = self.memo.get(stage, lambda: [code_digests(stage), library_versions(stage)])
         found = {name: self._digest(path) for name, path in sources.items()}
+        for name, path in sources.items():
+            if name.startswith(OBSERVER):
+                code = {**code, **self.memo.get(f"agent {found[name]}", partial(agent_digests, Path(path)))}
         return {"recipe": recipe, "code": code, "libraries": libraries, "sources": found}
 
     def _digest(self, path: str) -> str:
