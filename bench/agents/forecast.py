@@ -29,10 +29,10 @@ RATES = (5e-4, 2e-3, 6e-3, 2e-2)
 CHOSEN_ON = ("strategy", "preventive_care", "career_guidance", "skill_development")
 SEED = 17
 WORKERS = 2
-PUBLIC_RECORDS = 120
+PUBLIC_RECORDS = 100
 PUBLIC = {
-    "medquad.jsonl": ("question", "answer", "qtype", 4),
-    "tldr.jsonl": ("description", "command", "language", 3),
+    "medquad.jsonl": ("question", "answer", "qtype", 2),
+    "tldr.jsonl": ("description", "command", "language", 2),
     "gsm8k.jsonl": ("question", "answer", None, 1),
 }
 """Of each file: question, answer, the field that splits it into domains, and how many of those."""
