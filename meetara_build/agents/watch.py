@@ -15,8 +15,6 @@ HALVED = 0.6
 """A rate below so much of the one before it was lowered on purpose; no schedule falls so fast but in its last steps."""
 LEAST_GAIN = 0.001
 """Of the loss: less is not worth going on for."""
-STALE = 2
-"""Validations without a better one, after which a curve that rises is believed to go on so."""
 
 
 def diverges(curve: Curve) -> bool:
@@ -33,27 +31,27 @@ def diverges(curve: Curve) -> bool:
         if number >= WARM:
             lowest = min(lowest, smoothed)
     checked = [loss for _, _, loss, _ in points if loss is not None]
-    high = curve.points[-1][3] >= HIGH * max(rate for *_, rate in curve.points)
     start = [] if curve.before is None else [curve.before]
-    risen = high and points[-1][2] is not None and checked[-1] > CHECKED_RISEN * min([*checked, *start])
+    risen = _rate_is_high(curve) and points[-1][2] is not None and checked[-1] > CHECKED_RISEN * min([*checked, *start])
     return smoothed > RISEN * lowest or risen
 
 
 def nothing_left(curve: Curve) -> bool:
     """Whether the best validation loss is hardly going to fall: the forecast's optimistic end is no better than it.
 
-    Judged where validation was measured, and at least twice.
+    Judged where validation was measured, at least twice, and not while the rate is high: a loss that stands still then often falls
+    once the rate comes down (arXiv 2408.11029).
     """
     checked = [loss for _, _, loss, _ in curve.points if loss is not None]
-    if len(checked) < 2 or curve.points[-1][2] is None or len(curve.points) == curve.steps:
+    if len(checked) < 2 or curve.points[-1][2] is None or len(curve.points) == curve.steps or _rate_is_high(curve):
         return False
-    best = min(checked)
-    stale = len(checked) - 1 - checked.index(best)
-    if 0 < stale < STALE:
-        return False
-    expected = expect(curve)
+    best, expected = min(checked), expect(curve)
     assert expected is not None
     return best - (expected.loss - NORMAL * expected.spread) < LEAST_GAIN * best
+
+
+def _rate_is_high(curve: Curve) -> bool:
+    return curve.points[-1][3] >= HIGH * max(rate for *_, rate in curve.points)
 
 
 def _since_lowered(curve: Curve) -> list[tuple[int, float, float | None, float]]:

@@ -51,15 +51,16 @@ def test_it_ends_once_nothing_is_left() -> None:
     assert nothing_left(curve([5.0] * 40, checked, rates, steps=42))
 
 
-def test_it_ends_when_validation_only_rises() -> None:
-    assert nothing_left(curve([5.0] * 30, {10: 5.2, 20: 5.3, 30: 5.4}))
+def test_it_ends_when_validation_only_rises_though_the_rate_came_down() -> None:
+    rates = [1e-3] * 20 + [4e-4] * 10
+    assert nothing_left(curve([5.0] * 30, {10: 5.2, 20: 5.3, 30: 5.4}, rates))
+    assert not nothing_left(curve([5.0] * 30, {10: 5.2, 20: 5.3, 30: 5.4}))
 
 
-@pytest.mark.parametrize("checked", [{}, {10: 5.2}, {10: 5.2, 20: 5.21}])
-def test_one_validation_more_is_waited_for(checked: dict[int, float]) -> None:
-    """One that is not better may be chance."""
-    assert not nothing_left(curve([5.0] * 20, checked))
+@pytest.mark.parametrize("checked", [{}, {20: 5.2}])
+def test_two_validations_are_waited_for(checked: dict[int, float]) -> None:
+    assert not nothing_left(curve([5.0] * 20, checked, [1e-3] * 10 + [1e-6] * 10))
 
 
 def test_only_a_validation_decides() -> None:
-    assert not nothing_left(curve([5.0] * 31, {10: 5.2, 20: 5.3, 30: 5.4}))
+    assert not nothing_left(curve([5.0] * 31, {10: 5.2, 20: 5.3, 30: 5.4}, [1e-3] * 20 + [4e-4] * 11))
