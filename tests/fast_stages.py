@@ -25,7 +25,7 @@ from meetara_build.engine import job
 from meetara_build.engine.preserve import preserve
 from meetara_build.engine.stage_run import run
 from meetara_build.faces.planning import look
-from meetara_build.graph import JOINT, OBSERVER, TOKENIZER, WARM_START, Graph, Step, load
+from meetara_build.graph import JOINT, OBSERVER, TOKENIZER, Graph, Step, load
 from meetara_build.plan import MAYBE, RESTORE, RUN
 from meetara_build.sweep import sweep
 
@@ -261,8 +261,7 @@ def _dataset(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     made: Made = {"account.jsonl": _lines(list(_rows(recipe, inputs)))}
     for side, records in sides.items():
         dropped = recipe["drop"] if side == "train" else []
-        stay = [record for record in records if _fits(record, recipe) and record.id not in dropped]
-        lines = [record._asdict() | language for record in stay]
+        lines = [one._asdict() | language for one in records if _fits(one, recipe) and one.id not in dropped]
         made[f"{side}.jsonl"], counts[side] = _lines(lines), len(lines)
     return {**made, "card.json": {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))}}
 
@@ -274,12 +273,10 @@ def _fits(record: Record, recipe: Mapping[str, Any]) -> bool:
 
 def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     decides = {**recipe, "training": _without(recipe["training"], "checkpoint_seconds")}
-    records = _read(inputs["dataset"], "train.jsonl", "validation.jsonl")
-    neighbours = {name: path for name, path in inputs.items() if name.startswith(JOINT)}
-    joint = {name: _read(path, "train.jsonl") for name, path in neighbours.items()}
-    held_out = _read(inputs["dataset"], "test.jsonl") if neighbours else {}
-    files = {name: _sha(path.read_bytes()) for name, path in inputs.items() if name.startswith((OBSERVER, WARM_START))}
-    made = digest_json([decides, _read(inputs["base"], "*"), records, joint, held_out, files])
+    joint = {name: _read(path, "train.jsonl") for name, path in inputs.items() if name.startswith(JOINT)}
+    records = _read(inputs["dataset"], "train.jsonl", "validation.jsonl", *["test.jsonl"] * bool(joint))
+    agents = {name: _sha(path.read_bytes()) for name, path in inputs.items() if name.startswith(OBSERVER)}
+    made = digest_json([decides, _read(inputs["base"], "*"), records, joint, agents])
     files = {"adapter_model.safetensors": made, "adapter_config.json": recipe["lora"], "records.jsonl": made}
     return {**files, "training.json": {"curve": made, **_measured()}}
 
@@ -294,9 +291,8 @@ def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     labels = _without(recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt")
     f16 = digest_json([labels, _read(inputs["merged"], "*")])
     weights = [recipe["imatrix"], _read(inputs["dataset"], "train.jsonl") if "dataset" in inputs else {}]
-    made: Made = {f"{recipe['name']}-F16.gguf": f16}
+    made, own = {f"{recipe['name']}-F16.gguf": f16}, recipe["tensor_types"]
     for quant in recipe["quants"]:
-        own = recipe["tensor_types"]
         weighed = weights if recipe["imatrix"]["enabled"] and (own or quant not in ("F16", "Q8_0")) else []
         made[f"{recipe['name']}-{quant}.gguf"] = f16 if quant == "F16" else digest_json([f16, quant, weighed, own])
     if recipe["lora"]:
@@ -307,16 +303,14 @@ def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     files = [f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])]
     read = [_read(inputs["gguf"], *files), _read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
-    return {
-        "evaluation.json": {"of": digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")]), **_measured()}
-    }
+    made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
+    return {"evaluation.json": {"of": made, **_measured()}}
 
 
 def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    read = {"gguf": "*.gguf", "evaluation": "evaluation.json", "adapter": "training.json", "dataset": "card.json"}
-    made = digest_json(
-        [recipe, _read(inputs["base"], *TOKENIZER), {name: _read(inputs[name], read[name]) for name in read}]
-    )
+    files = {"gguf": "*.gguf", "evaluation": "evaluation.json", "adapter": "training.json", "dataset": "card.json"}
+    read = {name: _read(inputs[name], files[name]) for name in files}
+    made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), read])
     return {"Modelfile": digest_json(recipe), "README.md": made, "SHA256SUMS": _sha(made.encode())}
 
 
@@ -332,7 +326,7 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
 }  # fmt: skip
 
 
-# Edits of sources
+# Edits, of sources and of other files
 
 
 def lines(domain: str, change: Callable[[list[str]], Iterable[str]]) -> Edit:
@@ -368,9 +362,6 @@ def reworded(domain: str, where: str) -> Edit:
         return old
 
     return lines(domain, change)
-
-
-# Edits of files
 
 
 def text(file: str, change: Callable[[str], str]) -> Edit:
