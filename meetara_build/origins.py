@@ -72,6 +72,7 @@ TABLES: dict[str, Table] = {
         "base_origin": ("base", "hub_id"),
         "licence": ("base", "licence"),
         "beat_base_by": ("domain", "evaluation.beat_base_by"),
+        "max_loss": ("build", "evaluation.max_loss"),
         "max_kl": ("build", "evaluation.max_kl"),
     },
     "report": {"domains": ("domain", "category")},
