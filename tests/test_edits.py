@@ -150,6 +150,7 @@ BUILD_YAML: list[Row] = [
     ("gguf.imatrix.tokens where it is not enabled",
      then(build_yaml("gguf.imatrix.enabled", False), build_yaml("gguf.imatrix.tokens", 9)), NOTHING),
     ("gguf.lora", build_yaml("gguf.lora", False), of(ALL, "merge gguf package")),
+    ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), converted(ALL)),
     ("gguf.logits_bound", build_yaml("gguf.logits_bound", 0.5), of(ALL, "merge gguf") | of(BOTH, "gguf")),
     ("evaluation.max_records", build_yaml("evaluation.max_records", 9), evaluated(ALL)),
     ("evaluation.max_kl of a type that all have", build_yaml("evaluation.max_kl.Q8_0", 0.5), of(ALL, "package")),
