@@ -12,7 +12,7 @@ from bench.agents.trials import Trial, Trials, nearest, opened, with_near_neighb
 
 COMPANIONS = 2
 """As cross_domain proposes."""
-JOINT = 10
+JOINT = 8
 """Domains that are looked at."""
 
 

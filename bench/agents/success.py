@@ -15,14 +15,14 @@ from typing import Any
 
 from bench.agents.joint import JOINT
 from bench.agents.joint import wanted as joint_trials
-from bench.agents.transfer import STRANGERS, raced
+from bench.agents.transfer import raced
 from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
 from meetara_build.agents import Context, Domain, Run
 from meetara_build.agents.evidence import Change
 from meetara_build.resolve import Configuration
 
 FOLDS = 10
-SETTINGS = 12
+SETTINGS = 10
 """Domains whose settings are changed, those that the transfers of settings would come from."""
 CHANGES = (
     ("training.learning_rate", 4e-3),
@@ -48,7 +48,7 @@ def wanted(trials: Trials, count: int) -> list[Trial]:
     alike = trials.similarities()
     names = with_near_neighbours(alike, count)
     found = [Trial(name, nearest(alike, name)[0]) for name in names]
-    found += [Trial(name, nearest(alike, name)[-1]) for name in names[:STRANGERS]]
+    found += [Trial(name, nearest(alike, name)[-1]) for name in names]
     found += [together for _, together in joint_trials(trials, JOINT)]
     return found + [Trial(name, changes=(change,)) for change in CHANGES for name in names[:SETTINGS]]
 

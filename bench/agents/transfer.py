@@ -11,17 +11,17 @@ from math import ceil
 from statistics import median
 
 from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
-from meetara_build.training.race import STRETCH
+from meetara_build.training.race import STRETCH, warm_wins, warm_wins
 
 FEWER = 0.5
-STRANGERS = 12
-"""Domains that are begun from the least similar one too."""
+SEEN = 12
+"""Dissimilar pairs on which, with the similar ones, the race's lead was chosen; the others are held out."""
 
 
 def raced(cold: Result, warm: Result) -> Result:
     """The one that goes on, as in ``training.race``: the same training as if there had been no other."""
     stretch = ceil(STRETCH * cold.steps)
-    return warm if warm.after_steps(stretch) < cold.after_steps(stretch) else cold
+    return warm if warm_wins(warm.after_steps(stretch), cold.after_steps(stretch)) else cold
 
 
 def similar(trials: Trials, names: list[str]) -> float:
@@ -65,11 +65,11 @@ def main() -> None:
         names = list(with_near_neighbours(alike, options.domains))
         trials.make(Trial(name) for name in names)
         trials.make(Trial(name, nearest(alike, name)[0]) for name in names)
-        trials.make(Trial(name, nearest(alike, name)[-1]) for name in names[:STRANGERS])
+        trials.make(Trial(name, nearest(alike, name)[-1]) for name in names)
         saved = similar(trials, names)
         tests = [trials[Trial(name, nearest(alike, name)[0])].test / trials[Trial(name)].test - 1 for name in names]
         print(f"test loss of the warm ones against the cold: median {median(tests):+.1%}")
-        harm = dissimilar(trials, names[:STRANGERS])
+        harm = dissimilar(trials, names[:SEEN]) + (dissimilar(trials, names[SEEN:]) if names[SEEN:] else [])
     reached = "reached" if saved >= FEWER else "MISSED"
     print(
         f"\nsteps saved by a similar neighbour: median {saved:.0%} over {len(names)} pairs; target {FEWER:.0%}: {reached}"
