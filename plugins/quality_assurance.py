@@ -1,7 +1,7 @@
 """quality_assurance: better data, no wasted steps, no silent regressions.
 
-- live (``training.observers: [quality_assurance]``): rolls back what is not finite, lowers the learning rate on divergence, stops when
-  the forecast says that nothing is left to gain;
+- live (``training.observers: [quality_assurance]``): rolls back what is not finite, lowers the learning rate on divergence (and rolls
+  back where nothing was gained before it), stops when the forecast says that nothing is left to gain;
 - between builds: proposes itself as observer where it would have helped, to drop the training records that look most wrong, and a
   bound on the held-out loss, so that a later, worse build is not packaged;
 - after a build: regressions and which keys differ, records to relabel with file and line, how good the forecasts are.
@@ -36,8 +36,13 @@ def observe(progress: Progress) -> Action | None:
         return Action.ROLL_BACK if progress.fault == NOT_FINITE else None
     curve = Curve(progress.curve, progress.steps, progress.validation_before)
     if diverges(curve):
-        return Action.LOWER_LEARNING_RATE
+        return Action.LOWER_LEARNING_RATE if _gained(curve) else Action.ROLL_BACK
     return Action.STOP if nothing_left(curve) else None
+
+
+def _gained(curve: Curve) -> bool:
+    """Whether the training has done any good: if not, a fresh optimizer from the best weights is better than going on slower."""
+    return curve.before is None or (curve.best is not None and curve.best < curve.before)
 
 
 @hookimpl

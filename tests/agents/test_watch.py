@@ -52,7 +52,7 @@ def test_it_ends_once_nothing_is_left() -> None:
 
 
 def test_it_ends_when_validation_only_rises_though_the_rate_came_down() -> None:
-    rates = [1e-3] * 20 + [4e-4] * 10
+    rates = [1e-3 * (1 - step / 50) for step in range(30)]
     assert nothing_left(curve([5.0] * 30, {10: 5.2, 20: 5.3, 30: 5.4}, rates))
     assert not nothing_left(curve([5.0] * 30, {10: 5.2, 20: 5.3, 30: 5.4}))
 
@@ -63,4 +63,12 @@ def test_two_validations_are_waited_for(checked: dict[int, float]) -> None:
 
 
 def test_only_a_validation_decides() -> None:
-    assert not nothing_left(curve([5.0] * 31, {10: 5.2, 20: 5.3, 30: 5.4}, [1e-3] * 20 + [4e-4] * 11))
+    rates = [1e-3 * (1 - step / 50) for step in range(31)]
+    assert not nothing_left(curve([5.0] * 31, {10: 5.2, 20: 5.3, 30: 5.4}, rates))
+
+
+def test_a_lowered_rate_begins_a_new_curve() -> None:
+    rates = [1e-3] * 20 + [4e-4 * (1 - step / 50) for step in range(30)]
+    assert not nothing_left(curve([5.0] * 30, {10: 5.2, 20: 5.9, 30: 5.5}, rates[:30]))
+    assert not nothing_left(curve([5.0] * 40, {10: 5.2, 20: 5.9, 30: 5.5, 40: 5.25}, rates[:40]))
+    assert nothing_left(curve([5.0] * 50, {10: 5.2, 20: 5.9, 30: 5.5, 40: 5.5, 50: 5.6}, rates))

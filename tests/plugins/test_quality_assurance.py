@@ -70,8 +70,15 @@ def test_a_training_with_nothing_left_to_gain_is_stopped_without_loss() -> None:
 
 
 def test_a_training_that_diverges_is_slowed_down() -> None:
-    points = curve(rise=0.05)
-    assert Action.LOWER_LEARNING_RATE in actions(points).values()
+    """It falls to its tenth step, so what was gained is kept, and rises from then on."""
+    points = [(step, loss, checked and loss, rate)
+              for step, _, checked, rate in curve() for loss in [5.5 if step <= 10 else 5.5 + 0.05 * step]]  # fmt: skip
+    assert next(iter(actions(points).values())) == Action.LOWER_LEARNING_RATE
+
+
+def test_a_training_that_only_rises_begins_again_at_half_the_rate() -> None:
+    points = [(step, 6 + 0.1 * step, checked and 6 + 0.1 * step, rate) for step, _, checked, rate in curve()]
+    assert next(iter(actions(points).values())) == Action.ROLL_BACK
 
 
 # Between builds
