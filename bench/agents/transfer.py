@@ -11,7 +11,7 @@ from math import ceil
 from statistics import median
 
 from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
-from meetara_build.training.race import STRETCH, warm_wins, warm_wins
+from meetara_build.training.race import STRETCH, warm_wins
 
 FEWER = 0.5
 SEEN = 12
