@@ -75,7 +75,11 @@ TABLES: dict[str, Table] = {
         "max_loss": ("build", "evaluation.max_loss"),
         "max_kl": ("build", "evaluation.max_kl"),
     },
-    "report": {"domains": ("domain", "category")},
+    "report": {
+        "domains": ("domain", "category"),
+        "begins_from": ("build", "training.warm_start"),
+        "learns_with": ("build", "training.joint"),
+    },
 }
 UNLISTED = {
     "dataset": ("build", "data"),

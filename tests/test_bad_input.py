@@ -61,7 +61,7 @@ def test_a_typo_in_a_domain_s_file(fresh: Path, complaint: Complaint, command_wo
 
 
 def test_a_typo_deep_in_build_yaml(fresh: Path, complaint: Complaint) -> None:
-    line = replace(fresh / BUILD, "learning_rate:", "learning_rte:")
+    line = replace(fresh / BUILD, "  learning_rate:", "  learning_rte:")
     said = complaint(fresh, "plan")
     assert f"{fresh / BUILD}:{line}: unknown key 'training.learning_rte'; did you mean 'learning_rate'?" in said
 

@@ -26,7 +26,7 @@ import yaml
 from bench import machine
 
 BIN = Path(sys.executable).parent
-EMBEDDED = "nutrition,fitness,legal,financial,programming,software_development,storytelling,writing,marketing,sales"
+EMBEDDED = "nutrition,fitness,legal,financial,storytelling,writing"
 BETTER = 0.001
 """A loss lower by a thousandth is better; less is called the same."""
 
@@ -72,7 +72,7 @@ def template(folder: Path, domains: Sequence[str], medquad: Path | None) -> list
     names = list(domains)
     if medquad is not None:
         rows = [json.loads(line) for line in medquad.read_text().splitlines()]
-        for kind, _ in Counter(row["qtype"] for row in rows).most_common(6):
+        for kind, _ in Counter(row["qtype"] for row in rows).most_common(2):
             name = f"medquad_{''.join(letter if letter.isalnum() else '_' for letter in kind.lower())}"
             source = folder / f"{name}.jsonl"
             chosen = [row for row in rows if row["qtype"] == kind][:150]

@@ -62,7 +62,7 @@ def test_inspector_lists_reads_and_calls(guarded: Guarded, era: str) -> None:
 
 
 def test_inspector_finds_no_fault_with_the_tools(guarded: Guarded) -> None:
-    assert len(inspector(guarded, "--method", "tools/list", "--strict")["tools"]) == 10
+    assert len(inspector(guarded, "--method", "tools/list", "--strict")["tools"]) == 11
 
 
 def test_a_client_on_the_typescript_sdk_lists_reads_subscribes_and_calls(guarded: Guarded) -> None:

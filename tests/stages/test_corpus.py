@@ -65,7 +65,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[s
     found = {}
     for name in SHIPPED:
         (root / name).mkdir()
-        recipe = {**preparation(name), "min_tokens": 1, "max_tokens": 100_000}
+        recipe = {**preparation(name), "min_tokens": 1, "max_tokens": 100_000, "drop": []}
         dataset.run(recipe, {"base": root / "base", "source_0": shipped()[name]}, root / name)
         found[name] = {
             side: {line["id"] for line in read(root / name / f"{side}.jsonl")}
