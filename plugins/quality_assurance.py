@@ -20,6 +20,9 @@ from meetara_build.agents.watch import diverges, nothing_left
 NAME = "quality_assurance"
 OBSERVERS, DROP, BOUND = "training.observers", "data.drop", "evaluation.max_loss"
 NOT_FINITE = "not_finite"
+EPOCHS, STEPS = "training.epochs", "training.max_steps"
+LEAST_GAIN = 0.002
+"""Share of the loss that the second half of a training must have gained before it is made longer."""
 LEAST_SAVED = 0.1
 """Share of a training's steps from which stopping early is worth a proposal."""
 DROPPED = 0.03
@@ -49,7 +52,13 @@ def _gained(curve: Curve) -> bool:
 def propose(context: Context) -> Iterator[Proposal]:
     """By domain: watching, records to drop, the bound."""
     for domain in context.domains.values():
-        for proposal in (watching(context, domain), dropping(context, domain), bound(context, domain)):
+        several = (
+            watching(context, domain),
+            dropping(context, domain),
+            bound(context, domain),
+            *longer(context, domain),
+        )
+        for proposal in several:
             if proposal is not None and not _locked(domain, proposal.key):
                 yield proposal
 
@@ -107,6 +116,22 @@ def _would_take(curve: Curve) -> int:
 def _evidence(context: Context, domain: Domain) -> list[str]:
     run = context.current(domain.name, "adapter")
     return [told(run)] if run is not None and isinstance(loss(run), float) else []
+
+
+def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
+    """Twice the epochs, where the last training was at its best at its end and had gained something to speak of by then."""
+    run, curve = context.current(domain.name, "adapter"), curve_of(domain.read("adapter/training.json"))
+    if run is None or curve is None or run.metrics.get("best_step") != run.metrics.get("steps"):
+        return
+    checked = [loss for _, _, loss, _ in curve.points if loss is not None]
+    gain = (checked[len(checked) // 2] - checked[-1]) / checked[-1] if len(checked) > 2 else 0.0
+    if gain < LEAST_GAIN:
+        return
+    reason = f"The last of {len(checked)} validations was the best, {gain:.1%} below the middle one: twice as long"
+    for key in (EPOCHS, STEPS):
+        now = domain.config.get(key)
+        if now is not None and (key == EPOCHS or now <= run.metrics["steps"]):
+            yield Proposal(domain.name, key, 2 * now, reason, _evidence(context, domain), gain / 2, 0.6)
 
 
 # Records

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,27 @@ def test_how_good_forecasts_are_is_told(tmp_path: Path) -> None:
     domains = [build(tmp_path, name, points=curve(scale=scale)) for name, scale in (("a", 0.01), ("b", 0.02))]
     (line,) = AGENT.insights(contexts.context(*domains))
     assert "(median of 2 domains)" in line
+
+
+# Longer
+
+
+def trained(folder: Path, best_step: int, points: Sequence[Point], **config: Any) -> Context:
+    """A domain whose current training had its best validation at this step of 60."""
+    run = contexts.training("nutrition", 5.0, metrics={"best_step": best_step, "steps": 60})
+    domain = build(folder, points=points, decided={"adapter": run.key})
+    return contexts.context(replace(domain, config={**domain.config, **config}), runs=[run])
+
+
+def test_a_training_that_was_at_its_best_at_its_end_is_made_longer(tmp_path: Path) -> None:
+    falling = curve(scale=0.06)
+    (proposal,) = proposals(trained(tmp_path, 60, falling), "training.epochs")
+    assert (proposal.value, proposal.figure, proposal.confidence) == (6, "loss", 0.6)
+    assert 0 < proposal.expected_gain < 0.1
+    bounded = trained(tmp_path, 60, falling, **{"training.max_steps": 60})
+    assert [one.value for one in proposals(bounded, "training.max_steps")] == [120]
+
+
+def test_a_training_that_ended_past_its_best_or_flat_is_not(tmp_path: Path) -> None:
+    assert not proposals(trained(tmp_path, 50, curve(scale=0.06)), "training.epochs")
+    assert not proposals(trained(tmp_path, 60, curve(scale=0.001)), "training.epochs")
