@@ -12,6 +12,7 @@ from meetara_build.engine.stage_run import run
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import load
 from meetara_build.plan import plan
+from meetara_build.training.race import warm_wins
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 
@@ -48,7 +49,7 @@ def test_the_neighbour_s_weights_are_raced_against_a_cold_start(project: Path) -
     train(project, "nutrition")
     warm = read_manifest(path).metrics
     assert warm["warm_start_loss"] != warm["cold_start_loss"]
-    assert warm["warm_start_won"] == (warm["warm_start_loss"] < warm["cold_start_loss"])
+    assert warm["warm_start_won"] == warm_wins(warm["warm_start_loss"], warm["cold_start_loss"])
     assert (warm["validation_loss_before"] == cold["validation_loss_before"]) is not warm["warm_start_won"]
     assert digest(project, "programming") in read_manifest(path).made_from["sources"].values()
 

@@ -145,7 +145,7 @@ def test_a_neighbour_s_weights_that_help_are_gone_on_with(inputs: dict[str, Path
     metrics = adapter.run(training(warm_start="0" * 64), inputs | start, output(tmp_path))
     assert metrics["warm_start_won"]
     assert metrics["warm_start_loss"] < metrics["cold_start_loss"]
-    assert metrics["race_steps"] == math.ceil(metrics["steps"] / 10)
+    assert metrics["race_steps"] == math.ceil(metrics["steps"] / 5)
     assert metrics["validation_loss_before"] == cold["validation_loss_after"]
     report = json.loads((tmp_path / "one" / "out" / "training.json").read_text())
     assert report["warm_start_won"] is True

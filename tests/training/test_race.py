@@ -1,5 +1,6 @@
 """A warm start raced against a cold one: the better goes on, as if there had been no race, also when it is killed on its way."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from meetara_build.training import checkpoint
 from meetara_build.training.chat import Encoded
 from meetara_build.training.loop import Action, History, Progress, Settings, train
 from meetara_build.training.lora import attach
-from meetara_build.training.race import Outcome, race
+from meetara_build.training.race import Outcome, race, warm_wins
 from meetara_build.training.state import copied, put, trainable
 
 Make = Callable[..., PreTrainedModel]
@@ -77,8 +78,8 @@ def alone(tiny: Make, records: Records) -> Callable[..., tuple[Weights, History]
 def test_weights_that_help_win_and_are_trained_on(run: Callable, alone: Callable, learnt: Weights) -> None:
     weights, history, outcome = run(learnt)
     assert outcome.warm_won
-    assert outcome.warm < outcome.cold
-    assert outcome.steps == 4
+    assert outcome.warm < 0.997 * outcome.cold
+    assert outcome.steps == math.ceil(len(history.curve) / 5)
     expected, plain = alone(learnt)
     assert same(weights, expected)
     assert history == plain
@@ -94,7 +95,7 @@ def test_weights_that_harm_lose_and_leave_no_trace(run: Callable, alone: Callabl
 
 
 @pytest.mark.parametrize("helps", [True, False])
-@pytest.mark.parametrize("shown", [2, 7, 15], ids=["while cold runs", "while warm runs", "after the race"])
+@pytest.mark.parametrize("shown", [2, 10, 20], ids=["while cold runs", "while warm runs", "after the race"])
 def test_a_race_that_was_killed_goes_on_to_the_same(
     helps: bool, shown: int, run: Callable, alone: Callable, learnt: Weights
 ) -> None:
@@ -128,6 +129,14 @@ def test_a_damaged_checkpoint_of_either_changes_nothing(
     expected, plain = alone(learnt)
     assert same(weights, expected)
     assert history == plain
+
+
+@pytest.mark.parametrize(
+    ("warm", "cold", "wins"),
+    [(2.99, 3.0, True), (2.992, 3.0, False), (3.1, 3.0, False), (math.nan, 3.0, False), (9.0, math.nan, True)],
+)
+def test_the_warm_start_has_to_lead_by_a_little(warm: float, cold: float, wins: bool) -> None:
+    assert warm_wins(warm, cold) is wins
 
 
 def test_a_start_whose_loss_is_no_number_loses(run: Callable, alone: Callable, learnt: Weights) -> None:

@@ -1,6 +1,7 @@
 """adapter: a LoRA adapter for the base, trained on the dataset's answers, the best one by validation loss."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def fit(
     history, outcome = race(adapted, warm, learnt.training, learnt.validation, settings, folder, observe)
     return history, {
         "warm_start_won": outcome.warm_won,
-        "warm_start_loss": outcome.warm,
-        "cold_start_loss": outcome.cold,
+        "warm_start_loss": outcome.warm if math.isfinite(outcome.warm) else None,
+        "cold_start_loss": outcome.cold if math.isfinite(outcome.cold) else None,
         "race_steps": outcome.steps,
     }
 
