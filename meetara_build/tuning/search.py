@@ -1,9 +1,8 @@
 """The search itself: processes that take one trial after the other until there are enough.
 
 The sampler is TPE (Bergstra et al. 2011); poor trials are stopped at a validation by successive halving (Li et al.,
-arXiv 1810.05934). Its resource is the share of a training, counted in validations: trials of other batch sizes have other
-numbers of steps, and after as many steps as another a trial of large batches has seen more records. What a search costs is
-counted in steps all the same.
+arXiv 1810.05934). Its resource is the share of a training: trials of other batch sizes have other numbers of steps, and after
+as many steps as another a trial of large batches has seen more records. What a search costs is counted in steps all the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,10 @@ from meetara_build.tuning.neighbours import Start
 from meetara_build.tuning.space import Space, applied
 from meetara_build.tuning.studies import CURRENT, FINISHED, ROLE, SETTINGS, STEPS, WORKER, open_storage, tried, worker
 
-FRESH_TRIALS = 10
-"""Chosen at random before the sampler's model has enough to go by."""
+FRESH_TRIALS = 4
+"""Tried before the sampler's model decides: what is configured, and what did well elsewhere, are most of them."""
+PERCENT = 100
+"""Of a training: the resource that successive halving shares out."""
 
 
 class Trains(Protocol):
@@ -59,8 +60,9 @@ def sampler(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def pruner(reduction_factor: int) -> optuna.pruners.BasePruner:
-    """What stops poor trials."""
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction_factor)
+    """What stops poor trials: with a factor of three all but a third after a ninth of a training, and again after a third."""
+    first = max(1, PERCENT // reduction_factor**2)
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=reduction_factor)
 
 
 class Objective:
@@ -80,24 +82,23 @@ class Objective:
         chosen = self.space.suggested(trial)
         settings = trial.user_attrs.get(SETTINGS, chosen)
         trial.set_user_attr(SETTINGS, settings)
-        current = settings == self.space.current
-        steps = reached = validations = 0
+        in_full = ROLE in trial.user_attrs  # asked for, and for a reason
+        steps = reached = 0
 
         def observe(progress: Progress) -> Action | None:
-            nonlocal steps, reached, validations
+            nonlocal steps, reached
             steps += progress.fault is None
             if progress.validation_loss is not None and progress.step > reached:  # a race begins anew
                 reached = progress.step
-                validations += 1
-                trial.report(progress.validation_loss, validations)
-                if trial.should_prune() and not current:
+                trial.report(progress.validation_loss, PERCENT * progress.step // progress.steps)
+                if progress.step < progress.steps and trial.should_prune() and not in_full:
                     raise optuna.TrialPruned
             return None
 
         try:
             history = self.trainer.train(applied(self.recipe, settings), observe)
         except TrainingError as fault:
-            if current:
+            if settings == self.space.current:
                 raise
             raise optuna.TrialPruned(str(fault)) from None
         finally:

@@ -1,12 +1,15 @@
 """The search: what is tried first, what is stopped early, and that it goes on where it was left."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from made_up import RECIPE, STEPS, VALIDATIONS, MadeUp, final_loss, small_space
 
 from meetara_build.errors import TrainingError
+from meetara_build.training.settings import History, Observer
 from meetara_build.tuning import search, studies
 from meetara_build.tuning.neighbours import Start
 from meetara_build.tuning.space import applied
@@ -38,8 +41,10 @@ def test_the_current_configuration_is_tried_first_and_in_full() -> None:
     assert first.user_attrs[TAKEN] == VALIDATIONS * STEPS
 
 
-def test_then_what_did_well_on_similar_domains() -> None:
-    study, _ = searched(3, [Start(GOOD, "fitness", "fitness, trial 7: validation loss 4.0")])
+def test_then_what_did_well_on_similar_domains_in_full_too() -> None:
+    poor = Start({"lora.rank": 4, "training.learning_rate": 3e-5}, "music", "music, trial 3: validation loss 5.0")
+    study, _ = searched(3, [Start(GOOD, "fitness", "fitness, trial 7: validation loss 4.0"), poor])
+    assert [trial.user_attrs[TAKEN] for trial in study.trials] == [VALIDATIONS * STEPS] * 3
     assert [trial.user_attrs[SETTINGS] for trial in study.trials[:2]] == [SPACE.current, GOOD]
     assert study.trials[1].user_attrs[ROLE] == "fitness, trial 7: validation loss 4.0"
 
@@ -56,12 +61,26 @@ def test_poor_trials_are_stopped_at_a_validation_and_every_step_is_counted() -> 
     study, _ = searched(40)
     stopped = [trial for trial in study.trials if trial.state.name == "PRUNED"]
     in_full = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    assert len(stopped) > len(in_full)
+    assert len(stopped) > 10
     assert {trial.user_attrs[TAKEN] for trial in in_full} == {VALIDATIONS * STEPS}
-    assert {trial.user_attrs[TAKEN] for trial in stopped} <= {0, STEPS, 3 * STEPS}
+    assert {trial.user_attrs[TAKEN] for trial in stopped} <= {0, STEPS, 2 * STEPS}, "0: they diverged"
     assert (
         steps_taken(study.trials) == sum(trial.user_attrs[TAKEN] for trial in study.trials) < 20 * VALIDATIONS * STEPS
     )
+
+
+def test_no_trial_is_stopped_at_its_last_validation() -> None:
+    class OneLook(MadeUp):
+        def train(self, recipe: Mapping[str, Any], observe: Observer | None = None) -> History:
+            last = VALIDATIONS * STEPS
+            return super().train(
+                recipe, lambda progress: observe(progress) if observe and progress.step == last else None
+            )
+
+    study = new_study()
+    study.optimize(search.Objective(OneLook(), SPACE, RECIPE), n_trials=10)
+    rates = {trial.user_attrs[SETTINGS]["training.learning_rate"]: trial.state.name for trial in study.trials}
+    assert {state for rate, state in rates.items() if rate < 0.015} == {"COMPLETE"}
 
 
 def test_settings_that_diverge_are_poor_ones_and_end_no_search() -> None:
