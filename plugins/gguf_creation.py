@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from math import inf
+from math import inf, prod
 from statistics import median
 from typing import NamedTuple
 
@@ -77,8 +77,8 @@ class File:
     all_bytes: int
 
     def __str__(self) -> str:
-        own = " with types of its own for some tensors" if self.types else ""
-        return f"run {self.run}: {self.domain} {self.quant}{own}: KL {self.kl:.4g}, {self.bytes / 1e6:.2f} MB"
+        mixed = " with gguf.tensor_types" if self.types else ""
+        return f"run {self.run}: {self.domain} {self.quant}{mixed}: KL {self.kl:.4g}, {self.bytes / 1e6:.2f} MB"
 
     def share(self, group: str) -> float:
         """A group's part of the weights."""
@@ -113,8 +113,9 @@ def insights(context: Context) -> Iterable[str]:
             yield _one_smaller(min(now, key=lambda file: file.bytes), known)
         for mix, plain in known.mixes(domain.config["base"]):
             if mix in now:
-                yield f"{domain.name}: {mix.quant} with {dict(mix.types)} has {mix.kl / plain.kl:.0%} of the KL without, and " \
-                    f"{mix.bytes / plain.bytes:.1%} of the bytes"  # fmt: skip
+                types = ", ".join(f"{pattern} {kind}" for pattern, kind in mix.types.items()).replace(r"\b", "")
+                share, size = mix.kl / plain.kl, mix.bytes / plain.bytes
+                yield f"{domain.name}: {mix.quant} with {types}: {share:.0%} of the KL without, {size:.1%} of the bytes"
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,9 @@ def _drop(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
 def _fit(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     """On a GPU, types that its memory cannot hold go; where none fits, the largest that should takes their place."""
     memory = domain.machine.get("gpu_memory_gb") or 0.0
-    room = memory * 1e9 * GPU_SHARE - _cache(domain)
+    sizes = [domain.model.get(name) or 0 for name in ("layers", "kv_heads", "hidden_size")]
+    cache = 4.0 * prod(sizes) / (domain.model.get("heads") or 1) * domain.config["data.max_tokens"]  # 16 bits a value
+    room = memory * 1e9 * GPU_SHARE - cache
     large = [file for file in now if file.bytes > room]
     if domain.machine.get("device") != "cuda" or not memory or not large:
         return None
@@ -280,7 +283,10 @@ def _first(domain: Domain, quant: str, known: Known) -> bool:
 def _bytes(file: File, quant: str, known: Known) -> float:
     """How large a file's like of another type should be: by neighbours' ratio, else by its storage's bits."""
     ratios = [other.bytes / mine.bytes for mine, other in known.pairs(file.base, file.quant, quant)]
-    return file.bytes * (median(ratios) if ratios else _storage(quant).bits / _storage(file.quant).bits)
+    kinds = [(STORAGE.get(kind.upper()), size) for held in file.stored.values() for kind, size in held.items()]
+    main = sum(size for storage, size in kinds if storage == _storage(file.quant))  # other tensors stay as they are
+    saved = main * (1 - _storage(quant).bits / _storage(file.quant).bits)
+    return file.bytes * median(ratios) if ratios else file.bytes - saved
 
 
 class Mix(NamedTuple):
@@ -324,20 +330,16 @@ def _candidate(plain: File, measured: Sequence[tuple[File, File]], seed: str | N
     shares = {group: sensitivity.get(group, 1.0) * weights for group, weights in plain.weights.items()}
     options = {group: _options(plain, group, share) for group, share in shares.items()}
     held = sum(sum(plain.stored[group].values()) for group in shares)
-    front: list[tuple[float, float, dict[str, str]]] = [(0.0, 0.0, {})]
+    front: list[tuple[float, float, dict[str, str | None]]] = [(0.0, 0.0, {})]
     for group, found in options.items():  # of what is as small, only the least divergent can become the best
-        grown = [
-            (b + size, d + more, {**own, **({group: kind} if kind else {})})
-            for b, d, own in front
-            for kind, size, more in found
-        ]
+        grown = [(b + size, d + more, {**own, group: kind}) for b, d, own in front for kind, size, more in found]
         front, least = [], inf
         for one in sorted(grown, key=lambda one: one[:2]):
             if one[1] < least:
                 front, least = [*front, one], one[1]
     fitting = [one for one in front if one[0] <= held - (1 - SIZE) * plain.bytes]
     size, divergence, chosen = min(fitting or [(held, sum(shares.values()), {})], key=lambda one: one[1])
-    types = {rf"\b{group}\b": kind for group, kind in sorted(chosen.items())}
+    types = {rf"\b{group}\b": kind for group, kind in sorted(chosen.items()) if kind}
     return Mix(types, divergence / sum(shares.values()), plain.bytes - held + size)
 
 
@@ -346,7 +348,8 @@ def _options(plain: File, group: str, share: float) -> list[tuple[str | None, fl
     stored, weights = plain.stored[group], plain.weights[group]
     present = max(stored, key=lambda kind: stored[kind]).upper()
     most = LOWER * STORAGE[present].error if present in STEPS[1:] else 0.0  # other rows may not fit
-    own = ((kind, *STORAGE[kind]) for kind in STEPS if STORAGE[kind].error <= most)
+    uniform = present if len(stored) == 1 else None
+    own = ((kind, *STORAGE[kind]) for kind in STEPS if STORAGE[kind].error <= most and kind != uniform)
     others = [(kind, weights * bits / 8, share * weights * error / plain.error(group)) for kind, bits, error in own]
     return [(None, sum(stored.values()), share), *others]
 
@@ -382,18 +385,11 @@ def _one_smaller(file: File, known: Known) -> str:
     pairs = known.pairs(file.base, file.quant, quant)
     own = [pair for pair in pairs if pair[0].domain == file.domain][-1:]
     if not pairs:
-        return f"{start}; what it adds of KL nobody on {file.base} has measured"
+        return f"{start}, about; what it adds of KL nobody on {file.base} has measured"
     added = file.kl * (median(other.kl / mine.kl for mine, other in own or pairs) - 1)
     loss = median(other.loss - mine.loss for mine, other in own or pairs)
     source = "as it measured" if own else f"as in {len(pairs)} measurements on {file.base}"
     return f"{start} and adds {added:.4g} of KL and {loss:+.4g} of loss, {source}"
-
-
-def _cache(domain: Domain) -> float:
-    """Bytes of the attention cache, keys and values in 16 bits; none where the model's sizes are not known."""
-    sizes = [domain.model.get(name) or 0 for name in ("layers", "kv_heads", "hidden_size", "heads")]
-    layers, kv_heads, hidden, heads = sizes
-    return 4.0 * layers * kv_heads * hidden / heads * domain.config["data.max_tokens"] if heads else 0.0
 
 
 def _storage(quant: str) -> Storage:
