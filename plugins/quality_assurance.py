@@ -27,7 +27,7 @@ LEAST_SAVED = 0.1
 """Share of a training's steps from which stopping early is worth a proposal."""
 DROPPED = 0.03
 """Of the training records: at most so many are dropped at once."""
-DROP_GAIN = 0.002
+DROP_GAIN = 0.001
 """What dropping them is taken to gain: about what the benchmark measured."""
 SHOWN = 5
 
