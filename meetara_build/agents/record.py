@@ -14,8 +14,8 @@ from meetara_build.agents.snapshot import Run
 
 MEASURED_BY = {"loss": "adapter", "seconds": "adapter", "size": "gguf", "memory": "adapter"}
 """By figure, the stage whose runs show it."""
-UNMEASURED = "priority"
-"""It changes when a domain is built, not what its own runs show."""
+UNMEASURED = ("priority", "base")
+"""The one changes when a domain is built, not what its own runs show; losses a token on two bases cannot be compared."""
 WITHDRAWN = "measured"
 """Who rejects a decision that made things worse; of several that did so together, who notes that they did."""
 
@@ -118,7 +118,7 @@ def _outcome(message: Mapping[str, Any], by_step: Mapping[tuple[str, str], Seque
     accepted, body = answered(message, "accepted"), message["body"]
     assert accepted is not None
     figure = body.get("figure", "loss")
-    if body["key"] == UNMEASURED:
+    if body["key"] in UNMEASURED:
         return None
     steps = by_step.get((message["domain"], MEASURED_BY[figure]), ())
     before = next((run for run in reversed(steps) if run.time < accepted), None)

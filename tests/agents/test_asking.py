@@ -126,7 +126,7 @@ def test_an_agent_at_fault_is_named_and_the_others_are_heard(one_good: Path, bod
         ("training.warm_start", "programming@" + "0" * 64, "the store has no adapter"),
         ("domain.quants", ["Q4_KM"], "did you mean 'Q4_K_M'"),
         ("gguf.tensor_types", {"ffn(": "Q6_K"}, "no regular expression"),
-        ("base", "tinny", "unknown base 'tinny'"),
+        ("base", "tinny", "not among agents.may_change"),
         ("seed", 3, "not among agents.may_change"),
         ("data.drop", ["xyz"], "pattern"),
     ],
