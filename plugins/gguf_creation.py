@@ -109,8 +109,8 @@ def insights(context: Context) -> Iterable[str]:
     known = Known.of(context)
     for domain in context.domains.values():
         now = known.now(domain)
-        if now:
-            yield _one_smaller(min(now, key=lambda file: file.bytes), known)
+        for file in sorted(now, key=lambda file: file.bytes)[:1]:
+            yield _one_smaller(known.plain(file) or file, known)
         for mix, plain in known.mixes(domain.config["base"]):
             if mix in now:
                 types = ", ".join(f"{pattern} {kind}" for pattern, kind in mix.types.items()).replace(r"\b", "")

@@ -307,6 +307,7 @@ def test_what_a_mix_gained_is_told(town: Any) -> None:
     lines = list(
         agent.insights(town(measured("music", ["F16", "Q4_K_M"]), measured("music", ["F16", "Q4_K_M"], types)))
     )
+    assert "(Q3_K_M) saves 0.14 MB (10%)" in lines[0]  # than the uniform file
     assert f"Q4_K_M with attn_q Q6_K: {true_ratio('Q4_K_M', types):.0%} of the KL without" in lines[-1]
 
 
