@@ -160,12 +160,24 @@ async def _over_http(graph: Graph, context: Local, host: str, port: int, names: 
         streamable_http_path=PATH, max_request_body_size=LARGEST_REQUEST, transport_security=_allowed(host, names)
     )
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    print(f"serving {context.shown} at {url}, {'with tokens' if guarded else 'to this machine, without tokens'}",
-          file=sys.stderr, flush=True)  # fmt: skip
+    said = f"serving {context.shown} at {url}, {'with tokens' if guarded else 'to this machine, without tokens'}"
     async with anyio.create_task_group() as group:
         group.start_soon(changes.watch)
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await _Announced(config, said).serve(sockets=[listener])
         group.cancel_scope.cancel()
+
+
+class _Announced(uvicorn.Server):
+    """A server that says so once it answers, and can be stopped in good order."""
+
+    def __init__(self, config: uvicorn.Config, said: str) -> None:
+        super().__init__(config)
+        self.said = said
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As it is, and then the word."""
+        await super().startup(sockets)
+        print(self.said, file=sys.stderr, flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,7 +20,7 @@ from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
 from meetara_build.resolve import Configuration
 from meetara_build.tuning.plots import importances, report, write_report
-from meetara_build.tuning.session import Found, Tuning
+from meetara_build.tuning.session import Found, Tuning, searched
 from meetara_build.tuning.studies import finished
 from meetara_build.tuning.verdict import MORE_SEEDS
 from meetara_build.tuning.workers import Told, check_workers
@@ -45,6 +45,7 @@ def tune(
             "conf/build.yaml: agents.policy never takes what tuner finds; change it there, or leave --accept out"
         )
     check_workers(workers, graph.step("adapter", domain).recipe)
+    searched(graph, configuration, domain)  # what cannot be searched is refused before anything is built
     _build_inputs(graph, domain)
     ends = None if seconds is None else time.time() + seconds
     tuning = Tuning(graph, configuration, domain)

@@ -18,7 +18,7 @@ from meetara_build.resolve import Configuration, Resolved
 from meetara_build.similarity import similar_domains
 from meetara_build.tuning import search, studies, verdict
 from meetara_build.tuning.neighbours import NEIGHBOURS, Start, starts, studied
-from meetara_build.tuning.space import Settings, applied, read_space
+from meetara_build.tuning.space import Settings, Space, applied, read_space
 from meetara_build.tuning.studies import SETTINGS, best, finished, steps_taken, tried
 from meetara_build.tuning.workers import Task, Told, take_trials, train_each
 
@@ -62,23 +62,16 @@ class Tuning:
             ArtifactError: the dataset or the base is not built.
         """
         self.graph, self.domain = graph, domain
-        item = configuration.resolve(domain)
         self.step = graph.step("adapter", domain)
         self.recipe = self.step.recipe
+        self.space, self.left_out = searched(graph, configuration, domain)
         tuning = configuration.build.tuning
-        self.left_out = [key for key in tuning.space if not _may_change(configuration, item, key)]
-        ranges = {key: given for key, given in tuning.space.items() if key not in self.left_out}
-        if not ranges:
-            raise ConfigError(
-                f"{configuration.path}: tuning.space: every key is locked for {domain}, or not among agents.may_change; "
-                "unlock one, or name others"
-            )
-        self.space = read_space(ranges, self.recipe, str(configuration.path))
         self.reduction_factor = tuning.reduction_factor
-        self.base = item.base_name
+        self.base = self._base_of(domain)
         self.url = studies.studies_url(graph.root, graph.context)
         inputs = {name: read_manifest(graph.root / given.place.manifest).digest(given.reads)
                   for name, given in self.step.inputs.items()}  # fmt: skip
+        inputs |= self.step.made_from["sources"]
         name = studies.study_name(domain, self.recipe, inputs, self.space)
         about = {"domain": domain, "base": self.base, "inputs": inputs}
         self.study = studies.open_study(studies.open_storage(self.url), name, about)
@@ -164,6 +157,22 @@ class Tuning:
 
     def _kept_repeats(self) -> dict[str, tuple[float, int]]:
         return {key: tuple(value) for key, value in self.study.user_attrs.items() if key.startswith(REPEAT)}
+
+
+def searched(graph: Graph, configuration: Configuration, domain: str) -> tuple[Space, list[str]]:
+    """What is searched for a domain, and the keys of the space that may not be changed for it.
+
+    Raises:
+        ConfigError: the space names what cannot be searched, or nothing is left of it.
+    """
+    item, path = configuration.resolve(domain), configuration.path
+    whole = read_space(configuration.build.tuning.space, graph.step("adapter", domain).recipe, str(path))
+    left_out = [key for key in whole.current if not _may_change(configuration, item, key)]
+    if len(left_out) == len(whole.current):
+        raise ConfigError(
+            f"{path}: tuning.space: every key is locked for {domain}, or not among agents.may_change; unlock one, or name others"
+        )
+    return whole.without(left_out), left_out
 
 
 def _repeat(trial: FrozenTrial, seed: int) -> str:

@@ -1,6 +1,6 @@
 """The settings that a search may try: the keys that build.yaml's ``tuning.space`` names, and the values of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
@@ -97,6 +97,11 @@ class Space(NamedTuple):
     def suggested(self, trial: "BaseTrial") -> Settings:
         """The settings that a trial is to try; the sampler's numbers have few digits."""
         return {dimension.key: dimension.suggested(trial) for dimension in self.dimensions}
+
+    def without(self, keys: Collection[str]) -> "Space":
+        """The space of the other keys."""
+        kept = tuple(dimension for dimension in self.dimensions if dimension.key not in keys)
+        return Space(kept, {dimension.key: self.current[dimension.key] for dimension in kept})
 
     def content(self) -> Any:
         """What tells one space from another, as JSON values."""
