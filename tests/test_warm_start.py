@@ -104,8 +104,19 @@ def test_a_circle_is_refused_by_name(project: Path) -> None:
         load(project)
 
 
-def test_an_adapter_of_another_shape_is_refused(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_adapter_of_another_rank_is_refused(project: Path) -> None:
     override(project, "nutrition", {"lora.rank": 8})
+    follow(project, "nutrition", "programming")
+    with pytest.raises(
+        ConfigError, match=r"that adapter of programming has rank \d+, and lora.rank is 8 here; make them"
+    ):
+        load(project)
+
+
+def test_an_adapter_of_other_layers_is_refused_by_the_training(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    override(project, "nutrition", {"lora.targets": ["q_proj"]})
     follow(project, "nutrition", "programming")
     graph = load(project)
     with pytest.raises(BuildError):

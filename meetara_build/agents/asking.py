@@ -4,15 +4,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from meetara_build.agents import fusion
-from meetara_build.agents.fusion import REFUSED, Verdict, settle, worth
+from meetara_build.agents.fusion import LATER, REFUSED, WINS, Verdict, settle, shown, worth
 from meetara_build.agents.host import Answer, Work, ask_all, plugin
 from meetara_build.agents.policy import NEVER, refusal, stance
 from meetara_build.agents.record import WITHDRAWN, Outcome, Record, outcomes
@@ -24,7 +23,7 @@ from meetara_build.context.delivery import Context as Shared
 from meetara_build.errors import ConfigError
 from meetara_build.graph.compose import check_resolved
 from meetara_build.plugins import plugin_files
-from meetara_build.resolve import Configuration
+from meetara_build.resolve import Configuration, Resolved
 from meetara_build.schema import Decision
 
 AFFECTED = {
@@ -68,7 +67,7 @@ class Advice:
 
     def winners(self) -> list[Verdict]:
         """What is to be taken."""
-        return [verdict for verdict in self.verdicts if verdict.status == fusion.WINS]
+        return [verdict for verdict in self.verdicts if verdict.status == WINS]
 
 
 def agents(project: Path, policy: Mapping[str, Any]) -> dict[str, Callable[[Context], Callable[[], Work]]]:
@@ -105,8 +104,8 @@ def ask(
     proposed, faults = _understood(answers)
     proposed += _from_messages(context, known)
     faults |= {name: answer.fault for name, answer in told.items() if answer.fault}
-    attempt = _attempts(configuration, context)
-    verdicts = [_verdict(context, agent, id, proposal, attempt) for agent, id, proposal in proposed
+    trial = _Trial(configuration)
+    verdicts = [_verdict(context, agent, id, proposal, trial) for agent, id, proposal in proposed
                 if not domains or proposal.domain in domains]  # fmt: skip
     withdrawals = [one for one in withdrawn(context) if not domains or one.domain in domains]
     insights = {name: [*map(str, answer.value)] for name, answer in told.items() if answer.value}
@@ -114,7 +113,7 @@ def ask(
     careful = {message["domain"] for message in context.messages for said in message["answers"]
                if (said["sender"], said["answer"]) == (WITHDRAWN, "noted")}  # fmt: skip
     settled = settle(verdicts, context.records, policy["decisions_a_round"], careful)
-    return Advice(settled, withdrawals, insights, faults, seconds, context)
+    return Advice(shown(_together(settled, trial)), withdrawals, insights, faults, seconds, context)
 
 
 def withdrawn(context: Context) -> list[Withdrawal]:
@@ -244,31 +243,58 @@ def _from_messages(context: Context, known: Iterable[str]) -> Proposed:
     return found
 
 
-def _attempts(configuration: Configuration, context: Context) -> Callable[[Proposal], None]:
-    """Tries a proposal on the configuration."""
-    resolved = {name: configuration.resolve(name) for name in configuration.domains}
+class _Trial:
+    """The configuration, to try proposals on: alone, or on top of those that were taken on trial before."""
 
-    def attempt(one: Proposal) -> None:
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.resolved = {name: configuration.resolve(name) for name in configuration.domains}
+        self.taken: dict[str, list[Decision]] = {}
+
+    def check(self, one: Proposal) -> None:
+        """Raises a ConfigError where the configuration refuses it."""
+        self._tried(one)
+
+    def take(self, one: Proposal) -> None:
+        """Check it, and keep it for those that follow."""
+        decisions, tried = self._tried(one)
+        self.taken[one.domain], self.resolved[one.domain] = decisions, tried
+
+    def _tried(self, one: Proposal) -> tuple[list[Decision], Resolved]:
         try:
             proposed = Decision(key=one.key, value=one.value, agent="an agent", reason=one.reason)
         except ValidationError as error:
             raise ConfigError(reports.said(error)) from None
-        tried = configuration.resolve(one.domain, [proposed])
-        check_resolved(configuration, {**resolved, one.domain: tried}, one.domain)
+        decisions = [*self.taken.get(one.domain, ()), proposed]
+        tried = self.configuration.resolve(one.domain, decisions)
+        check_resolved(self.configuration, {**self.resolved, one.domain: tried}, one.domain)
+        return decisions, tried
 
-    return attempt
+
+def _together(verdicts: Sequence[Verdict], trial: _Trial) -> list[Verdict]:
+    """The verdicts, of whose winners those wait that cannot be had together with one that is worth more."""
+    settled = []
+    for verdict in sorted(verdicts, key=lambda one: -one.worth):
+        if verdict.status == WINS:
+            try:
+                trial.take(verdict.proposal)
+            except ConfigError as fault:
+                why = f"it does not go with another that is worth more: {str(fault).splitlines()[0]}"
+                verdict = replace(verdict, status=LATER, why=why)
+        settled.append(verdict)
+    return settled
 
 
-def _verdict(context: Context, agent: str, id: str, proposal: Proposal, attempt: Callable[[Proposal], None]) -> Verdict:
+def _verdict(context: Context, agent: str, id: str, proposal: Proposal, trial: _Trial) -> Verdict:
     domain = context.domains.get(proposal.domain)
     now = domain.config.get(proposal.key) if domain else None
-    if why := refusal(context, agent, id, proposal, attempt):
+    if why := refusal(context, agent, id, proposal, trial.check):
         return Verdict(id, agent, proposal, REFUSED, why, now)
     minutes = _minutes(context, proposal.domain, STAGES)
     of_key = next((stages for key, stages in AFFECTED.items() if proposal.key.startswith(key)), STAGES)
     record = context.records.get(agent, Record())
     value = worth(proposal, record, minutes, context.policy["minutes_a_percent"])
-    return Verdict(id, agent, proposal, fusion.WINS, "", now, value, _minutes(context, proposal.domain, of_key))
+    return Verdict(id, agent, proposal, WINS, "", now, value, _minutes(context, proposal.domain, of_key))
 
 
 def _minutes(context: Context, domain: str, stages: Iterable[str]) -> float:

@@ -66,7 +66,12 @@ def settle(
         groups.setdefault((verdict.proposal.domain, verdict.proposal.key), []).append(verdict)
     settled = [one for group in groups.values() for one in _contest(group, records)]
     settled += [verdict for verdict in verdicts if verdict.status == REFUSED]
-    return sorted(_limited(settled, most, careful), key=lambda one: (one.proposal.domain, one.proposal.key, _rank(one)))
+    return shown(_limited(settled, most, careful))
+
+
+def shown(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """In the order in which people read them: by domain and key, what is worth most first."""
+    return sorted(verdicts, key=lambda one: (one.proposal.domain, one.proposal.key, _rank(one)))
 
 
 def _rank(verdict: Verdict) -> tuple[float, str, str]:

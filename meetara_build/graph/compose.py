@@ -1,5 +1,6 @@
 """The graph from the configuration: every step, with its recipe, inputs, and all that decides its bytes."""
 
+import json
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,9 @@ from meetara_build.nearest import nearest
 from meetara_build.plugins import plugin_files
 from meetara_build.resolve import Common, Configuration, Resolved
 from meetara_build.yaml_files import read_lines
+
+LONGEST_HEADER = 100_000_000
+"""Bytes: what the format allows."""
 
 
 class _Deciding:
@@ -232,7 +236,23 @@ def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
             f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; build {domain}, and pin what "
             f"`meetara-build explain {domain}/adapter` shows, or remove the key"
         )
+    rank, own = _rank(blob), item.build.lora.rank
+    if rank not in (None, own):
+        raise ConfigError(
+            f"{path}: training.warm_start: that adapter of {domain} has rank {rank}, and lora.rank is {own} here; make them the same"
+        )
     return {WARM_START: str(blob)}
+
+
+def _rank(weights: Path) -> int | None:
+    """The rank of an adapter, by the header of its safetensors file; None where it does not say, which training then refuses."""
+    try:
+        with weights.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, LONGEST_HEADER)))
+        return next((int(given["shape"][0]) for name, given in header.items() if name.endswith("lora_A.weight")), None)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _set_in(item: Resolved, key: str) -> str:

@@ -1,5 +1,7 @@
 """A round of advice on a real project: what agents say is checked, weighed and kept, and none can spoil it for the rest."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,38 @@ def test_of_two_for_the_same_key_one_wins_and_both_are_shown(one_good: Path) -> 
     agent(one_good, "timid", "yield Proposal('nutrition', 'training.epochs', 3, 'perhaps', (), 0.02, 0.1)")
     winner, other = asked(one_good).verdicts
     assert (winner.agent, other.agent, other.status) == ("good", "timid", "outvoted")
+
+
+WARM = "yield Proposal({!r}, 'training.warm_start', '{}@{}', '?', [], {}, 0.8)"
+
+
+@pytest.fixture
+def pin(own: Path) -> str:
+    """The digest of weights of rank 16 in the project's store."""
+    header = json.dumps({"a.lora_A.weight": {"dtype": "F32", "shape": [16, 1], "data_offsets": [0, 64]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(64)
+    digest = hashlib.sha256(weights).hexdigest()
+    blob = own / "artifacts" / "store" / "blobs" / digest[:2] / digest
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(weights)
+    return digest
+
+
+def test_a_rank_and_an_adapter_of_another_one_are_not_had_together(own: Path, pin: str) -> None:
+    agent(own, "rank", "yield Proposal('nutrition', 'lora.rank', 8, '?', [], 0.03, 0.8)")
+    agent(own, "warm", WARM.format("nutrition", "programming", pin, 0.02))
+    verdicts = {one.agent: one for one in asked(own).verdicts}
+    assert {name: one.status for name, one in verdicts.items()} == {"rank": "wins", "warm": "later"}
+    assert "does not go with another that is worth more" in verdicts["warm"].why
+    assert "that adapter of programming has rank 16, and lora.rank is 8" in verdicts["warm"].why
+
+
+def test_warm_starts_in_a_circle_are_not_had_together(own: Path, pin: str) -> None:
+    agent(own, "there", WARM.format("nutrition", "programming", pin, 0.02))
+    agent(own, "back", WARM.format("programming", "nutrition", pin, 0.01))
+    verdicts = {one.agent: one for one in asked(own).verdicts}
+    assert {name: one.status for name, one in verdicts.items()} == {"there": "wins", "back": "later"}
+    assert "circle" in verdicts["back"].why
 
 
 def test_an_agent_that_policy_shuts_out_is_not_asked(one_good: Path) -> None:
