@@ -83,9 +83,9 @@ class Host:
         """What it says within so many seconds of having been asked; where it is at fault, it is ended."""
         while not self.arrived():
             if not wait([self.talk], max(self.started + seconds - time.monotonic(), 0.0)):
-                return self._at_fault(
-                    f"gave no answer within {seconds:g} s and was stopped; see agents.seconds in conf/build.yaml"
-                )
+                of_policy = self.request["hook"] in ("propose", "insights")
+                remedy = "see agents.seconds in conf/build.yaml" if of_policy else "a training does not wait longer"
+                return self._at_fault(f"gave no answer within {seconds:g} s and was stopped; {remedy}")
         if not self.listening:
             return self._at_fault(f"ended without an answer ({_ending(self.close(1.0))}); {self.log} says more")
         line, _, more = bytes(self.heard).partition(b"\n")

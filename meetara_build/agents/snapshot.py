@@ -141,8 +141,10 @@ class Context:
 
 
 def with_settings(context: Context, settings: Mapping[str, Any]) -> Context:
-    """A context as one agent sees it."""
-    return Context(**{**_shallow(context), "settings": settings})
+    """A context as one agent sees it; what several are going to ask of it is worked out once."""
+    own = Context(**{**_shallow(context), "settings": settings})
+    own.__dict__.update(_by_step=context._by_step, _similarities=context._similarities)
+    return own
 
 
 def _shallow(value: Any) -> dict[str, Any]:
