@@ -1,9 +1,10 @@
 """The best validation loss that a training will reach, forecast while it runs, and how sure that is.
 
-A validation loss falls about as ``floor + height * exp(-S / scale)`` ("exponential plus offset", one of the curves of Domhan et al.,
-IJCAI 2015; see the survey of Viering & Loog, arXiv 2103.10948), where S is the sum of the learning rates of all steps so far: a
-schedule that slows down slows the fall down (arXiv 2408.11029). Two or three points do not tell the scale. So all scales are weighed, by
-how well they fit and by a log-normal prior around the one that foretold past trainings best.
+A validation loss falls about as ``floor + height * (exp(-S / scale) + noise * rate)``. S is the sum of the learning rates of all steps
+so far: a schedule that slows down slows the fall down. The first part is "exponential plus offset", one of the curves of Domhan et al.
+(IJCAI 2015); see the survey of Viering & Loog, arXiv 2103.10948. The second is what a high rate adds, and takes back as it comes down
+(arXiv 2408.11029). Two or three points do not tell scale and noise. So all are weighed, by how well they fit and by a log-normal prior
+around the scale that foretold past trainings best.
 
 The interval is conformal (Lei et al., arXiv 1604.04173): as wide as the same forecast was wrong on past trainings.
 """
@@ -14,13 +15,15 @@ from typing import Any, NamedTuple
 
 from meetara_build.training.settings import Point
 
-SCALE = 0.015
-"""Sum of learning rates in which the fall slows to a third, where no past training tells: measured on the embedded domains."""
+SCALE = 0.03
+"""Sum of learning rates in which the fall slows to a third, where no past training tells: measured on the base ``tiny``."""
 TRIED = tuple(SCALE * 2.0**power for power in range(-4, 5))
-PRIOR_SPREAD = 0.8
+PRIOR_SPREAD = 1.2
 """Of the natural logarithm of the scale."""
-NOISE = 0.0015
-"""Of a validation loss, as a share of it: what a curve need not follow."""
+RATE_NOISE = (0.0, 0.1, 0.2)
+"""What the highest rate adds, as a share of the height."""
+NOISE, MISFIT = 0.0015, 0.02
+"""What a curve need not follow: of a validation loss, and of how far it has fallen."""
 SHARE = 0.8
 """Of actual results that the interval is to hold."""
 NORMAL = 1.28
@@ -82,26 +85,28 @@ def forecast(curve: Curve, past: Sequence[Curve] = ()) -> Forecast | None:
     if expected is None:
         return None
     wrong = sorted(error for one in ended if (error := _error(one, scale)) is not None)
-    if len(wrong) < ENOUGH:
-        low, high = -NORMAL, NORMAL
-    else:
-        low, high = _quantile(wrong, (1 - SHARE) / 2), _quantile(wrong, (1 + SHARE) / 2)
-    unit = _unit(expected)
-    upper = expected.loss + high * unit
-    return Forecast(expected.loss, expected.loss + low * unit, upper if curve.best is None else min(upper, curve.best))
+    place = math.ceil(SHARE * (len(wrong) + 1)) - 1
+    width = (wrong[place] if len(wrong) >= ENOUGH else NORMAL) * _unit(expected)
+    high = expected.loss + width
+    return Forecast(expected.loss, expected.loss - width, high if curve.best is None else min(high, curve.best))
 
 
 def expect(curve: Curve, scale: float = SCALE) -> Expected | None:
     """The forecast of the fitted curves alone."""
     done, whole = _rate_sums(curve)
-    checked = [(at, point[2]) for at, point in zip(done, curve.points, strict=True) if point[2] is not None]
-    start = [] if curve.before is None else [(0.0, curve.before)]
+    highest = max((rate for *_, rate in curve.points), default=1.0)
+    checked = [
+        (at, rate / highest, loss)
+        for at, (_, _, loss, rate) in zip(done, curve.points, strict=True)
+        if loss is not None
+    ]
+    start = [] if curve.before is None else [(0.0, 0.0, curve.before)]
     if len(start) + len(checked) >= 2:
         found = _fit([*start, *checked], whole, scale, NOISE)
     elif start and len(curve.points) >= 3:
         found = _as_training_falls(curve, done, whole, scale)
     elif checked or start:
-        level = (checked or start)[0][1]
+        level = (checked or start)[0][2]
         found = Expected(level, 0.02 * level)
     else:
         return None
@@ -123,17 +128,11 @@ def _error_in_loss(curve: Curve, scale: float) -> float:
 def _error(curve: Curve, scale: float) -> float | None:
     """Of the forecast at a third of a finished training, in units of what it gave as its spread."""
     expected, actual = expect(curve.first(), scale), curve.best
-    return None if expected is None or actual is None else (actual - expected.loss) / _unit(expected)
+    return None if expected is None or actual is None else abs(actual - expected.loss) / _unit(expected)
 
 
 def _unit(expected: Expected) -> float:
     return expected.spread + NOISE * expected.loss
-
-
-def _quantile(rising: Sequence[float], share: float) -> float:
-    """With one observation more, the coming one, which may be anywhere: so the ends are taken one further out."""
-    place = share * (len(rising) + 1) - 1
-    return rising[min(len(rising) - 1, max(0, math.floor(place) if share < 0.5 else math.ceil(place)))]
 
 
 def _rate_sums(curve: Curve) -> tuple[list[float], float]:
@@ -168,22 +167,28 @@ def _planned(rates: Sequence[float]) -> int:
     )
 
 
-def _fit(points: Sequence[tuple[float, float]], whole: float, scale: float, noise: float) -> Expected:
-    """Least squares for each scale on a grid, weighed by its likelihood and the prior."""
+def _fit(points: Sequence[tuple[float, float, float]], whole: float, scale: float, noise: float) -> Expected:
+    """Least squares for each scale and rate noise on a grid, weighed by their likelihood and the prior.
+
+    Points are sum of rates, share of the highest rate, and loss.
+    """
     import numpy as np
 
-    at, loss = np.array(points, dtype=float).T
-    scales = scale * np.geomspace(1 / 32, 32, 41)
-    falling = np.exp(-at[None, :] / scales[:, None])
-    middle = falling.mean(axis=1, keepdims=True)
-    spread = ((falling - middle) ** 2).sum(axis=1).clip(min=1e-12)
-    height = (((falling - middle) * (loss - loss.mean())).sum(axis=1) / spread).clip(min=0.0)
+    at, rate, loss = np.array(points, dtype=float).T
+    scales, noises = (
+        values.ravel() for values in np.meshgrid(scale * np.geomspace(1 / 64, 64, 43), RATE_NOISE, indexing="ij")
+    )
+    shape = np.exp(-at / scales[:, None]) + noises[:, None] * rate
+    middle = shape.mean(axis=1, keepdims=True)
+    square = ((shape - middle) ** 2).sum(axis=1).clip(min=1e-12)
+    height = (((shape - middle) * (loss - loss.mean())).sum(axis=1) / square).clip(min=0.0)
     floor = loss.mean() - height * middle[:, 0]
-    misfit = ((floor[:, None] + height[:, None] * falling - loss) ** 2).sum(axis=1)
-    evidence = -misfit / (2 * (noise * loss.mean()) ** 2) - (np.log(scales / scale) / PRIOR_SPREAD) ** 2 / 2
+    misfit = ((floor[:, None] + height[:, None] * shape - loss) ** 2).sum(axis=1)
+    free = math.hypot(noise * loss.mean(), MISFIT * (loss.max() - loss.min()))
+    evidence = -misfit / (2 * free**2) - (np.log(scales / scale) / PRIOR_SPREAD) ** 2 / 2
     weight = np.exp(evidence - evidence.max())
     weight /= weight.sum()
-    ends: Any = floor + height * np.exp(-whole / scales)
+    ends: Any = loss[-1] + height * (np.exp(-whole / scales) - shape[:, -1])
     mean = float((weight * ends).sum())
     return Expected(mean, math.sqrt(float((weight * (ends - mean) ** 2).sum())))
 
@@ -194,7 +199,9 @@ def _as_training_falls(curve: Curve, done: Sequence[float], whole: float, scale:
 
     losses = np.array([loss for _, loss, *_ in curve.points])
     noise = max(NOISE, float(np.diff(losses).std() / math.sqrt(2) / losses.mean()))
-    found = _fit(list(zip(done, losses, strict=True)), whole, scale, noise)
+    highest = max(rate for *_, rate in curve.points)
+    rates = [rate / highest for *_, rate in curve.points]
+    found = _fit(list(zip(done, rates, losses, strict=True)), whole, scale, noise)
     begin = float(losses[: max(1, len(losses) // 5)].mean())
     assert curve.before is not None
     return Expected(curve.before * min(found.loss / begin, 1.0), curve.before * (found.spread / begin + noise))

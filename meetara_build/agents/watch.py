@@ -18,7 +18,7 @@ HALVED = 0.6
 """A rate below so much of the one before it was lowered on purpose; no schedule falls so fast but in its last steps."""
 ENDING = 3
 """Those last steps."""
-LEAST_GAIN = 0.001
+LEAST_GAIN = 0.002
 """Of the loss: less is not worth going on for."""
 
 
@@ -44,8 +44,8 @@ def diverges(curve: Curve) -> bool:
 def nothing_left(curve: Curve) -> bool:
     """Whether the best validation loss is hardly going to fall: the forecast's optimistic end is no better than it.
 
-    Judged where validation was measured, at least twice, and not while the rate is high: a loss that stands still then often falls
-    once the rate comes down (arXiv 2408.11029). Where the rate was lowered on purpose, a new curve began.
+    Judged where validation was measured, at least twice; not while it still gains, and not while the rate is high: a loss that stands
+    still then often falls once the rate comes down (arXiv 2408.11029). Where the rate was lowered on purpose, a new curve began.
     """
     new = _since_lowered(curve)
     checked = [loss for _, _, loss, _ in new.points if loss is not None]
@@ -53,6 +53,8 @@ def nothing_left(curve: Curve) -> bool:
         return False
     best, expected = curve.best, expect(new)
     assert best is not None and expected is not None
+    if min(checked[:-1]) - checked[-1] > LEAST_GAIN * best:
+        return False
     return best - (expected.loss - NORMAL * expected.spread) < LEAST_GAIN * best
 
 

@@ -33,7 +33,7 @@ def test_what_follows_the_law_is_foretold(scale: float) -> None:
     whole = curve(scale=scale)
     said = forecast(whole.first())
     assert whole.best is not None and said is not None
-    assert said.loss == pytest.approx(whole.best, rel=0.01)
+    assert said.loss == pytest.approx(whole.best, rel=0.02)
     assert said.low <= said.loss <= said.high
 
 
