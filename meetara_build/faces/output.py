@@ -1,13 +1,20 @@
 """How commands print: tables and progress for people, JSON for programs."""
 
 import json
+import os
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-out = Console(soft_wrap=True, highlight=False)
+WIDE = 200
+"""Columns for a file or another program, where nobody has to see all of a table at once."""
+
+out = Console(
+    soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+)  # fmt: skip
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

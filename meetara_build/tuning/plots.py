@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from meetara_build.artifact import write_text
-from meetara_build.tuning.studies import ROLE, SETTINGS, STEPS, finished
+from meetara_build.tuning.studies import ROLE, SETTINGS, STEPS, finished, in_full
 
 ENOUGH = 4
 """Trials that ran to their end, before it can be said which keys matter."""
@@ -34,8 +34,8 @@ def report(study: Study) -> dict[str, Any]:
         "trials": [
             {
                 "number": trial.number,
-                "outcome": "stopped" if trial.state == TrialState.PRUNED else "finished",
-                "loss": trial.value if trial.state == TrialState.COMPLETE else None,
+                "outcome": "finished" if in_full(trial) else "stopped",
+                "loss": trial.value if in_full(trial) else None,
                 "losses": list(trial.intermediate_values.values()),
                 "steps": trial.user_attrs.get(STEPS, 0),
                 "from": trial.user_attrs.get(ROLE),

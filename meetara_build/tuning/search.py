@@ -1,8 +1,10 @@
 """The search itself: processes that take one trial after the other until there are enough.
 
-The sampler is TPE (Bergstra et al. 2011); poor trials are stopped at a validation by successive halving (Li et al.,
-arXiv 1810.05934). Its resource is the share of a training: trials of other batch sizes have other numbers of steps, and after
-as many steps as another a trial of large batches has seen more records. What a search costs is counted in steps all the same.
+The sampler is Optuna's Gaussian process with expected improvement (Snoek et al., arXiv 1206.2944): of a dozen trials it makes more than
+TPE. Poor trials are stopped at a validation by successive halving (Li et al., arXiv 1810.05934), unless they are close to the best at
+that point: between good settings an early loss does not tell which ends lower. The resource is the share of a training: trials of
+other batch sizes have other numbers of steps, and after as many steps as another a trial of large batches has seen more records.
+What a search costs is counted in steps all the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,18 +12,33 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.study import Study
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.settings import Action, History, Observer, Progress
 from meetara_build.tuning.neighbours import Start
 from meetara_build.tuning.space import Space, applied
-from meetara_build.tuning.studies import CURRENT, FINISHED, ROLE, SETTINGS, STEPS, WORKER, open_storage, tried, worker
+from meetara_build.tuning.studies import (
+    CURRENT,
+    FINISHED,
+    ROLE,
+    SETTINGS,
+    STEPS,
+    STOPPED,
+    WORKER,
+    open_storage,
+    tried,
+    worker,
+)
 
 FRESH_TRIALS = 4
 """Tried before the sampler's model decides: what is configured, and what did well elsewhere, are most of them."""
 PERCENT = 100
 """Of a training: the resource that successive halving shares out."""
+ROUNDED = 1
+"""By how many percent validations after the same number of epochs differ, for trials of other batch sizes."""
+CLOSE = 0.005
+"""A loss is close to the best if it is higher by no more than this share of it."""
 
 
 class Trains(Protocol):
@@ -56,13 +73,35 @@ def resumed(url: str, name: str, seed: int, place: int, reduction_factor: int) -
 
 def sampler(seed: int) -> optuna.samplers.BaseSampler:
     """What chooses the settings of a trial."""
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=FRESH_TRIALS)
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=FRESH_TRIALS)
 
 
 def pruner(reduction_factor: int) -> optuna.pruners.BasePruner:
     """What stops poor trials: with a factor of three all but a third after a ninth of a training, and again after a third."""
-    first = max(1, PERCENT // reduction_factor**2)
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=reduction_factor)
+    return _Halving(min_resource=max(1, PERCENT // reduction_factor**2), reduction_factor=reduction_factor)
+
+
+class _Halving(optuna.pruners.SuccessiveHalvingPruner):
+    """Successive halving that lets trials go on which are close to the best so far."""
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether to stop it."""
+        step = trial.last_step
+        if not super().prune(study, trial) or step is None:
+            return False
+        there = [
+            loss for other in study.get_trials(deepcopy=False) for at, loss in other.intermediate_values.items()
+            if abs(at - step) <= ROUNDED
+        ]  # fmt: skip
+        return trial.intermediate_values[step] > min(there) * (1 + CLOSE)
+
+
+class _Poor(Exception):
+    """A training is stopped at this loss."""
+
+    def __init__(self, loss: float) -> None:
+        super().__init__(loss)
+        self.loss = loss
 
 
 class Objective:
@@ -72,16 +111,20 @@ class Objective:
         self.trainer, self.space, self.recipe = trainer, space, recipe
 
     def __call__(self, trial: Trial) -> float:
-        """Its lowest loss on the validation records.
+        """Its lowest loss on the validation records; of one that is stopped the loss there, so that the sampler learns from it.
 
         Raises:
-            optuna.TrialPruned: it did poorly, or its loss was not finite.
+            optuna.TrialPruned: its loss was not finite.
             TrainingError: the current configuration itself cannot be trained.
         """
         trial.set_user_attr(WORKER, worker())
         chosen = self.space.suggested(trial)
         settings = trial.user_attrs.get(SETTINGS, chosen)
         trial.set_user_attr(SETTINGS, settings)
+        if again := tried(trial.study.get_trials(deepcopy=False), settings):
+            trial.set_user_attr(STEPS, 0)
+            assert again.value is not None
+            return again.value  # the same seed gives the same loss
         in_full = ROLE in trial.user_attrs  # asked for, and for a reason
         steps = reached = 0
 
@@ -92,11 +135,14 @@ class Objective:
                 reached = progress.step
                 trial.report(progress.validation_loss, PERCENT * progress.step // progress.steps)
                 if progress.step < progress.steps and trial.should_prune() and not in_full:
-                    raise optuna.TrialPruned
+                    raise _Poor(progress.validation_loss)
             return None
 
         try:
             history = self.trainer.train(applied(self.recipe, settings), observe)
+        except _Poor as stopped:
+            trial.set_user_attr(STOPPED, True)
+            return stopped.loss
         except TrainingError as fault:
             if settings == self.space.current:
                 raise

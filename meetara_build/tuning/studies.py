@@ -32,8 +32,9 @@ HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 20, 90
 """How often a trial on another machine says that it lives, and when it is taken for dead."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-SETTINGS, ROLE, STEPS, WORKER = "settings", "role", "steps", "worker"
-"""User attributes of a trial: what it tried, why (``CURRENT``, or the neighbour it is from), training steps it took, and who."""
+SETTINGS, ROLE, STEPS, STOPPED, WORKER = "settings", "role", "steps", "stopped", "worker"
+"""User attributes of a trial: what it tried, why (``CURRENT``, or the neighbour it is from), training steps it took, whether it was
+stopped as poor, and who."""
 CURRENT = "current"
 
 
@@ -156,15 +157,19 @@ def finished(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
+def in_full(trial: FrozenTrial) -> bool:
+    """Whether a trial ran to its end."""
+    return trial.state == TrialState.COMPLETE and STOPPED not in trial.user_attrs
+
+
 def tried(trials: Iterable[FrozenTrial], settings: Settings) -> FrozenTrial | None:
     """The trial that ran these settings to their end, if one has."""
-    found = [one for one in trials if one.state == TrialState.COMPLETE and one.user_attrs.get(SETTINGS) == settings]
-    return found[0] if found else None
+    return next((one for one in trials if in_full(one) and one.user_attrs.get(SETTINGS) == settings), None)
 
 
 def best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     """The trial with the lowest loss of those that ran to their end."""
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    done = [trial for trial in trials if in_full(trial) and trial.value is not None]
     return min(done, key=lambda trial: (trial.value, trial.number), default=None)
 
 

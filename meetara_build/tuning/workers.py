@@ -156,14 +156,10 @@ def _train(task: Task, place: int, recipes: Sequence[Mapping[str, Any]], connect
 
 
 def _told(trial: Any) -> Told:
-    from meetara_build.tuning.studies import STEPS
+    from meetara_build.tuning.studies import STEPS, in_full
 
-    return Told(
-        f"trial {trial.number}",
-        trial.number,
-        trial.value if trial.state.name == "COMPLETE" else None,
-        trial.user_attrs.get(STEPS, 0),
-    )
+    loss = trial.value if in_full(trial) else None
+    return Told(f"trial {trial.number}", trial.number, loss, trial.user_attrs.get(STEPS, 0))
 
 
 def _claimed(left: "Synchronized[int]") -> bool:

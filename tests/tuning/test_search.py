@@ -13,7 +13,7 @@ from meetara_build.training.settings import History, Observer
 from meetara_build.tuning import search, studies
 from meetara_build.tuning.neighbours import Start
 from meetara_build.tuning.space import applied
-from meetara_build.tuning.studies import ROLE, SETTINGS, best, finished, steps_taken, tried
+from meetara_build.tuning.studies import ROLE, SETTINGS, STOPPED, best, finished, in_full, steps_taken, tried
 from meetara_build.tuning.studies import STEPS as TAKEN
 
 SPACE = small_space()
@@ -59,10 +59,9 @@ def test_a_search_finds_settings_near_the_best_there_are() -> None:
 
 def test_poor_trials_are_stopped_at_a_validation_and_every_step_is_counted() -> None:
     study, _ = searched(40)
-    stopped = [trial for trial in study.trials if trial.state.name == "PRUNED"]
-    in_full = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    stopped = [trial for trial in study.trials if not in_full(trial)]
     assert len(stopped) > 10
-    assert {trial.user_attrs[TAKEN] for trial in in_full} == {VALIDATIONS * STEPS}
+    assert {trial.user_attrs[TAKEN] for trial in study.trials if in_full(trial)} == {VALIDATIONS * STEPS}
     assert {trial.user_attrs[TAKEN] for trial in stopped} <= {0, STEPS, 2 * STEPS}, "0: they diverged"
     assert (
         steps_taken(study.trials) == sum(trial.user_attrs[TAKEN] for trial in study.trials) < 20 * VALIDATIONS * STEPS
@@ -105,6 +104,17 @@ def test_the_same_seed_tries_the_same() -> None:
     assert searched(15)[1].trained != searched(15, seed=2)[1].trained
 
 
+def test_settings_that_were_tried_in_full_are_not_trained_again() -> None:
+    study, trainer = new_study(), MadeUp()
+    search.prepare(study, SPACE, [])
+    study.optimize(search.Objective(trainer, SPACE, RECIPE), n_trials=1)
+    study.enqueue_trial(SPACE.current)
+    study.optimize(search.Objective(trainer, SPACE, RECIPE), n_trials=1)
+    first, second = study.trials
+    assert (second.value, second.user_attrs[TAKEN]) == (first.value, 0)
+    assert len(trainer.trained) == 1
+
+
 def test_what_waits_or_was_tried_is_not_asked_for_again() -> None:
     study, trainer = new_study(), MadeUp()
     starts = [Start(GOOD, "fitness", "x")]
@@ -118,7 +128,7 @@ def test_what_waits_or_was_tried_is_not_asked_for_again() -> None:
 
 def test_a_new_current_configuration_is_tried_in_full_though_it_was_once_stopped_as_poor() -> None:
     study, trainer = searched(20)
-    poor = next(trial for trial in study.trials if trial.state.name == "PRUNED" and trial.user_attrs[TAKEN])
+    poor = next(trial for trial in study.trials if STOPPED in trial.user_attrs)
     space = SPACE._replace(current=poor.user_attrs[SETTINGS])
     search.prepare(study, space, [])
     study.optimize(search.Objective(trainer, space, RECIPE), n_trials=1)
@@ -134,6 +144,7 @@ def test_a_search_goes_on_where_it_was_left_and_draws_nothing_twice(tmp_path: Pa
     for trials in (4, 4):
         again = search.resumed(url, "nutrition-1", 17, 0, 3)
         again.optimize(search.Objective(MadeUp(), SPACE, RECIPE), n_trials=trials)
-    numbers = [trial.user_attrs[SETTINGS]["training.learning_rate"] for trial in study.trials]
-    assert len(numbers) == len(set(numbers)) == 8
+    numbers = [trial.params["training.learning_rate"] for trial in study.trials]
+    assert len(numbers) == 8
+    assert not set(numbers[:4]) & set(numbers[4:])
     assert isinstance(again.pruner, optuna.pruners.SuccessiveHalvingPruner)
