@@ -3,10 +3,10 @@
 python -m bench.agents.worth [--domains nutrition,legal,…] [--medquad FILE] [--seeds 17,18,19] [--rounds 3] [--without] [--keep FOLDER]
 
 On: `meetara-build run --rounds N`, all that agents propose accepted. Off: no agents; trained with the default epochs, and again with so
-many more that it takes as long as all trainings of "on" together; of the two the one with the lower validation loss. Compared is
-the held-out loss of the F16 file. With `--without` each agent is left out once, with the first seed. With `--medquad` the file
-is split by type of question into domains beside the embedded ones. Trainings that several variants have in common are done once,
-and counted for each.
+many more that it takes as many CPU-seconds as all trainings of "on" together; of the two the one with the lower validation loss. Compared
+is the held-out loss of the F16 file. With `--without` each agent of which something was taken is left out once, with the first seed.
+With `--medquad` the file is split by type of question into domains beside the embedded ones. Trainings that several variants have in
+common are done once, and counted for each.
 """
 
 import argparse
@@ -27,12 +27,14 @@ from bench import machine
 
 BIN = Path(sys.executable).parent
 EMBEDDED = "nutrition,fitness,legal,financial,storytelling,writing"
+RECORDS = 300
+"""Of each public domain."""
 BETTER = 0.001
 """A loss lower by a thousandth is better; less is called the same."""
 
 
 class Result(NamedTuple):
-    """One domain of a variant: held-out and validation loss in nats a token, and seconds of all its trainings."""
+    """One domain of a variant: held-out and validation loss in nats a token, and CPU-seconds of all its trainings."""
 
     loss: float
     validation: float
@@ -75,7 +77,7 @@ def template(folder: Path, domains: Sequence[str], medquad: Path | None) -> list
         for kind, _ in Counter(row["qtype"] for row in rows).most_common(2):
             name = f"medquad_{''.join(letter if letter.isalnum() else '_' for letter in kind.lower())}"
             source = folder / f"{name}.jsonl"
-            chosen = [row for row in rows if row["qtype"] == kind][:150]
+            chosen = [row for row in rows if row["qtype"] == kind][:RECORDS]
             source.write_text("".join(json.dumps(row) + "\n" for row in chosen))
             tool(folder, "add-domain", name, "--from", str(source))
             names.append(name)
@@ -103,10 +105,10 @@ def variant(parent: Path, name: str, seed: int, domains: Sequence[str], **values
 
 
 def results(project: Path, domains: Sequence[str], known: dict[str, float]) -> Results:
-    """What a variant reached; ``known`` has the seconds of each training by its key, from all variants so far."""
+    """What a variant reached; ``known`` has the CPU-seconds of each training by its key, from all variants so far."""
     lines = [json.loads(line) for line in (project / "artifacts" / "runs.jsonl").read_text().splitlines()]
     trainings = [line for line in lines if line["stage"] == "adapter" and line["outcome"] != "failed"]
-    known |= {line["key"]: line["seconds"] for line in trainings if line["outcome"] == "built"}
+    known |= {line["key"]: line["cpu_seconds"] for line in trainings if line["outcome"] == "built"}
     found = {}
     for domain in domains:
         evaluation = json.loads((project / "artifacts" / domain / "evaluation.json").read_text())
@@ -181,11 +183,18 @@ def main() -> None:
             without.append(off(parent, f"off-{seed}", seed, domains, known, on[-1]))
             print(compared(f"without any, seed {seed}", on[-1:], without[-1:]), flush=True)
         print(compared("without any, all seeds", on, without), flush=True)
-        agents = sorted(path.stem for path in (parent / "template" / "plugins").glob("*.py")) if given.without else []
-        for agent in agents:
+        for agent in taken(parent / f"on-{seeds[0]}") if given.without else ():
             policy = {"default": "accept", "llm_advisor": "never", agent: "never"}
             left = ran(parent, f"without-{agent}", seeds[0], domains, known, given.rounds, agents__policy=policy)
             print(compared(f"without {agent}, seed {seeds[0]}", on[:1], [left]), flush=True)
+
+
+def taken(project: Path) -> list[str]:
+    """The agents of which something was taken; without another nothing would have been different."""
+    done = subprocess.run(
+        [BIN / "meetara-build", "agents", "--json"], cwd=project, capture_output=True, text=True, check=True
+    )
+    return [name for name, agent in json.loads(done.stdout)["agents"].items() if agent["accepted"]]
 
 
 def ran(
