@@ -30,6 +30,8 @@ AFFECTED = {
     "gguf": ("gguf", "evaluate"), "domain.quants": ("gguf", "evaluate"), "evaluation": (), "priority": (),
 }  # fmt: skip
 """By beginning of a key, the stages whose time a change of it costs; all of them for the rest."""
+LOGS = Path("logs") / "agents"
+"""Where what agents print is kept, below the root."""
 STAGES = ("dataset", "adapter", "merge", "gguf", "evaluate")
 WORSE = 0.0
 """A loss that rises by more than this share is worse: the same recipe gives the same loss, so there is no noise to allow for."""
@@ -95,25 +97,31 @@ def ask(
         ConfigError: two agents have the same name.
     """
     policy = context.policy
-    known = {name: make for name, make in agents(project, policy).items() if stance(policy, name) != NEVER}
-    logs = root / "logs" / "agents"
-    prepared = {name: make(context) for name, make in known.items()}
-    answers = ask_all(prepared, {"hook": "propose"}, policy["seconds"], logs)
-    sound = {name: one for name, one in prepared.items() if answers[name].fault is None}
-    told = ask_all(sound, {"hook": "insights"}, policy["seconds"], logs)
+    prepared = _prepared(project, context)
+    answers = ask_all(prepared, {"hook": "propose"}, policy["seconds"], root / LOGS)
     proposed, faults = _understood(answers)
-    proposed += _from_messages(context, known)
-    faults |= {name: answer.fault for name, answer in told.items() if answer.fault}
-    trial = _Trial(configuration)
+    proposed += _from_messages(context, prepared)
+    sound = {name: one for name, one in prepared.items() if answers[name].fault is None}
+    told, silent = _insights(sound, policy, root)
+    faults |= silent
+    trial = Trial(configuration)
     verdicts = [_verdict(context, agent, id, proposal, trial) for agent, id, proposal in proposed
                 if not domains or proposal.domain in domains]  # fmt: skip
     withdrawals = [one for one in withdrawn(context) if not domains or one.domain in domains]
-    insights = {name: [*map(str, answer.value)] for name, answer in told.items() if answer.value}
     seconds = {name: answer.seconds for name, answer in answers.items()}
     careful = {message["domain"] for message in context.messages for said in message["answers"]
                if (said["sender"], said["answer"]) == (WITHDRAWN, "noted")}  # fmt: skip
     settled = settle(verdicts, context.records, policy["decisions_a_round"], careful)
-    return Advice(shown(_together(settled, trial)), withdrawals, insights, faults, seconds, context)
+    return Advice(shown(_together(settled, trial)), withdrawals, told, faults, seconds, context)
+
+
+def insights(project: Path, root: Path, context: Context) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What every agent that policy does not shut out says of the last build, and the faults of those that cannot.
+
+    Raises:
+        ConfigError: two agents have the same name.
+    """
+    return _insights(_prepared(project, context), context.policy, root)
 
 
 def withdrawn(context: Context) -> list[Withdrawal]:
@@ -175,6 +183,20 @@ def content(advice: Advice) -> dict[str, Any]:
 def read_verdict(content: Mapping[str, Any]) -> Verdict:
     """A verdict from JSON values."""
     return Verdict(**{**content, "proposal": Proposal(**content["proposal"])})
+
+
+def _prepared(project: Path, context: Context) -> dict[str, Callable[[], Work]]:
+    """Every agent that policy does not shut out, ready to be asked."""
+    known = agents(project, context.policy)
+    return {name: make(context) for name, make in known.items() if stance(context.policy, name) != NEVER}
+
+
+def _insights(
+    prepared: Mapping[str, Callable[[], Work]], policy: Mapping[str, Any], root: Path
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    answers = ask_all(prepared, {"hook": "insights"}, policy["seconds"], root / LOGS)
+    told = {name: [*map(str, answer.value)] for name, answer in answers.items() if answer.value}
+    return told, {name: answer.fault for name, answer in answers.items() if answer.fault}
 
 
 def _plugin(name: str, file: Path, policy: Mapping[str, Any], context: Context) -> Callable[[], Work]:
@@ -243,7 +265,7 @@ def _from_messages(context: Context, known: Iterable[str]) -> Proposed:
     return found
 
 
-class _Trial:
+class Trial:
     """The configuration, to try proposals on: alone, or on top of those that were taken on trial before."""
 
     def __init__(self, configuration: Configuration) -> None:
@@ -252,11 +274,19 @@ class _Trial:
         self.taken: dict[str, list[Decision]] = {}
 
     def check(self, one: Proposal) -> None:
-        """Raises a ConfigError where the configuration refuses it."""
+        """Try it alone.
+
+        Raises:
+            ConfigError: the configuration refuses it.
+        """
         self._tried(one)
 
     def take(self, one: Proposal) -> None:
-        """Check it, and keep it for those that follow."""
+        """Try it, and keep it for those that follow.
+
+        Raises:
+            ConfigError: the configuration refuses it.
+        """
         decisions, tried = self._tried(one)
         self.taken[one.domain], self.resolved[one.domain] = decisions, tried
 
@@ -271,7 +301,7 @@ class _Trial:
         return decisions, tried
 
 
-def _together(verdicts: Sequence[Verdict], trial: _Trial) -> list[Verdict]:
+def _together(verdicts: Sequence[Verdict], trial: Trial) -> list[Verdict]:
     """The verdicts, of whose winners those wait that cannot be had together with one that is worth more."""
     settled = []
     for verdict in sorted(verdicts, key=lambda one: -one.worth):
@@ -285,7 +315,7 @@ def _together(verdicts: Sequence[Verdict], trial: _Trial) -> list[Verdict]:
     return settled
 
 
-def _verdict(context: Context, agent: str, id: str, proposal: Proposal, trial: _Trial) -> Verdict:
+def _verdict(context: Context, agent: str, id: str, proposal: Proposal, trial: Trial) -> Verdict:
     domain = context.domains.get(proposal.domain)
     now = domain.config.get(proposal.key) if domain else None
     if why := refusal(context, agent, id, proposal, trial.check):

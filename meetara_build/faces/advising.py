@@ -17,7 +17,7 @@ from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
 from meetara_build.context.places import open_context
 from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
-from meetara_build.errors import ConfigError
+from meetara_build.errors import ConfigError, ContextError
 from meetara_build.faces.output import amount, out, print_json, progress, short, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph
@@ -85,6 +85,19 @@ def propose(words: Sequence[str], profile: str, *, as_json: bool) -> None:
     print_advice(advice, taken, undone)
 
 
+def print_insights(graph: Graph, profile: str) -> None:
+    """What agents say of a build that has just ended; where none can be asked, why."""
+    configuration = Configuration(graph.project, profile_hardware(graph.project, profile))
+    try:
+        with shared_context(graph) as shared:
+            context = gather(graph, configuration, shared, jobs_at_once(graph.project, profile))
+    except ContextError as away:
+        out.print(f"The agents cannot be asked: {away}", style="red", markup=False)
+        return
+    told, faults = asking.insights(graph.project, graph.root, context)
+    _print_insights(told, faults)
+
+
 def advised(graph: Graph, profile: str, domains: Sequence[str] = ()) -> Advice:
     """What the agents advise now; kept for `plan`, and told to the shared context."""
     configuration = Configuration(graph.project, profile_hardware(graph.project, profile))
@@ -143,15 +156,15 @@ def accept(ids: Sequence[str], *, everything: bool) -> None:
     if refused := [one for one in chosen if one.status == REFUSED]:
         raise ConfigError(f"{refused[0].id}: cannot be taken: {refused[0].why}; `meetara-build propose` asks again")
     undone = [one for id, one in back.items() if everything or any(id.startswith(word) for word in ids)]
-    before = {one.proposal.domain for one in chosen}
+    trial = asking.Trial(Configuration(graph.project))
+    for verdict in chosen:
+        trial.take(verdict.proposal)  # what does not go together is refused before anything is written
     taken = take(graph, chosen, PERSON)
     with shared_context(graph) as shared:
         for one in undone:
             remove_decisions(graph.project / "conf", one.domain, [one.key])
             asking.reply(shared, one.id, WITHDRAWN, one.answer, one.why)
     mark(graph.root, [one.id for one in undone], REJECTED)
-    for domain in sorted(before):
-        Configuration(graph.project).resolve(domain)  # names what does not go together
     counts = f"{amount(len(taken), 'proposal')} taken, {amount(len(undone), 'decision')} taken back"
     out.print(f"{counts}: see conf/overlay/ and `meetara-build plan`", markup=False)
 
@@ -188,16 +201,20 @@ def print_advice(advice: Advice, taken: Sequence[str], undone: Sequence[asking.W
     for one in advice.withdrawals:
         done = "taken back" if one in undone else f"to be taken back: `meetara-build accept {one.id}`"
         out.print(f"{one.domain} {one.key} ({one.agent}): {one.why}; {done}", markup=False)
-    for name, lines in advice.insights.items():
-        for line in lines:
-            out.print(f"{name}: {line}", style="dim", markup=False)
-    for name, fault in advice.faults.items():
-        out.print(f"{name}: {fault}", style="red", markup=False)
+    _print_insights(advice.insights, advice.faults)
     counts = {
         status: sum(one.status == status for one in advice.verdicts) for status in (WINS, OUTVOTED, LATER, REFUSED)
     }
     shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing"
     out.print(f"Proposed: {shown}; {len(taken)} taken by policy.", style="bold", markup=False)
+
+
+def _print_insights(insights: Mapping[str, Sequence[str]], faults: Mapping[str, str]) -> None:
+    for name, lines in insights.items():
+        for line in lines:
+            out.print(f"{name}: {line}", style="dim", markup=False)
+    for name, fault in faults.items():
+        out.print(f"{name}: {fault}", style="red", markup=False)
 
 
 def print_verdicts(verdicts: Sequence[Verdict], taken: Sequence[str] = ()) -> None:

@@ -11,7 +11,7 @@ from meetara_build import history
 from meetara_build.engine.exclusive import at_work
 from meetara_build.engine.snakemake import build as run_snakemake
 from meetara_build.errors import ArtifactError, BuildError
-from meetara_build.faces.output import err, out, print_json, progress, table
+from meetara_build.faces.output import amount, err, out, print_json, progress, table
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
 from meetara_build.setup_check import check_llama
@@ -40,7 +40,13 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
         return
     if len(figures) <= 12:
         print_figures(figures)
-    out.print(f"{len(figures)} domains up to date: {len(done.runs)} stage runs in {done.seconds:.0f} s")
+    out.print(
+        f"{amount(len(figures), 'domain')} up to date: {amount(len(done.runs), 'stage run')} in {done.seconds:.0f} s"
+    )
+    if any(run.stage == "adapter" and run.outcome == "built" for run in done.runs):
+        from meetara_build.faces.advising import print_insights  # a build that trained nothing does not wait for it
+
+        print_insights(done.graph, profile)
 
 
 def built(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool) -> Built:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import edit, read_yaml
+from projects import edit, override, read_yaml
 
+from meetara_build.artifact import digest_file
 from meetara_build.overlay import read_overlay
 
 LONGER = """
@@ -76,6 +77,32 @@ def test_what_agents_propose_is_in_the_plan_and_does_nothing_until_someone_takes
     agents = json.loads(command(own, "agents", "--json").stdout)["agents"]
     assert agents["longer"]["hooks"] == ["propose", "insights"]
     assert (agents["longer"]["proposed"], agents["longer"]["accepted"], agents["longer"]["rejected"]) == (3, 1, 1)
+
+
+def test_a_build_that_trained_ends_with_what_agents_see(own: Path, command: Any) -> None:
+    (own / "plugins" / "broken.py").write_text("raise ValueError('not today')")
+    override(own, "nutrition", {"training.epochs": 1})
+    done = command(own, "build", "nutrition")
+    assert done.returncode == 0, done.stderr
+    assert "runs so far" in done.stdout
+    assert "broken: ValueError: not today" in done.stdout
+    again = command(own, "build", "nutrition")
+    assert "runs so far" not in again.stdout
+
+
+def test_two_that_do_not_go_together_are_refused_before_either_is_written(own: Path, command: Any) -> None:
+    one = "yield Proposal({!r}, 'training.warm_start', '{}@{}', 'alike')"
+    digest = digest_file(own / "artifacts" / "nutrition" / "adapter" / "adapter_model.safetensors")
+    pairs = (("nutrition", "programming"), ("programming", "nutrition"))
+    for number, (domain, other) in enumerate(pairs):
+        agent = LONGER.partition("    for name")[0] + f"    {one.format(domain, other, digest)}\n"
+        (own / "plugins" / f"agent{number}.py").write_text(agent)
+    assert command(own, "propose").returncode == 0
+    found = [one["id"] for one in proposals(command, own) if one["proposal"]["key"] == "training.warm_start"]
+    done = command(own, "accept", *found)
+    assert done.returncode == 1
+    assert "circle" in done.stderr
+    assert not read_overlay(own / "conf", "nutrition") and not read_overlay(own / "conf", "programming")
 
 
 def test_what_policy_accepts_is_taken_at_once(own: Path, command: Any) -> None:
