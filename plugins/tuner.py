@@ -192,8 +192,8 @@ def _proposals(domain: Domain, point: Point) -> Iterator[Proposal]:
     changed = {key: value for key, value in point.settings.items() if value != domain.config[key]}
     together = f"; changed together: {', '.join(changed)}" if len(changed) > 1 else ""
     for key, value in changed.items():
-        reason = point.reason + together
-        yield Proposal(domain.name, key, value, reason, point.evidence, point.gain, point.confidence)
+        reason, part = point.reason + together, round(point.gain / len(changed), 5)
+        yield Proposal(domain.name, key, value, reason, point.evidence, part, point.confidence)
 
 
 def _study(ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past], now: Settings, seed: int) -> Any:

@@ -27,7 +27,7 @@ from bench import machine
 
 BIN = Path(sys.executable).parent
 EMBEDDED = "nutrition,fitness,legal,financial,storytelling,writing"
-RECORDS = 300
+RECORDS = 200
 """Of each public domain."""
 BETTER = 0.001
 """A loss lower by a thousandth is better; less is called the same."""

@@ -5,7 +5,7 @@ measured by the same pair of runs share the gain as they promised it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -25,7 +25,7 @@ class Outcome:
     """What became of an accepted proposal. ``actual`` is the share by which its figure fell; None where only one side is known.
 
     ``loss`` is by how much the loss fell, whatever the figure; ``solved`` says that a step failed before and not after,
-    ``failed`` the opposite.
+    ``failed`` the opposite. ``part`` is its share in what was measured together with others.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Outcome:
     failed: bool
     before: str | None
     after: str
+    part: float = 1.0
 
     @property
     def helped(self) -> bool:
@@ -53,7 +54,8 @@ class Outcome:
 class Record:
     """An agent's: counts of its proposals, and of those that were accepted and measured.
 
-    ``reliability`` is the chance that its next one helps: the mean of a Beta(1, 1) prior after what was measured.
+    ``reliability`` is the chance that its next one helps: the mean of a Beta(1, 1) prior after what was measured, where of several
+    decisions that were measured together each counts for its part: ``parts``, and ``helped_parts`` of those that helped.
     ``calibration`` is the median of actual over expected gain, between 0 and 2, drawn to 1 while little is measured.
     """
 
@@ -63,6 +65,8 @@ class Record:
     withdrawn: int = 0
     measured: int = 0
     helped: int = 0
+    parts: float = 0.0
+    helped_parts: float = 0.0
     expected_gain: float = 0.0
     actual_gain: float = 0.0
     calibration: float = 1.0
@@ -70,7 +74,7 @@ class Record:
     @property
     def reliability(self) -> float:
         """From 0 to 1."""
-        return (self.helped + 1) / (self.measured + 2)
+        return (self.helped_parts + 1) / (self.parts + 2)
 
 
 def outcomes(messages: Iterable[Mapping[str, Any]], runs: Sequence[Run]) -> list[Outcome]:
@@ -107,6 +111,8 @@ def records(messages: Sequence[Mapping[str, Any]], measured: Iterable[Outcome]) 
             withdrawn=sum(said["sender"] == WITHDRAWN for said in last),
             measured=len(known),
             helped=sum(outcome.helped for outcome in known),
+            parts=sum(outcome.part for outcome in known),
+            helped_parts=sum(outcome.part for outcome in known if outcome.helped),
             expected_gain=sum(expected for expected, _ in gains) / len(gains) if gains else 0.0,
             actual_gain=sum(actual for _, actual in gains) / len(gains) if gains else 0.0,
             calibration=_calibration(gains),
@@ -161,7 +167,7 @@ def _shared(found: Sequence[Outcome]) -> list[Outcome]:
         for outcome in group:
             part = max(outcome.expected, 0.0) / whole if whole else 1 / len(group)
             actual = None if outcome.actual is None else outcome.actual * part
-            shared.append(Outcome(**{**outcome.__dict__, "actual": actual}))
+            shared.append(replace(outcome, actual=actual, part=part))
     return sorted(shared, key=lambda outcome: (outcome.accepted, outcome.id))
 
 

@@ -19,7 +19,11 @@ def verdict(id: str, agent: str, value: float, key: str = "training.epochs", **m
 
 
 def test_the_one_that_is_worth_most_wins_and_the_others_are_told_why() -> None:
-    found = settle([verdict("a", "one", 0.2), verdict("b", "two", 0.7)], {"two": Record(measured=4, helped=3)}, 4)
+    found = settle(
+        [verdict("a", "one", 0.2), verdict("b", "two", 0.7)],
+        {"two": Record(measured=4, helped=3, parts=4, helped_parts=3)},
+        4,
+    )
     assert [(one.id, one.status) for one in found] == [("b", WINS), ("a", OUTVOTED)]
     assert "3 of 4 of its decisions helped, against one" in found[0].why
     assert found[1].why == "two's is worth 0.70, this 0.20"
@@ -38,8 +42,8 @@ def test_a_domain_takes_so_many_decisions_in_a_round_the_best_first() -> None:
 
 def test_a_better_record_and_more_confidence_are_worth_more() -> None:
     plain = worth(proposal(), Record(), 1.0, 2.0)
-    assert worth(proposal(), Record(measured=8, helped=8), 1.0, 2.0) > plain
-    assert worth(proposal(), Record(measured=8, helped=1), 1.0, 2.0) < plain
+    assert worth(proposal(), Record(measured=8, helped=8, parts=8, helped_parts=8), 1.0, 2.0) > plain
+    assert worth(proposal(), Record(measured=8, helped=1, parts=8, helped_parts=1), 1.0, 2.0) < plain
     assert worth(proposal(), Record(calibration=0.3), 1.0, 2.0) < plain
     assert worth(proposal(confidence=0.9), Record(), 1.0, 2.0) > plain
 

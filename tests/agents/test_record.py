@@ -99,6 +99,14 @@ def test_an_agent_of_whom_nothing_is_known_helps_as_often_as_not() -> None:
     assert (one.reliability, one.calibration) == (0.5, 1.0)
 
 
+def test_of_several_that_one_build_measures_each_counts_for_its_part() -> None:
+    messages = [accepted(name, 5.0, expected_gain=0.01) for name in "pqrs"]
+    found = outcomes(messages, [run("a", 1.0, 6.0), run("b", 9.0, 5.4)])
+    one = records(messages, found)["tuner"]
+    assert (one.measured, one.helped) == (4, 4)
+    assert one.reliability == 2 / 3, "as if it had been one"
+
+
 @given(st.lists(st.tuples(st.floats(0.001, 0.5), st.floats(1.0, 10.0)), min_size=1, max_size=8))
 def test_shares_add_up_to_what_was_measured(promises: list[tuple[float, float]]) -> None:
     messages = [accepted(f"p{number}", 5.0, expected_gain=gain) for number, (gain, _) in enumerate(promises)]
