@@ -148,3 +148,17 @@ def test_a_search_goes_on_where_it_was_left_and_draws_nothing_twice(tmp_path: Pa
     assert len(numbers) == 8
     assert not set(numbers[:4]) & set(numbers[4:])
     assert isinstance(again.pruner, optuna.pruners.SuccessiveHalvingPruner)
+
+
+@pytest.mark.parametrize(("loss", "stopped"), [(5.02, False), (5.1, True)])
+def test_what_is_close_to_the_best_goes_on(loss: float, stopped: bool) -> None:
+    """Of ten only the best three would, by successive halving alone."""
+    study = new_study()
+    for place in range(9):
+        trial = study.ask()
+        trial.report(5.0 + place / 1000, 11)
+        trial.should_prune()
+        study.tell(trial, 5.0)
+    last = study.ask()
+    last.report(loss, 12)  # of another batch size
+    assert last.should_prune() is stopped
