@@ -7,9 +7,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from meetara_build.agents import Context, Domain, Proposal, evidence, hookimpl
+from meetara_build.agents import Context, Domain, Proposal, Run, evidence, hookimpl
 
-JOINT, WARM = "training.joint", "training.warm_start"
+JOINT, WARM, STEPS = "training.joint", "training.warm_start", "training.max_steps"
 COMPANIONS = 2
 FIRST_THRESHOLD = 0.2
 """Similarity from which joint training is tried while nothing is known of it."""
@@ -83,6 +83,8 @@ def joint(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposa
         alone = context.runs_of(name, "adapter")  # what joint training is measured against
         if not near or not alone or domain.config.get(JOINT) or name in known:
             continue
+        if not _has_room(context, domain, alone[-1], [other.domain for other in near]):
+            continue  # what is learnt of others would be taken from its own
         names = sorted(other.domain for other in near)
         past_of_it = f"it helped {_counted(known)} so far" if known else "nothing of it is measured yet"
         yield Proposal(
@@ -94,6 +96,14 @@ def joint(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposa
             gain,
             (helped + 1) / (len(known) + 2),
         )
+
+
+def _has_room(context: Context, domain: Domain, last: Run, companions: Sequence[str]) -> bool:
+    """Whether the bound on steps leaves a domain as many passes over its own records as it has alone."""
+    bound = domain.config.get(STEPS)
+    records = [last, *(runs[-1] for name in companions if (runs := context.runs_of(name, "adapter")))]
+    own, *others = [run.metrics.get("training_records") or 0 for run in records]
+    return bound is None or not own or last.metrics["steps"] * (own + sum(others)) / own <= bound
 
 
 def similarity_from(context: Context, past: Sequence[evidence.Change]) -> float:

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, hookimpl
@@ -22,7 +23,7 @@ OBSERVERS, DROP, BOUND = "training.observers", "data.drop", "evaluation.max_loss
 NOT_FINITE = "not_finite"
 EPOCHS, STEPS = "training.epochs", "training.max_steps"
 LEAST_GAIN = 0.002
-"""Share of the loss that the second half of a training must have gained before it is made longer."""
+"""Share of the loss that a longer training must promise."""
 LEAST_SAVED = 0.1
 """Share of a training's steps from which stopping early is worth a proposal."""
 DROPPED = 0.03
@@ -119,19 +120,44 @@ def _evidence(context: Context, domain: Domain) -> list[str]:
 
 
 def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
-    """Twice the epochs, where the last training was at its best at its end and had gained something to speak of by then."""
+    """Twice the epochs, where the last training was at its best at its end, and would have had something to gain.
+
+    What that is follows from a loss that falls as ``floor + height * exp(-S / scale)``, where S is the sum of the learning rates so far
+    (see agents.forecast): if the second half of that sum took off the share r of what the first half did, as much again takes off
+    r² (1 + r) of it.
+    """
     run, curve = context.current(domain.name, "adapter"), curve_of(domain.read("adapter/training.json"))
-    if run is None or curve is None or run.metrics.get("best_step") != run.metrics.get("steps"):
+    if run is None or curve is None or curve.before is None or run.metrics.get("best_step") != run.metrics.get("steps"):
         return
-    checked = [loss for _, _, loss, _ in curve.points if loss is not None]
-    gain = (checked[len(checked) // 2] - checked[-1]) / checked[-1] if len(checked) > 2 else 0.0
+    middle, last = _halves(curve)
+    first, second = curve.before - middle, middle - last
+    if not 0 < second < first:
+        return
+    share = second / first
+    gain = first * share**2 * (1 + share) / last
     if gain < LEAST_GAIN:
         return
-    reason = f"The last of {len(checked)} validations was the best, {gain:.1%} below the middle one: twice as long"
-    for key in (EPOCHS, STEPS):
-        now = domain.config.get(key)
-        if now is not None and (key == EPOCHS or now <= run.metrics["steps"]):
-            yield Proposal(domain.name, key, 2 * now, reason, _evidence(context, domain), gain / 2, 0.6)
+    steps, bound = run.metrics["steps"], domain.config.get(STEPS)
+    reason = f"The last validation was the best, {second / last:.1%} below the middle of the training: twice as long"
+    wanted = {EPOCHS: 2 * domain.config[EPOCHS]} | (
+        {STEPS: 2 * steps} if bound is not None and bound < 2 * steps else {}
+    )
+    for key, value in wanted.items():
+        part = gain / len(wanted)
+        yield Proposal(domain.name, key, value, reason, _evidence(context, domain), part, 0.7)
+
+
+def _halves(curve: Curve) -> tuple[float, float]:
+    """The validation loss when half of the sum of the learning rates was spent, between two validations in proportion, and the last."""
+    rates = [rate for *_, rate in curve.points]
+    sums = list(accumulate(rates))
+    assert curve.before is not None
+    known = [(0.0, curve.before)]
+    known += [(total, point[2]) for total, point in zip(sums, curve.points, strict=True) if point[2] is not None]
+    half = sums[-1] / 2
+    (low, above), (high, below) = next(pair for pair in pairwise(known) if pair[1][0] >= half or pair[1] is known[-1])
+    share = min((half - low) / (high - low), 1.0) if high > low else 1.0
+    return above + share * (below - above), known[-1][1]
 
 
 # Records

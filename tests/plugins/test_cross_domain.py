@@ -55,6 +55,17 @@ def test_near_domains_are_to_learn_together_and_strangers_are_not(village: Any) 
     assert "nothing of it is measured yet" in found["nutrition"].reason
 
 
+@pytest.mark.parametrize(("bound", "room"), [(None, True), (300, True), (299, False)])
+def test_what_others_bring_must_not_be_taken_from_a_domain_s_own_records(
+    tmp_path: Path, bound: int | None, room: bool
+) -> None:
+    """100 steps over its own records make 300 with two companions of as many."""
+    runs = [training(name, 5.0, metrics={"steps": 100, "training_records": 40}) for name in WORDS]
+    config = {"training.max_steps": bound}
+    several = [domain(tmp_path, name, text, config=config) for name, text in WORDS.items()]
+    assert ("nutrition" in of(agent.propose(context(*several, runs=runs)), JOINT)) is room
+
+
 def test_what_was_never_trained_alone_is_first(tmp_path: Path) -> None:
     several = [domain(tmp_path, name, text) for name, text in WORDS.items()]
     assert not of(agent.propose(context(*several)), JOINT)

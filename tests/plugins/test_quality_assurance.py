@@ -251,10 +251,15 @@ def trained(folder: Path, best_step: int, points: Sequence[Point], **config: Any
 def test_a_training_that_was_at_its_best_at_its_end_is_made_longer(tmp_path: Path) -> None:
     falling = curve(scale=0.06)
     (proposal,) = proposals(trained(tmp_path, 60, falling), "training.epochs")
-    assert (proposal.value, proposal.figure, proposal.confidence) == (6, "loss", 0.6)
-    assert 0 < proposal.expected_gain < 0.1
-    bounded = trained(tmp_path, 60, falling, **{"training.max_steps": 60})
-    assert [one.value for one in proposals(bounded, "training.max_steps")] == [120]
+    assert (proposal.value, proposal.figure) == (6, "loss")
+    spent = sum(rate for *_, rate in falling)
+    whole, twice = (5 + math.exp(-times * spent / 0.06) for times in (1, 2))
+    assert proposal.expected_gain == pytest.approx((whole - twice) / whole, rel=0.1)
+    bounded = trained(tmp_path, 60, falling, **{"training.max_steps": 100})
+    both = [*proposals(bounded, "training.epochs"), *proposals(bounded, "training.max_steps")]
+    assert [one.value for one in both] == [6, 120]
+    assert sum(one.expected_gain for one in both) == pytest.approx(proposal.expected_gain)
+    assert not proposals(trained(tmp_path, 60, falling, **{"training.max_steps": 120}), "training.max_steps")
 
 
 def test_a_training_that_ended_past_its_best_or_flat_is_not(tmp_path: Path) -> None:
