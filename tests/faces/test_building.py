@@ -94,7 +94,7 @@ def test_a_build_shows_each_run_as_it_ends(snakemade: Path, project: Path, comma
     done = command(project, "build", "nutrition")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^nutrition/package built in \d+\.\d s$", done.stdout, re.MULTILINE)
-    assert "1 domains up to date: 1 stage runs" in done.stdout
+    assert "1 domain up to date: 1 stage run in" in done.stdout
     content = json.loads(command(project, "build", "nutrition", "--json").stdout)
     assert content["runs"] == []
     assert set(content["domains"]) == {"nutrition"}
