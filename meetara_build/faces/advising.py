@@ -17,7 +17,7 @@ from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
 from meetara_build.context.places import open_context
 from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
-from meetara_build.errors import ConfigError, ContextError
+from meetara_build.errors import ConfigError, MeetaraError
 from meetara_build.faces.output import amount, out, print_json, progress, short, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph
@@ -91,10 +91,10 @@ def print_insights(graph: Graph, profile: str) -> None:
     try:
         with shared_context(graph) as shared:
             context = gather(graph, configuration, shared, jobs_at_once(graph.project, profile))
-    except ContextError as away:
-        out.print(f"The agents cannot be asked: {away}", style="red", markup=False)
+        told, faults = asking.insights(graph.project, graph.root, context)
+    except MeetaraError as fault:  # the build has ended well all the same
+        out.print(f"The agents cannot be asked: {fault}", style="red", markup=False)
         return
-    told, faults = asking.insights(graph.project, graph.root, context)
     _print_insights(told, faults)
 
 

@@ -90,6 +90,17 @@ def test_a_build_that_trained_ends_with_what_agents_see(own: Path, command: Any)
     assert "runs so far" not in again.stdout
 
 
+def test_a_build_ends_well_where_no_agent_can_be_asked(own: Path, command: Any) -> None:
+    edit(own / "conf" / "build.yaml", "agents.external", {"longer": {"command": ["true"]}})
+    override(own, "nutrition", {"training.epochs": 1})
+    done = command(own, "build", "nutrition")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "The agents cannot be asked: conf/build.yaml: agents.external: 'longer' is the name of a plugin too"
+        in done.stdout
+    )
+
+
 def test_two_that_do_not_go_together_are_refused_before_either_is_written(own: Path, command: Any) -> None:
     one = "yield Proposal({!r}, 'training.warm_start', '{}@{}', 'alike')"
     digest = digest_file(own / "artifacts" / "nutrition" / "adapter" / "adapter_model.safetensors")
