@@ -10,6 +10,8 @@ FEW = 3
 
 def likeness(texts: Mapping[str, str]) -> dict[str, dict[str, float]]:
     """For each two texts, by name: 1 for the same words as often, 0 for none in common."""
+    if not texts:
+        return {}
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectors = None

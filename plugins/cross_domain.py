@@ -14,7 +14,7 @@ COMPANIONS = 2
 FIRST_THRESHOLD = 0.2
 """Similarity from which joint training is tried while nothing is known of it."""
 FIRST_GAIN = 0.005
-"""What joint training is taken to gain before any was measured: about what the benchmarks measured."""
+"""What joint training is taken to gain before any was measured: about what bench.agents.worth measured."""
 LEAST_DOMAINS = 3
 """Domains that must have tried a change before it is called a pattern."""
 MOST = 250

@@ -29,7 +29,7 @@ FEW = 5
 ENOUGH = 20
 """Changes from which chances are learnt by regression."""
 FIRST_GAIN = 0.005
-"""What a warm start is taken to gain before any was measured: about what the benchmarks measured."""
+"""What a warm start is taken to gain before any was measured: about what bench.agents.worth measured."""
 LEAST_GAIN = 0.002
 NEIGHBOURS = 5
 MOST = 250

@@ -179,14 +179,14 @@ class _Searches:
 
     def _followed(self, study: Any, goes_on: Any) -> Curve:
         from meetara_build.tuning.search import Objective
-        from meetara_build.tuning.studies import STEPS
+        from meetara_build.tuning.studies import STEPS, in_full
 
         objective, curve, steps, low = Objective(self.trainer, self.space, self.recipe), [], 0, math.inf
         while goes_on(steps, len(curve)):
             study.optimize(objective, n_trials=1)
             trial = study.get_trials(deepcopy=False)[len(curve)]
             steps += trial.user_attrs[STEPS]
-            low = min(low, trial.value) if trial.state.name == "COMPLETE" else low
+            low = min(low, trial.value) if in_full(trial) else low
             curve.append((steps, low))
         return curve
 

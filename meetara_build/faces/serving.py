@@ -177,7 +177,8 @@ class _Announced(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As it is, and then the word."""
         await super().startup(sockets)
-        print(self.said, file=sys.stderr, flush=True)
+        if self.started:
+            print(self.said, file=sys.stderr, flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,10 +1,10 @@
 """The search itself: processes that take one trial after the other until there are enough.
 
-The sampler is Optuna's Gaussian process with expected improvement (Snoek et al., arXiv 1206.2944): of a dozen trials it makes more than
-TPE. Poor trials are stopped at a validation by successive halving (Li et al., arXiv 1810.05934), unless they are close to the best at
-that point: between good settings an early loss does not tell which ends lower. The resource is the share of a training: trials of
-other batch sizes have other numbers of steps, and after as many steps as another a trial of large batches has seen more records.
-What a search costs is counted in steps all the same.
+The sampler is Optuna's Gaussian process with expected improvement (Snoek et al., arXiv 1206.2944): of few trials it makes more
+than TPE (bench.agents.tuning). Poor trials are stopped at a validation by successive halving (Li et al., arXiv 1810.05934),
+unless they are close to the best at that point: between good settings an early loss does not tell which ends lower. The resource
+is the share of a training: trials of other batch sizes have other numbers of steps, and after as many steps as another a trial of
+large batches has seen more records. What a search costs is counted in steps all the same.
 """
 
 from collections.abc import Mapping, Sequence

@@ -101,7 +101,8 @@ def test_the_adapter_is_proved_on_the_base_s_file_where_there_is_one(build: Buil
 )
 def test_scales_that_llama_cpp_does_not_know_go_into_the_matrices(settings: dict[str, object], tmp_path: Path) -> None:
     build = train_nothing(tmp_path / "build", lora=settings)
-    gguf.run(recipe(lora=True), build.inputs(), fresh(tmp_path / "out"))
+    gguf.run(recipe(lora=True), build.inputs(), fresh(tmp_path / "out"))  # proves its logits
+    assert (tmp_path / "out" / "nutrition-lora.gguf").exists()
 
 
 def test_an_adapter_of_another_model_is_refused(build: Build, tmp_path: Path) -> None:

@@ -92,13 +92,15 @@ def test_special_tokens_that_swallow_spaces_are_found_to_need_phi_3_s_name(tmp_p
         token["rstrip"] = token["content"] in ("<|im_start|>", "<|im_end|>", "</s>")
     file.write_text(json.dumps(written))
     make_model(tmp_path, "phi3")
-    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))  # proves its tokens and logits
+    assert [*(tmp_path / "out").glob("*.gguf")]
 
 
 def test_a_vocabulary_padded_beyond_its_tokens_is_kept(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, vocab_size=768)
-    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))  # proves its tokens and logits
+    assert [*(tmp_path / "out").glob("*.gguf")]
 
 
 def test_a_window_that_llama_cpp_does_not_apply_is_refused(tmp_path: Path) -> None:
