@@ -17,9 +17,11 @@ from meetara_build.agents import Context, Domain, Proposal, Run, evidence, hooki
 
 WARM, JOINT, BASE = "training.warm_start", "training.joint", "base"
 SETTINGS = (
-    *("training.learning_rate", "training.epochs", "training.batch_tokens", "training.warmup_share"),
-    *("training.weight_decay", "lora.rank", "lora.alpha", "lora.dropout"),
+    *("training.learning_rate", "training.batch_tokens", "training.warmup_share", "training.weight_decay"),
+    *("lora.rank", "lora.alpha", "lora.dropout"),
 )
+OWN = (WARM, JOINT, "training.epochs", "training.max_steps")
+"""What suits one domain and says nothing of another: how long to train hangs on its amount of data."""
 SHAPE = ("lora.rank", "lora.alpha", "lora.targets", "lora.rslora", "lora.dora")
 """What two adapters must have in common for one to begin from the other."""
 FIRST_THRESHOLD = 0.15
@@ -373,7 +375,7 @@ def breakthroughs(knowledge: Knowledge) -> Iterator[Proposal]:
                 old = domains[name].config.get(key)
                 idea = Idea(name, key, old, value)
                 known = knowledge.known(idea)
-                if key in (WARM, JOINT) or old == value or name in known or knowledge.forgotten(idea):
+                if key in OWN or old == value or name in known or knowledge.forgotten(idea):
                     continue
                 yield Proposal(
                     name, key, value, f"a breakthrough in {origin}, a similar domain: {gain:.1%} less loss",

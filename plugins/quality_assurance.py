@@ -8,12 +8,11 @@
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, hookimpl
 from meetara_build.agents.evidence import loss, told
-from meetara_build.agents.forecast import Curve, curve_of, forecast
+from meetara_build.agents.forecast import Curve, curve_of, forecast, still_falling
 from meetara_build.agents.regressions import TOLERANCE, difference, evaluated, regression
 from meetara_build.agents.suspects import Suspect, suspects
 from meetara_build.agents.watch import diverges, nothing_left
@@ -22,8 +21,10 @@ NAME = "quality_assurance"
 OBSERVERS, DROP, BOUND = "training.observers", "data.drop", "evaluation.max_loss"
 NOT_FINITE = "not_finite"
 EPOCHS, STEPS = "training.epochs", "training.max_steps"
-LEAST_GAIN = 0.002
-"""Share of the loss that a longer training must promise."""
+LEAST_GAIN = 0.004
+"""Share of the loss that a training twice as long must promise: of the trainings of bench.agents.worth, few that promised less gained."""
+LONGER_HELPS = 0.7
+"""How likely it does."""
 LEAST_SAVED = 0.1
 """Share of a training's steps from which stopping early is worth a proposal."""
 DROPPED = 0.03
@@ -120,43 +121,35 @@ def _evidence(context: Context, domain: Domain) -> list[str]:
 
 
 def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
-    """Twice the epochs, where the last training was at its best at its end, and would have had something to gain.
+    """As many times the epochs as pay, where the last training still gained at its end.
 
-    What that is follows from a loss that falls as ``floor + height * exp(-S / scale)``, where S is the sum of the learning rates so far
-    (see agents.forecast): if the second half of that sum took off the share r of what the first half did, as much again takes off
-    r² (1 + r) of it.
+    Each doubling is taken to bring half of what the one before it brought: a loss that falls to its floor as 1/S does, a common curve
+    (Viering & Loog, arXiv 2103.10948). S is the sum of the learning rates so far. A doubling pays while it gains more than it costs.
     """
     run, curve = context.current(domain.name, "adapter"), curve_of(domain.read("adapter/training.json"))
-    if run is None or curve is None or curve.before is None or run.metrics.get("best_step") != run.metrics.get("steps"):
+    if run is None or curve is None:
         return
-    middle, last = _halves(curve)
-    first, second = curve.before - middle, middle - last
-    if not 0 < second < first:
-        return
-    share = second / first
-    gain = first * share**2 * (1 + share) / last
-    if gain < LEAST_GAIN:
+    falls = still_falling(curve)
+    times, gain = _as_long_as_it_pays(falls, run.seconds / 60, context.policy)
+    if times == 1:
         return
     steps, bound = run.metrics["steps"], domain.config.get(STEPS)
-    reason = f"The last validation was the best, {second / last:.1%} below the middle of the training: twice as long"
-    wanted = {EPOCHS: 2 * domain.config[EPOCHS]} | (
-        {STEPS: 2 * steps} if bound is not None and bound < 2 * steps else {}
+    reason = f"The second half of the training lowered the loss by {falls:.1%}, to its end: {times} times as long"
+    wanted = {EPOCHS: times * domain.config[EPOCHS]} | (
+        {STEPS: times * steps} if bound is not None and bound < times * steps else {}
     )
     for key, value in wanted.items():
-        yield Proposal(domain.name, key, value, reason, _evidence(context, domain), gain / len(wanted), 0.7)
+        yield Proposal(domain.name, key, value, reason, _evidence(context, domain), gain / len(wanted), LONGER_HELPS)
 
 
-def _halves(curve: Curve) -> tuple[float, float]:
-    """The validation loss when half of the sum of the learning rates was spent, between two validations in proportion, and the last."""
-    rates = [rate for *_, rate in curve.points]
-    sums = list(accumulate(rates))
-    assert curve.before is not None
-    known = [(0.0, curve.before)]
-    known += [(total, point[2]) for total, point in zip(sums, curve.points, strict=True) if point[2] is not None]
-    half = sums[-1] / 2
-    (low, above), (high, below) = next(pair for pair in pairwise(known) if pair[1][0] >= half or pair[1] is known[-1])
-    share = min((half - low) / (high - low), 1.0) if high > low else 1.0
-    return above + share * (below - above), known[-1][1]
+def _as_long_as_it_pays(falls: float, minutes: float, policy: Mapping[str, Any]) -> tuple[int, float]:
+    """How many times as long, and the share of the loss that is to gain; ``minutes`` is how long the training took."""
+    times, gain, following = 1, 0.0, falls / 2
+    while following >= LEAST_GAIN and 2 * times <= policy["at_most_times"]:
+        if 100 * following * LONGER_HELPS * policy["minutes_a_percent"] < times * minutes:
+            break
+        times, gain, following = 2 * times, gain + following, following / 2
+    return times, gain
 
 
 # Records

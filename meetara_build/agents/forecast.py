@@ -11,6 +11,7 @@ The interval is conformal (Lei et al., arXiv 1604.04173): as wide as the same fo
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from meetara_build.training.settings import Point
@@ -111,6 +112,22 @@ def expect(curve: Curve, scale: float = SCALE) -> Expected | None:
     else:
         return None
     return found if curve.best is None else found._replace(loss=min(found.loss, curve.best))
+
+
+def still_falling(curve: Curve) -> float:
+    """The share by which the second half of a finished training lowered its validation loss; 0 where it did not end at its best.
+
+    Halves are of the sum of the learning rates; between two validations the loss is taken in proportion.
+    """
+    sums, _ = _rate_sums(curve)
+    known = [(0.0, curve.before)] if curve.before is not None else []
+    known += [(total, point[2]) for total, point in zip(sums, curve.points, strict=True) if point[2] is not None]
+    if len(known) < 3:
+        return 0.0
+    (*_, (whole, last)), best = known, min(loss for _, loss in known)
+    (low, above), (high, below) = next(pair for pair in pairwise(known) if pair[1][0] >= whole / 2)
+    middle = above + (below - above) * (whole / 2 - low) / (high - low)
+    return max(0.0, (middle - last) / last) if last <= best * (1 + NOISE) else 0.0
 
 
 def best_scale(past: Sequence[Curve]) -> float:

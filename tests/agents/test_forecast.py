@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from meetara_build.agents.forecast import SCALE, Curve, best_scale, curve_of, expect, forecast
+from meetara_build.agents.forecast import SCALE, Curve, best_scale, curve_of, expect, forecast, still_falling
 
 STEPS, EVERY, WARMUP, PEAK = 60, 10, 6, 2e-3
 
@@ -104,3 +104,12 @@ def test_a_curve_is_read_from_training_json() -> None:
 )  # fmt: skip
 def test_a_training_that_teaches_nothing_is_left_out(report: dict | None) -> None:
     assert curve_of(report) is None
+
+
+def test_what_the_second_half_gained_is_read_off_a_finished_training() -> None:
+    even = [(step, 6.0 - step / 10, 6.0 - step / 10, 1e-3) for step in (1, 2, 3, 4)]
+    assert still_falling(Curve(even, 4, 6.0)) == pytest.approx(0.2 / 5.6)
+    slower = Curve([(1, 5.7, 5.7, 3e-3), (2, 5.6, 5.6, 1e-3)], 2, 6.0)
+    assert still_falling(slower) == pytest.approx(0.2 / 5.6), "half of the sum of the rates, not of the steps"
+    assert still_falling(Curve([*even, (5, 5.7, 5.7, 1e-3)], 5, 6.0)) == 0.0
+    assert still_falling(Curve(even[:1], 1, 6.0)) == 0.0

@@ -129,11 +129,11 @@ def test_the_settings_of_a_similar_domain_s_best_run_with_its_runs_as_evidence(k
 
 
 def test_what_helped_together_shares_the_gain(kitchen: Any) -> None:
-    runs = better("nutrition", 5.0, 4.0, training__learning_rate=4e-4, training__epochs=6)
+    runs = better("nutrition", 5.0, 4.0, training__learning_rate=4e-4, training__batch_tokens=2048)
     found = [one for one in agent.propose(kitchen(runs)) if one.domain == "cooking"]
     assert {one.key: one.expected_gain for one in found} == {
         "training.learning_rate": pytest.approx(0.1),
-        "training.epochs": pytest.approx(0.1),
+        "training.batch_tokens": pytest.approx(0.1),
     }
 
 
@@ -149,7 +149,7 @@ def test_not_what_made_things_worse_nor_what_came_from_other_data_nor_what_a_per
 
 def test_what_agents_have_decided_already_is_left_to_them(kitchen: Any) -> None:
     runs = better("nutrition", 5.0, 4.0, training__learning_rate=4e-4)
-    decided = {"decisions": [{"key": "training.epochs", "value": 4}]}
+    decided = {"decisions": [{"key": "lora.rank", "value": 8}]}
     assert not of(agent.propose(kitchen(runs, cooking=decided)), "training.learning_rate")
 
 
@@ -160,28 +160,28 @@ def test_a_change_is_forgotten_once_it_has_failed_in_most_domains_that_tried_it(
         runs = [
             run
             for number, gain in enumerate(gains)
-            for run in better(f"food_{number}", 5.0, 5.0 - gain, training__epochs=6)
+            for run in better(f"food_{number}", 5.0, 5.0 - gain, training__batch_tokens=2048)
         ]
         return context(*domains, runs=runs)
 
     fresh = make(0.1, 0.1, 0.1, 0.1, -0.1)
-    assert "helped in 4 of 5 domains" in of(agent.propose(fresh), "training.epochs")["food_5"].reason
-    assert "training.epochs 3 → 6: helped in 4 of 5 domains: kept" in list(agent.insights(fresh))
+    assert "helped in 4 of 5 domains" in of(agent.propose(fresh), "training.batch_tokens")["food_5"].reason
+    assert "training.batch_tokens 1024 → 2048: helped in 4 of 5 domains: kept" in list(agent.insights(fresh))
     worn = make(0.1, 0.1, 0.1, -0.1, -0.1)
-    assert not of(agent.propose(worn), "training.epochs")
-    assert "training.epochs 3 → 6: helped in 3 of 5 domains: forgotten" in list(agent.insights(worn))
+    assert not of(agent.propose(worn), "training.batch_tokens")
+    assert "training.batch_tokens 1024 → 2048: helped in 3 of 5 domains: forgotten" in list(agent.insights(worn))
 
 
 def test_what_the_knowledge_base_remembers_of_runs_that_are_gone_counts(kitchen: Any) -> None:
-    runs = better("nutrition", 5.0, 4.0, training__epochs=6)
+    runs = better("nutrition", 5.0, 4.0, training__batch_tokens=2048)
     seen = kitchen(runs)
-    idea = agent.Idea("cooking", "training.epochs", 3, 6)
-    strategies = [{"change": "training.epochs: 3 → 6", "helped": 2, "tried": 8, "mean_gain": -0.01}]
+    idea = agent.Idea("cooking", "training.batch_tokens", 1024, 2048)
+    strategies = [{"change": "training.batch_tokens: 1024 → 2048", "helped": 2, "tried": 8, "mean_gain": -0.01}]
     sections = {"knowledge_base": {"optimization_strategies": strategies}}
     worn = context(*seen.domains.values(), runs=runs, sections=sections)
     assert agent.Knowledge(worn).chance(idea) == pytest.approx(0.3)
-    assert of(agent.propose(seen), "training.epochs")
-    assert not of(agent.propose(worn), "training.epochs")
+    assert of(agent.propose(seen), "training.batch_tokens")
+    assert not of(agent.propose(worn), "training.batch_tokens")
 
 
 # Breakthroughs
@@ -236,13 +236,13 @@ def test_the_chance_is_learnt_from_what_was_tried(tmp_path: Path) -> None:
 
 def test_with_little_evidence_the_chance_is_near_a_half(kitchen: Any) -> None:
     nothing = agent.Knowledge(kitchen())
-    assert nothing.chance(agent.Idea("cooking", "training.epochs", 3, 6)) == 0.5
-    once = agent.Knowledge(kitchen(better("nutrition", 5.0, 4.0, training__epochs=6)))
-    assert once.chance(agent.Idea("cooking", "training.epochs", 3, 6)) == pytest.approx(2 / 3)
+    assert nothing.chance(agent.Idea("cooking", "training.batch_tokens", 1024, 2048)) == 0.5
+    once = agent.Knowledge(kitchen(better("nutrition", 5.0, 4.0, training__batch_tokens=2048)))
+    assert once.chance(agent.Idea("cooking", "training.batch_tokens", 1024, 2048)) == pytest.approx(2 / 3)
 
 
 def test_domains_that_the_same_changes_helped_are_more_alike(kitchen: Any) -> None:
-    keys = ["training__epochs", "training__weight_decay", "lora__rank", "lora__dropout"]
+    keys = ["training__batch_tokens", "training__weight_decay", "lora__rank", "lora__dropout"]
     values = [6, 0.1, 8, 0.1]
     runs = [training(name, 5.0) for name in ("nutrition", "coding")]
     for key, value, after in zip(keys, values, (4.0, 5.5, 4.5, 5.2), strict=True):

@@ -241,27 +241,48 @@ def test_how_good_forecasts_are_is_told(tmp_path: Path) -> None:
 # Longer
 
 
-def trained(folder: Path, best_step: int, points: Sequence[Point], **config: Any) -> Context:
-    """A domain whose current training had its best validation at this step of 60."""
-    run = contexts.training("nutrition", 5.0, metrics={"best_step": best_step, "steps": 60})
+def trained(folder: Path, points: Sequence[Point], **config: Any) -> Context:
+    """A domain whose current training went this way, in ten seconds."""
+    run = contexts.training("nutrition", 5.0, metrics={"steps": len(points)})
     domain = build(folder, points=points, decided={"adapter": run.key})
-    return contexts.context(replace(domain, config={**domain.config, **config}), runs=[run])
+    return contexts.context(
+        replace(domain, config={**domain.config, **config}),
+        runs=[run],
+        policy={"minutes_a_percent": 10, "at_most_times": 8},
+    )
 
 
-def test_a_training_that_was_at_its_best_at_its_end_is_made_longer(tmp_path: Path) -> None:
-    falling = curve(scale=0.06)
-    (proposal,) = proposals(trained(tmp_path, 60, falling), "training.epochs")
-    assert (proposal.value, proposal.figure) == (6, "loss")
-    spent = sum(rate for *_, rate in falling)
-    whole, twice = (5 + math.exp(-times * spent / 0.06) for times in (1, 2))
-    assert proposal.expected_gain == pytest.approx((whole - twice) / whole, rel=0.1)
-    bounded = trained(tmp_path, 60, falling, **{"training.max_steps": 100})
+def slowing(whole: float = 0.05, steps: int = 60) -> list[Point]:
+    """A training at an even rate whose loss falls as 1/S does: by ``whole`` of its floor in the second half."""
+    return [(step, loss, loss if step % 10 == 0 else None, 1e-3)
+            for step in range(1, steps + 1) for loss in [5 * (1 + whole * steps / step)]]  # fmt: skip
+
+
+def test_a_training_that_still_gained_at_its_end_is_made_longer(tmp_path: Path) -> None:
+    (proposal,) = proposals(trained(tmp_path, slowing(0.01)), "training.epochs")
+    assert (proposal.value, proposal.figure) == (2 * 3, "loss")
+    (proposal,) = proposals(trained(tmp_path, slowing(0.02)), "training.epochs")
+    assert proposal.value == 4 * 3
+    at = {times: 5 * (1 + 0.02 / times) for times in (1, 4)}
+    assert proposal.expected_gain == pytest.approx((at[1] - at[4]) / at[1], rel=0.05)
+    bounded = trained(tmp_path, slowing(0.01), **{"training.max_steps": 100})
     both = [*proposals(bounded, "training.epochs"), *proposals(bounded, "training.max_steps")]
     assert [one.value for one in both] == [6, 120]
-    assert sum(one.expected_gain for one in both) == pytest.approx(proposal.expected_gain)
-    assert not proposals(trained(tmp_path, 60, falling, **{"training.max_steps": 120}), "training.max_steps")
+    assert not proposals(trained(tmp_path, slowing(0.01), **{"training.max_steps": 120}), "training.max_steps")
+
+
+def test_no_longer_than_pays_and_policy_allows(tmp_path: Path) -> None:
+    def times(minutes_a_percent: float, at_most: float = 8) -> int:
+        made = trained(tmp_path, slowing(0.05))
+        policy = {**made.policy, "minutes_a_percent": minutes_a_percent, "at_most_times": at_most}
+        found = proposals(replace(made, policy=policy), "training.epochs")
+        return found[0].value // 3 if found else 1
+
+    assert [times(price) for price in (100, 0.5, 0.2, 0.05)] == [8, 4, 2, 1]
+    assert times(100, at_most=5) == 4
 
 
 def test_a_training_that_ended_past_its_best_or_flat_is_not(tmp_path: Path) -> None:
-    assert not proposals(trained(tmp_path, 50, curve(scale=0.06)), "training.epochs")
-    assert not proposals(trained(tmp_path, 60, curve(scale=0.001)), "training.epochs")
+    rising = [*slowing()[:40], *((step, 5.5, 5.5, 1e-3) for step in range(41, 61))]
+    assert not proposals(trained(tmp_path, rising), "training.epochs")
+    assert not proposals(trained(tmp_path, slowing(0.006)), "training.epochs")

@@ -1,5 +1,6 @@
 """tuner: one new point of the search space a round for each domain, told what its builds have measured."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,20 @@ def test_what_did_best_on_a_similar_domain_is_tried_before_the_sampler_s_own(tmp
     then = [one for one in proposals(context([near, far, own], tried)) if one.domain == "sleep"]
     assert {(one.key, one.value) for one in then} == {(RATE, 4e-4)}
     assert "did best on music" in then[0].reason
+
+
+def test_a_training_that_still_gained_much_at_its_end_gets_a_larger_adapter(tmp_path: Path) -> None:
+    def made(fall: float, **config: Any) -> list[Proposal]:
+        own, runs = domain(tmp_path, "sleep", config=config), [training("sleep", 5.0, config)]
+        curve = [(step, loss, loss, 1e-3) for step in range(1, 7) for loss in [5 * (1 + fall * 6 / step)]]
+        own.folder.joinpath("adapter").mkdir(parents=True, exist_ok=True)
+        own.folder.joinpath("adapter/training.json").write_text(json.dumps({"curve": curve}))
+        ranges = {**SPACE, "lora.alpha": {"low": 8, "high": 64}}
+        return [one for one in proposals(context([own], runs, tuning={"space": ranges})) if "fits" in one.reason]
+
+    assert {(one.key, one.value) for one in made(0.02)} == {("lora.rank", 32), ("lora.alpha", 64)}
+    assert made(0.01) == []
+    assert made(0.02, **{"lora.rank": 32}) == [], "64 is beyond the space"
 
 
 def test_domains_on_another_base_lend_nothing(tmp_path: Path) -> None:
