@@ -143,15 +143,19 @@ def off(parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[
 
 def compared(title: str, on: Sequence[Results], other: Sequence[Results]) -> str:
     """A line: the median change of the held-out loss over domains and seeds, how many domains are better over all seeds, the worst."""
-    pairs = {name: [(mine[name], theirs[name]) for mine, theirs in zip(on, other, strict=True)] for name in on[0]}
-    changes = {name: [mine.loss / theirs.loss - 1 for mine, theirs in seeds] for name, seeds in pairs.items()}
-    times = {
-        name: [mine.seconds / max(theirs.seconds, 1e-9) for mine, theirs in seeds] for name, seeds in pairs.items()
+    losses = {
+        name: [mine[name].loss / theirs[name].loss - 1 for mine, theirs in zip(on, other, strict=True)]
+        for name in on[0]
     }
-    better = [name for name in pairs if _better(statistics.mean(changes[name]), statistics.mean(times[name]))]
+    times = {
+        name: [mine[name].seconds / max(theirs[name].seconds, 1e-9) for mine, theirs in zip(on, other, strict=True)]
+        for name in on[0]
+    }
+    better = [name for name in losses if _better(statistics.mean(losses[name]), statistics.mean(times[name]))]
+    all_losses, all_times = ([value for seeds in of.values() for value in seeds] for of in (losses, times))
     return (
-        f"{title:38} {statistics.median(sum(changes.values(), [])):+7.2%} {len(better):3d} of {len(pairs):2d} "
-        f"{max(sum(changes.values(), [])):+7.2%} {statistics.median(sum(times.values(), [])):6.2f}"
+        f"{title:38} {statistics.median(all_losses):+7.2%} {len(better):3d} of {len(losses):2d} {max(all_losses):+7.2%} "
+        f"{statistics.median(all_times):6.2f}"
     )
 
 
