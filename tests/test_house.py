@@ -311,7 +311,9 @@ def test_every_library_that_the_package_imports_is_among_its_dependencies() -> N
     from importlib.metadata import packages_distributions
 
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    declared = {name.lower().replace("_", "-") for name in tomllib.loads(text)["project"]["dependencies"]}
+    project = tomllib.loads(text)["project"]
+    names = [*project["dependencies"], *project["optional-dependencies"]["embeddings"]]
+    declared = {name.lower().replace("_", "-") for name in names}
     with_llama = {"gguf", "llama-cpp-scripts"}  # scripts/install_llama.py takes both from llama-cpp-python's source
     providers = packages_distributions()
     imported = {

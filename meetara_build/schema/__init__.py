@@ -300,6 +300,7 @@ class Agents(Shape):
     """What agents may do: each one's policy, which keys, by how much and how often, and what it may cost.
 
     A proposal promises that a figure falls by a share; ``minutes_a_percent`` is what one percent less loss may cost.
+    Domains are alike by what ``embedding_model`` makes of their records, or by their words.
     """
 
     policy: dict[Name, Literal["accept", "ask", "never"]] = {"default": "ask", "llm_advisor": "never"}
@@ -311,6 +312,7 @@ class Agents(Shape):
     minutes: Annotated[float, Field(gt=0)] | None = None
     usd: Annotated[float, Field(ge=0)] | None = None
     seconds: Annotated[float, Field(gt=0)] = 60.0
+    embedding_model: Annotated[str, Field(min_length=1)] | None = None
     external: dict[Name, External] = {}
     settings: dict[Name, dict[str, Any]] = {}
 

@@ -21,7 +21,7 @@ def add_reading_tools(server: MCPServer[Any], served: Served) -> None:
 
     @server.tool(annotations=READS, structured_output=True)
     def similar_domains(domain: Target, count: Annotated[int, Field(ge=1, le=50)] = 5) -> dict[str, Any]:
-        """The domains most like one, by the words of their records, each with its newest results."""
+        """The domains most like one, by their records, each with its newest results."""
 
         def found() -> dict[str, Any]:
             quality = served.context.section("quality_metrics")
