@@ -1,27 +1,31 @@
-"""gpu_optimizer: the largest micro-batch that fits into the machine's memory and pays, from a memory model of measured peaks.
+"""gpu_optimizer: trainings that fit into the machine's memory and pay, from a memory model of measured peaks.
 
 - A training whose predicted peak is more than a job may have gets a smaller micro-batch; gradients are summed up to the same
-  batch, so what is learnt stays the same but for rounding.
+  batch, so what is learnt stays the same but for rounding. Where a micro-batch could not hold the longest record any more, it gets
+  gradient checkpointing too, which takes more time; and where even that is not enough, the longest records are left out.
 - What an observer had to halve while a training ran is remembered: the next training begins with it.
 - A larger micro-batch is proposed where there is room, and trainings of the same base were faster with it, or a GPU idles.
 - Live, as an observer: where memory runs out, the micro-batch is halved and the step tried again.
 - Insights name what holds trainings up: data, compute or memory.
 
-Precision is the hardware file's, and no agent's to change. How long records may be (``data.max_tokens``) is a person's. The
-trainer keeps all activations, and never a padded token, so a smaller micro-batch is the one way to less memory here.
+Precision is the hardware file's, for all domains; an insight says what bfloat16 would save. The trainer keeps no padded token.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any, NamedTuple
 
 from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, evidence, hookimpl, memory
 
 MICRO, BATCH = "training.micro_batch_tokens", "training.batch_tokens"
+CHECKPOINTING, LONGEST = "training.gradient_checkpointing", "data.max_tokens"
 USABLE = 0.9
 """Share of the memory that a job may have: the rest is the system's, and the model's error."""
 LEAST = 64
 """Tokens of a micro-batch below which nothing is gained: whole records are longer."""
+SHORT = 128
+"""Tokens of the longest record below which too little is left to learn from."""
 PAYS = 0.05
 """Share of the time that a larger micro-batch has to save."""
 IDLE, BUSY = 50.0, 80.0
@@ -33,14 +37,17 @@ FULL = 0.9
 
 @hookimpl
 def propose(context: Context) -> Iterator[Proposal]:
-    """At most one micro-batch for each domain."""
+    """For each domain a micro-batch, and what has to go with it."""
     measured = Measured(context)
     for _, domain in sorted(context.domains.items()):
-        if MICRO in domain.locked or "training" in domain.locked:
-            continue
-        found = _remembered(context, domain) or _smaller(measured, domain) or _larger(measured, domain)
-        if found is not None and found.value != domain.config[MICRO]:
-            yield found
+        remembered = _remembered(context, domain)
+        for one in [remembered] if remembered else _smaller(measured, domain) or _larger(measured, domain):
+            if one.value != domain.config.get(one.key) and not _locked(domain, one.key):
+                yield one
+
+
+def _locked(domain: Domain, key: str) -> bool:
+    return any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)
 
 
 @hookimpl
@@ -60,14 +67,28 @@ def insights(context: Context) -> Iterator[str]:
         if errors:
             yield f"Memory model ({device}): {len(errors)} trainings, {median(errors):.1%} median error"
     for name, domain in sorted(context.domains.items()):
-        shape = measured.shape(domain)
-        if shape is not None and measured.peak(shape.with_tokens(LEAST)) > measured.available(domain):
-            yield (
-                f"{name}: {domain.model['name']} needs {measured.peak(shape.with_tokens(LEAST)) / 1e9:.1f} GB even with the "
-                f"smallest micro-batch, and a job has {measured.available(domain) / 1e9:.1f} GB: take a smaller base, fewer "
-                "jobs at once, or other hardware"
-            )
+        yield from _beyond(measured, name, domain)
     yield from _bottlenecks(context)
+
+
+def _beyond(measured: "Measured", name: str, domain: Domain) -> Iterator[str]:
+    """What a person can do for a domain that does not fit, or only at a price."""
+    shape, available = measured.shape(domain), measured.available(domain)
+    if shape is None or measured.peak(shape) <= available:
+        return
+    least = replace(shape, tokens=LEAST, checkpointed=True)
+    if measured.peak(least) > available:
+        yield (
+            f"{name}: {domain.model['name']} needs {measured.peak(least) / 1e9:.1f} GB even with the smallest micro-batch and "
+            f"gradient checkpointing, and a job has {available / 1e9:.1f} GB: take a smaller base, fewer jobs at once, or other "
+            "hardware"
+        )
+    if shape.device == "cuda" and shape.precision == "float32":
+        half = measured.peak(replace(shape, precision="bfloat16"))
+        yield (
+            f"{name}: about {measured.peak(shape) / 1e9:.1f} GB at its peak, and {half / 1e9:.1f} GB with precision: bfloat16 in "
+            f"conf/hardware/{domain.config['hardware']}.yaml"
+        )
 
 
 class Speed(NamedTuple):
@@ -98,7 +119,7 @@ class Measured:
         machine = domain.machine
         return memory.shape_of(
             domain.model, lora, machine.get("precision", "float32"), machine.get("device", "cpu"),
-            min(tokens, _tokens_an_epoch(last) if last else tokens),
+            min(tokens, _tokens_an_epoch(last) if last else tokens), bool(domain.config.get(CHECKPOINTING)),
         )  # fmt: skip
 
     def model(self, shape: memory.Shape) -> memory.MemoryModel:
@@ -136,7 +157,10 @@ class Measured:
         device = run.recipe.get("device", "cpu")
         tokens = min(_micro(run), _tokens_an_epoch(run))
         precision = run.recipe.get("precision", "float32")
-        shape = memory.shape_of(self.facts[self._base(run)], run.recipe["lora"], precision, device, tokens)
+        checkpointed = bool(run.value(CHECKPOINTING))
+        shape = memory.shape_of(
+            self.facts[self._base(run)], run.recipe["lora"], precision, device, tokens, checkpointed
+        )
         peak = run.peak_mb * 2**20 if device == "cpu" else self._on_gpu(run)
         if shape is not None and peak:
             yield shape, peak
@@ -177,32 +201,41 @@ def _remembered(context: Context, domain: Domain) -> Proposal | None:
     )  # fmt: skip
 
 
-def _smaller(measured: Measured, domain: Domain) -> Proposal | None:
-    """A micro-batch whose peak fits, where that of the present one does not."""
+def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
+    """What makes the peak fit, where that of the present settings does not; nothing if nothing does, which insights say."""
     shape, available = measured.shape(domain), measured.available(domain)
     if shape is None or (peak := measured.peak(shape)) <= available:
-        return None
-    most, micro = measured.model(shape).most_tokens(shape, available), int(domain.config[BATCH])
-    while micro > max(most, LEAST):
-        micro //= 2
-    if micro > most:
-        return None  # not even the smallest fits: insights say so
-    lower = measured.peak(shape.with_tokens(micro))
-    return Proposal(
-        domain.name, MICRO, micro,
+        return []
+    model, longest = measured.model(shape), min(domain.config[LONGEST], domain.config[BATCH])
+    plain, saving = (replace(shape, checkpointed=on) for on in (False, True))
+    chosen = plain if not shape.checkpointed and model.most_tokens(plain, available) >= longest else saving
+    most = model.most_tokens(chosen, available)
+    fits = int(domain.config[BATCH])
+    while fits > most:
+        fits //= 2
+    if fits < min(SHORT, longest):
+        return []
+    lower = measured.peak(replace(chosen, tokens=fits))
+    whole = fits == domain.config[BATCH]
+    wanted: dict[str, Any] = {MICRO: None if whole else fits, CHECKPOINTING: chosen.checkpointed}
+    wanted |= {LONGEST: fits} if longest > most else {}
+    changes = {key: value for key, value in wanted.items() if value != domain.config.get(key, False)}
+    said = {MICRO: f"{fits} tokens at once", CHECKPOINTING: "gradient checkpointing", LONGEST: "no longer record"}
+    reason = (
         f"about {peak / 1e9:.1f} GB at its peak is more than the {available / 1e9:.1f} GB that a job has; "
-        f"{micro} tokens at once take {lower / 1e9:.1f} GB",
-        [f"memory model of {measured.model(shape).runs} measured trainings"],
-        expected_gain=1 - lower / peak, confidence=_confidence(measured.model(shape)), figure="memory",
-    )  # fmt: skip
+        f"{' with '.join(said[key] for key in changes)} takes {lower / 1e9:.1f} GB"
+    )
+    seen = [f"memory model of {model.runs} measured trainings"]
+    gain, sure = (1 - lower / peak) / len(changes), _confidence(model)
+    return [Proposal(domain.name, key, value, reason, seen, gain, sure, "memory") for key, value in changes.items()]
 
 
-def _larger(measured: Measured, domain: Domain) -> Proposal | None:
+def _larger(measured: Measured, domain: Domain) -> list[Proposal]:
     """A micro-batch that fits and is faster, by what was measured; on a GPU that idles, twice the present one."""
     micro, batch = domain.config[MICRO], domain.config[BATCH]
     shape = measured.shape(domain)
     if micro is None or micro >= batch or shape is None:
-        return None
+        return []
     available, speeds = measured.available(domain), measured.speeds(domain)
     fitting = [
         tokens for tokens in speeds if micro < tokens <= batch and measured.peak(shape.with_tokens(tokens)) <= available
@@ -219,17 +252,17 @@ def _larger(measured: Measured, domain: Domain) -> Proposal | None:
         if gain >= PAYS:
             reason = f"there is room for {best} tokens at once, and trainings with them were faster"
             confidence = min(0.9, 0.4 + 0.1 * len(said))
-            return Proposal(
-                domain.name, MICRO, best if best < batch else None, reason, said, gain, confidence, "seconds"
-            )
+            value = best if best < batch else None
+            return [Proposal(domain.name, MICRO, value, reason, said, gain, confidence, "seconds")]
     double = min(2 * micro, batch)
     idle = [gpu["percent"] for gpu in _gpus(measured.context) if gpu["percent"] < IDLE]
     room = measured.peak(shape.with_tokens(double)) <= available
     if shape.device == "cuda" and idle and room and double not in speeds:
         reason = f"the GPU idles ({min(idle):.0f}% busy) and there is room for {double} tokens at once"
         said = [f"sample: GPU {min(idle):.0f}% busy"]
-        return Proposal(domain.name, MICRO, double if double < batch else None, reason, said, GPU_GAIN, 0.3, "seconds")
-    return None
+        value = double if double < batch else None
+        return [Proposal(domain.name, MICRO, value, reason, said, GPU_GAIN, 0.3, "seconds")]
+    return []
 
 
 def _confidence(model: memory.MemoryModel) -> float:

@@ -155,8 +155,8 @@ def _larger(context: Context, domain: Domain, now: Settings) -> Iterator[Point]:
         {**now, **size},
         f"the second half of the training lowered the loss by {falls:.1%}, to its end: it may have more to learn than fits",
         (f"run {run.id}: validation loss {_loss(run):.4f}",),
-        round(falls / 4, 5),
-        0.5,
+        round(falls / 2, 5),
+        0.7,
     )
 
 

@@ -91,6 +91,7 @@ BUILD_KEYS = {
     "training.max_steps": (9, TRAINING),
     "training.batch_tokens": (999, TRAINING),
     "training.micro_batch_tokens": (99, TRAINING),
+    "training.gradient_checkpointing": (True, TRAINING),
     "training.learning_rate": (0.5, TRAINING),
     "training.warmup_share": (0.5, TRAINING),
     "training.weight_decay": (0.5, TRAINING),

@@ -27,7 +27,7 @@ from bench import machine
 
 BIN = Path(sys.executable).parent
 EMBEDDED = "nutrition,fitness,legal,financial,storytelling,writing"
-RECORDS = 200
+RECORDS = 120
 """Of each public domain."""
 SAME, LESS_TIME = 0.001, 0.95
 """A loss lower by more than a thousandth is better; one within it is the same, and counts as better if it took less time."""

@@ -6,6 +6,7 @@ the shape; what a byte of it costs is found by least squares of relative errors 
 (Lawson & Hanson, Solving Least Squares Problems, 1974), drawn towards what reading the trainer's code gives. So without
 a measured run the code's figures hold, and each run moves them.
 
+With gradient checkpointing only the layers' inputs are kept, and what one layer keeps while it is worked out again.
 Attention makes no [T, T] matrix and logits are made in pieces of one size, so neither is a term. Padding does not exist.
 DoRA is left to PEFT, whose memory this does not know.
 """
@@ -24,6 +25,8 @@ EXPECTED = {
     "cuda": (150e6, 1.0, 5.0, 11.0, 6.0, 5.0, 1.2, 8.0),
 }
 """What a byte of each term costs as the trainer is written; the first is bytes of interpreter, libraries and logits."""
+INPUT = 1 / 11
+"""A layer's input is one of the 11 hidden states that it keeps."""
 TRUST = 0.05
 """Relative error expected of a measured run, over that of an expected coefficient."""
 
@@ -37,6 +40,7 @@ class Shape:
         tokens: of the largest micro-batch.
         targets: "all-linear" or names of layers that get an adapter.
         device: "cpu" or "cuda".
+        checkpointed: gradient checkpointing.
     """
 
     parameters: int
@@ -51,6 +55,7 @@ class Shape:
     device: str = "cpu"
     dropout: float = 0.0
     targets: str | Sequence[str] = "all-linear"
+    checkpointed: bool = False
 
     def with_tokens(self, tokens: int) -> "Shape":
         """The same with another micro-batch."""
@@ -58,7 +63,12 @@ class Shape:
 
 
 def shape_of(
-    model: Mapping[str, Any], lora: Mapping[str, Any], precision: str, device: str, tokens: int
+    model: Mapping[str, Any],
+    lora: Mapping[str, Any],
+    precision: str,
+    device: str,
+    tokens: int,
+    checkpointed: bool = False,
 ) -> Shape | None:
     """The shape of a training of ``domain.model``; None where a size is not known, or DoRA is used.
 
@@ -71,24 +81,27 @@ def shape_of(
     return Shape(
         model["parameters"], model["hidden_size"], model["intermediate_size"], model["layers"], keys, model["vocab_size"],
         lora["rank"], tokens, precision, device, lora["dropout"], lora["targets"],
+        checkpointed,
     )  # fmt: skip
 
 
 def terms(shape: Shape) -> list[float]:
     """The bytes of each of ``TERMS``; one for the fixed part."""
     size, adapted = BYTES[shape.precision], _adapted(shape)
-    kept = size * shape.tokens * shape.layers
+    states = size * shape.tokens
+    kept = states * (1 if shape.checkpointed else shape.layers)
+    inputs = states * shape.layers * INPUT if shape.checkpointed else 0.0
     copies = _copies(shape, sum(a * b for a, b in adapted)) + _copies(shape, shape.vocab_size * shape.hidden_size)
     dropped = sum(a for a, _ in adapted) / shape.layers if shape.dropout else 0.0
     return [
         1.0,
         size * shape.parameters + copies,
         4.0 * shape.rank * sum(a + b for a, b in adapted),
-        kept * shape.hidden_size,
+        (kept + inputs) * shape.hidden_size,
         kept * shape.intermediate_size,
         kept * shape.key_size,
         kept * dropped,
-        size * shape.tokens * shape.hidden_size,
+        states * shape.hidden_size,
     ]
 
 

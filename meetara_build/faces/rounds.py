@@ -108,11 +108,18 @@ def verified(graph: Graph, profile: str, loop: "Loop") -> list[str]:
 
 
 def worthwhile(advice: Advice) -> list[Verdict]:
-    """The winners that promise more than they cost, and what an agent proposes for a domain whose last run failed."""
-    context = advice.context
+    """The winners that promise more than they cost, and what an agent proposes for a domain whose last run failed.
+
+    What one agent proposes for a domain is built at one time, so its worth is taken together.
+    """
+    context, winners = advice.context, advice.winners()
     failed = {run.domain: run.outcome == "failed" for run in context.runs}
+    worth: dict[tuple[str, str], float] = {}
+    for one in winners:
+        worth[one.agent, one.proposal.domain] = worth.get((one.agent, one.proposal.domain), 0.0) + one.worth
     price = context.policy["minutes_a_percent"]
-    return [one for one in advice.winners() if failed.get(one.proposal.domain) or one.worth * price >= one.minutes]
+    return [one for one in winners
+            if failed.get(one.proposal.domain) or worth[one.agent, one.proposal.domain] * price >= one.minutes]  # fmt: skip
 
 
 class Loop:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.chat import Encoded
@@ -50,9 +51,13 @@ def prepared(model: nn.Module, training: Sequence[Encoded], settings: Settings) 
     fuse(model)
     packed = PackedModel(model, training)
     packed.rearrange_head()
+    if settings.gradient_checkpointing:
+        _checkpoint(packed.inner)
     try:
         yield packed
     finally:
+        if settings.gradient_checkpointing:
+            packed.inner.activation_checkpointing_disable()
         packed.release()
 
 
@@ -67,6 +72,14 @@ def evaluate(model: nn.Module, examples: Sequence[Encoded], *, every_token: bool
         return packed.mean_loss(examples, every_token=every_token)
     finally:
         packed.release()
+
+
+def _checkpoint(model: PreTrainedModel) -> None:
+    if not model.supports_gradient_checkpointing:
+        raise TrainingError(
+            f"{type(model).__name__} cannot work its layers out again: set training.gradient_checkpointing to false"
+        )
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def _check(model: nn.Module, training: Sequence[Encoded], settings: Settings) -> None:

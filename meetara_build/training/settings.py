@@ -12,6 +12,8 @@ class Settings:
     Attributes:
         batch_tokens: most tokens of one optimizer step; only whole records.
         micro_batch_tokens: most tokens in memory at once, gradients are summed up to the batch; None is the batch.
+        gradient_checkpointing: keep the layers' inputs alone, and work the rest out again in the backward pass (Chen et al.,
+            arXiv 1604.06174); the result is the same.
         schedule: "cosine" falls to zero at the last step, "constant" stays; both after a linear warm-up.
         warmup_share: share of all steps.
         patience: validations without a new best before training stops.
@@ -24,6 +26,7 @@ class Settings:
     learning_rate: float
     max_steps: int | None = None
     micro_batch_tokens: int | None = None
+    gradient_checkpointing: bool = False
     warmup_share: float = 0.05
     schedule: str = "cosine"
     weight_decay: float = 0.0

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from projects import edit
 
+from meetara_build.agents import Context, Proposal
+from meetara_build.agents.asking import Advice
+from meetara_build.agents.fusion import WINS, Verdict
+from meetara_build.faces.rounds import worthwhile
 from meetara_build.overlay import read_overlay
 
 HEAD = """
@@ -89,6 +93,16 @@ def test_a_promise_smaller_than_its_cost_is_not_taken(own: Path, command: Any) -
     edit(own / "conf" / "build.yaml", "agents.minutes_a_percent", 0)
     agent(own, "yield Proposal('nutrition', 'training.epochs', 3, 'longer', (), 0.02, 0.9)")
     assert ran(command, own, "--rounds", "1")["rounds"] == []
+
+
+def test_what_an_agent_proposes_for_a_domain_is_worth_its_cost_together() -> None:
+    """Any of them alone promises less than its minute."""
+    verdicts = [
+        Verdict("id", name, Proposal("nutrition", key, 4, "?"), WINS, "", worth=0.06, minutes=1.0)
+        for name, key in (("longer", "training.epochs"), ("longer", "training.max_steps"), ("other", "lora.rank"))
+    ]
+    advice = Advice(verdicts, [], {}, {}, {}, Context({}, policy={"minutes_a_percent": 10}))
+    assert [one.agent for one in worthwhile(advice)] == ["longer", "longer"]
 
 
 def test_no_round_begins_beyond_the_budget(own: Path, command: Any) -> None:

@@ -1,6 +1,8 @@
 """gpu_optimizer: which micro-batch it proposes, and what it does while a training runs."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,35 @@ def test_measured_peaks_decide_where_there_are_some(tmp_path: Path) -> None:
     runs = [after(tmp_path, micro, 10.0, peak_mb=6_000.0 + micro) for micro in (1024, 2048, 4096, 8192)]
     assert [found.key for found in proposals(context(law))] == [MICRO], "as the trainer is written it would not fit"
     assert proposals(context(law, runs=[base_known(), *runs])) == [], "but it was measured to"
+
+
+def test_where_the_longest_record_would_not_fit_gradients_are_checkpointed(tmp_path: Path) -> None:
+    law = one(tmp_path, {"training.batch_tokens": 8192}, machine={**GPU, "gpu_memory_gb": 4})
+    found = {proposal.key: proposal.value for proposal in proposals(context(law))}
+    assert found.keys() == {MICRO, "training.gradient_checkpointing"}
+    measured = agent.Measured(context(law))
+    shape = measured.shape(one(tmp_path, {**found}))
+    assert shape.checkpointed
+    assert measured.peak(shape) <= 0.9 * 4e9 < measured.peak(replace(shape, checkpointed=False))
+
+
+def test_where_even_that_is_not_enough_the_longest_records_are_left_out(tmp_path: Path) -> None:
+    law = one(
+        tmp_path,
+        {"training.batch_tokens": 8192, "data.max_tokens": 4096},
+        machine={**GPU, "gpu_memory_gb": 4},
+        model={**MODEL, "layers": 18},
+    )
+    found = {proposal.key: proposal.value for proposal in proposals(context(law))}
+    assert found == {MICRO: 2048, "training.gradient_checkpointing": True, "data.max_tokens": 2048}
+
+
+def test_what_bfloat16_would_save_is_an_insight(tmp_path: Path) -> None:
+    law = one(tmp_path, {"training.batch_tokens": 8192}, machine={**GPU, "precision": "float32", "gpu_memory_gb": 16})
+    (line,) = agent.insights(context(law))
+    assert re.search(
+        r"law: about [\d.]+ GB at its peak, and [\d.]+ GB with precision: bfloat16 in conf/hardware/cpu.yaml", line
+    )
 
 
 def test_what_cannot_fit_is_an_insight_and_no_proposal(tmp_path: Path) -> None:

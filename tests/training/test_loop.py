@@ -161,6 +161,24 @@ def test_another_runs_checkpoint_is_not_taken_up(
     assert "another base, data or configuration" in caplog.text
 
 
+def test_checkpointed_gradients_change_memory_not_results(tiny: Make, records: Records) -> None:
+    results, kept = [], []
+    for checkpointing in (False, True):
+        model, saved = attach(tiny(), {**LORA, "dropout": 0.1}, seed=1), [0]
+
+        def pack(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved[0] += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            train(model, records(20), [], replace(SETTINGS, gradient_checkpointing=checkpointing))
+        results.append(trained(model))
+        kept.append(saved[0])
+        assert not model.get_base_model().is_activation_checkpointing
+    assert same(*results)
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_micro_batches_change_memory_not_results(tiny: Make, records: Records) -> None:
     whole, parts = attach(tiny(), LORA, seed=1), attach(tiny(), LORA, seed=1)
     train(whole, records(20), [], SETTINGS)
