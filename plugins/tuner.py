@@ -9,7 +9,6 @@ same space within one process, and much faster.
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -26,6 +25,8 @@ ENOUGH = 10
 PRIOR_GAIN, PRIOR_POINTS = 0.005, 2.0
 """What a point is taken to bring before any has been tried, and how many real ones outweigh that."""
 DIGITS = 3
+FEWEST = 8
+"""Validation records from which points are searched."""
 SIZE = ("lora.rank", "lora.alpha")
 UNFINISHED = 0.015
 """Share by which the second half of a training lowered its loss from which a larger adapter is tried: then twice the rank has brought
@@ -73,11 +74,9 @@ def propose(context: Context) -> Iterator[Proposal]:
             continue
         now = {key: domain.config[key] for key in ranges}
         tried = [one.settings for one in known[name]]
-        starts = chain(_larger(context, domain, now), _borrowed(context, domain, now, known))
-        if start := next((point for point in starts if _merged(now, point.settings) not in tried), None):
-            yield from _proposals(domain, start)
-        else:
-            yield from _proposals(domain, _sampled(context, domain, ranges, now, known[name], learnt))
+        points = _points(context, domain, ranges, now, known, learnt)
+        if point := next((one for one in points if _merged(now, one.settings) not in tried), None):
+            yield from _proposals(domain, point)
 
 
 @hookimpl
@@ -141,6 +140,17 @@ class Point:
     evidence: tuple[str, ...]
     gain: float
     confidence: float
+
+
+def _points(
+    context: Context, domain: Domain, ranges: Mapping[str, Mapping[str, Any]], now: Settings,
+    known: Mapping[str, Sequence[Past]], learnt: Experience,
+) -> Iterator[Point]:  # fmt: skip
+    """What may be tried next, the most promising first; the lowest of many losses over few records is luck, and not looked for."""
+    yield from _larger(context, domain, now)
+    if context.runs_of(domain.name, "adapter")[-1].metrics.get("validation_records", 0) >= FEWEST:
+        yield from _borrowed(context, domain, now, known)
+        yield _sampled(context, domain, ranges, now, known[domain.name], learnt)
 
 
 def _larger(context: Context, domain: Domain, now: Settings) -> Iterator[Point]:

@@ -19,6 +19,8 @@ from commands import snakemake
 from hypothesis import HealthCheck, settings
 from projects import copy_built, meetara, shared_build
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of two threads each would wait for two cores
+
 Command = Callable[..., CompletedProcess[str]]
 
 # A property is not a benchmark: a busy machine must not fail one.

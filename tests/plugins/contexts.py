@@ -72,7 +72,7 @@ def training(domain: str, loss: float, config: Mapping[str, Any] | None = None, 
         "validation_loss_before": 6.0,
         "validation_loss_after": loss,
         "training_records": 30,
-        "validation_records": 4,
+        "validation_records": 12,
     }
     given: dict[str, Any] = {
         "id": f"run{number}", "time": float(number), "build": f"build{number}", "machine": "here", "hardware": "cpu",

@@ -115,6 +115,14 @@ def test_a_training_that_still_gained_much_at_its_end_gets_a_larger_adapter(tmp_
     assert made(0.02, **{"lora.rank": 32}) == [], "64 is beyond the space"
 
 
+def test_nothing_is_searched_by_a_few_validation_records(tmp_path: Path) -> None:
+    few = [
+        training("sleep", loss, {RATE: rate}, metrics={"validation_records": 5})
+        for loss, rate in ((5, 2e-4), (4.9, 3e-4))
+    ]
+    assert proposals(context([domain(tmp_path, "sleep")], few)) == []
+
+
 def test_domains_on_another_base_lend_nothing(tmp_path: Path) -> None:
     other = domain(tmp_path, "fitness", "sleep rest", {"base": "llama"})
     own = domain(tmp_path, "sleep", "sleep rest")
