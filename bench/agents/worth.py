@@ -1,6 +1,6 @@
 """What the agents are worth: builds with them against builds without that get the same training time, and each one's part.
 
-python -m bench.agents.worth [--domains nutrition,legal,…] [--medquad FILE] [--seeds 17,18,19] [--rounds 3] [--without] [--keep FOLDER]
+python -m bench.agents.worth [--domains healthcare,legal,…] [--medquad FILE] [--seeds 17,18,19] [--rounds 3] [--without] [--keep FOLDER]
 
 On: `meetara-build run --rounds N`, all that agents propose accepted. Off: no agents; trained with the default epochs, and again with so
 many more that it takes as many CPU-seconds as all trainings of "on" together; of the two the one with the lower validation loss. Compared
@@ -26,7 +26,8 @@ import yaml
 from bench import machine
 
 BIN = Path(sys.executable).parent
-EMBEDDED = "nutrition,fitness,legal,financial,storytelling,writing"
+EMBEDDED = "healthcare,specialized"
+"""Whole categories: one whose domains are near each other, and one whose are not."""
 RECORDS = 120
 """Of each public domain."""
 SAME, LESS_TIME = 0.001, 0.95
@@ -69,9 +70,9 @@ def edited(project: Path, **values: Any) -> None:
 
 
 def template(folder: Path, domains: Sequence[str], medquad: Path | None) -> list[str]:
-    """A project of these domains, and of the file's, with one store for all copies of it; its domains."""
+    """A project of these domains and categories, and of the file's, with one store for all copies of it; its domains."""
     tool(folder.parent, "init", folder.name)
-    names = list(domains)
+    names = [name for name, category in categories(folder).items() if {name, category} & {*domains}]
     if medquad is not None:
         rows = [json.loads(line) for line in medquad.read_text().splitlines()]
         for kind, _ in Counter(row["qtype"] for row in rows).most_common(2):
@@ -88,6 +89,12 @@ def template(folder: Path, domains: Sequence[str], medquad: Path | None) -> list
         agents__policy={"default": "accept", "llm_advisor": "never"},
     )
     return names
+
+
+def categories(folder: Path) -> dict[str, str]:
+    """The category of each domain of a project."""
+    files = sorted((folder / "conf" / "domain").glob("*.yaml"))
+    return {path.stem: yaml.safe_load(path.read_text())["category"] for path in files}
 
 
 def variant(parent: Path, name: str, seed: int, domains: Sequence[str], **values: Any) -> Path:
