@@ -14,6 +14,8 @@ import pytest
 from commands import models, processes, start, until
 from projects import copy_built, edit, override, read_yaml, write_yaml
 
+pytestmark = pytest.mark.xdist_group("kills")  # one worker: what they begin from takes longer than a test
+
 Victim = Callable[[Popen[str], Path], None]
 
 
@@ -103,11 +105,9 @@ def _goes_on(project: Path, temporary: Path, expected: dict[str, str]) -> None:
     ("after", "wait", "kill"),
     [
         ("", 0.0, the_whole_group),
-        ("adapter", 0.6, the_whole_group),
         ("evaluate", 0.2, the_whole_group),
         ("adapter", 0.3, the_command_alone),
         ("adapter", 0.3, snakemake_alone),
-        ("merge", 0.2, snakemake_alone),
         ("gguf", 0.0, a_job_s_client),
         ("gguf", 0.2, ctrl_c),
     ],
