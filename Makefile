@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/meetara-build chat nutrition "How much protein do I need in a day?"
 
 test: setup .venv/.test-ready check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 check:
 	$(BIN)/ruff check .

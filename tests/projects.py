@@ -141,6 +141,17 @@ def _link_models(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def date_all(project: Path, seconds: float | None = None) -> None:
+    """Give every file this time, or now; one that other tests' projects are linked to becomes a copy first."""
+    for path in project.rglob("*"):
+        if path.is_symlink():
+            continue
+        if path.is_file() and path.stat().st_nlink > 1:
+            copied = shutil.copy2(path, path.with_name(f"{path.name}.copied"))
+            os.replace(copied, path)
+        os.utime(path, None if seconds is None else (seconds, seconds))
+
+
 def meetara(project: Path, *words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """``meetara-build WORDS`` in a project's folder, as a person runs it, with a warm process of its own (`stop_warm`)."""
     own = project.parent / "tmp"

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from commands import damage
 from fast_stages import Edit, added, build, fast_project, gone, lines, reworded, text, with_old_time
-from projects import copy_built, edit, override, write_yaml
+from projects import copy_built, date_all, edit, override, write_yaml
 from test_incremental import digest
 
 from meetara_build import fingerprint
@@ -252,7 +252,7 @@ SOURCES: list[Row] = [
     ("the file of a domain that is left out", added("legal", "train"), NOTHING),
 ]
 FILES: list[Row] = [
-    ("every file touched", lambda project: [os.utime(path, (2e9, 2e9)) for path in project.rglob("*")], NOTHING),
+    ("every file touched", lambda project: date_all(project, 2e9), NOTHING),
     *((f"{name} deleted", gone(name), NOTHING)
       for name in [".meetara", "artifacts/logs", "artifacts/runs.jsonl", "artifacts/store", "artifacts/nutrition", "artifacts/[!s]*",
                    "artifacts/*/*/manifest.json", "artifacts/nutrition/gguf/nutrition-Q8_0.gguf",

@@ -14,8 +14,6 @@ import pytest
 from commands import models, processes, start, until
 from projects import copy_built, edit, override, read_yaml, write_yaml
 
-pytestmark = pytest.mark.xdist_group("kills")  # one worker: what they begin from takes longer than a test
-
 Victim = Callable[[Popen[str], Path], None]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from commands import Jobs, damage, jobs, models, outcomes, processes, run_there, snakemake, start, state, until
-from projects import copy_built, edit, override, small_project
+from projects import copy_built, date_all, edit, override, small_project
 
 from meetara_build.engine import snakemake as engine
 from meetara_build.errors import BuildError, ConfigError
@@ -196,9 +196,7 @@ def a_blank_line(project: Path) -> None:
 
 def everything_from_the_future(project: Path) -> None:
     """The clock was set back, and someone has an edit to build."""
-    for path in project.rglob("*"):
-        if not path.is_symlink():
-            os.utime(path, (4e9, 4e9))
+    date_all(project, 4e9)
     one_bound(project)
 
 

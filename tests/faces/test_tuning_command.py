@@ -17,8 +17,6 @@ from meetara_build.faces.tuning import tune
 from meetara_build.graph import load
 from meetara_build.tuning.studies import FINISHED, finished, open_storage, open_study, studies_url
 
-pytestmark = pytest.mark.xdist_group("tuning")  # one worker: the study is made once
-
 SHORT = {"training.max_steps": 30, "training.validations_per_epoch": 12, "training.patience": 10}
 POOR = 3e-5
 """A learning rate that anything betters."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import edit, override, read_yaml, small_project, write_yaml
+from projects import date_all, edit, override, read_yaml, small_project, write_yaml
 
 from meetara_build.artifact import digest_file
 from meetara_build.engine.stage_run import run
@@ -106,16 +106,11 @@ def comment(project: Path) -> None:
     path.write_text("# a comment\n" + path.read_text())
 
 
-def touch(project: Path) -> None:
-    for path in project.rglob("*"):
-        os.utime(path)
-
-
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         pytest.param(comment, {}, id="a comment"),
-        pytest.param(touch, {}, id="touched files"),
+        pytest.param(date_all, {}, id="touched files"),
         pytest.param(domain_file("topics", ["another"]), {}, id="topics"),
         pytest.param(domain_file("description", "Another"), of("nutrition", package=RUN), id="description"),
         pytest.param(domain_file("evaluation.beat_base_by", 0.001), of("nutrition", package=RUN), id="a gate's bound"),
