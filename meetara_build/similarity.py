@@ -16,7 +16,7 @@ from meetara_build.resolve import Configuration
 READ_BYTES = 200_000
 """Of each source: enough words to tell domains apart, also of a source of gigabytes."""
 PASSAGES = 48
-"""Lines of a domain whose meaning is taken, spread over all of them: its middle no longer moves with more."""
+"""Lines of a domain whose meaning is taken, spread over all of them."""
 ENOUGH_FOR_MIDDLE = 8
 """Domains from which what all of them have in common is left out, as TF-IDF leaves out common words."""
 KEPT = "embeddings.json"
@@ -108,7 +108,7 @@ class _Encoder:
             from sentence_transformers import SentenceTransformer
         except ImportError:
             raise ConfigError(
-                f"{where}: sentence-transformers is not installed; `pip install 'meetara-build[embeddings]'`, or set it to null"
+                f"{where}: sentence-transformers is not installed; `pip install sentence-transformers`, or set it to null"
             ) from None
         from transformers.utils import logging
 

@@ -30,7 +30,7 @@ def propose(context: Context) -> Sequence[Proposal]:
     """Groups to train jointly, and universal patterns, those that promise most first."""
     past = evidence.changes(context)
     found = [*joint(context, past), *universal(context, past)]
-    allowed = [one for one in found if not _locked(context.domains[one.domain], one.key)]
+    allowed = [one for one in found if not context.domains[one.domain].is_locked(one.key)]
     return sorted(allowed, key=lambda one: (-one.expected_gain * one.confidence, one.domain, one.key))[:MOST]
 
 
@@ -50,10 +50,6 @@ def insights(context: Context) -> Iterator[str]:
         gains = evidence.by_domain(several)
         if len(gains) >= LEAST_DOMAINS and _bound(gains) > 0.5:
             yield f"Universal: {key} {old} → {new} helped {_counted(gains)}"
-
-
-def _locked(domain: Domain, key: str) -> bool:
-    return any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)
 
 
 def _bound(gains: Mapping[str, float]) -> float:

@@ -42,12 +42,8 @@ def propose(context: Context) -> Iterator[Proposal]:
     for _, domain in sorted(context.domains.items()):
         remembered = _remembered(context, domain)
         for one in [remembered] if remembered else _smaller(measured, domain) or _larger(measured, domain):
-            if one.value != domain.config.get(one.key) and not _locked(domain, one.key):
+            if one.value != domain.config.get(one.key) and not domain.is_locked(one.key):
                 yield one
-
-
-def _locked(domain: Domain, key: str) -> bool:
-    return any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)
 
 
 @hookimpl
@@ -215,7 +211,7 @@ def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
         fits //= 2
     if fits < min(SHORT, longest):
         return []
-    lower = measured.peak(replace(chosen, tokens=fits))
+    lower = measured.peak(chosen.with_tokens(fits))
     whole = fits == domain.config[BATCH]
     wanted: dict[str, Any] = {MICRO: None if whole else fits, CHECKPOINTING: chosen.checkpointed}
     wanted |= {LONGEST: fits} if longest > most else {}

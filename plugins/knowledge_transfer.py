@@ -47,7 +47,7 @@ def propose(context: Context) -> Sequence[Proposal]:
     }
     others = [*settings(knowledge), *breakthroughs(knowledge), *bases(knowledge)]
     kept = [one for one in others if not (one.domain in fixed and (one.key in SHAPE or one.key == BASE))]
-    return _best([one for one in [*started, *kept] if not _locked(context.domains[one.domain], one.key)])
+    return _best([one for one in [*started, *kept] if not context.domains[one.domain].is_locked(one.key)])
 
 
 @hookimpl
@@ -68,10 +68,6 @@ def _best(found: Sequence[Proposal]) -> list[Proposal]:
     ranked = sorted(found, key=lambda one: (-one.expected_gain * one.confidence, one.domain, one.key, str(one.value)))
     first = {(one.domain, one.key): one for one in reversed(ranked)}
     return [one for one in ranked if first[one.domain, one.key] is one][:MOST]
-
-
-def _locked(domain: Domain, key: str) -> bool:
-    return any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)
 
 
 def _counts(gains: Mapping[str, float]) -> tuple[int, int]:

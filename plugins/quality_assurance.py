@@ -24,7 +24,7 @@ EPOCHS, STEPS = "training.epochs", "training.max_steps"
 LEAST_GAIN = 0.004
 """Share of the loss that a training twice as long must promise: of the trainings of bench.agents.worth, few that promised less gained."""
 LONGER_HELPS = 0.7
-"""How likely it does."""
+"""How likely it is taken to do so."""
 LEAST_SAVED = 0.1
 """Share of a training's steps from which stopping early is worth a proposal."""
 DROPPED = 0.03
@@ -61,7 +61,7 @@ def propose(context: Context) -> Iterator[Proposal]:
             *longer(context, domain),
         )
         for proposal in several:
-            if proposal is not None and not _locked(domain, proposal.key):
+            if proposal is not None and not domain.is_locked(proposal.key):
                 yield proposal
 
 
@@ -266,7 +266,3 @@ def forecasts(context: Context) -> Iterator[str]:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def _locked(domain: Domain, key: str) -> bool:
-    return any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)

@@ -102,7 +102,7 @@ def test_a_model_that_cannot_be_had_is_one_clear_message(tmp_path: Path, monkeyp
         similarities(sources(tmp_path), "no/such", tmp_path)
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(
-        ConfigError, match=r"sentence-transformers is not installed; `pip install 'meetara-build\[embeddings\]'`"
+        ConfigError, match=r"sentence-transformers is not installed; `pip install sentence-transformers`"
     ):
         similarities(sources(tmp_path), MINILM, tmp_path)
 

@@ -30,7 +30,7 @@ def refusal(context: Context, agent: str, id: str, proposal: Proposal, attempt: 
         return f"agents.policy in conf/build.yaml never takes what {agent} proposes"
     if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in policy["may_change"]):
         return f"'{key}' is not among agents.may_change in conf/build.yaml"
-    if any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked):
+    if domain.is_locked(key):
         return f"'{key}' is locked"
     if key in domain.config and domain.config[key] == proposal.value:
         return "it is so already"

@@ -74,6 +74,10 @@ class Domain:
     sources: Sequence[Path]
     decided: Mapping[str, str]
 
+    def is_locked(self, key: str) -> bool:
+        """Whether a person has locked a key, or a section that it is in."""
+        return any(key == lock or key.startswith(f"{lock}.") for lock in self.locked)
+
     def read(self, name: str) -> Any:
         """What is in one of the artifact's JSON or JSON-lines files, ``adapter/training.json``; None where it is not built."""
         try:

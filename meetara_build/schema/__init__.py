@@ -205,7 +205,7 @@ class Training(Shape):
     batch_tokens: Positive
     micro_batch_tokens: Positive | None
     gradient_checkpointing: bool = False
-    """Keep each layer's input alone and work out the rest again in the backward pass: less memory, about a third more time."""
+    """Keep each layer's input alone and work out the rest again in the backward pass: less memory, one more forward pass."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     warmup_share: Share
     schedule: Literal["cosine"]
