@@ -39,13 +39,9 @@ def propose(context: Context) -> Iterator[Proposal]:
     tried = by_domain(change for change in changes(context) if change.key.startswith(WEIGHTS))
     gain = fmean(tried.values()) if len(tried) >= FEW_TRIED else GAIN
     for domain in context.domains.values() if gain > 0 else ():
-        proposal = None if _locked(domain) else weights(context, domain, gain)
+        proposal = None if domain.is_locked(WEIGHTS) else weights(context, domain, gain)
         if proposal is not None:
             yield proposal
-
-
-def _locked(domain: Domain) -> bool:
-    return any(lock == WEIGHTS or WEIGHTS.startswith(f"{lock}.") for lock in domain.locked)
 
 
 def weights(context: Context, domain: Domain, gain: float) -> Proposal | None:

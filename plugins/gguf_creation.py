@@ -98,7 +98,7 @@ def propose(context: Context) -> Iterable[Proposal]:
         now = known.now(domain)
         for rule in (_take_back, _drop, _fit, _smaller, _mix) if now else ():
             found = rule(domain, now, known)
-            if found and not any(found.key == lock or found.key.startswith(f"{lock}.") for lock in domain.locked):
+            if found and not domain.is_locked(found.key):
                 yield found
                 break
 

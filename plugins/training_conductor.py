@@ -174,8 +174,7 @@ def _failure(context: Context, domain: Domain, runs: Sequence[Run]) -> Failure:
 
 def _may(context: Context, domain: Domain, run: Run, key: str, value: Any) -> bool:
     """Whether a key is there, free, not so already, and still what it was when the step failed."""
-    locked = any(key == lock or key.startswith(f"{lock}.") for lock in domain.locked)
-    if locked or key not in domain.config or domain.config[key] == value:
+    if domain.is_locked(key) or key not in domain.config or domain.config[key] == value:
         return False
     field = "quants" if key == QUANTS else key
     stage = "gguf" if key == QUANTS else "adapter"
@@ -299,8 +298,7 @@ def _priorities(context: Context) -> Iterator[Proposal]:
 
 def _set_by_others(domain: Domain) -> bool:
     own = any(one["key"] == PRIORITY and one["agent"] == "training_conductor" for one in domain.decisions)
-    locked = any(lock == PRIORITY for lock in domain.locked)
-    return locked or (bool(domain.config.get(PRIORITY, 0)) and not own)
+    return domain.is_locked(PRIORITY) or (bool(domain.config.get(PRIORITY, 0)) and not own)
 
 
 def _summary(context: Context, build: Sequence[Run]) -> str:

@@ -94,7 +94,7 @@ def space(context: Context, domain: Domain) -> dict[str, Mapping[str, Any]]:
     allowed = context.policy.get("may_change", ())
     return {
         key: given for key, given in sorted(context.tuning.get("space", {}).items())
-        if key in domain.config and _within(key, allowed) and not _within(key, domain.locked)
+        if key in domain.config and _within(key, allowed) and not domain.is_locked(key)
     }  # fmt: skip
 
 
