@@ -84,9 +84,9 @@ LARGER = [
 
 
 CHECKPOINTED = [
-    Tried(256, 1024, 8, 8, 2, 32000, 8, 2048, checkpointed=True),
-    Tried(384, 1024, 12, 6, 2, 4096, 16, 2048, checkpointed=True),
-    Tried(256, 768, 12, 8, 4, 4096, 32, 4096, checkpointed=True),
+    Tried(320, 960, 10, 5, 5, 8192, 16, 3072, checkpointed=True),
+    Tried(512, 1536, 6, 8, 4, 16000, 8, 2048, checkpointed=True),
+    Tried(192, 768, 16, 3, 3, 4096, 32, 4096, checkpointed=True),
 ]
 
 
