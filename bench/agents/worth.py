@@ -1,16 +1,19 @@
 """What the agents are worth: builds with them against builds without that get the same training time, and each one's part.
 
-python -m bench.agents.worth [--domains healthcare,legal,…] [--medquad FILE] [--seeds 17,18,19] [--rounds 3] [--without] [--keep FOLDER]
+python -m bench.agents.worth [--domains healthcare,legal,…] [--split FILE:FIELD …] [--seeds 17,18,19] [--rounds 3] [--without]
+                             [--keep FOLDER]
 
 On: `meetara-build run --rounds N`, all that agents propose accepted. Off: no agents; trained with the default epochs, and again with so
 many more that it takes as many CPU-seconds as all trainings of "on" together; of the two the one with the lower validation loss. Compared
 is the held-out loss of the F16 file. With `--without` each agent of which something was taken is left out once, with the first seed.
-With `--medquad` the file is split by type of question into domains beside the embedded ones. Trainings that several variants have in
-common are done once, and counted for each.
+With `--split` a JSONL or CSV file is split by one of its fields into domains beside the embedded ones, of the four commonest values.
+Trainings that several variants have in common are done once, and counted for each.
 """
 
 import argparse
+import csv
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -28,8 +31,8 @@ from bench import machine
 BIN = Path(sys.executable).parent
 EMBEDDED = "healthcare,specialized"
 """Whole categories: one whose domains are near each other, and one whose are not."""
-RECORDS = 120
-"""Of each public domain."""
+TOPICS, RECORDS = 4, 120
+"""Domains of a file that is split, and records of each, the first ones."""
 SAME, LESS_TIME = 0.001, 0.95
 """A loss lower by more than a thousandth is better; one within it is the same, and counts as better if it took less time."""
 
@@ -43,6 +46,7 @@ class Result(NamedTuple):
 
 
 Results = dict[str, Result]
+Rows = list[dict[str, Any]]
 
 
 def tool(project: Path, *words: str) -> None:
@@ -69,19 +73,13 @@ def edited(project: Path, **values: Any) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def template(folder: Path, domains: Sequence[str], medquad: Path | None) -> list[str]:
-    """A project of these domains and categories, and of the file's, with one store for all copies of it; its domains."""
+def template(folder: Path, domains: Sequence[str], split: Sequence[str]) -> list[str]:
+    """A project of these domains and categories, and of the files' topics, with one store for all copies of it; its domains."""
     tool(folder.parent, "init", folder.name)
     names = [name for name, category in categories(folder).items() if {name, category} & {*domains}]
-    if medquad is not None:
-        rows = [json.loads(line) for line in medquad.read_text().splitlines()]
-        for kind, _ in Counter(row["qtype"] for row in rows).most_common(2):
-            name = f"medquad_{''.join(letter if letter.isalnum() else '_' for letter in kind.lower())}"
-            source = folder / f"{name}.jsonl"
-            chosen = [row for row in rows if row["qtype"] == kind][:RECORDS]
-            source.write_text("".join(json.dumps(row) + "\n" for row in chosen))
-            tool(folder, "add-domain", name, "--from", str(source))
-            names.append(name)
+    for given in split:
+        file, _, field = given.rpartition(":")
+        names += [added(folder, name, rows) for name, rows in topics(Path(file), field).items()]
     edited(
         folder,
         domains=names,
@@ -89,6 +87,23 @@ def template(folder: Path, domains: Sequence[str], medquad: Path | None) -> list
         agents__policy={"default": "accept", "llm_advisor": "never"},
     )
     return names
+
+
+def topics(file: Path, field: str) -> dict[str, Rows]:
+    """The first records of the commonest values of a field, by the name of their domain."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows: Rows = [*csv.DictReader(lines)] if file.suffix == ".csv" else [json.loads(line) for line in lines]
+    common = [value for value, _ in Counter(row[field] for row in rows).most_common(TOPICS)]
+    names = {value: re.sub(r"[^a-z0-9]+", "_", f"{file.stem}_{value}".lower()) for value in common}
+    return {names[value]: [row for row in rows if row[field] == value][:RECORDS] for value in common}
+
+
+def added(project: Path, name: str, rows: Rows) -> str:
+    """Add a domain of these records."""
+    source = project / f"{name}.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tool(project, "add-domain", name, "--from", str(source))
+    return name
 
 
 def categories(folder: Path) -> dict[str, str]:
@@ -174,7 +189,7 @@ def main() -> None:
     """Print the report."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--domains", default=EMBEDDED)
-    words.add_argument("--medquad", type=Path)
+    words.add_argument("--split", nargs="*", default=(), metavar="FILE:FIELD")
     words.add_argument("--seeds", default="17,18,19")
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--without", action="store_true")
@@ -184,7 +199,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         parent = given.keep or Path(scratch)
         parent.mkdir(parents=True, exist_ok=True)
-        domains = template(parent / "template", given.domains.split(","), given.medquad)
+        domains = template(parent / "template", given.domains.split(","), given.split)
         known: dict[str, float] = {}
         seeds = [int(seed) for seed in given.seeds.split(",")]
         on, without = [], []
