@@ -2,10 +2,10 @@
 
 python -m bench.agents.tuning [--seeds N] [--trials N] [--domains NAME …] [--folder FOLDER]
 
-Plain TPE is Optuna's sampler as it comes, every trial trained in full. Ours tries the current configuration first, then the best
-of the (at most three) most similar domains that were tuned before it in the same campaign, and stops poor trials early; the steps
-of those earlier domains are counted in their own budgets, which are no larger than plain TPE's. Each domain's budget is the steps
-that plain TPE takes for its trials; a trial of ours that ends beyond it does not count.
+Plain TPE is Optuna's sampler as it comes, choices being categories, every trial trained in full. Ours tries the current
+configuration first, then the best of the (at most three) most similar domains that were tuned before it in the same campaign, and
+stops poor trials early; the steps of those earlier domains are counted in their own budgets, which are no larger than plain TPE's.
+Each domain's budget is the steps that plain TPE takes for its trials; a trial of ours that ends beyond it does not count.
 
 The domains are embedded ones, on a base of one layer that trains in a second; what they share with others is the space of
 conf/build.yaml, the searches' own code and the adapter stage's trainer. A campaign with another seed is another order of the domains,
@@ -159,10 +159,13 @@ class _Searches:
         """TPE as Optuna has it, so many trials trained in full."""
         import optuna
 
+        from meetara_build.tuning.space import Space
+
         study = optuna.create_study(
             sampler=optuna.samplers.TPESampler(seed=self.seed), pruner=optuna.pruners.NopPruner()
         )
-        return self._followed(study, lambda steps, count: count < trials), study
+        plain = Space(tuple(one._replace(ordered=False) for one in self.space.dimensions), self.space.current)
+        return self._followed(study, plain, lambda steps, count: count < trials), study
 
     def ours(self, tuned: Mapping[str, Any], similar: Sequence[str], budget: int) -> tuple[Curve, Any]:
         """The search of `meetara-build tune`, until the budget is used up."""
@@ -175,13 +178,13 @@ class _Searches:
         known = starts(self.space, tuned, {}, similar[:NEIGHBOURS])
         self.starts = len(known)
         search.prepare(study, self.space, known)
-        return self._followed(study, lambda steps, count: steps < budget), study
+        return self._followed(study, self.space, lambda steps, count: steps < budget), study
 
-    def _followed(self, study: Any, goes_on: Any) -> Curve:
+    def _followed(self, study: Any, space: Any, goes_on: Any) -> Curve:
         from meetara_build.tuning.search import Objective
         from meetara_build.tuning.studies import STEPS, in_full
 
-        objective, curve, steps, low = Objective(self.trainer, self.space, self.recipe), [], 0, math.inf
+        objective, curve, steps, low = Objective(self.trainer, space, self.recipe), [], 0, math.inf
         while goes_on(steps, len(curve)):
             study.optimize(objective, n_trials=1)
             trial = study.get_trials(deepcopy=False)[len(curve)]

@@ -8,16 +8,18 @@ large batches has seen more records. What a search costs is counted in steps all
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, Protocol
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.settings import Action, History, Observer, Progress
 from meetara_build.tuning.neighbours import Start
-from meetara_build.tuning.space import Space, applied
+from meetara_build.tuning.space import Space, applied, rounded
 from meetara_build.tuning.studies import (
     CURRENT,
     FINISHED,
@@ -26,6 +28,7 @@ from meetara_build.tuning.studies import (
     STEPS,
     STOPPED,
     WORKER,
+    in_full,
     open_storage,
     tried,
     worker,
@@ -54,10 +57,12 @@ def prepare(study: Study, space: Space, starts: Sequence[Start]) -> None:
     ahead = [one.user_attrs.get(SETTINGS) for one in trials if not one.state.is_finished()]
     done = [one.user_attrs.get(SETTINGS) for one in trials if one.state in FINISHED]
     if not tried(trials, space.current) and space.current not in ahead:
-        study.enqueue_trial(space.current, user_attrs={SETTINGS: space.current, ROLE: CURRENT})
+        study.enqueue_trial(space.parameters(space.current), user_attrs={SETTINGS: space.current, ROLE: CURRENT})
     for start in starts:
         if start.settings not in [*ahead, *done]:
-            study.enqueue_trial(start.settings, user_attrs={SETTINGS: start.settings, ROLE: start.evidence})
+            study.enqueue_trial(
+                space.parameters(start.settings), user_attrs={SETTINGS: start.settings, ROLE: start.evidence}
+            )
 
 
 def resumed(url: str, name: str, seed: int, place: int, reduction_factor: int) -> Study:
@@ -73,7 +78,19 @@ def resumed(url: str, name: str, seed: int, place: int, reduction_factor: int) -
 
 def sampler(seed: int) -> optuna.samplers.BaseSampler:
     """What chooses the settings of a trial."""
-    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=FRESH_TRIALS)
+    return _Fresh(seed=seed, n_startup_trials=FRESH_TRIALS, warn_independent_sampling=False)
+
+
+class _Fresh(optuna.samplers.GPSampler):
+    """Expected improvement, but nothing a second time: where it wants what was tried already, settings are drawn at random."""
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The values to try; none leaves all of them to be drawn."""
+        wanted = super().sample_relative(study, trial, search_space)
+        known = [rounded(other.params) for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        return {} if rounded(wanted) in known else wanted
 
 
 def pruner(reduction_factor: int) -> optuna.pruners.BasePruner:
@@ -96,12 +113,34 @@ class _Halving(optuna.pruners.SuccessiveHalvingPruner):
         return trial.intermediate_values[step] > min(there) * (1 + CLOSE)
 
 
-class _Poor(Exception):
-    """A training is stopped at this loss."""
+def _as_the_worst(trial: Trial, fault: TrainingError) -> float:
+    """What is told of settings that cannot be trained, lest the sampler asks for them again and again.
 
-    def __init__(self, loss: float) -> None:
-        super().__init__(loss)
-        self.loss = loss
+    Raises:
+        optuna.TrialPruned: there is no loss yet that they could be as bad as.
+    """
+    losses = [one.value for one in trial.study.get_trials(deepcopy=False) if one.value is not None]
+    if not losses:
+        raise optuna.TrialPruned(str(fault))
+    trial.set_user_attr(STOPPED, True)
+    return max(losses)
+
+
+class _Poor(Exception):
+    """A training is stopped, at this percentage of it and with this loss."""
+
+
+def in_the_end(trials: Sequence[FrozenTrial], step: int, loss: float) -> float:
+    """What a loss at a step is likely to come to: its change in the trials that ran to their end (median), but no less than theirs.
+
+    As they are, losses of trials that were stopped are not to be compared with those at the end: a sampler that is told them takes
+    whole regions for poor that were only stopped early.
+    """
+    ends = [(one, one.value) for one in trials if in_full(one) and one.value is not None]
+    changes = [
+        end / there for one, end in ends for at, there in one.intermediate_values.items() if abs(at - step) <= ROUNDED
+    ]
+    return max(loss * median(changes), min(end for _, end in ends)) if changes else loss
 
 
 class Objective:
@@ -111,10 +150,11 @@ class Objective:
         self.trainer, self.space, self.recipe = trainer, space, recipe
 
     def __call__(self, trial: Trial) -> float:
-        """Its lowest loss on the validation records; of one that is stopped the loss there, so that the sampler learns from it.
+        """Its lowest loss on the validation records; of one that is stopped what it would have come to, and of one that cannot be
+        trained the worst so far, so that the sampler learns from them.
 
         Raises:
-            optuna.TrialPruned: its loss was not finite.
+            optuna.TrialPruned: it cannot be trained, and no other was so far.
             TrainingError: the current configuration itself cannot be trained.
         """
         trial.set_user_attr(WORKER, worker())
@@ -125,7 +165,7 @@ class Objective:
             trial.set_user_attr(STEPS, 0)
             assert again.value is not None
             return again.value  # the same seed gives the same loss
-        in_full = ROLE in trial.user_attrs  # asked for, and for a reason
+        asked_for = ROLE in trial.user_attrs  # for a reason, and so trained in full
         steps = reached = 0
 
         def observe(progress: Progress) -> Action | None:
@@ -133,20 +173,21 @@ class Objective:
             steps += progress.fault is None
             if progress.validation_loss is not None and progress.step > reached:  # a race begins anew
                 reached = progress.step
-                trial.report(progress.validation_loss, PERCENT * progress.step // progress.steps)
-                if progress.step < progress.steps and trial.should_prune() and not in_full:
-                    raise _Poor(progress.validation_loss)
+                percent = PERCENT * progress.step // progress.steps
+                trial.report(progress.validation_loss, percent)
+                if progress.step < progress.steps and trial.should_prune() and not asked_for:
+                    raise _Poor(percent, progress.validation_loss)
             return None
 
         try:
             history = self.trainer.train(applied(self.recipe, settings), observe)
         except _Poor as stopped:
             trial.set_user_attr(STOPPED, True)
-            return stopped.loss
+            return in_the_end(trial.study.get_trials(deepcopy=False), *stopped.args)
         except TrainingError as fault:
             if settings == self.space.current:
                 raise
-            raise optuna.TrialPruned(str(fault)) from None
+            return _as_the_worst(trial, fault)
         finally:
             trial.set_user_attr(STEPS, steps)
         if history.validation_after is None:

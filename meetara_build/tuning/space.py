@@ -24,7 +24,10 @@ DIGITS = 3
 
 
 class Dimension(NamedTuple):
-    """One key: either ``choices``, or from ``low`` to ``high``; ``whole`` numbers only where the key takes no others."""
+    """One key: either ``choices``, or from ``low`` to ``high``; ``whole`` numbers only where the key takes no others.
+
+    Of ``ordered`` choices, numbers from the lowest to the highest, a sampler sees the places: that 8 is nearer to 16 than to 64.
+    """
 
     key: str
     low: float | int | None
@@ -32,13 +35,14 @@ class Dimension(NamedTuple):
     log: bool
     choices: tuple[Any, ...] | None
     whole: bool
+    ordered: bool
 
     def distribution(self) -> "BaseDistribution":
         """As Optuna has it."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.choices is not None:
-            return CategoricalDistribution(self.choices)
+            return IntDistribution(0, len(self.choices) - 1) if self.ordered else CategoricalDistribution(self.choices)
         assert self.low is not None and self.high is not None
         if self.whole:
             return IntDistribution(int(self.low), int(self.high), log=self.log)
@@ -46,28 +50,34 @@ class Dimension(NamedTuple):
 
     def suggested(self, trial: "BaseTrial") -> Any:
         """The value that a trial is to try."""
+        if self.choices is not None and self.ordered:
+            return self.choices[trial.suggest_int(self.key, 0, len(self.choices) - 1)]
         if self.choices is not None:
             return trial.suggest_categorical(self.key, self.choices)
         assert self.low is not None and self.high is not None
         if self.whole:
             return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
         value = trial.suggest_float(self.key, float(self.low), float(self.high), log=self.log)
-        return min(max(float(f"{value:.{DIGITS}g}"), float(self.low)), float(self.high))
+        return min(max(_rounded(value), float(self.low)), float(self.high))
+
+    def parameter(self, value: Any) -> Any:
+        """A value as the sampler has it."""
+        return self.choices.index(value) if self.choices is not None and self.ordered else value
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one that may be tried."""
         if self.choices is not None:
             return value in self.choices
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high and (not self.whole or isinstance(value, int))
+        return _is_number(value) and self.low <= value <= self.high and (not self.whole or isinstance(value, int))
 
     def with_value(self, value: Any) -> "Dimension":
         """The same, with one more value that may be tried."""
         if self.holds(value):
             return self
         if self.choices is not None:
-            return self._replace(choices=(*self.choices, value))
-        if not isinstance(value, int | float) or isinstance(value, bool) or (self.log and value <= 0):
+            choices = (*self.choices, value)
+            return self._replace(choices=tuple(sorted(choices)) if self.ordered else choices)
+        if not _is_number(value) or (self.log and value <= 0):
             raise ConfigError(
                 f"conf/build.yaml: tuning.space: {self.key} is {value!r} now, which is no number of a range; give choices "
                 "that hold it, or remove the key"
@@ -98,6 +108,10 @@ class Space(NamedTuple):
         """The settings that a trial is to try; the sampler's numbers have few digits."""
         return {dimension.key: dimension.suggested(trial) for dimension in self.dimensions}
 
+    def parameters(self, settings: Settings) -> dict[str, Any]:
+        """Settings as the sampler has them."""
+        return {dimension.key: dimension.parameter(settings[dimension.key]) for dimension in self.dimensions}
+
     def without(self, keys: Collection[str]) -> "Space":
         """The space of the other keys."""
         kept = tuple(dimension for dimension in self.dimensions if dimension.key not in keys)
@@ -121,7 +135,10 @@ def read_space(ranges: Mapping[str, Range], recipe: Mapping[str, Any], where: st
         for tried in choices or (given.low, given.high):
             _check(key, tried, recipe, where)
         whole = choices is None and not _takes(key, (given.low + given.high) / 2.0, recipe)  # type: ignore[operator]
-        made = Dimension(key, given.low, given.high, given.log, choices, whole)
+        ordered = choices is not None and all(_is_number(one) for one in (*choices, value))
+        if choices is not None and ordered:
+            choices = tuple(sorted(choices))
+        made = Dimension(key, given.low, given.high, given.log, choices, whole, ordered)
         dimensions.append(made.with_value(value))
         current[key] = value
     return Space(tuple(dimensions), current)
@@ -134,6 +151,19 @@ def applied(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
         section, _, name = key.partition(".")
         sections[section][name] = value
     return {**recipe, **sections}
+
+
+def rounded(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A sampler's values, numbers with as many digits as are tried."""
+    return {key: _rounded(value) if isinstance(value, float) else value for key, value in parameters.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def held_in(recipe: Mapping[str, Any], keys: Sequence[str]) -> Settings | None:

@@ -52,6 +52,22 @@ def test_what_is_configured_may_always_be_tried() -> None:
     assert made.holds(made.current)
 
 
+def test_of_choices_that_are_numbers_a_sampler_sees_the_order() -> None:
+    made = space(lora__rank={"choices": [32, 4, 8]}, training__learning_rate={"low": 1e-5, "high": 1e-3})
+    assert made.dimensions[0].choices == (4, 8, 16, 32), "16 is configured"
+    assert made.parameters({"lora.rank": 8, "training.learning_rate": 1e-4}) == {
+        "lora.rank": 1,
+        "training.learning_rate": 1e-4,
+    }
+    assert {settings["lora.rank"] for settings in drawn(made)} == {4, 8, 16, 32}
+
+
+def test_choices_that_are_no_numbers_stay_as_they_are() -> None:
+    made = space(lora__dora={"choices": [True, False]})
+    assert made.parameters({"lora.dora": True}) == {"lora.dora": True}
+    assert {settings["lora.dora"] for settings in drawn(made)} == {True, False}
+
+
 def test_a_point_is_held_only_with_all_keys_and_each_within_its_range() -> None:
     made = space(lora__rank={"choices": [4, 16]}, training__learning_rate={"low": 1e-4, "high": 1e-2})
     assert made.holds({"lora.rank": 4, "training.learning_rate": 1e-3})
