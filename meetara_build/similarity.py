@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from meetara_build.artifact import digest_json
 from meetara_build.errors import ConfigError
-from meetara_build.graph import Graph
+from meetara_build.graph import Graph, tool_state
 from meetara_build.likeness import likeness
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
@@ -19,8 +19,8 @@ PASSAGES = 48
 """Lines of a domain whose meaning is taken, spread over all of them."""
 ENOUGH_FOR_MIDDLE = 8
 """Domains from which what all of them have in common is left out, as TF-IDF leaves out common words."""
-KEPT = "embeddings.json"
-"""Where embeddings of domains are kept, below the root."""
+KEPT = "similarities.json"
+"""Where what was worked out is kept, below the root: similarities by words, or the embeddings of domains."""
 
 
 class Similar(NamedTuple):
@@ -50,13 +50,23 @@ def similarities(
 ) -> dict[str, dict[str, float]]:
     """How alike each two domains are, by name, from the files of their records.
 
-    By their words, or by ``model``, a Sentence-Transformers model's folder or name, whose embeddings are kept below ``root``.
+    By their words or, where ``root`` is given, by ``model``, a Sentence-Transformers model's folder or name; what was worked out is
+    kept below ``root``.
 
     Raises:
         ConfigError: the model cannot be loaded.
     """
     texts = {name: _text(files) for name, files in sources.items()}
-    return likeness(texts) if model is None or root is None else _by_meaning(texts, model, root)
+    if root is None:
+        return likeness(texts)
+    memo = Memo(root / KEPT, [model, tool_state()])
+    found: dict[str, dict[str, float]]
+    if model is None:
+        found = memo.get(digest_json(texts), partial(likeness, texts))
+    else:
+        found = _by_meaning(texts, _Encoder(model), memo)
+    memo.save()
+    return found
 
 
 def _text(files: Iterable[Path]) -> str:
@@ -68,14 +78,12 @@ def _text(files: Iterable[Path]) -> str:
     return "\n".join(found) or "nothing"
 
 
-def _by_meaning(texts: Mapping[str, str], model: str, root: Path) -> dict[str, dict[str, float]]:
+def _by_meaning(texts: Mapping[str, str], encoder: "_Encoder", memo: Memo) -> dict[str, dict[str, float]]:
     """Cosine of the domains' mean embeddings; of many, less the middle of all, and 0 for what lies on its other side."""
     import numpy as np
 
-    memo, encoder = Memo(root / KEPT, model), _Encoder(model)
     passages = {name: _spread(text) for name, text in texts.items()}
     vectors = np.array([memo.get(digest_json(lines), partial(encoder.mean, lines)) for lines in passages.values()])
-    memo.save()
     if len(vectors) >= ENOUGH_FOR_MIDDLE:
         vectors = vectors - vectors.mean(axis=0)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-9)

@@ -85,6 +85,18 @@ def test_an_embedding_model_knows_what_words_do_not(tmp_path: Path) -> None:
     assert meanings["doctors"] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_similarities_are_kept_until_the_records_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = sources(tmp_path)
+    first = similarities(own, root=tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.feature_extraction.text", None)
+        assert similarities(own, root=tmp_path) == first
+    own["software"][0].write_text("Which pills did your doctor give you?", encoding="utf-8")
+    changed = similarities(own, root=tmp_path)
+    assert changed == similarities(own)
+    assert changed["software"]["doctors"] > first["software"]["doctors"]
+
+
 def test_embeddings_are_kept_until_the_records_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = sources(tmp_path)
     first = similarities(own, MINILM, tmp_path)

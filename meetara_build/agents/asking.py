@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from meetara_build.agents.fusion import LATER, REFUSED, WINS, Verdict, settle, shown, worth
-from meetara_build.agents.host import Answer, Work, ask_all, plugin
+from meetara_build.agents.host import Answer, Work, ask_all, ask_in_turn, plugin
 from meetara_build.agents.policy import NEVER, refusal, stance
 from meetara_build.agents.record import WITHDRAWN, Outcome, Record, outcomes
 from meetara_build.agents.snapshot import Context, with_settings
@@ -98,11 +98,11 @@ def ask(
     """
     policy = context.policy
     prepared = _prepared(project, context)
-    answers = ask_all(prepared, {"hook": "propose"}, policy["seconds"], root / LOGS)
+    both = ask_in_turn(prepared, [{"hook": "propose"}, {"hook": "insights"}], policy["seconds"], root / LOGS)
+    answers = {name: said[0] for name, said in both.items()}
     proposed, faults = _understood(answers)
     proposed += _from_messages(context, prepared)
-    sound = {name: one for name, one in prepared.items() if answers[name].fault is None}
-    told, silent = _insights(sound, policy, root)
+    told, silent = _insights({name: said[1] for name, said in both.items() if len(said) > 1})
     faults |= silent
     trial = Trial(configuration)
     verdicts = [_verdict(context, agent, id, proposal, trial) for agent, id, proposal in proposed
@@ -121,7 +121,7 @@ def insights(project: Path, root: Path, context: Context) -> tuple[dict[str, lis
     Raises:
         ConfigError: two agents have the same name.
     """
-    return _insights(_prepared(project, context), context.policy, root)
+    return _insights(ask_all(_prepared(project, context), {"hook": "insights"}, context.policy["seconds"], root / LOGS))
 
 
 def withdrawn(context: Context) -> list[Withdrawal]:
@@ -191,10 +191,8 @@ def _prepared(project: Path, context: Context) -> dict[str, Callable[[], Work]]:
     return {name: make(context) for name, make in known.items() if stance(context.policy, name) != NEVER}
 
 
-def _insights(
-    prepared: Mapping[str, Callable[[], Work]], policy: Mapping[str, Any], root: Path
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    answers = ask_all(prepared, {"hook": "insights"}, policy["seconds"], root / LOGS)
+def _insights(answers: Mapping[str, Answer]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What was said, and the faults, by agent."""
     told = {name: [*map(str, answer.value)] for name, answer in answers.items() if answer.value}
     return told, {name: answer.fault for name, answer in answers.items() if answer.fault}
 

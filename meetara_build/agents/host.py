@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from multiprocessing.connection import wait
@@ -25,7 +25,7 @@ from meetara_build.errors import AgentError
 from meetara_build.plugins import GROUP
 from meetara_build.training.settings import Action, Progress
 
-__all__ = ["HOOKS", "MOST_PROPOSALS", "Answer", "Host", "Work", "ask_all", "plain", "plugin"]
+__all__ = ["HOOKS", "MOST_PROPOSALS", "Answer", "Host", "Work", "ask_all", "ask_in_turn", "plain", "plugin"]
 
 MOST_PROPOSALS = 300
 """In one answer: more is a flood."""
@@ -144,25 +144,37 @@ def ask_all(
     prepared: Mapping[str, Callable[[], Work]], request: Mapping[str, Any], seconds: float, logs: Path
 ) -> dict[str, Answer]:
     """Ask several agents the same, as many at once as there are cores; their answers by name, in that order."""
-    waiting, at_work, found = list(prepared.items()), list[Host](), dict[str, Answer]()
+    return {name: one for name, [one] in ask_in_turn(prepared, [request], seconds, logs).items()}
+
+
+def ask_in_turn(
+    prepared: Mapping[str, Callable[[], Work]], requests: Sequence[Mapping[str, Any]], seconds: float, logs: Path
+) -> dict[str, list[Answer]]:
+    """Ask each of several agents one thing after the other, so many seconds for each; of one at fault the answers end there."""
+    waiting, at_work = list(prepared.items()), list[Host]()
+    found: dict[str, list[Answer]] = {name: [] for name in prepared}
     try:
         while waiting or at_work:
             while waiting and len(at_work) < (os.cpu_count() or 1):
                 name, prepare = waiting.pop(0)
                 at_work.append(Host(name, prepare, logs / f"{name}.log"))
-                at_work[-1].send(request)
+                at_work[-1].send(requests[0])
             first = min(host.started for host in at_work)
             ready = wait([host.talk for host in at_work], max(0.0, first + seconds - time.monotonic()))
             for host in list(at_work):
                 late = time.monotonic() - host.started >= seconds
                 if late or (host.talk in ready and host.arrived()):
-                    found[host.name] = host.answer(seconds)
-                    host.close()
-                    at_work.remove(host)
+                    answers = found[host.name]
+                    answers.append(host.answer(seconds))
+                    if answers[-1].fault is None and len(answers) < len(requests):
+                        host.send(requests[len(answers)])
+                    else:
+                        host.close()
+                        at_work.remove(host)
     finally:
         for host in at_work:
             host.close()
-    return {name: found[name] for name in prepared}
+    return found
 
 
 def _read(line: bytes) -> Any:

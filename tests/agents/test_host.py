@@ -9,7 +9,7 @@ import pytest
 from hostile import ANSWERS, GOOD, PROPOSE, SECONDS, SOON, START, Ask, assert_says, hook
 
 from meetara_build.agents import Context
-from meetara_build.agents.host import Answer, Host, ask_all, plugin
+from meetara_build.agents.host import Answer, Host, ask_all, ask_in_turn, plugin
 from meetara_build.agents.keeper import LARGEST_ANSWER, LARGEST_LOG
 
 FAULTS = {
@@ -99,6 +99,26 @@ def test_those_that_hang_do_not_hold_up_the_others(tmp_path: Path) -> None:
     for name in ("loops", "sleeps", "trickles"):
         assert_says(answers[name].fault, "gave no answer within 1.5 s")
         assert answers[name].seconds < 3
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_what_is_asked_in_turn_is_answered_by_one_process_and_ends_with_a_fault(tmp_path: Path) -> None:
+    both = hook("os.environ['ASKED'] = '1'", "return [one()]") + (
+        "\n@hookimpl\ndef insights(context): return ['asked before: ' + os.environ['ASKED']]"
+    )
+    sources = {"good": both, "silent": GOOD, "bad": "raise RuntimeError('no')", "late": hook("return [one()]") + (
+        "\n@hookimpl\ndef insights(context): raise KeyError('x')"
+    )}  # fmt: skip
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source if source == GOOD else START + source)
+    given = {"context": Context({}, settings={"mine": 1})}
+    prepared = {name: plugin(name, tmp_path / f"{name}.py", given) for name in sources}
+    answers = ask_in_turn(prepared, [PROPOSE, {"hook": "insights"}], SECONDS, tmp_path / "logs")
+    assert answers["good"][1].value == ["asked before: 1"]
+    assert [said.fault for said in answers["silent"]] == [None, None]
+    assert len(answers["bad"]) == 1
+    assert_says(answers["bad"][0].fault, "RuntimeError: no")
+    assert [said.fault is None for said in answers["late"]] == [True, False]
     assert not psutil.Process().children(recursive=True)
 
 
