@@ -18,7 +18,7 @@ import yaml
 
 from meetara_build.engine.stage_run import run
 from meetara_build.faces.projects import init
-from meetara_build.graph import Graph, load
+from meetara_build.graph import CACHE, Graph, load
 
 REPOSITORY = Path(__file__).parents[1]
 DOMAINS = ("nutrition", "programming", "storytelling")
@@ -129,9 +129,17 @@ def shared_build(factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_built(built: Path, folder: Path) -> Path:
-    """A built project of one's own to edit; model files are linked, as the store links them, and never written into."""
-    shutil.copytree(built, folder, copy_function=_link_models, ignore=shutil.ignore_patterns(".meetara", ".locks"))
+    """A built project of one's own to edit; model files are linked, as the store links them, and never written into.
+
+    Of what is kept for the next command, the digests of the tool's own code come along: to work them out takes a second each time.
+    """
+    shutil.copytree(built, folder, copy_function=_link_models, ignore=_ignored)
     return folder
+
+
+def _ignored(folder: str, names: list[str]) -> list[str]:
+    kept_for_next = Path(folder).name == CACHE
+    return [name for name in names if name == ".locks" or (kept_for_next and name != "code.json")]
 
 
 def _link_models(source: str, target: str) -> None:
