@@ -1,20 +1,20 @@
 """The search itself: processes that take one trial after the other until there are enough.
 
-The sampler is Optuna's Gaussian process with expected improvement (Snoek et al., arXiv 1206.2944): of few trials it makes more
-than TPE (bench.agents.tuning). Poor trials are stopped at a validation by successive halving (Li et al., arXiv 1810.05934),
+The sampler is Optuna's Gaussian process with expected improvement (Snoek et al., arXiv 1206.2944), on ranks: of few trials it makes
+more than TPE (bench.agents.tuning). Poor trials are stopped at a validation by successive halving (Li et al., arXiv 1810.05934),
 unless they are close to the best at that point: between good settings an early loss does not tell which ends lower. The resource
 is the share of a training: trials of other batch sizes have other numbers of steps, and after as many steps as another a trial of
 large batches has seen more records. What a search costs is counted in steps all the same.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import NormalDist, median
 from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, create_trial
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.settings import Action, History, Observer, Progress
@@ -78,19 +78,44 @@ def resumed(url: str, name: str, seed: int, place: int, reduction_factor: int) -
 
 def sampler(seed: int) -> optuna.samplers.BaseSampler:
     """What chooses the settings of a trial."""
-    return _Fresh(seed=seed, n_startup_trials=FRESH_TRIALS, warn_independent_sampling=False)
+    return _Sampler(seed=seed, n_startup_trials=FRESH_TRIALS, warn_independent_sampling=False)
 
 
-class _Fresh(optuna.samplers.GPSampler):
-    """Expected improvement, but nothing a second time: where it wants what was tried already, settings are drawn at random."""
+class _Sampler(optuna.samplers.GPSampler):
+    """Expected improvement by the ranks of the losses, and nothing a second time.
+
+    As they are, a few losses of poor settings are so far from the rest that the differences between good ones vanish beside them;
+    as normal quantiles of their ranks they do not (Salinas, Shen and Perrone, arXiv 1909.13595).
+    """
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The values to try; none leaves all of them to be drawn."""
+        """The values to try; none, so that all of them are drawn at random, where it wants what was tried already."""
         wanted = super().sample_relative(study, trial, search_space)
         known = [rounded(other.params) for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         return {} if rounded(wanted) in known else wanted
+
+    def _sample_relative_impl(
+        self,
+        study: Study,
+        completed_trials: list[FrozenTrial],
+        running_trials: list[FrozenTrial],
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Optuna's own, of trials whose values are quantiles."""
+        quantiles = by_rank([one.value or 0.0 for one in completed_trials])
+        ranked = [
+            create_trial(params=one.params, distributions=one.distributions, value=quantile)
+            for one, quantile in zip(completed_trials, quantiles, strict=True)
+        ]
+        return super()._sample_relative_impl(study, ranked, running_trials, search_space)
+
+
+def by_rank(losses: Sequence[float]) -> list[float]:
+    """The normal quantile of each loss's rank: the lowest far below 0, the one in the middle 0."""
+    places = {at: place for place, at in enumerate(sorted(range(len(losses)), key=losses.__getitem__))}
+    return [NormalDist().inv_cdf((places[at] + 0.5) / len(losses)) for at in range(len(losses))]
 
 
 def pruner(reduction_factor: int) -> optuna.pruners.BasePruner:

@@ -6,6 +6,8 @@ from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_up import RECIPE, STEPS, VALIDATIONS, MadeUp, final_loss, small_space
 
 from meetara_build.errors import TrainingError
@@ -103,6 +105,14 @@ def test_where_no_other_was_tried_settings_that_diverge_have_no_loss() -> None:
 def test_nothing_is_tried_twice(seed: int) -> None:
     tried_settings = [str(trial.user_attrs[SETTINGS]) for trial in searched(40, seed=seed)[0].trials]
     assert len(set(tried_settings)) == 40
+
+
+@given(st.lists(st.floats(1.0, 100.0), min_size=1, max_size=40, unique=True))
+def test_losses_are_seen_by_their_rank_alone(losses: list[float]) -> None:
+    seen = search.by_rank(losses)
+    assert sorted(range(len(losses)), key=losses.__getitem__) == sorted(range(len(seen)), key=seen.__getitem__)
+    assert seen == search.by_rank([loss**3 for loss in losses])
+    assert sum(seen) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_trial_that_is_stopped_is_told_as_what_it_would_have_come_to() -> None:
