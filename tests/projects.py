@@ -19,6 +19,7 @@ import yaml
 from meetara_build.engine.stage_run import run
 from meetara_build.faces.projects import init
 from meetara_build.graph import CACHE, Graph, load
+from meetara_build.similarity import similar_domains
 
 REPOSITORY = Path(__file__).parents[1]
 DOMAINS = ("nutrition", "programming", "storytelling")
@@ -123,7 +124,8 @@ def shared_build(factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             shutil.rmtree(project, ignore_errors=True)
-            build_here(small_project(project))
+            graph = build_here(small_project(project))
+            similar_domains(graph, graph.domains[0])  # kept with the build, and so worked out once for all tests
             done.touch()
     return project
 
