@@ -25,7 +25,7 @@ from test_incremental import digest
 
 from meetara_build import fingerprint
 from meetara_build.artifact import digest_file
-from meetara_build.graph import load
+from meetara_build.graph import CACHE, load
 from meetara_build.plan import RESTORE, plan
 
 Steps = frozenset[str]
@@ -307,8 +307,9 @@ def project(built: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the package's code, which fingerprints are made from instead."""
+def package(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's code, which fingerprints are made from instead; what the project knows of the other is forgotten."""
+    (project / CACHE / "code.json").unlink()
     folder = tmp_path / "meetara_build"
     shutil.copytree(fingerprint.PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__", "project"))
     monkeypatch.setattr(fingerprint, "PACKAGE", folder)
