@@ -318,7 +318,9 @@ def prepare(folder: Path) -> type[Incremental]:
 
 def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None:
     """The same draws each time: a suite that fails by chance says nothing of a change. bench.incremental_soak draws others."""
-    run_state_machine_as_test(prepare(tmp_path), settings=settings(max_examples=4, stateful_step_count=12, derandomize=True))
+    run_state_machine_as_test(
+        prepare(tmp_path), settings=settings(max_examples=4, stateful_step_count=12, derandomize=True)
+    )
 
 
 @pytest.mark.parametrize(
