@@ -9,10 +9,9 @@ DEMO := nutrition programming storytelling
 .PHONY: setup demo test check bench soak clean
 
 setup: .venv/.ready
-	@$(BIN)/python scripts/install_llama.py
-	@$(BIN)/meetara-build profiles install > /dev/null
+	@$(BIN)/meetara-build setup
 
-# torch first and pinned: an open range brings gigabytes of CUDA packages.
+# torch first: asked for with the others, an index may bring gigabytes of CUDA packages.
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -245,30 +245,49 @@ class Tensor(NamedTuple):
     size: int
 
 
+class Header(NamedTuple):
+    """What a GGUF file says before its weights: texts by key, tensors by name, and how many bytes the whole file has to have."""
+
+    texts: dict[str, str]
+    tensors: dict[str, Tensor]
+    size: int
+
+
+def header(path: Path, keys: Sequence[str] = ()) -> Header:
+    """The header of a GGUF file, with those of ``keys`` that it has a text for.
+
+    Raises:
+        ArtifactError: the file is not a GGUF.
+    """
+    lib = _gguf_functions()
+    file = ctypes.c_void_p(lib.gguf_init_from_file(str(path).encode(), _GgufParams(no_alloc=True, ctx=None)))
+    if not file:
+        raise ArtifactError(f"{path.name}: not a GGUF file, or one cut short. Build it again, or fetch it again.")
+    try:
+        found: dict[str, Tensor] = {}
+        end = start = lib.gguf_get_data_offset(file)
+        for i in map(ctypes.c_int64, range(lib.gguf_get_n_tensors(file))):
+            size = lib.gguf_get_tensor_size(file, i)
+            kind = lib.ggml_type_name(lib.gguf_get_tensor_type(file, i)).decode()
+            found[lib.gguf_get_tensor_name(file, i).decode()] = Tensor(kind, size)
+            end = max(end, start + lib.gguf_get_tensor_offset(file, i) + size)
+        texts = {}
+        for key in keys:
+            at = ctypes.c_int64(lib.gguf_find_key(file, key.encode()))
+            if at.value >= 0 and lib.gguf_get_kv_type(file, at) == _TEXT:
+                texts[key] = lib.gguf_get_val_str(file, at).decode("utf-8", "replace")
+        return Header(texts, found, end)
+    finally:
+        lib.gguf_free(file)
+
+
 def tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a GGUF file by its name.
 
     Raises:
         ArtifactError: the file is not a GGUF.
     """
-    lib = ll._lib
-    for name in ("gguf_init_from_file", "gguf_get_tensor_name", "ggml_type_name"):
-        getattr(lib, name).restype = ctypes.c_char_p if name.endswith("name") else ctypes.c_void_p
-    lib.gguf_get_n_tensors.restype = ctypes.c_int64
-    lib.gguf_get_tensor_size.restype = ctypes.c_size_t
-    file = ctypes.c_void_p(lib.gguf_init_from_file(str(path).encode(), _GgufParams(no_alloc=True, ctx=None)))
-    if not file:
-        raise ArtifactError(f"{path.name}: not a GGUF file. Build it again.")
-    try:
-        indices = [ctypes.c_int64(i) for i in range(lib.gguf_get_n_tensors(file))]
-        return {
-            lib.gguf_get_tensor_name(file, i).decode(): Tensor(
-                lib.ggml_type_name(lib.gguf_get_tensor_type(file, i)).decode(), lib.gguf_get_tensor_size(file, i)
-            )
-            for i in indices
-        }
-    finally:
-        lib.gguf_free(file)
+    return header(path).tensors
 
 
 def tensor_types(path: Path) -> dict[str, str]:
@@ -278,6 +297,26 @@ def tensor_types(path: Path) -> dict[str, str]:
         ArtifactError: the file is not a GGUF.
     """
     return {name: tensor.type for name, tensor in tensors(path).items()}
+
+
+_TEXT = 8
+"""``GGUF_TYPE_STRING`` of ggml's gguf.h."""
+
+
+@cache
+def _gguf_functions() -> Any:
+    """The part of ggml's gguf.h that reads headers, which llama-cpp-python does not declare."""
+    lib = ll._lib
+    kinds = {
+        ctypes.c_char_p: ("gguf_get_tensor_name", "ggml_type_name", "gguf_get_val_str"),
+        ctypes.c_void_p: ("gguf_init_from_file",),
+        ctypes.c_int64: ("gguf_get_n_tensors", "gguf_find_key"),
+        ctypes.c_size_t: ("gguf_get_tensor_size", "gguf_get_tensor_offset", "gguf_get_data_offset"),
+    }
+    for kind, names in kinds.items():
+        for name in names:
+            getattr(lib, name).restype = kind
+    return lib
 
 
 class _GgufParams(ctypes.Structure):

@@ -27,6 +27,7 @@ TABLES: dict[str, Table] = {
         "name": ("base", ""),
         "seed": ("build", "seed"),
         "threads": ("base", "pretraining.threads"),
+        "gguf": ("base", "gguf"),
     },
     "dataset": DATA,
     "adapter": {
@@ -52,6 +53,7 @@ TABLES: dict[str, Table] = {
             ("name", "domain", "base", "recipe", "quants", "imatrix", "lora", "system_prompt"), ("base", "")
         ),
         "licence": ("base", "licence"),
+        "original": ("base", "gguf"),
         **MACHINE,
     },
     "evaluate": {
@@ -69,7 +71,7 @@ TABLES: dict[str, Table] = {
             for key in ("description", "category", "languages", "safety", "system_prompt", "quants")
         },
         "base": ("build", "base"),
-        "base_origin": ("base", "hub_id"),
+        "base_origin": ("base", ""),
         "licence": ("base", "licence"),
         "beat_base_by": ("domain", "evaluation.beat_base_by"),
         "max_loss": ("build", "evaluation.max_loss"),

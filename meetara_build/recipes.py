@@ -5,7 +5,7 @@ from typing import Any
 
 from meetara_build.artifact import digest_json
 from meetara_build.quants import CONVERTED, weighed
-from meetara_build.schema import Base, Build, Domain, Hardware
+from meetara_build.schema import Base, Build, Domain, GgufFile, Hardware
 
 Slice = dict[str, Any]
 
@@ -17,6 +17,7 @@ def source_slices(domain: Domain) -> list[Slice]:
             "name": (source.path or source.hub or "").rstrip("/").rpartition("/")[2],
             "format": "hub" if source.hub else source.format,
             "hub": source.hub,
+            "revision": source.revision,
             "split": source.split,
             "columns": source.columns,
             "language": source.language,
@@ -49,8 +50,17 @@ def base(name: str, base: Base, build: Build) -> Slice:
             "pretraining": pretraining,
             "threads": base.pretraining.threads,
         }
+    if base.gguf_file is not None:
+        return {"name": name, "gguf": original(base.gguf_file)}
     origin = {} if base.folder else {"hub_id": base.hub_id, "revision": base.revision}
     return {"name": name, **origin}
+
+
+def original(file: GgufFile) -> Slice:
+    """Which GGUF file a base is taken back from, and what pins it; one that is named by its path is pinned by its content."""
+    if file.path is not None:
+        return {"file": file.path.rpartition("/")[2]}
+    return file.model_dump(exclude_none=True)
 
 
 def base_gguf(name: str, base: Base, build: Build, hardware: Hardware) -> Slice:
@@ -68,6 +78,7 @@ def base_gguf(name: str, base: Base, build: Build, hardware: Hardware) -> Slice:
         "threads": hardware.threads,
         "logits_bound": build.gguf.logits_bound,
         "system_prompt": None,
+        "original": original(base.gguf_file) if base.gguf_file else None,
     }
 
 
@@ -155,7 +166,7 @@ def package(name: str, base_name: str, base: Base, domain: Domain, build: Build)
         "safety": domain.safety,
         "system_prompt": domain.system_prompt,
         "base": base_name,
-        "base_origin": base.hub_id or ("made by this build" if base.made_here else "a local folder"),
+        "base_origin": _origin(base),
         "licence": base.licence,
         "quants": domain.quants,
         "beat_base_by": domain.evaluation.beat_base_by,
@@ -172,6 +183,15 @@ def report(domains: Mapping[str, tuple[Domain, Build]]) -> Slice:
         "begins_from": {name: one.warm_start.partition("@")[0] for name, one in training.items() if one.warm_start},
         "learns_with": {name: sorted(set(one.joint)) for name, one in training.items() if one.joint},
     }
+
+
+def _origin(base: Base) -> str:
+    """Where a base comes from, as a model card names it."""
+    file = base.gguf_file
+    if file is not None:
+        where = file.hub_id or file.package or "a local file"
+        return f"{where}: {(file.file or file.path or '').rpartition('/')[2]}"
+    return base.hub_id or ("made by this build" if base.made_here else "a local folder")
 
 
 def _preparation(name: str, domain: Domain, build: Build) -> Slice:

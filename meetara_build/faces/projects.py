@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ def init(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is there already and not empty; name a new folder")
     try:
-        _copy(_origin(), folder)
+        _copy(origin(), folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # half a project would be refused by the next try
         raise
     out.print(
-        f"{folder} is ready:\n  cd {folder}\n  meetara-build plan nutrition\n  meetara-build build nutrition",
+        f"{folder} is ready:\n  cd {shlex.quote(str(folder))}\n  meetara-build setup\n  meetara-build plan nutrition\n"
+        "  meetara-build build nutrition",
         markup=False,
     )
 
@@ -48,7 +50,7 @@ def _copy(origin: Path, folder: Path) -> None:
     (folder / ".gitignore").write_text(IGNORED)
 
 
-def _origin() -> Path:
+def origin() -> Path:
     """Where a project's files lie: inside the installed package, or in the checkout around it."""
     package = Path(__file__).parent.parent
     return package / "project" if (package / "project").is_dir() else package.parent
@@ -124,7 +126,7 @@ def _content(
     }
 
 
-def install_profiles() -> None:
+def install_profiles(*, quiet: bool = False) -> None:
     """Link every profile to Snakemake's folder for the user's profiles.
 
     Raises:
@@ -141,4 +143,5 @@ def install_profiles() -> None:
             )
         link.unlink(missing_ok=True)
         link.symlink_to(folder.resolve())
-        out.print(f"{link} → {folder.relative_to(project)}", markup=False)
+        if not quiet:
+            out.print(f"{link} → {folder.relative_to(project)}", markup=False)

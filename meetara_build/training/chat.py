@@ -14,6 +14,10 @@ Message = dict[str, str]
 """``{"role": "system" | "user" | "assistant", "content": text}``"""
 
 
+_MARK = "\ue002"
+"""A character for private use, which stands for an answer that no template contains."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One conversation as token ids; ``mask[i]`` is true where token ``i`` belongs to an assistant's turn."""
@@ -66,6 +70,20 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> E
             mask += [said] * len(piece)
         written = answered
     return Encoded(ids, mask)
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that ends an assistant's turn: the first added token after an answer, but for space. None where the chat template
+    writes none there, so that no model on this base can learn to stop."""
+    answered = render(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}])
+    after = answered.partition(_MARK)[2]
+    added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    for token in tokenizer(after, add_special_tokens=False)["input_ids"]:
+        if token in added and str(tokenizer.decode([token])).strip():
+            return int(token)
+        if str(tokenizer.decode([token])).strip():
+            return None
+    return None
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""The model that adapters are trained on: made here from the embedded data, or copied from a folder or the hub."""
+"""The model that adapters are trained on: made here from the embedded data, copied from a folder or the hub, or taken back from a
+GGUF file."""
 
 from pathlib import Path
 
@@ -12,10 +13,11 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
     """Write a Hugging Face folder: config, safetensors, tokenizer and chat template.
 
     ``recipe`` with a ``model`` is pretrained on ``inputs["corpus"]``; without one the base comes from ``inputs["folder"]``, or
-    from the hub by ``hub_id`` and ``revision``. ``observe`` is called after each step of pretraining.
+    from the hub by ``hub_id`` and ``revision``, or with ``gguf`` from such a file. ``observe`` is called after each step of pretraining.
 
     Raises:
         ConfigError: the base lacks a part that later stages need, or cannot be fetched.
+        SetupError: the package that the base is a file of is not fetched.
         TrainingError: pretraining failed.
     """
     return make(recipe, inputs["corpus"], output, observe) if "model" in recipe else fetch(recipe, inputs, output)

@@ -9,6 +9,8 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer
 
 from meetara_build.errors import ConfigError
+from meetara_build.originals import refused_as_config
+from meetara_build.stages.base.from_gguf import take_back
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 from meetara_build.training.chat import encode
 
@@ -17,32 +19,53 @@ TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "voca
 
 
 def fetch(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
-    """Copy a base's files from a folder or the hub, and refuse one that cannot be trained, merged and converted."""
+    """Put a base's files in place, and refuse one that cannot be trained, merged and converted."""
     name = recipe["name"]
-    origin = inputs["folder"] if "folder" in inputs else _download(name, recipe)
+    if "gguf" in recipe:
+        taken = {"quantized": take_back(recipe, inputs, output)["quantized"]}
+    else:
+        taken = {}
+        _copy(name, inputs["folder"] if "folder" in inputs else _download(name, recipe), output)
+    config, tokenizer = _load(name, output)
+    _check_chat(name, tokenizer)
+    return {
+        "model_type": config.model_type,
+        "vocabulary": len(tokenizer),
+        "parameters": _parameters(name, output),
+        **taken,
+    }
+
+
+def _copy(name: str, origin: Path, output: Path) -> None:
     for pattern in (*PATTERNS, *TOKENIZER):
         for file in origin.glob(pattern):
             if file.is_file():
                 shutil.copyfile(file, output / file.name)
     _check_files(name, origin, output)
-    config, tokenizer = _load(name, output)
-    _check_chat(name, tokenizer)
-    return {"model_type": config.model_type, "vocabulary": len(tokenizer), "parameters": _parameters(name, output)}
+    _refuse_quantized(name, output)
 
 
 def _download(name: str, recipe: Recipe) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with refused_as_config(name, recipe["hub_id"]):
         return Path(
             snapshot_download(recipe["hub_id"], revision=recipe["revision"], allow_patterns=[*PATTERNS, *TOKENIZER])
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+
+
+def _refuse_quantized(name: str, folder: Path) -> None:
+    """Weights packed for one library's kernels can be neither merged nor converted."""
+    try:
+        packed = json.loads((folder / "config.json").read_bytes()).get("quantization_config")
+    except (ValueError, AttributeError):
+        return  # transformers says what is wrong with it
+    if packed:
+        method = packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
         raise ConfigError(
-            f"base {name}: cannot fetch {recipe['hub_id']} ({type(error).__name__}: {str(error).splitlines()[0]}); check the "
-            f"name, the network, and whether its licence must be accepted (HF_TOKEN), or set folder: in conf/base/{name}.yaml"
-        ) from None
+            f"base {name}: its weights are quantized ({method}), and training, merging and converting need floats: use the model "
+            "that it was made from (the same name without GPTQ, AWQ, bnb…)"
+        )
 
 
 def _check_files(name: str, origin: Path, output: Path) -> None:

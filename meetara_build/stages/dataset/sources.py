@@ -68,7 +68,8 @@ def format_of(path: Path, name: str) -> str:
 
 def _rows(source: Mapping[str, Any], path: Path | None, name: str) -> Iterator[Row | Fault]:
     if path is None:
-        return tables.read_hub(None, str(source.get("hub") or name), source.get("split") or "train")
+        hub, split = str(source.get("hub") or name), source.get("split") or "train"
+        return tables.read_hub(None, hub, split, source.get("revision"))
     if not path.exists():
         raise DataError(f"{name}: no such file or folder: mend the path in the domain's sources")
     kind = source.get("format") or format_of(path, name)

@@ -37,17 +37,17 @@ def parquet_columns(path: Path, name: str) -> list[str]:
         raise DataError(f"{name}: cannot be read as Parquet: {error}: check that the file is whole") from None
 
 
-def read_hub(path: Path | None, hub: str, split: str) -> Iterator[Row]:
-    """The rows of one split of a data set: a local folder, or a hub id where ``path`` is None."""
+def read_hub(path: Path | None, hub: str, split: str, revision: str | None = None) -> Iterator[Row]:
+    """The rows of one split of a data set: a local folder, or a hub id at a commit where ``path`` is None."""
     name = path.name if path else hub
     with tempfile.TemporaryDirectory(prefix="meetara-") as cache:
         # A folder's own files are the truth; a copy of them in the user's cache would outlive their edits.
-        data = _load(path, hub, split, cache if path else None)
+        data = _load(path, hub, split, revision, cache if path else None)
         for number, values in enumerate(data, 1):
             yield Row(name, number, dict(values))
 
 
-def _load(path: Path | None, hub: str, split: str, cache: str | None) -> Any:
+def _load(path: Path | None, hub: str, split: str, revision: str | None, cache: str | None) -> Any:
     import datasets
 
     where = f"data set folder {path.name}" if path else f"hub data set {hub}"
@@ -59,7 +59,7 @@ def _load(path: Path | None, hub: str, split: str, cache: str | None) -> Any:
             if isinstance(data, datasets.DatasetDict):
                 return data[split]
             return data
-        return datasets.load_dataset(str(path or hub), split=split, cache_dir=cache)
+        return datasets.load_dataset(str(path or hub), split=split, revision=revision, cache_dir=cache)
     except KeyError:
         raise DataError(f"{where}: has no split '{split}', only {', '.join(sorted(data))}: set `split:`") from None
     except Exception as error:  # `datasets` raises whatever the library below it raised

@@ -1,6 +1,7 @@
 """The gguf stage: a merged model becomes GGUF files, each proved equal to what it was made from."""
 
 import json
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -9,17 +10,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
 from meetara_build.llama import Floats, Model, tensors
+from meetara_build.originals import find_original
 from meetara_build.quants import CONVERTED, check_quant, weighed
 from meetara_build.setup_check import check_llama
 from meetara_build.stages.gguf import imatrix, lora, overrides, proof
 from meetara_build.stages.gguf.convert import Labels, convert, known_cut
-from meetara_build.stages.gguf.quantize import Fallback, Imatrix, check_needs, counted_types, quantize
+from meetara_build.stages.gguf.quantize import Fallback, Imatrix, check_needs, counted_types, expand, quantize
 from meetara_build.stages.gguf.vocabulary import Vocabulary
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
 from meetara_build.training.chat import encode, read_records
@@ -39,12 +43,14 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
 
     Recipe: ``name`` (of the files), ``domain``, ``base``, ``licence``, ``recipe`` (digest), ``quants``, ``imatrix``
     (``enabled``, ``tokens``), ``lora`` (whether to write the adapter alone), ``tensor_types`` (by a regular expression over
-    tensor names, the type they get in every quantized file), ``threads``, ``logits_bound`` (largest distance from the merged
-    model's logits, as a share of their spread), ``system_prompt`` (text or null).
+    tensor names, the type they get in every quantized file), ``threads``, ``logits_bound`` (largest distance from the logits
+    that transformers gives, as a share of their spread), ``system_prompt`` (text or null), and for a base taken back from a GGUF
+    file ``original``, which names that file.
 
-    Inputs: ``merged`` (Hugging Face folder), ``dataset`` (text for the imatrix and for the proofs; optional),
-    ``adapter`` and ``base`` (for the LoRA file), ``base_gguf`` (folder of the base's F16 file; optional). The LoRA file
-    is proved on the base's file, or else by taking it out of the merged F16 file again, which has to give the base.
+    Inputs: ``merged`` (Hugging Face folder in float32, or the base itself), ``dataset`` (text for the imatrix and for the proofs;
+    optional), ``adapter`` and ``base``, ``base_gguf`` (folder of the base's F16 file; optional). What every file is proved
+    against is base + adapter in float32, never a rounded copy. The LoRA file is proved on the base's file, or else by taking it out
+    of the merged F16 file again, which has to give the base.
 
     Raises:
         ConfigError: an unknown type, one that needs an imatrix where there is none or does not fit the rows of a tensor, a
@@ -58,6 +64,8 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     stage = _Stage(recipe, inputs, output)
     stage.make_f16()
     stage.prove_f16()
+    if recipe.get("original"):
+        stage.prove_original()
     stage.make_variants()
     if recipe["lora"]:
         stage.make_lora()
@@ -79,7 +87,7 @@ class _Stage:
         self.merged = inputs["merged"]
         self.f16 = self.path("F16")
         self.quants = ["F16", *(quant for quant in recipe["quants"] if quant != "F16")]
-        self.labels = Labels(*(str(recipe[key]) for key in ("name", "domain", "base", "licence", "recipe")))
+        self.labels = Labels.of(recipe)
         self.tokenizer = load_tokenizer(self.merged)
         self.records = _records(inputs)
         self.fallbacks: dict[str, list[Fallback]] = {}
@@ -117,18 +125,53 @@ class _Stage:
     def prove_f16(self) -> None:
         """Special tokens, conversations and logits of the F16 file."""
         started = time.process_time()
-        self.model = load_model(self.merged)
-        limit = min(PROMPT_TOKENS, _context(self.model))
+        model = load_model(self.inputs.get("base", self.merged))
+        config = model.config.get_text_config()
+        limit = min(PROMPT_TOKENS, getattr(config, "max_position_embeddings", None) or PROMPT_TOKENS)
         texts = [*(text for _, _, text in self.conversations[-1:] if text), *self._own_texts()[:3]]
-        self.prompts = proof.prompts(self.tokenizer, texts, self.model.config.get_text_config().vocab_size, limit)
-        self.logits = [proof.torch_logits(self.model, ids) for ids in self.prompts]
-        with _made(self.f16) as model:
-            proof.prove_special(model, self.tokenizer)
-            conversations = proof.prove_template(model, self.conversations)
-            ours = self._llama_logits(model)
+        self.prompts = proof.prompts(self.tokenizer, texts, config.vocab_size, limit)
+        self.model, self.logits = self._adapted(model)
+        with _made(self.f16) as made:
+            proof.prove_special(made, self.tokenizer)
+            proof.prove_turn_end(made, self.vocabulary.eot)
+            conversations = proof.prove_template(made, self.conversations)
+            ours = self._llama_logits(made)
         self.report["conversations"] = conversations
         self.report["logits"] = self._prove_logits(self.f16.name, self.logits, ours)
         self._took("proofs", started)
+
+    def _adapted(self, model: PreTrainedModel) -> tuple[PreTrainedModel, list[Floats]]:
+        """The base with the adapter merged, for the imatrix, and the logits of the two before that, which the files are held to."""
+        if "adapter" not in self.inputs:
+            return model, [proof.torch_logits(model, ids) for ids in self.prompts]
+        adapted = PeftModel.from_pretrained(model, str(self.inputs["adapter"])).eval()
+        logits = [proof.torch_logits(adapted, ids) for ids in self.prompts]
+        return adapted.merge_and_unload(), logits
+
+    def prove_original(self) -> None:
+        """That a base taken back from a GGUF file is what llama.cpp reads from that file: tokens, conversations, logits.
+
+        The logits compared are those of the file written out in float32 by llama.cpp. As it is, llama.cpp also rounds what goes
+        through a quantized file's layers: how far that is from the base is reported, and no fault of it.
+        """
+        started = time.process_time()
+        path = find_original(self.recipe["base"], self.recipe["original"], self.inputs)
+        rendered = [text for _, _, text in self.conversations if text is not None]
+        with _made(path) as model:
+            difference = proof.first_difference(model, proof.cases(self.tokenizer, (), rendered))
+            if difference:
+                raise proof.refuse_tokens(difference)
+            proof.prove_special(model, self.tokenizer)
+            conversations = proof.prove_template(model, self.conversations)
+            as_it_is = np.concatenate([*map(proof.distances, self.logits, self._llama_logits(model))])
+        with tempfile.TemporaryDirectory(dir=self.output.parent) as scratch:
+            whole = Path(scratch) / path.name
+            expand(path, whole, self.recipe["threads"])
+            with _made(whole) as model:
+                figures = self._prove_logits(path.name, self.logits, self._llama_logits(model))
+        rounded = {"mean": proof.rounded(float(as_it_is.mean())), "worst": proof.rounded(float(as_it_is.max()))}
+        self.report["original"] = {"conversations": conversations, **figures, "as it is": rounded}
+        self._took("original", started)
 
     def make_variants(self) -> None:
         """The other types, quantized from the F16 file; F32 and BF16 come from the converter, unrounded by F16."""
@@ -164,12 +207,13 @@ class _Stage:
 
     def _prove_logits(self, label: str, theirs: Sequence[Floats], ours: Sequence[Floats]) -> dict[str, float]:
         config = self.model.config.get_text_config()
+        reference = "base + adapter" if "adapter" in self.inputs else "the base"
         window = getattr(config, "sliding_window", None)
         narrow = window is not None and window < PROMPT_TOKENS
         hint = f"(config.json has a sliding_window of {window}, which llama.cpp may not apply.) " if narrow else ""
         routed = any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
         pairs = zip(theirs, ours, strict=True)
-        return proof.prove_logits(label, pairs, self.recipe["logits_bound"], routed=routed, hint=hint)
+        return proof.prove_logits(label, reference, pairs, self.recipe["logits_bound"], routed=routed, hint=hint)
 
     def _llama_logits(self, model: Model, adapter: Path | None = None, scale: float = 1.0) -> list[Floats]:
         longest = max(map(len, self.prompts))
@@ -258,10 +302,6 @@ def _records(inputs: Inputs) -> list[dict[str, Any]]:
     records = list(read_records(inputs["dataset"] / "train.jsonl"))
     step = max(1, len(records) // SPREAD)
     return [record for start in range(step) for record in records[start::step]]
-
-
-def _context(model: PreTrainedModel) -> int:
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or PROMPT_TOKENS)
 
 
 def _made(path: Path, *, vocab_only: bool = False) -> Model:

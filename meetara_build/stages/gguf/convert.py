@@ -1,11 +1,13 @@
 """llama.cpp's own converter, run inside this process: a Hugging Face folder becomes one GGUF file."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import conversion
 import conversion.gemma
@@ -17,6 +19,11 @@ import torch
 
 from meetara_build.errors import ConfigError, MeetaraError, ProofError
 from meetara_build.stages.gguf.vocabulary import Vocabulary
+from meetara_build.stages.types import Recipe
+
+SWITCHES = (("phi-3", "phi 3"), ("phi3", "phi 3"), ("modern-bert", "modern bert"))
+"""Words of ``general.name`` at which llama.cpp treats a vocabulary in a way of its own (``llama-vocab.cpp``), and what is written instead.
+A person may call a domain or a base as they like; where a vocabulary needs such a word, ``proof.search_cut`` adds it."""
 
 _LOGGERS = ("hf-to-gguf", "gguf", "lora-to-gguf", "transformers.tokenization_utils_base")
 
@@ -30,6 +37,14 @@ class Labels:
     base: str
     licence: str
     recipe: str
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """The labels that a recipe of the gguf stage gives its files."""
+        name = reduce(
+            lambda text, word: re.sub(re.escape(word[0]), word[1], text, flags=re.IGNORECASE), SWITCHES, recipe["name"]
+        )
+        return cls(name, *(str(recipe[key]) for key in ("domain", "base", "licence", "recipe")))
 
     def write(self, model: Any) -> None:
         """Replace what the converter read from a model card or guessed from a folder's name."""

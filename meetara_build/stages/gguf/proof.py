@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ArtifactError, ProofError
 from meetara_build.llama import Floats, Model
@@ -132,6 +133,19 @@ def prove_special(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
             )
 
 
+def prove_turn_end(model: Model, token: int | None) -> None:
+    """Refuse a file that goes on generating after the token that ends an assistant's turn.
+
+    Raises:
+        ProofError: naming the token.
+    """
+    if token is not None and not model.is_end(token):
+        raise ProofError(
+            f"{model.path.name}: {model.text_of(token)!r} ends an assistant's turn in the base's chat template, and llama.cpp does not "
+            "stop at it: mend chat_template.jinja, or choose another base."
+        )
+
+
 def rendered_conversations(
     tokenizer: PreTrainedTokenizerBase, system: str | None
 ) -> list[tuple[Any, bool, str | None]]:
@@ -190,7 +204,7 @@ def prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], vocabulary
     return [*(tokens for tokens in ids if len(tokens) > 1), anywhere[:limit]]
 
 
-def torch_logits(model: PreTrainedModel, ids: Sequence[int]) -> Floats:
+def torch_logits(model: nn.Module, ids: Sequence[int]) -> Floats:
     """Logits of one text by transformers, shape (tokens, vocabulary)."""
     with torch.inference_mode():
         logits: Floats = model(torch.tensor([list(ids)]), use_cache=False).logits[0].float().numpy()
@@ -209,9 +223,15 @@ def distances(theirs: Floats, ours: Floats) -> Floats:
 
 
 def prove_logits(
-    label: str, pairs: Iterable[tuple[Floats, Floats]], bound: float, *, routed: bool = False, hint: str = ""
+    label: str,
+    reference: str,
+    pairs: Iterable[tuple[Floats, Floats]],
+    bound: float,
+    *,
+    routed: bool = False,
+    hint: str = "",
 ) -> dict[str, float]:
-    """Refuse logits further from the merged model's than ``bound`` at any position.
+    """Refuse logits further from those of the ``reference`` than ``bound`` at any position.
 
     ``routed``: in a mixture of experts rounding sends a token now and then to another expert, so the bound holds for
     nine positions in ten. ``hint`` is what may be the matter with this model.
@@ -226,12 +246,13 @@ def prove_logits(
     worst = float(np.quantile(shares, 0.9) if routed else shares.max())
     if not worst <= bound:
         raise ProofError(
-            f"{label}: logits differ from the merged model's by {worst:.2g} of their spread, more than {bound:g}. "
-            f"{hint}The file is not the model: rebuild the merge; if it stays so, llama.cpp does not support this base "
+            f"{label}: logits differ from those of {reference} by {worst:.2g} of their spread, more than {bound:g}. "
+            f"{hint}The file is not the model: build it again; if it stays so, llama.cpp does not support this base "
             "fully (or its values do not fit into F16). Only for a small excess raise gguf.logits_bound."
         )
-    return {"worst": _rounded(worst), "mean": _rounded(float(shares.mean())), "positions": len(shares)}
+    return {"worst": rounded(worst), "mean": rounded(float(shares.mean())), "positions": len(shares)}
 
 
-def _rounded(figure: float) -> float:
+def rounded(figure: float) -> float:
+    """Three digits: more would differ from machine to machine."""
     return float(f"{figure:.3g}")

@@ -75,6 +75,18 @@ def quantize(
     return [fallback for fallback in fallbacks if fallback.tensor not in (types or {})]
 
 
+def expand(source: Path, target: Path, threads: int) -> None:
+    """Write any GGUF file in float32, its weights as llama.cpp itself works them out.
+
+    Raises:
+        OSError: the disk is full.
+        ProofError: llama.cpp refuses.
+    """
+    params = _params("F32", threads, {})
+    params.allow_requantize = True
+    _run(source, target, "F32", params)
+
+
 def misfits(source: Path, quant: str, types: Mapping[str, str]) -> list[Fallback]:
     """Which of these tensors have rows that do not fit their type; nothing is written."""
     params = _params(quant, 1, {})
@@ -86,7 +98,7 @@ def misfits(source: Path, quant: str, types: Mapping[str, str]) -> list[Fallback
 def _params(quant: str, threads: int, imatrix: Imatrix) -> Any:
     params = ll.llama_model_quantize_default_params()
     params.nthread = threads
-    params.ftype = int(gguf.LlamaFileType[f"MOSTLY_{quant}"])
+    params.ftype = int(gguf.LlamaFileType["ALL_F32" if quant == "F32" else f"MOSTLY_{quant}"])
     if imatrix:
         params.imatrix = _imatrix_data(imatrix)
     return params

@@ -16,6 +16,7 @@ import gguf
 from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ProofError
+from meetara_build.training.chat import turn_end
 
 Kind = Literal["byte-level BPE", "SentencePiece BPE", "tokenizer.model"]
 
@@ -48,7 +49,8 @@ CUTS = (
 class Vocabulary:
     """What the GGUF file has to say so that llama.cpp tokenizes as transformers does.
 
-    ``pre`` is the name of the cut, None where there is none. ``rstrip`` tells that special tokens swallow the spaces
+    ``pre`` is the name of the cut, None where there is none. ``eot`` ends an assistant's turn: llama.cpp stops at it whatever the
+    token is called, where it else goes by a list of names. ``rstrip`` tells that special tokens swallow the spaces
     after them (Phi-3), which llama.cpp does for models whose name says "phi-3".
     """
 
@@ -59,6 +61,7 @@ class Vocabulary:
     space_prefix: bool
     bos: int | None
     eos: int | None
+    eot: int | None
     rstrip: bool
     size: int
 
@@ -80,6 +83,7 @@ class Vocabulary:
             space_prefix=_prepends_space(written),
             bos=tokenizer.bos_token_id,
             eos=tokenizer.eos_token_id,
+            eot=turn_end(tokenizer) if tokenizer.chat_template else None,
             rstrip=any(token.rstrip for token in tokenizer.added_tokens_decoder.values()),
             size=max(tokenizer.get_vocab().values()) + 1,
         )
@@ -106,7 +110,7 @@ class Vocabulary:
         _put(writer, keys.ADD_EOS, self.adds_eos, gguf.GGUFValueType.BOOL)
         if self.kind != "byte-level BPE":
             _put(writer, keys.ADD_PREFIX, self.space_prefix, gguf.GGUFValueType.BOOL)
-        for key, token in ((keys.BOS_ID, self.bos), (keys.EOS_ID, self.eos)):
+        for key, token in ((keys.BOS_ID, self.bos), (keys.EOS_ID, self.eos), (keys.EOT_ID, self.eot)):
             if token is not None:
                 _put(writer, key, token, gguf.GGUFValueType.UINT32)
         _refuse_twins(writer.kv_data[0][keys.LIST].value)

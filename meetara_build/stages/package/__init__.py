@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from meetara_build.stages.package.card import model_card
 from meetara_build.stages.package.gate import check_bounds
@@ -25,7 +26,8 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     (output / "Modelfile").write_text(modelfile(recipe, default, inputs["base"]), encoding="utf-8")
     card = json.loads((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
     training = json.loads((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
-    text = model_card(recipe, default, evaluation, card, training, {path.name: path.stat().st_size for path in files})
+    sizes = {path.name: path.stat().st_size for path in files}
+    text = model_card(recipe, default, evaluation, card, training, sizes, _origin(inputs["base"]))
     (output / "README.md").write_text(text, encoding="utf-8")
     named = {f"../gguf/{path.name}": path for path in files} | {path.name: path for path in sorted(output.iterdir())}
     lines = [f"{_sha256(path)}  {name}" for name, path in named.items()]
@@ -36,6 +38,12 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
 def _default(recipe: Recipe) -> str:
     """The file that the Modelfile names: the last of the domain's types, by custom the smallest."""
     return f"{recipe['domain']}-{recipe['quants'][-1]}.gguf"
+
+
+def _origin(base: Path) -> dict[str, Any] | None:
+    """What the base stage says of the GGUF file that it took the base back from; None for any other base."""
+    path = base / "origin.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def _sha256(path: Path) -> str:

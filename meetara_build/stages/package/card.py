@@ -13,13 +13,15 @@ def model_card(
     data: Mapping[str, Any],
     training: Mapping[str, Any],
     sizes: Mapping[str, int],
+    origin: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name."""
+    """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name, ``origin`` is the ``origin.json`` of a base
+    that was taken back from a GGUF file."""
     front = {"license": recipe["licence"], "language": list(recipe["languages"]), "base_model": recipe["base_origin"]}
     front["tags"] = ["gguf", "lora", recipe["category"], recipe["domain"]]
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
-        f"# {recipe['domain']}\n\n{recipe['description']}. A LoRA fine-tune of `{recipe['base']}`, merged and quantized.",
+        f"# {recipe['domain']}\n\n{recipe['description']}. A LoRA fine-tune of `{recipe['base']}`, merged and quantized.{_base(origin)}",
         _use(recipe, default),
         _figures(evaluation, sizes, recipe["domain"]),
         _data(data),
@@ -31,6 +33,13 @@ def model_card(
             "and in an emergency the local emergency number (112, 911, 999) comes first."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _base(origin: Mapping[str, Any] | None) -> str:
+    if origin is None:
+        return ""
+    lost = f", which is quantized to {origin['quantized']}: what that lost, it lacks too" if origin["quantized"] else ""
+    return f" The base was taken back from `{origin['file']}`{lost}."
 
 
 def _use(recipe: Mapping[str, Any], default: str) -> str:

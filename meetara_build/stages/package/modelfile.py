@@ -46,7 +46,9 @@ def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
     """Find the text around each turn by rendering texts that no template contains."""
     plain = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED), _turn("user", NEXT)], ask=True)
     asked, answered, following = (plain.index(mark) for mark in (ASKED, ANSWERED, NEXT))
-    after_user, between = plain[asked + 1 : answered], plain[answered + 1 : following]
+    between = plain[answered + 1 : following]
+    # Some templates write a space before an answer that they do not end a question with: the model says it itself.
+    after_user = render(tokenizer, [_turn("user", ASKED)], ask=True).partition(ASKED)[2]
     ended = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED)])
     after_assistant = _common_start(tokenizer, ended[ended.index(ANSWERED) + 1 :], between)
     before_user = between[len(after_assistant) :]
@@ -123,8 +125,11 @@ def _common_start(tokenizer: PreTrainedTokenizerBase, one: str, other: str) -> s
 
 
 def _without_start(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Ollama adds the beginning-of-text token itself."""
-    return text.removeprefix(tokenizer.bos_token) if tokenizer.bos_token else text
+    """Ollama adds the beginning-of-text token itself where the file's ``add_bos_token`` says so, as the gguf stage writes it there:
+    where the tokenizer adds it."""
+    ids = tokenizer("a")["input_ids"]
+    adds = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(tokenizer.bos_token) if adds else text
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

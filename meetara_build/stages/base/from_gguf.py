@@ -1,0 +1,116 @@
+"""A base taken back from a GGUF file: float weights, configuration, tokenizer and template, by transformers.
+
+What stands in such a file may have been quantized: the weights are then those that llama.cpp works out from it, and no others. That they
+are is proved by the base's own gguf stage.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from meetara_build.errors import ArtifactError, ConfigError
+from meetara_build.llama import Header, header
+from meetara_build.originals import find_original
+from meetara_build.stages.types import Inputs, Recipe
+
+ORIGIN = "origin.json"
+FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+"""Types that are no quantization; they are kept as they are."""
+
+ARCHITECTURE, KIND, TEMPLATE, CUT = (
+    "general.architecture",
+    "general.type",
+    "tokenizer.chat_template",
+    "tokenizer.ggml.pre",
+)
+PROJECTORS = ("clip", "mmproj")
+SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
+"""Names of the cut that is GPT-2's after each digit was cut off (``llama-vocab.cpp``, ``LLAMA_VOCAB_PRE_TYPE_SMOLLM``)."""
+
+
+def take_back(recipe: Recipe, inputs: Inputs, output: Path) -> dict[str, Any]:
+    """Write the base as a Hugging Face folder with ``origin.json``; what the latter says.
+
+    Weights of a quantized file are kept in float16, in which the base's own F16 file then holds them exactly; where one does not fit
+    into it, in float32.
+
+    Raises:
+        ConfigError: the file is not a whole model, has no chat template, or is of an architecture that transformers does not know.
+        SetupError: the package that it is a file of is not fetched.
+    """
+    name = recipe["name"]
+    path = find_original(name, recipe["gguf"], inputs)
+    stored = _check(name, path)
+    kind = main_type(stored)
+    model, tokenizer = _load(name, path, stored)
+    dtype = FLOATS.get(kind, torch.float16)
+    if not all(weight.to(dtype).isfinite().all() for weight in model.parameters()):
+        dtype = torch.float32
+    model.to(dtype).save_pretrained(output, max_shard_size="100GB")
+    tokenizer.save_pretrained(output)
+    origin = {"file": path.name, "quantized": None if kind in FLOATS else kind.upper()}
+    (output / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    return origin
+
+
+def main_type(stored: Header) -> str:
+    """The type that most of a file's bytes are stored in, as ggml writes it."""
+    sizes: dict[str, int] = {}
+    for tensor in stored.tensors.values():
+        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+    return max(sizes, key=lambda kind: sizes[kind], default="f32")
+
+
+def _check(name: str, path: Path) -> Header:
+    where = f"base {name}: {path.name}"
+    try:
+        stored = header(path, (ARCHITECTURE, KIND, TEMPLATE, CUT))
+    except ArtifactError:
+        raise ConfigError(f"{where}: not a GGUF file, or one cut short; fetch or copy it again") from None
+    if stored.texts.get(KIND) == "adapter":
+        raise ConfigError(f"{where}: is a LoRA adapter, not a model; name the model that it was trained on")
+    if PROJECTORS[0] == stored.texts.get(ARCHITECTURE) or stored.texts.get(KIND) in PROJECTORS:
+        raise ConfigError(
+            f"{where}: is the image or sound part of a multimodal model; name the file of its language model"
+        )
+    if (size := path.stat().st_size) < stored.size:
+        raise ConfigError(f"{where}: is cut short: {size} bytes of {stored.size}; fetch or copy it again")
+    if not stored.texts.get(TEMPLATE):
+        raise ConfigError(f"{where}: has no chat template; use a file of the model's instruct version")
+    return stored
+
+
+def _load(name: str, path: Path, stored: Header) -> tuple[Any, Any]:
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as alone:
+        # What lies beside the file, an adapter or another configuration, is no part of it.
+        (Path(alone) / "model.gguf").symlink_to(path.resolve())
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
+            model: Any = AutoModelForCausalLM.from_pretrained(alone, gguf_file="model.gguf", dtype=torch.float32)
+        except Exception as error:  # whatever its reader of this architecture runs into
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConfigError(
+                f"base {name}: {path.name}: transformers cannot take back a GGUF file of the architecture "
+                f"'{stored.texts.get(ARCHITECTURE, 'none')}' ({reason}); use the model's own folder or hub_id, or another base"
+            ) from None
+    model.hf_quantizer = None  # the weights are floats now: it is saved as any other model
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.name_or_path = name
+    _cut_as_named(tokenizer, stored.texts.get(CUT, ""))
+    return model, tokenizer
+
+
+def _cut_as_named(tokenizer: Any, cut: str) -> None:
+    """Have a byte-level tokenizer cut off single digits where the file says so: transformers 5.23 reads other names, not these."""
+    if cut in SINGLE_DIGITS:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, whole])
