@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from bench import machine
+from bench.tiny import tiny_project
 from meetara_build import history
 from meetara_build.artifact import digest_file
 
@@ -76,7 +77,7 @@ def snakemake(folder: Path, *words: str) -> list[str]:
 
 def cold_build(folder: Path) -> machine.Cost:
     """A new project built whole; prints what it took."""
-    subprocess.run([BIN / "meetara-build", "init", folder], check=True, stdout=subprocess.DEVNULL)
+    tiny_project(folder)
     cost = machine.run(snakemake(folder, "all_domains"), folder)
     stages = sum(run.stage_cpu_seconds for run in history.runs(folder / "artifacts"))
     print(f"  wall {cost.seconds / 60:.1f} min, CPU {cost.cpu_seconds:.0f} s, of it in stages {stages:.0f} s")

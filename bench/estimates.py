@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.tiny import tiny_project
 from meetara_build import history
 from meetara_build.graph import load
 from meetara_build.plan import plan
@@ -36,7 +37,7 @@ def meetara(folder: Path, *words: str) -> str:
 
 def project(folder: Path, domains: int) -> None:
     """A new project with the first so many of the shipped domains."""
-    meetara(folder.parent, "init", str(folder))
+    tiny_project(folder)
     names = sorted(path.stem for path in (folder / "conf" / "domain").glob("*.yaml"))[:domains]
     path = folder / "conf" / "build.yaml"
     path.write_text(path.read_text().replace("domains: all ", f"domains: {json.dumps(names)} "))

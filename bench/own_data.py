@@ -1,4 +1,4 @@
-"""Data of one's own, added as a new user would: built to packaged files, and how far they are below the base's loss.
+"""Data of one's own on the base ``tiny``, added as a new user would: built to packaged files, and how far they are below the base's loss.
 
 python -m bench.own_data FILE.jsonl [FILE.csv …]
 """
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from bench import machine
+from bench.tiny import tiny_project
 
 BIN = Path(sys.executable).parent
 
@@ -41,8 +42,7 @@ def main() -> None:
     given = words.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
-        project = Path(scratch) / "own"
-        subprocess.run([BIN / "meetara-build", "init", project], check=True, stdout=subprocess.DEVNULL)
+        project = tiny_project(Path(scratch) / "own")
         for file in given.files:
             measure(project, file)
 

@@ -17,6 +17,7 @@ from unittest import mock
 import yaml
 
 from bench.build import BARE, BIN, snakemake
+from bench.tiny import tiny_project
 from meetara_build.artifact import MEASURED
 from meetara_build.engine import job, stage_run
 from meetara_build.graph import Graph, load
@@ -77,7 +78,7 @@ def quietly(words: list[str], folder: Path) -> None:
 
 def make_project(folder: Path, count: int) -> Graph:
     """A project with this many domains, every artifact of it in its place and in the store."""
-    quietly([str(BIN / "meetara-build"), "init", str(folder)], folder.parent)
+    tiny_project(folder)
     _choose_domains(folder / "conf", count)
     graph = load(folder)
     perform = functools.partial(_stand_in, full_size=graph.domains[0])

@@ -23,6 +23,9 @@ from meetara_build.errors import ArtifactError, ProofError
 
 Floats = npt.NDArray[np.float32]
 
+FLOATS = ("f32", "bf16", "f16")
+"""Types that are no quantization."""
+
 _LOG: deque[str] = deque(maxlen=5000)
 _WARN, _ERROR = 3, 4
 _LOGITS_BUFFER = 1 << 26
@@ -251,6 +254,19 @@ class Header(NamedTuple):
     texts: dict[str, str]
     tensors: dict[str, Tensor]
     size: int
+
+    @property
+    def main_type(self) -> str:
+        """The type that most of its bytes are stored in, as ggml writes it."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+        return max(sizes, key=lambda kind: sizes[kind], default="f32")
+
+    @property
+    def quantized(self) -> str | None:
+        """That type where it is no plain float, as people write it (``Q4_1``)."""
+        return None if self.main_type in FLOATS else self.main_type.upper()
 
 
 def header(path: Path, keys: Sequence[str] = ()) -> Header:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 
@@ -14,6 +14,8 @@ class Family(NamedTuple):
     markers: tuple[str, ...]
     eos: str
     bos: str | None = None
+    adds_bos: bool = True
+    """Whether the tokenizer begins a text with ``bos``: SmolLM2's, whose ``bos`` opens a turn, does not."""
 
 
 CHATML = (
@@ -26,6 +28,12 @@ QWEN = (
     "{%- endif %}{%- for message in messages %}{%- if message.role == 'user' or message.role == 'assistant' %}"
     "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+SMOLLM = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LLAMA3 = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}"
@@ -56,6 +64,11 @@ PHI3 = (
     "{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
+SPACED = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
+    "{% else %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% endif %}{% endfor %}"
+)
 MISTRAL = (
     "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
@@ -68,11 +81,13 @@ HEADERS = ("<|start_header_id|>", "<|end_header_id|>")
 FAMILIES = {
     "chatml": Family(CHATML, IM, "<|im_end|>"),
     "qwen2.5": Family(QWEN, IM, "<|im_end|>"),
+    "smollm2": Family(SMOLLM, IM, "<|im_end|>", "<|im_start|>", adds_bos=False),
     "llama3": Family(LLAMA3, HEADERS, "<|eot_id|>", "<|begin_of_text|>"),
     "llama3.2": Family(LLAMA32, HEADERS, "<|eot_id|>", "<|begin_of_text|>"),
     "gemma": Family(GEMMA, ("<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>"),
     "phi3": Family(PHI3, ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), "<|endoftext|>", "<s>"),
     "mistral": Family(MISTRAL, (), "</s>", "<s>"),
+    "spaced": Family(SPACED, (), "</s>", "<s>"),
 }
 
 
@@ -84,6 +99,9 @@ def save_tokenizer(family: Family, folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(names)])
+    if family.bos and family.adds_bos:
+        first = (family.bos, tokenizer.token_to_id(family.bos))
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{family.bos} $A", special_tokens=[first])
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=family.bos, eos_token=family.eos, clean_up_tokenization_spaces=False
     )

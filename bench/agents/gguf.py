@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from bench import machine
+from bench.tiny import tiny_project
 from meetara_build.agents.gather import gather
 from meetara_build.agents.host import ask_all, plugin
 from meetara_build.agents.snapshot import Context
@@ -40,8 +41,7 @@ BOUND = 1.0
 
 def project(folder: Path) -> Path:
     """A project of these domains on the base ``tiny``, whose agents may only give types to single tensors."""
-    made = folder / "project"
-    subprocess.run([BIN / "meetara-build", "init", made], check=True, stdout=subprocess.DEVNULL)
+    made = tiny_project(folder / "project")
     path = made / "conf" / "build.yaml"
     build = yaml.safe_load(path.read_text(encoding="utf-8"))
     build |= {"domains": list(DOMAINS), "keep_merged": True, "locked": ["domain.quants"]}

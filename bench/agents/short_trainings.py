@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from bench.tiny import tiny_project
 from meetara_build.engine.stage_run import run
-from meetara_build.faces.projects import init
 from meetara_build.graph import Graph, Step, load
 from meetara_build.training.chat import Encoded, encode, read_records
 from meetara_build.training.loop import train
@@ -22,7 +22,7 @@ def project(folder: Path, domains: Iterable[str] | None = None) -> Graph:
     What is there already is used, also if the tool's code has changed since: a base takes minutes.
     """
     if not (folder / "conf").is_dir():
-        init(folder)
+        tiny_project(folder)
     graph = load(folder)
     for step in graph.above(("dataset", name) for name in domains or graph.domains):
         if not (graph.root / step.place.manifest).exists():

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.tiny import tiny_project
 
 DOMAINS = (
     "nutrition", "fitness", "sleep", "programming", "ai_ml", "cybersecurity", "music", "photography", "art_appreciation",
@@ -93,11 +94,10 @@ def project(folder: Path, domains: Sequence[str]) -> None:
     import yaml
 
     from meetara_build.engine.stage_run import run
-    from meetara_build.faces.projects import init
     from meetara_build.graph import load
 
     if not (folder / "conf").is_dir():
-        init(folder)
+        tiny_project(folder)
         base = yaml.safe_load((folder / "conf" / "base" / "tiny.yaml").read_text())
         (folder / "conf" / "base" / "small.yaml").write_text(yaml.safe_dump({**base, **BASE}))
     path = folder / "conf" / "build.yaml"

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bench import machine
+from bench.tiny import tiny_project
 
 BIN = Path(sys.executable).parent
 EMBEDDED = "healthcare,specialized"
@@ -75,7 +76,7 @@ def edited(project: Path, **values: Any) -> None:
 
 def template(folder: Path, domains: Sequence[str], split: Sequence[str]) -> list[str]:
     """A project of these domains and categories, and of the files' topics, with one store for all copies of it; its domains."""
-    tool(folder.parent, "init", folder.name)
+    tiny_project(folder)
     names = [name for name, category in categories(folder).items() if {name, category} & {*domains}]
     for given in split:
         file, _, field = given.rpartition(":")

@@ -21,6 +21,7 @@ import psutil
 
 from bench import machine
 from bench.context.servers import served
+from bench.tiny import tiny_project
 from meetara_build.context.places import URL
 
 BIN = Path(sys.executable).parent
@@ -80,8 +81,7 @@ def main() -> None:
     given = words.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "project"
-        subprocess.run([str(BIN / "meetara-build"), "init", str(folder)], check=True, capture_output=True)
+        folder = tiny_project(Path(scratch) / "project")
         path = folder / "conf" / "build.yaml"
         text = path.read_text().replace("epochs: 3", f"epochs: {given.epochs}").replace("patience: 3", "patience: 1000")
         path.write_text(text.replace("domains: all ", "domains: [nutrition] "))

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from meetara_build.agents.fusion import LATER, REFUSED, WINS, Verdict, settle, shown, worth
-from meetara_build.agents.host import Answer, Work, ask_all, ask_in_turn, plugin
+from meetara_build.agents.host import Answer, Work, ask_in_turn, plugin
 from meetara_build.agents.policy import NEVER, refusal, stance
 from meetara_build.agents.record import WITHDRAWN, Outcome, Record, outcomes
 from meetara_build.agents.snapshot import Context, with_settings
@@ -113,15 +113,6 @@ def ask(
                if (said["sender"], said["answer"]) == (WITHDRAWN, "noted")}  # fmt: skip
     settled = settle(verdicts, context.records, policy["decisions_a_round"], careful)
     return Advice(shown(_together(settled, trial)), withdrawals, told, faults, seconds, context)
-
-
-def insights(project: Path, root: Path, context: Context) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """What every agent that policy does not shut out says of the last build, and the faults of those that cannot.
-
-    Raises:
-        ConfigError: two agents have the same name.
-    """
-    return _insights(ask_all(_prepared(project, context), {"hook": "insights"}, context.policy["seconds"], root / LOGS))
 
 
 def withdrawn(context: Context) -> list[Withdrawal]:

@@ -17,7 +17,7 @@ from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
 from meetara_build.context.places import open_context
 from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
-from meetara_build.errors import ConfigError, MeetaraError
+from meetara_build.errors import ConfigError
 from meetara_build.faces.output import amount, out, print_json, progress, short, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph
@@ -83,19 +83,6 @@ def propose(words: Sequence[str], profile: str, *, as_json: bool) -> None:
         })  # fmt: skip
         return
     print_advice(advice, taken, undone)
-
-
-def print_insights(graph: Graph, profile: str) -> None:
-    """What agents say of a build that has just ended; where none can be asked, why."""
-    configuration = Configuration(graph.project, profile_hardware(graph.project, profile))
-    try:
-        with shared_context(graph) as shared:
-            context = gather(graph, configuration, shared, jobs_at_once(graph.project, profile))
-        told, faults = asking.insights(graph.project, graph.root, context)
-    except MeetaraError as fault:  # the build has ended well all the same
-        out.print(f"The agents cannot be asked: {fault}", style="red", markup=False)
-        return
-    _print_insights(told, faults)
 
 
 def advised(graph: Graph, profile: str, domains: Sequence[str] = ()) -> Advice:

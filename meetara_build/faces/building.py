@@ -43,10 +43,6 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
     out.print(
         f"{amount(len(figures), 'domain')} up to date: {amount(len(done.runs), 'stage run')} in {done.seconds:.0f} s"
     )
-    if any(run.stage == "adapter" and run.outcome == "built" for run in done.runs):
-        from meetara_build.faces.advising import print_insights  # a build that trained nothing does not wait for it
-
-        print_insights(done.graph, profile)
 
 
 def built(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool) -> Built:

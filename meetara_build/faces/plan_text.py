@@ -6,6 +6,7 @@ from typing import Any
 from meetara_build.faces.output import amount, money, out, short, size, span
 from meetara_build.graph import STAGES, Graph
 from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
+from meetara_build.plan.base_origins import base_origins
 from meetara_build.plan.causes import CONFIG, DRIFT, Cause
 from meetara_build.plan.content import decision
 from meetara_build.plan.estimate import HISTORY, MODEL, SIMILAR, Total
@@ -21,8 +22,10 @@ ORIGINS = {
 }
 
 
-def print_plan(graph: Graph, made: Plan, total: Total, profile: str) -> None:
-    """Print a plan with its estimates."""
+def print_plan(graph: Graph, made: Plan, total: Total, profile: str, domains: Sequence[str]) -> None:
+    """Print a plan for these domains, or for all, with its estimates."""
+    for origin in base_origins(graph, domains):
+        out.print(origin.text(), style="dim", markup=False)
     planned, drifted = _groups(made.to_do())
     for group in planned:
         _print_group(graph, group)

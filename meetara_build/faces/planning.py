@@ -85,7 +85,7 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
         print(json.dumps({**shown, "proposals": proposed}, indent=1, ensure_ascii=False))
     else:
         print_proposals(graph, proposed)
-        print_plan(graph, planned.made, planned.total, profile)
+        print_plan(graph, planned.made, planned.total, profile, domains)
     if out is not None:
         kept = content(graph, planned.made, planned.estimates, planned.total, domains, profile, whole=True)
         try:

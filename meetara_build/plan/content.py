@@ -5,6 +5,7 @@ from typing import Any
 
 from meetara_build.graph import Graph
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Item, Plan
+from meetara_build.plan.base_origins import base_origins
 from meetara_build.plan.causes import ABOVE, Cause, recipe_causes
 from meetara_build.plan.estimate import Estimate, Total
 
@@ -31,6 +32,7 @@ def content(
         "counts": counts,
         "items": [_item(graph, item, estimates.get(item.step.name)) for item in made.to_do()],
         "estimate": total._asdict() if total else None,
+        "base_origins": [origin._asdict() for origin in base_origins(graph, domains)],
     }
     return found | (
         {"made_from": {step.name: step.made_from for step in graph.above(graph.ends(domains))}} if whole else {}

@@ -108,7 +108,9 @@ def test_scales_that_llama_cpp_does_not_know_go_into_the_matrices(settings: dict
 def test_an_adapter_of_another_model_is_refused(build: Build, tmp_path: Path) -> None:
     other = train_nothing(tmp_path / "other", lora={"lora_alpha": 64})
     inputs = {**build.inputs(), "adapter": other.adapter}
-    with pytest.raises(ProofError, match=r"nutrition-lora.gguf: logits differ .* more than 0.02"):
+    with pytest.raises(
+        ProofError, match=r"nutrition-F16.gguf: logits differ from those of base \+ adapter .* more than 0.02"
+    ):
         gguf.run(recipe(lora=True), inputs, fresh(tmp_path / "out"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from chat_templates import FAMILIES, save_tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from meetara_build.errors import GateError
 from meetara_build.stages import package
@@ -198,9 +198,34 @@ def test_ollama_s_prompt_is_the_base_s_own(
 ) -> None:
     tokenizer = save_tokenizer(FAMILIES[family], tmp_path)
     ollama = Ollama(modelfile({**RECIPE, "system_prompt": system}, "nutrition-Q4_K_M.gguf", tmp_path))
-    bos = FAMILIES[family].bos or ""
-    expected = render(tokenizer, conversation(system, *turns), ask=True).removeprefix(bos)
-    assert ollama.prompt(*turns) == expected, "Ollama adds the text's first token itself"
+    asked = conversation(system, *turns)
+    expected = render(tokenizer, asked, ask=True)
+    if FAMILIES[family].bos and FAMILIES[family].adds_bos:
+        expected = expected.removeprefix(
+            FAMILIES[family].bos
+        )  # the file says so, and Ollama adds the text's first token itself
+    assert ollama.prompt(*as_generated(tokenizer, asked, turns)) == expected
+
+
+def as_generated(tokenizer: PreTrainedTokenizerBase, asked: list[dict[str, str]], turns: tuple[str, ...]) -> list[str]:
+    """Turns whose answers are as the model says them: with the space that some templates write before an answer."""
+    found, before = list(turns), len(asked) - len(turns)
+    for at in range(1, len(turns), 2):
+        prompt = render(tokenizer, asked[: before + at], ask=True)
+        answer = render(tokenizer, asked[: before + at + 1])[len(prompt) :]
+        found[at] = answer[: answer.index(turns[at]) + len(turns[at])]
+    return found
+
+
+def test_the_first_token_stays_where_the_file_does_not_add_it(tmp_path: Path) -> None:
+    save_tokenizer(FAMILIES["smollm2"], tmp_path)
+    ollama = Ollama(modelfile(RECIPE, "x.gguf", tmp_path))
+    assert ollama.prompt("Hello?").startswith("<|im_start|>system\nYou are a dietitian.<|im_end|>\n<|im_start|>user\n")
+
+
+def test_the_template_ends_as_the_generation_prompt_ends(tmp_path: Path) -> None:
+    save_tokenizer(FAMILIES["spaced"], tmp_path)
+    assert Ollama(modelfile(RECIPE, "x.gguf", tmp_path)).prompt("Hello?").endswith("Hello? [/INST]")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +237,7 @@ def test_ollama_s_prompt_is_the_base_s_own(
         ("gemma", ["<end_of_turn>", "<eos>"]),
         ("phi3", ["<|end|>", "<|endoftext|>"]),
         ("mistral", ["</s>"]),
+        ("smollm2", ["<|im_end|>"]),
     ],
 )
 def test_an_answer_ends_where_the_template_ends_it(family: str, stops: list[str], tmp_path: Path) -> None:
@@ -272,6 +298,16 @@ def test_the_card_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     assert re.search(r"\| Q4_K_M \| 0\.0 \| 1\.9000 \| 7\.50 \| 0\.1000 \| 95\.0% \|", text)
     assert "40 of 44 records kept: 30 to train, 4 to validate, 6 held out." in text
     assert "20 steps, best at step 18; validation loss 3.0000 before, 2.5000 after." in text
+
+
+@pytest.mark.parametrize(("quantized", "said"), [("Q4_1", "quantized to Q4_1"), (None, "taken back from `x.gguf`.")])
+def test_the_card_says_what_the_base_was_taken_back_from(quantized: str | None, said: str, tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation())
+    (given["base"] / "origin.json").write_text(json.dumps({"file": "x.gguf", "quantized": quantized}))
+    package.run(RECIPE, given, tmp_path / "package")
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert "`x.gguf`" in card
+    assert said in card
 
 
 @pytest.mark.parametrize(("safety", "warned"), [("strict", True), ("standard", False)])

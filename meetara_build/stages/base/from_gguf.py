@@ -20,8 +20,8 @@ from meetara_build.originals import find_original
 from meetara_build.stages.types import Inputs, Recipe
 
 ORIGIN = "origin.json"
-FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
-"""Types that are no quantization; they are kept as they are."""
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+"""What plain floats are kept in: what they are."""
 
 ARCHITECTURE, KIND, TEMPLATE, CUT = (
     "general.architecture",
@@ -37,8 +37,8 @@ SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exa
 def take_back(recipe: Recipe, inputs: Inputs, output: Path) -> dict[str, Any]:
     """Write the base as a Hugging Face folder with ``origin.json``; what the latter says.
 
-    Weights of a quantized file are kept in float16, in which the base's own F16 file then holds them exactly; where one does not fit
-    into it, in float32.
+    The matrices of a quantized file are kept in float16, in which the base's own F16 file then holds them exactly; where one does not
+    fit into it, in float32.
 
     Raises:
         ConfigError: the file is not a whole model, has no chat template, or is of an architecture that transformers does not know.
@@ -47,24 +47,19 @@ def take_back(recipe: Recipe, inputs: Inputs, output: Path) -> dict[str, Any]:
     name = recipe["name"]
     path = find_original(name, recipe["gguf"], inputs)
     stored = _check(name, path)
-    kind = main_type(stored)
     model, tokenizer = _load(name, path, stored)
-    dtype = FLOATS.get(kind, torch.float16)
-    if not all(weight.to(dtype).isfinite().all() for weight in model.parameters()):
+    dtype = DTYPES.get(stored.main_type, torch.float16)
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    if not all(weight.to(dtype).isfinite().all() for weight in matrices):
         dtype = torch.float32
-    model.to(dtype).save_pretrained(output, max_shard_size="100GB")
+    for weight in matrices:  # norms and biases stay in float32, as GGUF files hold them
+        weight.data = weight.data.to(dtype)
+    model.config.dtype = dtype
+    model.save_pretrained(output, max_shard_size="100GB")
     tokenizer.save_pretrained(output)
-    origin = {"file": path.name, "quantized": None if kind in FLOATS else kind.upper()}
+    origin = {"file": path.name, "quantized": stored.quantized}
     (output / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
     return origin
-
-
-def main_type(stored: Header) -> str:
-    """The type that most of a file's bytes are stored in, as ggml writes it."""
-    sizes: dict[str, int] = {}
-    for tensor in stored.tensors.values():
-        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
-    return max(sizes, key=lambda kind: sizes[kind], default="f32")
 
 
 def _check(name: str, path: Path) -> Header:
