@@ -50,8 +50,8 @@ def base(name: str, base: Base, build: Build) -> Slice:
             "pretraining": pretraining,
             "threads": base.pretraining.threads,
         }
-    if base.gguf_file is not None:
-        return {"name": name, "gguf": original(base.gguf_file)}
+    if base.gguf is not None:
+        return {"name": name, "gguf": original(base.gguf)}
     origin = {} if base.folder else {"hub_id": base.hub_id, "revision": base.revision}
     return {"name": name, **origin}
 
@@ -78,7 +78,7 @@ def base_gguf(name: str, base: Base, build: Build, hardware: Hardware) -> Slice:
         "threads": hardware.threads,
         "logits_bound": build.gguf.logits_bound,
         "system_prompt": None,
-        "original": original(base.gguf_file) if base.gguf_file else None,
+        "original": original(base.gguf) if base.gguf else None,
     }
 
 
@@ -187,7 +187,7 @@ def report(domains: Mapping[str, tuple[Domain, Build]]) -> Slice:
 
 def _origin(base: Base) -> str:
     """Where a base comes from, as a model card names it."""
-    file = base.gguf_file
+    file = base.gguf
     if file is not None:
         where = file.hub_id or file.package or "a local file"
         return f"{where}: {(file.file or file.path or '').rpartition('/')[2]}"

@@ -165,7 +165,7 @@ BASES_AND_MACHINES: list[Row] = [
                                  "clip_norm": 0.5, "threads": 2}, PRETRAIN),
     *each("pretraining.", mini, {"share": 0.8, "domains": ["nutrition"]}, TEACH),
     ("an override", text("conf/base/mini.yaml", lambda old: old.replace("training.epochs: 2", "training.epochs: 3")), trained(THREE)),
-    *each("", partial(conf, "base/other"), {"description": "Another", "revision": "1", "chat_template": "another"}, NOTHING),
+    *each("", partial(conf, "base/other"), {"description": "Another", "revision": "1" * 40, "chat_template": "another"}, NOTHING),
     ("other's hub_id, which the model card names", conf("base/other", "hub_id", "some/where"), of("music", "package")),
     ("other's licence", conf("base/other", "licence", "apache-2.0"), of(OTHER, "gguf") | converted("music")),
     ("other's folder, the same files in it",

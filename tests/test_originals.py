@@ -65,7 +65,7 @@ def test_two_versions_of_a_package_lie_side_by_side() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_hub_that_has_no_such_name_or_cannot_be_reached_is_one_message(error: Exception) -> None:
-    with pytest.raises(ConfigError, match=r"base mine: cannot fetch owner/name .*check the name, the commit") as fault:
-        with refused_as_config("mine", "owner/name"):
-            raise error
+    said = r"base mine: cannot fetch owner/name .*check the name, the commit"
+    with pytest.raises(ConfigError, match=said) as fault, refused_as_config("mine", "owner/name"):
+        raise error
     assert "\n" not in str(fault.value)

@@ -8,7 +8,7 @@ from projects import REPOSITORY, mini_base
 
 from meetara_build import recipes
 from meetara_build.artifact import digest_json
-from meetara_build.schema import Base, Build, Domain, Hardware, check
+from meetara_build.schema import Base, Build, Domain, GgufFile, Hardware, check
 from meetara_build.yaml_files import read_yaml
 
 CONF = REPOSITORY / "conf"
@@ -209,10 +209,21 @@ def test_a_source_goes_by_its_own_name(path: str) -> None:
 
 def test_a_loaded_base_is_known_by_its_place_on_the_hub_and_a_folder_by_its_content() -> None:
     build = check(Build, contents()["build"], CONF)
-    loaded = check(Base, read_yaml(CONF / "base" / "smollm2_135m.yaml"), CONF)
+    loaded = check(Base, read_yaml(CONF / "base" / "smollm2_135m_hub.yaml"), CONF)
     assert recipes.base("smollm2_135m", loaded, build) == {
         "name": "smollm2_135m",
         "hub_id": "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "revision": "main",
+        "revision": "12fd25f77366fa6b3b4b768ec3050bf629380bac",
     }
     assert recipes.base("mine", loaded.model_copy(update={"folder": "../models/mine"}), build) == {"name": "mine"}
+
+
+def test_a_base_out_of_a_package_is_known_by_what_pins_its_file() -> None:
+    build, hardware = check(Build, contents()["build"], CONF), check(Hardware, contents()["hardware"], CONF)
+    shipped = check(Base, read_yaml(CONF / "base" / "smollm2_135m.yaml"), CONF)
+    slice_ = recipes.base("smollm2_135m", shipped, build)
+    assert set(slice_) == {"name", "gguf"}
+    assert set(slice_["gguf"]) == {"package", "file", "sha256"}
+    assert recipes.base_gguf("smollm2_135m", shipped, build, hardware)["original"] == slice_["gguf"]
+    moved = shipped.model_copy(update={"gguf": GgufFile(path="/another/place/mine.gguf")})
+    assert recipes.base("mine", moved, build) == {"name": "mine", "gguf": {"file": "mine.gguf"}}

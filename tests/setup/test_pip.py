@@ -23,7 +23,9 @@ def refused(log: Path, **environment: str) -> str:
 
 def test_no_network_is_said_with_what_to_check(tmp_path: Path) -> None:
     said = refused(tmp_path / "log", **NOWHERE)
-    assert said.startswith("no-such-package==1 cannot be fetched: pip cannot reach the package index; check the network")
+    assert said.startswith(
+        "no-such-package==1 cannot be fetched: pip cannot reach the package index; check the network"
+    )
     assert said.endswith("then run `meetara-build setup` again")
     assert "NewConnectionError" in (tmp_path / "log").read_text()
     assert str(tmp_path / "log") in said

@@ -11,9 +11,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from meetara_build.errors import TrainingError
+from meetara_build.errors import SetupError, TrainingError
 from meetara_build.stages import adapter
 from meetara_build.stages.types import checkpoint_folder
+from meetara_build.training import model
 from meetara_build.training.settings import Action, Progress
 from tests.small_models import make_model, train_tokenizer
 
@@ -146,12 +147,31 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(inputs: dict[str, Path], tmp_p
     assert without_measured(cut / "training.json") == without_measured(whole / "training.json")
 
 
-def test_a_base_held_in_bfloat16_gives_an_adapter_in_float32(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_base_held_in_bfloat16_gives_an_adapter_in_float32(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "has_bfloat16", lambda device: True)  # emulated where it is not: slow, and the same
     output = fresh(tmp_path)
     metrics = adapter.run(RECIPE | {"precision": "bfloat16"}, inputs, output)
     assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
     tensors = load_file(output / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, "amx_bf16": False})
+    with pytest.raises(SetupError, match=r"precision: bfloat16 on a processor without.*set `precision: float32`"):
+        adapter.run(RECIPE | {"precision": "bfloat16"}, inputs, fresh(tmp_path))
+
+
+def test_a_bfloat16_base_is_trained_in_float32_on_any_processor(inputs: dict[str, Path], tmp_path: Path) -> None:
+    base = fresh(tmp_path, "published")
+    shutil.copytree(inputs["base"], base, dirs_exist_ok=True)
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
+    metrics = adapter.run(RECIPE, {**inputs, "base": base}, fresh(tmp_path))
+    assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "phi3", "gemma2", "mistral"])

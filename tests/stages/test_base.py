@@ -307,7 +307,7 @@ def test_weights_in_several_files_are_all_taken(mine: Path) -> None:
 
 def test_a_base_that_cannot_be_fetched_says_what_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    recipe = {"name": "far", "hub_id": "nobody/no-such-model", "revision": "main"}
+    recipe = {"name": "far", "hub_id": "nobody/no-such-model", "revision": "0" * 40}
     with pytest.raises(ConfigError) as fault:
         base.run(recipe, {}, tmp_path)
     said = str(fault.value)

@@ -112,7 +112,7 @@ def test_a_tokenizer_that_cuts_otherwise_than_the_file_is_refused(files: dict[st
     folder = tmp_path / "base"
     take(files["F16"], folder)
     train_tokenizer(folder, "gpt2", vocabulary=500)
-    with pytest.raises(ProofError, match="llama.cpp cuts text otherwise than the base's tokenizer"):
+    with pytest.raises(ProofError, match=r"llama\.cpp cuts text otherwise than the base's tokenizer"):
         prove(files["F16"], folder, tmp_path / "gguf")
 
 
