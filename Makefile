@@ -4,7 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-DEMO := nutrition programming storytelling
+QUESTION := How should I take notes while reading a textbook?
+DEMO := study_techniques storytelling writing
 
 .PHONY: setup demo test check bench soak clean
 
@@ -25,8 +26,9 @@ setup: .venv/.ready
 	@touch $@
 
 demo: setup
-	$(BIN)/meetara-build build $(DEMO)
-	$(BIN)/meetara-build chat nutrition "How much protein do I need in a day?"
+	@$(BIN)/meetara-build build $(DEMO)
+	@echo "> $(QUESTION)"
+	@$(BIN)/meetara-build chat study_techniques "$(QUESTION)"
 
 test: setup .venv/.test-ready check
 	$(BIN)/python -m pytest --numprocesses 2

@@ -64,10 +64,14 @@ def train_nothing(
                 parameter.copy_(torch.randn(parameter.shape) * 0.05)
     adapted.save_pretrained(build.adapter)
     adapted.merge_and_unload().save_pretrained(build.merged)
-    for part, texts in (("train", CORPUS), ("test", CORPUS[:5])):
+    for part, texts in (("train", CORPUS), ("validation", CORPUS[:3]), ("test", CORPUS[:5])):
         lines = [
-            {"messages": [{"role": "user", "content": text[:50]}, {"role": "assistant", "content": text}]}
-            for text in texts
+            {
+                "id": f"{number:016x}",
+                "topic": None,
+                "messages": [{"role": "user", "content": text[:50]}, {"role": "assistant", "content": text}],
+            }
+            for number, text in enumerate(texts)
         ]
         (build.dataset / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return build

@@ -18,6 +18,10 @@ from meetara_build.setup_check import check_llama
 from meetara_build.sweep import sweep
 
 
+TOLD = ("base", "adapter", "package")
+"""Stages that are worth a line where no bar can be drawn: what takes long, and the end of a domain. `status` has the others."""
+
+
 class Built(NamedTuple):
     """A build that has ended: its domains, the stage runs it took, and seconds."""
 
@@ -65,7 +69,7 @@ def built(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool)
         def listen(run: history.Run) -> None:
             done.append(run)
             bar.update(task, advance=1, description=f"{run.target}/{run.stage} {run.outcome}")
-            if not quiet and not err.is_terminal:
+            if not quiet and not err.is_terminal and run.stage in TOLD:
                 print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s", flush=True)
 
         with at_work(graph.project, [item.step.name for item in made.to_do()]):
