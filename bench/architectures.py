@@ -1,8 +1,8 @@
 """The gates on random small models of many architectures: `python bench/architectures.py [--cut gpt2] [KIND…]`.
 
-The bases are in bfloat16, as published ones are; each is adapted for three steps at the default rate and at a high one. Prints, for each, how
-far the F16 file's logits are from those of base + adapter in float32 (as a share of their spread; the bound is 0.02), how far the LoRA file's
-are, and how many texts were cut into the same tokens both ways.
+The bases are in bfloat16, as published ones are; each is adapted for three steps at the default rate and at a high one. Prints,
+for each, how far the F16 file's logits are from those of base + adapter in float32 (as a share of their spread; the bound is 0.02),
+how far the LoRA file's are, and how many texts were cut into the same tokens both ways.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """The GGUF files that bases are taken from: where each lies, and that it is the one that conf/ pins."""
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from meetara_build.artifact import digest_file
 from meetara_build.errors import ConfigError, SetupError
 
 ORIGINAL = "original"
@@ -30,7 +30,9 @@ def find_original(name: str, origin: Mapping[str, Any], sources: Mapping[str, Pa
     path = package_file(origin["package"], origin["file"])
     if not path.exists():
         raise SetupError(f"base {name}: {origin['package']} is not fetched yet; run `meetara-build setup`")
-    if digest_file(path) != origin["sha256"]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != origin["sha256"]:
         raise SetupError(f"base {name}: {path} is not the file that gguf.sha256 pins; run `meetara-build setup`")
     return path
 

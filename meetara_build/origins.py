@@ -71,7 +71,8 @@ TABLES: dict[str, Table] = {
             for key in ("description", "category", "languages", "safety", "system_prompt", "quants")
         },
         "base": ("build", "base"),
-        "base_origin": ("base", ""),
+        "base_origin": ("base", "hub_id"),
+        "base_file": ("base", "gguf"),
         "licence": ("base", "licence"),
         "beat_base_by": ("domain", "evaluation.beat_base_by"),
         "max_loss": ("build", "evaluation.max_loss"),

@@ -166,7 +166,8 @@ def package(name: str, base_name: str, base: Base, domain: Domain, build: Build)
         "safety": domain.safety,
         "system_prompt": domain.system_prompt,
         "base": base_name,
-        "base_origin": _origin(base),
+        "base_origin": base.hub_id or ("made by this build" if base.made_here else "a local folder"),
+        "base_file": original(base.gguf) if base.gguf else None,
         "licence": base.licence,
         "quants": domain.quants,
         "beat_base_by": domain.evaluation.beat_base_by,
@@ -183,15 +184,6 @@ def report(domains: Mapping[str, tuple[Domain, Build]]) -> Slice:
         "begins_from": {name: one.warm_start.partition("@")[0] for name, one in training.items() if one.warm_start},
         "learns_with": {name: sorted(set(one.joint)) for name, one in training.items() if one.joint},
     }
-
-
-def _origin(base: Base) -> str:
-    """Where a base comes from, as a model card names it."""
-    file = base.gguf
-    if file is not None:
-        where = file.hub_id or file.package or "a local file"
-        return f"{where}: {(file.file or file.path or '').rpartition('/')[2]}"
-    return base.hub_id or ("made by this build" if base.made_here else "a local folder")
 
 
 def _preparation(name: str, domain: Domain, build: Build) -> Slice:

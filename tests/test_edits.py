@@ -283,9 +283,9 @@ CODE = {
 }
 LIBRARIES = {
     "torch": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
-    "peft": of(BOTH, "base") | of(ALL, "adapter merge"),
+    "peft": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
     "pandas": CORPUS | of(ALL, "dataset"),
-    "llama-cpp-python": of(BOTH, "gguf") | of(ALL, "merge gguf evaluate"),
+    "llama-cpp-python": of(BOTH, "base gguf") | of(ALL, "merge gguf evaluate"),
     "matplotlib": REPORT,
     "psutil rich snakemake hydra-core typer pydantic pytest": NOTHING,
 }

@@ -307,14 +307,25 @@ def test_continuous_integration_runs_the_readme_s_test_command() -> None:
     assert re.search(r"^test:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
 
 
+def test_every_dependency_is_bounded() -> None:
+    """`pip install` of the wheel gets what the tool was proved with, or newer; torch without a bound brings gigabytes."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = dict(line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines())
+    known = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
+    for text in project["dependencies"]:
+        name, bound, version = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(==|>=)([\d.]+)", text).groups()  # type: ignore[union-attr]
+        proved = known[name.lower()]
+        assert proved == version if bound == "==" else (proved + ".").startswith(version + "."), text
+
+
 def test_every_library_that_the_package_imports_is_among_its_dependencies() -> None:
     from importlib.metadata import packages_distributions
 
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     names = [*project["dependencies"], *project["optional-dependencies"]["embeddings"]]
-    declared = {name.lower().replace("_", "-") for name in names}
-    with_llama = {"gguf", "llama-cpp-scripts"}  # scripts/install_llama.py takes both from llama-cpp-python's source
+    declared = {re.split(r"[\[=>]", name)[0].lower().replace("_", "-") for name in names}
+    with_llama = {"llama-cpp-python", "gguf", "llama-cpp-scripts"}  # `meetara-build setup` takes them from one source
     providers = packages_distributions()
     imported = {
         node.module if isinstance(node, ast.ImportFrom) else alias.name

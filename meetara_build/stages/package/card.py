@@ -17,7 +17,7 @@ def model_card(
 ) -> str:
     """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name, ``origin`` is the ``origin.json`` of a base
     that was taken back from a GGUF file."""
-    front = {"license": recipe["licence"], "language": list(recipe["languages"]), "base_model": recipe["base_origin"]}
+    front = {"license": recipe["licence"], "language": list(recipe["languages"]), "base_model": _base_model(recipe)}
     front["tags"] = ["gguf", "lora", recipe["category"], recipe["domain"]]
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
@@ -33,6 +33,14 @@ def model_card(
             "and in an emergency the local emergency number (112, 911, 999) comes first."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _base_model(recipe: Mapping[str, Any]) -> str:
+    file = recipe.get("base_file")
+    if file is None:
+        return str(recipe["base_origin"])
+    where = file.get("hub_id") or file.get("package") or "a local file"
+    return f"{where}: {file['file'].rpartition('/')[2]}"
 
 
 def _base(origin: Mapping[str, Any] | None) -> str:
