@@ -79,15 +79,16 @@ def test_what_agents_propose_is_in_the_plan_and_does_nothing_until_someone_takes
     assert (agents["longer"]["proposed"], agents["longer"]["accepted"], agents["longer"]["rejected"]) == (3, 1, 1)
 
 
-def test_a_build_that_trained_ends_with_what_agents_see(own: Path, command: Any) -> None:
+def test_what_agents_see_is_told_where_it_is_asked_for_and_not_after_a_build(own: Path, command: Any) -> None:
     (own / "plugins" / "broken.py").write_text("raise ValueError('not today')")
     override(own, "nutrition", {"training.epochs": 1})
     done = command(own, "build", "nutrition")
     assert done.returncode == 0, done.stderr
-    assert "runs so far" in done.stdout
-    assert "broken: ValueError: not today" in done.stdout
-    again = command(own, "build", "nutrition")
-    assert "runs so far" not in again.stdout
+    assert "runs so far" not in done.stdout
+    assert "broken" not in done.stdout
+    asked = command(own, "propose").stdout
+    assert "runs so far" in asked
+    assert "broken: ValueError: not today" in asked
 
 
 def test_a_build_ends_well_where_no_agent_can_be_asked(own: Path, command: Any) -> None:
@@ -95,10 +96,9 @@ def test_a_build_ends_well_where_no_agent_can_be_asked(own: Path, command: Any) 
     override(own, "nutrition", {"training.epochs": 1})
     done = command(own, "build", "nutrition")
     assert done.returncode == 0, done.stderr
-    assert (
-        "The agents cannot be asked: conf/build.yaml: agents.external: 'longer' is the name of a plugin too"
-        in done.stdout
-    )
+    asked = command(own, "propose")
+    assert asked.returncode == 1
+    assert "conf/build.yaml: agents.external: 'longer' is the name of a plugin too" in asked.stderr
 
 
 def test_two_that_do_not_go_together_are_refused_before_either_is_written(own: Path, command: Any) -> None:

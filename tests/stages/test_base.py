@@ -282,6 +282,28 @@ def test_a_broken_part_is_refused_with_what_to_do(mine: Path, broken: Callable[[
     assert said in refused(mine)
 
 
+@pytest.mark.parametrize(
+    ("packed", "method"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({}, None),
+    ],
+)
+def test_weights_packed_for_one_library_are_refused_before_anything_is_trained(
+    mine: Path, packed: dict[str, Any], method: str | None
+) -> None:
+    set_json(mine / "config.json", quantization_config=packed)
+    if method is None:
+        take(mine)
+    else:
+        assert (
+            f"base mine: its weights are quantized ({method}), and training, merging and converting need floats"
+            in refused(mine)
+        )
+
+
 def test_code_from_elsewhere_is_never_run(mine: Path) -> None:
     auto = {"AutoConfig": "configuration_mine.MineConfig", "AutoModelForCausalLM": "modeling_mine.Mine"}
     set_json(mine / "config.json", model_type="mine_of_my_own", auto_map=auto)

@@ -175,6 +175,18 @@ def test_a_multimodal_projector_is_refused(architecture: str, kind: str, tmp_pat
     assert "part of a multimodal model; name the file of its language model" in refused(path, tmp_path / "base")
 
 
+def test_one_part_of_several_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    part = shutil.copyfile(files["F16"], tmp_path / "big-00001-of-00003.gguf")
+    assert "is one part of several; put them together" in refused(part, tmp_path / "base")
+
+
+def test_a_file_of_a_hub_that_cannot_be_reached_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    origin = {"hub_id": "nobody/no-such-model", "revision": "0" * 40, "file": "x.gguf"}
+    with pytest.raises(ConfigError, match=r"base far: cannot fetch nobody/no-such-model .*check the name, the commit"):
+        base.run({"name": "far", "gguf": origin}, {}, fresh(tmp_path / "base"))
+
+
 def test_a_file_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     assert "has no chat template" in refused(written(tmp_path / "x.gguf", "llama", kind="model"), tmp_path / "base")
 

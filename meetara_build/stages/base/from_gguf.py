@@ -5,6 +5,7 @@ are is proved by the base's own gguf stage.
 """
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ ARCHITECTURE, KIND, TEMPLATE, CUT = (
     "tokenizer.ggml.pre",
 )
 PROJECTORS = ("clip", "mmproj")
+PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 """Names of the cut that is GPT-2's after each digit was cut off (``llama-vocab.cpp``, ``LLAMA_VOCAB_PRE_TYPE_SMOLLM``)."""
 
@@ -76,6 +78,10 @@ def _check(name: str, path: Path) -> Header:
         )
     if (size := path.stat().st_size) < stored.size:
         raise ConfigError(f"{where}: is cut short: {size} bytes of {stored.size}; fetch or copy it again")
+    if PART.search(path.name):
+        raise ConfigError(
+            f"{where}: is one part of several; put them together with `llama-gguf-split --merge`, and name the whole"
+        )
     if not stored.texts.get(TEMPLATE):
         raise ConfigError(f"{where}: has no chat template; use a file of the model's instruct version")
     return stored
