@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from meetara_build.errors import ConfigError
+from meetara_build.errors import ConfigError, SetupError
 from meetara_build.faces.output import err, out, progress
 from meetara_build.faces.projects import install_profiles, origin
 from meetara_build.graph import find_project
@@ -27,7 +27,13 @@ def set_up() -> None:
         SetupError: a compiler or the network is missing, or what was installed does not fit together.
     """
     log = cache_folder() / "setup.log"
-    log.unlink(missing_ok=True)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"{log.parent}: cannot be written ({error.strerror}); mend its rights, or set XDG_CACHE_HOME to a folder of yours"
+        ) from None
     _install_llama(log)
     project = _project()
     conf = (project or origin()) / "conf"

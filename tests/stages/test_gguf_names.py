@@ -46,9 +46,7 @@ def test_a_file_that_goes_on_after_a_turn_is_refused(tmp_path: Path) -> None:
     word = AutoTokenizer.from_pretrained(base)("a")["input_ids"][0]
     with Model(tmp_path / "gguf" / "nutrition-F16.gguf", vocab_only=True) as model:
         proof.prove_turn_end(model, None)
-        with pytest.raises(
-            ProofError, match=r"ends an assistant's turn .*llama\.cpp does not stop at it"
-        ):
+        with pytest.raises(ProofError, match=r"ends an assistant's turn .*llama\.cpp does not stop at it"):
             proof.prove_turn_end(model, word)
 
 
