@@ -15,6 +15,7 @@ import pytest
 from commands import Jobs, damage, jobs, models, outcomes, processes, run_there, snakemake, start, state, until
 from projects import copy_built, date_all, edit, override, small_project
 
+from meetara_build import history
 from meetara_build.engine import snakemake as engine
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import load
@@ -237,6 +238,21 @@ def test_a_deleted_model_is_planned_and_brought_back_and_nothing_else_is_done(ma
 def test_what_snakemake_has_no_record_of_is_built_as_planned(project: Path) -> None:
     one_learning_rate(project)
     assert built_by_us(project) == planned(project) != set()
+
+
+def test_few_domains_are_all_trained_before_the_first_is_merged(
+    made: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(made / "conf" / "build.yaml", "seed", 5)
+    done = command(made, "build", "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    latest = list(history.runs(made / "artifacts"))[-30:]
+    ended = [run.stage for run in latest if run.outcome == "built" and run.stage in ("adapter", "merge")]
+    assert ended == ["adapter"] * 3 + ["merge"] * 3
+    monkeypatch.setattr(engine, "FEW", 2)
+    edit(made / "conf" / "build.yaml", "seed", 6)
+    graph = load(made)
+    assert "--prioritize" not in engine.command(graph, plan(graph), "local"), "of many, the first is wanted soon"
 
 
 def test_domains_with_a_higher_priority_are_built_first(made: Path, warm_folder: Path) -> None:
