@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-QUESTION := How should I take notes while reading a textbook?
+QUESTION := How much backstory should I invent before I start?
 DEMO := study_techniques storytelling writing
 
 .PHONY: setup demo test check bench soak clean
@@ -16,8 +16,10 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) torch
-	$(PIP) --editable .
+	@echo "PyTorch: installing"
+	@$(PIP) torch
+	@echo "Python packages: installing, a minute or two"
+	@$(PIP) --editable .
 	@touch $@
 
 .venv/.test-ready: .venv/.ready tests/clients/package.json scripts/install_clients.py
@@ -28,7 +30,7 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/meetara-build build $(DEMO)
 	@echo "> $(QUESTION)"
-	@$(BIN)/meetara-build chat study_techniques "$(QUESTION)"
+	@$(BIN)/meetara-build chat storytelling "$(QUESTION)"
 
 test: setup .venv/.test-ready check
 	$(BIN)/python -m pytest --numprocesses 2

@@ -1,5 +1,6 @@
 """The README is true: every command in it runs, every file it names is there, and its figures come from a command."""
 
+import json
 import os
 import re
 import shlex
@@ -31,7 +32,6 @@ def folder(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     made = copy_built(built_project, tmp_path_factory.mktemp("readme") / "project")
     rows = (REPOSITORY / "conf" / "domain" / "sleep.jsonl").read_text(encoding="utf-8").splitlines()
     (made / "my.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    import json
 
     pairs = [json.loads(row) for row in rows]
     lines = [
@@ -119,3 +119,16 @@ def test_its_figures_name_the_commands_they_come_from() -> None:
     figures = README[README.index("## Figures") :]
     for command in re.findall(r"`python -m (bench[\w.]*)", figures):
         assert (REPOSITORY / (command.replace(".", "/") + ".py")).exists() or command == "bench"
+
+
+def test_the_ten_answers_are_those_that_were_measured() -> None:
+    kept = json.loads((REPOSITORY / "bench" / "results" / "real_base.json").read_text(encoding="utf-8"))["domains"]
+    rows = re.findall(r"^\| (\w+) \| (.+?) \| (.+) \| [^|]+ \|$", README.partition("### Ten answers")[2], re.MULTILINE)
+    rows = [row for row in rows if row[0] != "domain"]
+    assert len({domain for domain, _, _ in rows}) == 10
+    for domain, prompt, answer in rows:
+        first = kept[domain]["answers"][0]
+        assert (prompt, answer) == (first["prompt"], " ".join(first["answer"].split()))
+    worst = [one["answer"] for one in kept["mental_health"]["answers"]]
+    assert any(answer.startswith("You're right. The more you tell people") for answer in worst)
+    assert sum(one["packaged"] for one in kept.values()) == len(kept) == 16
