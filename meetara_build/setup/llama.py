@@ -80,19 +80,17 @@ def _compile(source: Path, wheels: Path, report: Report, log: Path) -> None:
             "no C++ compiler, with which llama.cpp is compiled once: install one (Debian: `apt install g++`, macOS: "
             "`xcode-select --install`), then run `meetara-build setup` again"
         )
-    options = " ".join([*(f"-D{key}={value}" for key, value in OPTIONS.items()), os.environ.get("CMAKE_ARGS", "")])
-    environment = {
-        "CMAKE_ARGS": options,
-        "SKBUILD_BUILD_DIR": str(source / "build"),
-        "CMAKE_BUILD_PARALLEL_LEVEL": _cores(),
-    }
+    # Not by CMAKE_ARGS, which is cut at every space of a path; a person's own are heard too.
+    settings = [f"--config-settings=cmake.define.{key}={value}" for key, value in OPTIONS.items()]
+    settings.append(f"--config-settings=build-dir={source / 'build'}")
 
     def listen(line: str) -> None:
         if found := _STEP.match(line):
             report(int(found[1]), int(found[2]))
 
-    words = ("wheel", "--verbose", "--no-deps", "--wheel-dir", str(wheels), str(source))
-    run_pip(*words, what="llama.cpp cannot be compiled", log=log, listen=listen, environment=environment)
+    words = ("wheel", "--verbose", "--no-deps", "--wheel-dir", str(wheels), *settings, str(source))
+    cores = {"CMAKE_BUILD_PARALLEL_LEVEL": _cores()}
+    run_pip(*words, what="llama.cpp cannot be compiled", log=log, listen=listen, environment=cores)
 
 
 def _install(wheels: Path, source: Path, log: Path) -> None:

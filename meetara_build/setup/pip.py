@@ -61,5 +61,7 @@ def _reason(lines: list[str]) -> str:
         return f"the package index does not have it ({errors[-1] if errors else 'pip gave no reason'}); check name and version"
     if "No space left on device" in text:
         return "the disk is full; make room"
-    compiler = [line.strip() for line in lines if "error:" in line and "subprocess-exited-with-error" not in line]
+    signs = ("error:", "CMake Error")
+    found = (line.strip() for line in lines if any(sign in line for sign in signs))
+    compiler = [line for line in found if "subprocess-exited-with-error" not in line]
     return f"pip failed ({(compiler or errors or ['it gave no reason'])[0][:300]}); mend that"
