@@ -301,10 +301,28 @@ def test_no_module_names_a_domain_or_a_machine() -> None:
     assert found == []
 
 
-def test_continuous_integration_runs_the_readme_s_test_command() -> None:
-    assert re.search(r"^make test$", (REPOSITORY / ".ci" / "run").read_text(), re.MULTILINE)
-    assert "make test" in (REPOSITORY / "README.md").read_text()
-    assert re.search(r"^test:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+def test_continuous_integration_runs_the_readme_s_two_commands_in_its_order() -> None:
+    asked = re.findall(r"^make \w+", (REPOSITORY / "README.md").read_text(), re.MULTILINE)[:2]
+    assert asked == ["make demo", "make test"]
+    assert re.findall(r"^make \w+", (REPOSITORY / ".ci" / "run").read_text(), re.MULTILINE) == asked
+    for command in asked:
+        assert re.search(rf"^{command.removeprefix('make ')}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_what_a_build_leaves_is_no_module_of_ours(tmp_path: Path) -> None:
+    """`make test` after `make demo`: the folder artifacts/ is beside tests/artifacts.py."""
+    for name in ("pyproject.toml", "tests", "bench"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "artifacts" / "nutrition").mkdir(parents=True)
+    words = [
+        Path(sys.executable).with_name("ruff"),
+        "check",
+        "--no-cache",
+        "tests/test_artifact.py",
+        "tests/test_store.py",
+    ]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_dependency_is_bounded() -> None:
