@@ -99,6 +99,11 @@ def postgres(postgres_server: Any) -> Iterator[str]:
     engine.dispose()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker is left alone with it at the end: an environment of its own, and a real base's build."""
+    items.sort(key=lambda item: "test_wheel" not in item.nodeid)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the warm processes of this session; they would end by themselves, but later."""
     factory = getattr(session.config, "_tmp_path_factory", None)

@@ -24,8 +24,6 @@ ORIGINS = {
 
 def print_plan(graph: Graph, made: Plan, total: Total, profile: str, domains: Sequence[str]) -> None:
     """Print a plan for these domains, or for all, with its estimates."""
-    for origin in base_origins(graph, domains):
-        out.print(origin.text(), style="dim", markup=False)
     planned, drifted = _groups(made.to_do())
     for group in planned:
         _print_group(graph, group)
@@ -33,6 +31,8 @@ def print_plan(graph: Graph, made: Plan, total: Total, profile: str, domains: Se
         out.print("Changed, damaged or deleted behind the tool's back:", style="bold red")
     for group in drifted:
         _print_group(graph, group)
+    for origin in base_origins(graph, domains):
+        out.print(origin.text(), markup=False)
     if made.to_do():
         _print_maybe(made)
         _print_total(graph, total, profile)

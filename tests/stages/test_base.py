@@ -299,7 +299,7 @@ def test_weights_packed_for_one_library_are_refused_before_anything_is_trained(
         take(mine)
     else:
         assert (
-            f"base mine: its weights are quantized ({method}), and training, merging and converting need floats"
+            f"base mine: its weights are quantized ({method}), and training, merging and converting need floats; use the model"
             in refused(mine)
         )
 

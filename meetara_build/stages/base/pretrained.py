@@ -63,7 +63,7 @@ def _refuse_quantized(name: str, folder: Path) -> None:
     if packed:
         method = packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
         raise ConfigError(
-            f"base {name}: its weights are quantized ({method}), and training, merging and converting need floats: use the model "
+            f"base {name}: its weights are quantized ({method}), and training, merging and converting need floats; use the model "
             "that it was made from (the same name without GPTQ, AWQ, bnb…)"
         )
 
