@@ -270,7 +270,7 @@ class Header(NamedTuple):
 
 
 def header(path: Path, keys: Sequence[str] = ()) -> Header:
-    """The header of a GGUF file, with those of ``keys`` that it has a text for.
+    """The header of a GGUF file, with those of ``keys`` that it has a text for, or a truth, as ``true`` or ``false``.
 
     Raises:
         ArtifactError: the file is not a GGUF.
@@ -290,8 +290,11 @@ def header(path: Path, keys: Sequence[str] = ()) -> Header:
         texts = {}
         for key in keys:
             at = ctypes.c_int64(lib.gguf_find_key(file, key.encode()))
-            if at.value >= 0 and lib.gguf_get_kv_type(file, at) == _TEXT:
+            kind = lib.gguf_get_kv_type(file, at) if at.value >= 0 else None
+            if kind == _TEXT:
                 texts[key] = lib.gguf_get_val_str(file, at).decode("utf-8", "replace")
+            elif kind == _TRUTH:
+                texts[key] = str(bool(lib.gguf_get_val_bool(file, at))).lower()
         return Header(texts, found, end)
     finally:
         lib.gguf_free(file)
@@ -315,8 +318,8 @@ def tensor_types(path: Path) -> dict[str, str]:
     return {name: tensor.type for name, tensor in tensors(path).items()}
 
 
-_TEXT = 8
-"""``GGUF_TYPE_STRING`` of ggml's gguf.h."""
+_TRUTH, _TEXT = 7, 8
+"""``GGUF_TYPE_BOOL`` and ``GGUF_TYPE_STRING`` of ggml's gguf.h."""
 
 
 @cache
@@ -327,6 +330,7 @@ def _gguf_functions() -> Any:
         ctypes.c_char_p: ("gguf_get_tensor_name", "ggml_type_name", "gguf_get_val_str"),
         ctypes.c_void_p: ("gguf_init_from_file",),
         ctypes.c_int64: ("gguf_get_n_tensors", "gguf_find_key"),
+        ctypes.c_bool: ("gguf_get_val_bool",),
         ctypes.c_size_t: ("gguf_get_tensor_size", "gguf_get_tensor_offset", "gguf_get_data_offset"),
     }
     for kind, names in kinds.items():

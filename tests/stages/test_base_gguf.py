@@ -10,7 +10,7 @@ import pytest
 import torch
 from gguf_builds import fresh, recipe, train_nothing
 from safetensors.torch import load_file, save_file
-from small_models import train_sentencepiece_like, train_tokenizer
+from small_models import make_model, train_sentencepiece_like, train_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from meetara_build.errors import ConfigError, ProofError
@@ -89,12 +89,16 @@ def test_its_tokenizer_cuts_as_the_original_does(cut: str, tmp_path: Path) -> No
     assert prove(path, tmp_path / "base", tmp_path / "proof")["original"]["worst"] < 5e-3
 
 
-def test_a_file_with_a_sentencepiece_vocabulary_is_taken_back_too(tmp_path: Path) -> None:
-    build = train_nothing(tmp_path / "build", lora={"target_modules": ["q_proj"]}, vocab_size=1000)
-    train_sentencepiece_like(build.base)
-    gguf.run(recipe(name="small"), {"merged": build.base}, fresh(tmp_path / "gguf"))
-    take(tmp_path / "gguf" / "small-F16.gguf", tmp_path / "base")
-    assert AutoTokenizer.from_pretrained(tmp_path / "base")("a b")["input_ids"]
+def test_a_file_with_a_sentencepiece_vocabulary_cuts_as_llama_cpp_does(tmp_path: Path) -> None:
+    train_sentencepiece_like(fresh(tmp_path / "model"))
+    make_model(tmp_path / "model")
+    gguf.run(recipe(name="small"), {"merged": tmp_path / "model"}, fresh(tmp_path / "gguf"))
+    path = tmp_path / "gguf" / "small-F16.gguf"
+    take(path, tmp_path / "base")
+    one, other = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("model", "base"))
+    for text in (" ", "  two spaces before", "a b", "नमस्ते"):
+        assert one(text)["input_ids"] == other(text)["input_ids"]
+    assert prove(path, tmp_path / "base", tmp_path / "proof")["original"]["worst"] < 1e-4
 
 
 def test_weights_that_are_not_those_of_the_file_are_refused(files: dict[str, Path], tmp_path: Path) -> None:

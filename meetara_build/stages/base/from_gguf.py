@@ -7,11 +7,12 @@ are is proved by the base's own gguf stage.
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -30,6 +31,7 @@ ARCHITECTURE, KIND, TEMPLATE, CUT = (
     "tokenizer.chat_template",
     "tokenizer.ggml.pre",
 )
+VOCABULARY, PREFIX = "tokenizer.ggml.model", "tokenizer.ggml.add_space_prefix"
 PROJECTORS = ("clip", "mmproj")
 PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
@@ -67,7 +69,7 @@ def take_back(recipe: Recipe, inputs: Inputs, output: Path) -> dict[str, Any]:
 def _check(name: str, path: Path) -> Header:
     where = f"base {name}: {path.name}"
     try:
-        stored = header(path, (ARCHITECTURE, KIND, TEMPLATE, CUT))
+        stored = header(path, (ARCHITECTURE, KIND, TEMPLATE, CUT, VOCABULARY, PREFIX))
     except ArtifactError:
         raise ConfigError(f"{where}: not a GGUF file, or one cut short; fetch or copy it again") from None
     if stored.texts.get(KIND) == "adapter":
@@ -105,13 +107,21 @@ def _load(name: str, path: Path, stored: Header) -> tuple[Any, Any]:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.config.name_or_path = name
-    _cut_as_named(tokenizer, stored.texts.get(CUT, ""))
+    _cut_as_llama_cpp_does(tokenizer, stored.texts)
     return model, tokenizer
 
 
-def _cut_as_named(tokenizer: Any, cut: str) -> None:
-    """Have a byte-level tokenizer cut off single digits where the file says so: transformers 5.23 reads other names, not these."""
-    if cut in SINGLE_DIGITS:
+def _cut_as_llama_cpp_does(tokenizer: Any, texts: Mapping[str, str]) -> None:
+    """Mend where transformers 5.23 cuts text otherwise than llama.cpp, which is what the file was made for.
+
+    Byte-level: it reads the names of most cuts, but not of those that cut off single digits first. SentencePiece: it leaves out the space
+    before a text that begins with one; llama.cpp always adds it, as Llama 2's own tokenizer did. Gemma's it makes apart, and right.
+    """
+    if texts.get(CUT) in SINGLE_DIGITS:
         digits = pre_tokenizers.Digits(individual_digits=True)
         whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, whole])
+    elif texts.get(VOCABULARY) == "llama" and not texts.get(ARCHITECTURE, "").startswith("gemma"):
+        prefix = [normalizers.Prepend("▁")] if texts.get(PREFIX, "true") == "true" else []
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
+        tokenizer.backend_tokenizer.pre_tokenizer = None
