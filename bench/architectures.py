@@ -44,7 +44,7 @@ RATES = {"default": 2.0e-4, "high": 5.0e-3}
 STEPS = 3
 
 
-def trained(kind: str, build: Build, rate: float, folder: Path) -> dict[str, Path]:
+def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[str, Path]:
     """Inputs of the gguf stage: an adapter trained on a bfloat16 base by the stages themselves, and merged by them."""
     targets = SPARSE.get(kind, "all-linear")
     training = {"epochs": 1, "max_steps": STEPS, "batch_tokens": 256, "micro_batch_tokens": None, "learning_rate": rate}
@@ -78,7 +78,7 @@ def measure(kind: str, cut: str, rate: float, root: Path) -> str:
     started = time.process_time()
     output = fresh(root / "out")
     try:
-        gguf.run(recipe(quants=["Q8_0", "Q4_K_M"], lora=True), trained(kind, build, rate, root), output)
+        gguf.run(recipe(quants=["Q8_0", "Q4_K_M"], lora=True), train_adapter(kind, build, rate, root), output)
     except MeetaraError as error:
         return f"refused: {type(error).__name__}: {str(error)[:140]}"
     seconds = time.process_time() - started

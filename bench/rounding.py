@@ -31,7 +31,7 @@ DOMAIN = "study_techniques"
 TEXTS = 4
 
 
-def trained(folder: Path, steps: int) -> tuple[Path, Path, Path]:
+def train_adapter(folder: Path, steps: int) -> tuple[Path, Path, Path]:
     """Base in bfloat16, adapter and dataset of one domain."""
     init(folder)
     graph = load(folder)
@@ -103,7 +103,7 @@ def main() -> None:
     given = words.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
-        folders = trained(Path(scratch) / "project", given.steps)
+        folders = train_adapter(Path(scratch) / "project", given.steps)
         for name, figures in compare(*folders, Path(scratch)).items():
             print(f"merged in {name:9}", json.dumps({key: float(f"{value:.3g}") for key, value in figures.items()}))
 

@@ -10,7 +10,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 
 
-def _shaped(pattern: str, wanted: str) -> AfterValidator:
+def _require_form(pattern: str, wanted: str) -> AfterValidator:
     """Text of one form, said in words where it is of another."""
 
     def check_form(text: str) -> str:
@@ -21,8 +21,10 @@ def _shaped(pattern: str, wanted: str) -> AfterValidator:
     return AfterValidator(check_form)
 
 
-Commit = Annotated[str, _shaped("[0-9a-f]{40}", "a commit's 40 hex digits, as the hub lists them under Files")]
-Digest = Annotated[str, _shaped("[0-9a-f]{64}", "a SHA-256's 64 hex digits")]
-Pinned = Annotated[str, _shaped(r"[A-Za-z0-9][\w.-]*==\d[\w.!+]*", "a package and one version of it, NAME==VERSION")]
+Commit = Annotated[str, _require_form("[0-9a-f]{40}", "a commit's 40 hex digits, as the hub lists them under Files")]
+Digest = Annotated[str, _require_form("[0-9a-f]{64}", "a SHA-256's 64 hex digits")]
+Pinned = Annotated[
+    str, _require_form(r"[A-Za-z0-9][\w.-]*==\d[\w.!+]*", "a package and one version of it, NAME==VERSION")
+]
 Scalar = bool | int | float | str | list[Any] | dict[str, Any] | None
 QuantName = str

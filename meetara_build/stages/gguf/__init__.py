@@ -130,7 +130,7 @@ class _Stage:
         limit = min(PROMPT_TOKENS, getattr(config, "max_position_embeddings", None) or PROMPT_TOKENS)
         texts = [*(text for _, _, text in self.conversations[-1:] if text), *self._own_texts()[:3]]
         self.prompts = proof.prompts(self.tokenizer, texts, config.vocab_size, limit)
-        self.model, self.logits = self._adapted(model)
+        self.model, self.logits = self._apply_adapter(model)
         with _made(self.f16) as made:
             proof.prove_special(made, self.tokenizer)
             proof.prove_turn_end(made, self.vocabulary.eot)
@@ -140,7 +140,7 @@ class _Stage:
         self.report["logits"] = self._prove_logits(self.f16.name, self.logits, ours)
         self._took("proofs", started)
 
-    def _adapted(self, model: PreTrainedModel) -> tuple[PreTrainedModel, list[Floats]]:
+    def _apply_adapter(self, model: PreTrainedModel) -> tuple[PreTrainedModel, list[Floats]]:
         """The base with the adapter merged, for the imatrix, and the logits of the two before that, which the files are held to."""
         if "adapter" not in self.inputs:
             return model, [proof.torch_logits(model, ids) for ids in self.prompts]
@@ -169,7 +169,10 @@ class _Stage:
             expand(path, whole, self.recipe["threads"])
             with _made(whole) as model:
                 figures = self._prove_logits(path.name, self.logits, self._llama_logits(model))
-        rounded = {"mean": proof.rounded(float(as_it_is.mean())), "worst": proof.rounded(float(as_it_is.max()))}
+        rounded = {
+            "mean": proof.round_figure(float(as_it_is.mean())),
+            "worst": proof.round_figure(float(as_it_is.max())),
+        }
         self.report["original"] = {"conversations": conversations, **figures, "as it is": rounded}
         self._took("original", started)
 

@@ -250,9 +250,9 @@ def prove_logits(
             f"{hint}The file is not the model: build it again; if it stays so, llama.cpp does not support this base "
             "fully (or its values do not fit into F16). Only for a small excess raise gguf.logits_bound."
         )
-    return {"worst": rounded(worst), "mean": rounded(float(shares.mean())), "positions": len(shares)}
+    return {"worst": round_figure(worst), "mean": round_figure(float(shares.mean())), "positions": len(shares)}
 
 
-def rounded(figure: float) -> float:
+def round_figure(figure: float) -> float:
     """Three digits: more would differ from machine to machine."""
     return float(f"{figure:.3g}")
