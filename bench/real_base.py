@@ -2,7 +2,8 @@
 
 python -m bench.real_base [--folder FOLDER] [--domains a,b] [--out FILE.json]
 
-Two of each category, the strict ones first. Prints the table, the refusals and the answers; the whole is kept as JSON.
+Two of each category, the strict ones first, and two more of those. Prints the table, the refusals and the answers; the whole is kept
+as JSON.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def find_original(name: str, origin: Mapping[str, Any], sources: Mapping[str, Pa
     path = package_file(origin["package"], origin["file"])
     if not path.exists():
         raise SetupError(f"base {name}: {origin['package']} is not fetched yet; run `meetara-build setup`")
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # not by artifact.py, whose edits would then reach every base
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != origin["sha256"]:
         raise SetupError(f"base {name}: {path} is not the file that gguf.sha256 pins; run `meetara-build setup`")

@@ -29,8 +29,8 @@ Listener = Callable[[history.Run], None]
 
 
 FEW = 8
-"""Of so many domains at most all are trained before the first is merged: what takes longest goes first, and no core is idle at the end
-(three domains on two cores: 8 minutes, not 10). Of more, people want to see the first one soon."""
+"""Of so many domains at most all are trained before the first is merged: what takes longest goes first, and no core waits at the end for
+one domain's training and all that follows it. Of more, people want to see the first one soon."""
 
 
 def profile_folder(project: Path, name: str) -> Path:

@@ -26,9 +26,9 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
         )
     if dtype == torch.bfloat16 and not has_bfloat16(device):
         raise SetupError(
-            f"precision: bfloat16 on a {'GPU' if device == 'cuda' else 'processor'} without bfloat16 arithmetic takes tens of times as "
-            "long as float32: set `precision: float32` in this machine's file below conf/hardware/; a base that is published in bfloat16 "
-            "is then held in float32, and loses nothing"
+            f"precision: bfloat16 on a {'GPU' if device == 'cuda' else 'processor'} without bfloat16 arithmetic is emulated, many "
+            "times slower than float32: set `precision: float32` in this machine's file below conf/hardware/; a base that is "
+            "published in bfloat16 is then held in float32, and loses nothing"
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(

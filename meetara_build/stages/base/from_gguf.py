@@ -114,8 +114,9 @@ def _load(name: str, path: Path, stored: Header) -> tuple[Any, Any]:
 def _cut_as_llama_cpp_does(tokenizer: Any, texts: Mapping[str, str]) -> None:
     """Mend where transformers 5.23 cuts text otherwise than llama.cpp, which is what the file was made for.
 
-    Byte-level: it reads the names of most cuts, but not of those that cut off single digits first. SentencePiece: it leaves out the space
-    before a text that begins with one; llama.cpp always adds it, as Llama 2's own tokenizer did. Gemma's it makes apart, and right.
+    Byte-level: it reads the names of most cuts, but not of those that cut off single digits first. SentencePiece: it leaves out the
+    space before a text that begins with one; llama.cpp always adds it, as Llama 2's own tokenizer did. Gemma's files have a reader of
+    their own. Whatever else differs, the base's own proof finds.
     """
     if texts.get(CUT) in SINGLE_DIGITS:
         digits = pre_tokenizers.Digits(individual_digits=True)
