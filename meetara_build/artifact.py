@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build.errors import ArtifactError
+from meetara_build.outside import parse_json
 
 MANIFEST = "manifest.json"
 MISSING, CHANGED = "missing", "its content is not what was built"
@@ -96,7 +97,7 @@ def _entry(path: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {"sha256": digest_file(path), "size": path.stat().st_size}
     if path.suffix == ".json" and entry["size"] < 1 << 24:
         try:
-            content = json.loads(path.read_bytes())
+            content = parse_json(path.read_bytes())
         except ValueError:
             return entry
         if isinstance(content, dict) and MEASURED in content:
@@ -112,7 +113,7 @@ def read_manifest(path: Path) -> Manifest:
         ArtifactError: it is missing or damaged.
     """
     try:
-        return Manifest(**json.loads(path.read_bytes()))
+        return Manifest(**parse_json(path.read_bytes()))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: not built yet; run `meetara-build build`") from None
     except (ValueError, TypeError):

@@ -2,13 +2,13 @@
 
 import contextlib
 import fcntl
-import json
 import shutil
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from meetara_build.outside import parse_json
 from meetara_build.store import Store, host
 
 IN_FLIGHT_SECONDS = 3600.0
@@ -102,7 +102,7 @@ def _referred(store: Store, wanted: Collection[str], *, dry_run: bool) -> Iterat
     """Keys that some root's artifacts are the results of; references to what is gone from this machine are dropped."""
     for folder in (store.folder / "roots").glob("*"):
         try:
-            place = json.loads((folder / "root.json").read_bytes())
+            place = parse_json((folder / "root.json").read_bytes())
             here, root = place["host"] == host(), Path(place["root"])
         except (OSError, ValueError, LookupError, TypeError):
             here, root = False, Path()
@@ -132,7 +132,7 @@ def _works(store: Store) -> Iterator[Work]:
         named, fingerprint, sources = frozenset[str](), "", frozenset[str]()
         if "actions" in path.parts[-3:]:
             with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-                content = json.loads(path.read_bytes())
+                content = parse_json(path.read_bytes())
                 named = frozenset(entry["sha256"] for entry in content["files"].values())
                 fingerprint = content["fingerprint"]
                 sources = frozenset(content["made_from"]["sources"].values())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.artifact import digest_file, digest_json, write_cache
+from meetara_build.outside import parse_json
 
 TICK_NS = 20_000_000
 """File systems stamp changes with a clock that moves in steps of up to 10 ms."""
@@ -25,7 +26,7 @@ class Digests:
     def __init__(self, kept_in: Path) -> None:
         self.kept_in = kept_in
         try:
-            content = json.loads(kept_in.read_bytes())
+            content = parse_json(kept_in.read_bytes())
         except (OSError, ValueError):
             content = None
         self.kept: dict[str, Any] = content if isinstance(content, dict) else {}

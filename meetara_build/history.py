@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from meetara_build.outside import parse_json
+
 BUILD = "MEETARA_BUILD"
 """Environment variable that holds the name of the build that a job belongs to: when it began, UTC, and its process."""
 
@@ -101,7 +103,7 @@ def read(text: bytes) -> Iterator[Run]:
     """Runs from their lines; one that a crash cut short is skipped."""
     for line in text.splitlines():
         try:
-            yield Run(**json.loads(line))
+            yield Run(**parse_json(line))
         except (ValueError, TypeError):
             continue
 

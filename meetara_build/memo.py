@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.artifact import digest_json, write_cache
+from meetara_build.outside import parse_json
 
 
 class Memo:
@@ -16,7 +17,7 @@ class Memo:
         self.kept: dict[str, Any] = {}
         self.used: dict[str, Any] = {}
         try:
-            content = json.loads(kept_in.read_bytes())
+            content = parse_json(kept_in.read_bytes())
             if content["state"] == self.state and isinstance(content["values"], dict):
                 self.kept = content["values"]
         except (OSError, ValueError, LookupError, TypeError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meetara_build import history
 from meetara_build.artifact import write_cache
+from meetara_build.outside import parse_json
 
 REPEATS = 9
 
@@ -14,7 +15,7 @@ REPEATS = 9
 def probe_seconds(kept_in: Path) -> float:
     """Seconds of the fixed work on this machine; measured once (half a second) and kept in a file."""
     try:
-        content = json.loads(kept_in.read_bytes())
+        content = parse_json(kept_in.read_bytes())
         if content["machine"] == history.machine():
             return float(content["seconds"])
     except (OSError, ValueError, LookupError, TypeError):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.artifact import write_text
+from meetara_build.outside import parse_json
 
 PROPOSALS = "proposals.json"
 """Below the root."""
@@ -21,7 +22,7 @@ def keep(root: Path, content: Mapping[str, Any]) -> None:
 def kept(root: Path) -> dict[str, Any]:
     """What was advised last; nothing, where no agent was asked yet."""
     try:
-        content = json.loads((root / PROPOSALS).read_bytes())
+        content = parse_json((root / PROPOSALS).read_bytes())
     except (OSError, ValueError):
         content = {}
     return {**EMPTY, **(content if isinstance(content, dict) else {})}

@@ -1,11 +1,11 @@
 """llama-cpp-python, the converter and its gguf have to come from one source distribution; see that they do."""
 
-import json
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlparse
 
 from meetara_build.errors import SetupError
+from meetara_build.outside import parse_json
 
 LLAMA_CPP_PYTHON = "0.3.36"
 """The version this package was proved with; its source distribution carries the converter and gguf too."""
@@ -36,7 +36,7 @@ def llama_fault() -> str | None:
             note = distribution(name).read_text("direct_url.json")
         except PackageNotFoundError:
             return f"{name} is not installed"
-        origin = PurePosixPath(unquote(urlparse(json.loads(note).get("url", "")).path)) if note else PurePosixPath()
+        origin = PurePosixPath(unquote(urlparse(parse_json(note).get("url", "")).path)) if note else PurePosixPath()
         if not str(origin).endswith(f"{source_folder()}/{folder}"):
             return f"{name} does not come from the source distribution of llama-cpp-python {LLAMA_CPP_PYTHON}"
     return None

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from meetara_build.artifact import Manifest, digest_file, digest_json, write_text
+from meetara_build.outside import parse_json
 
 FICLONE = 0x40049409
 """Linux: have a file share another's blocks until one of the two is written (reflink; btrfs, XFS, bcachefs)."""
@@ -43,7 +44,7 @@ class Store:
         """The manifest that this work gave before, whether or not its files were kept."""
         for path in (self.action(key), *self._notes(key)):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                return Manifest(**json.loads(path.read_bytes()))
+                return Manifest(**parse_json(path.read_bytes()))
         return None
 
     def look_up(self, key: str) -> Manifest | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
 from meetara_build.context.store import SECTIONS
 from meetara_build.graph import Graph
+from meetara_build.outside import parse_json
 from meetara_build.resolve import Configuration, Resolved
 from meetara_build.store import Store
 
@@ -88,7 +88,7 @@ def _model(graph: Graph, item: Resolved) -> dict[str, Any]:
     """Facts of the base: from its own config.json where it has been made or loaded, else from conf/base/."""
     found = {}
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((graph.root / "base" / item.base_name / "config.json").read_bytes())
+        found = parse_json((graph.root / "base" / item.base_name / "config.json").read_bytes())
     shape = item.base.model.model_dump() if item.base.model else {}
     if item.base.tokenizer:
         shape["vocab_size"] = item.base.tokenizer.vocab_size

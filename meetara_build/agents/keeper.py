@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from meetara_build.errors import MeetaraError
+from meetara_build.outside import parse_json
 from meetara_build.processes import adopt_orphans, die_with_parent, end_descendants
 
 LARGEST_ANSWER = 4_000_000
@@ -162,7 +163,7 @@ def _live(prepare: Callable[[], Work], talk: socket.socket, printing: int) -> No
 def _answer_all(prepare: Callable[[], Work], talk: socket.socket) -> None:
     work: Work | None = None
     for line in talk.makefile("rb"):
-        request = json.loads(line)
+        request = parse_json(line)
         said: dict[str, Any] = {"number": request["number"]}
         try:
             work = work or prepare()

@@ -3,13 +3,13 @@
 All of it is read-only, and nothing of it knows what time it is.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from meetara_build.outside import parse_json
 from meetara_build.similarity import Similar, similarities
 
 
@@ -83,8 +83,8 @@ class Domain:
         try:
             text = (self.folder / name).read_text(encoding="utf-8")
             if name.endswith(".jsonl"):
-                return [json.loads(line) for line in text.splitlines() if line.strip()]
-            return json.loads(text)
+                return [parse_json(line) for line in text.splitlines() if line.strip()]
+            return parse_json(text)
         except (OSError, ValueError):
             return None
 

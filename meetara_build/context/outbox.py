@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from meetara_build.outside import parse_json
+
 Report = dict[str, Any]
 LONGEST_START = 60.0
 """Seconds from making a file to showing it, at the very most."""
@@ -91,7 +93,7 @@ def abandoned(root: Path) -> list[Path]:
 def _reports(content: bytes) -> Iterator[Report]:
     for line in content.split(b"\n"):
         with contextlib.suppress(ValueError):
-            report = json.loads(line)
+            report = parse_json(line)
             if isinstance(report, dict):
                 yield report
 

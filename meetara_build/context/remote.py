@@ -1,6 +1,5 @@
 """A context elsewhere: the server of another machine, over MCP."""
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from meetara_build.context.outbox import Report
 from meetara_build.errors import ContextError, ReportError
+from meetara_build.outside import parse_json
 
 SECONDS = 30.0
 REFUSED = "refused: "
@@ -44,7 +44,7 @@ class Remote:
         async def read(client: Client) -> Any:
             return await client.read_resource(f"meetara://{name}" + (f"/{domain}" if domain else ""))
 
-        content: dict[str, Any] = json.loads(self._ask(read).contents[0].text)
+        content: dict[str, Any] = parse_json(self._ask(read).contents[0].text)
         return content
 
     def history(self, limit: int) -> dict[str, list[dict[str, Any]]]:

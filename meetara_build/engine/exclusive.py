@@ -17,6 +17,7 @@ import psutil
 
 from meetara_build.errors import BuildError
 from meetara_build.graph import CACHE
+from meetara_build.outside import parse_json
 
 ANY = "*"
 """Stands for every step: whoever holds it is alone."""
@@ -75,7 +76,7 @@ def _others(folder: Path, mine: Path) -> Iterator[tuple[str, set[str]]]:
             try:
                 fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                content: dict[str, Any] = json.load(other)
+                content: dict[str, Any] = parse_json(other.read())
                 yield content["owner"], set(content["steps"])
             else:
                 path.unlink(missing_ok=True)

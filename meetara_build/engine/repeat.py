@@ -1,6 +1,5 @@
 """A training once more with another seed, beside what is built: nothing of it is kept but its figures."""
 
-import json
 import os
 import shutil
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from meetara_build.engine import job, warm
 from meetara_build.errors import BuildError
 from meetara_build.graph import Graph
+from meetara_build.outside import parse_json
 
 
 def repeated(graph: Graph, domain: str, seed: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def repeated(graph: Graph, domain: str, seed: int) -> dict[str, Any]:
     try:
         if warm.ask(request) != 0:
             raise BuildError(f"{domain}: training once more with another seed failed; its reason is above")
-        metrics: dict[str, Any] = json.loads(output.with_name(job.FIGURES).read_bytes())["metrics"]
+        metrics: dict[str, Any] = parse_json(output.with_name(job.FIGURES).read_bytes())["metrics"]
         return metrics
     finally:
         shutil.rmtree(folder, ignore_errors=True)

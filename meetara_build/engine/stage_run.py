@@ -31,6 +31,7 @@ from meetara_build.digests import Digests, state
 from meetara_build.engine import courier, job
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.graph import CACHE, REPORT, WARM_START, Graph, Input, Step, states_file, work_folder
+from meetara_build.outside import parse_json
 from meetara_build.store import Store
 from meetara_build.workload import workload
 
@@ -179,7 +180,7 @@ def _worked_out(
         seen = _sources_seen(step)
         if _ask(request, cold=cold) != 0:
             raise BuildError("")
-        figures = json.loads(output.with_name(job.FIGURES).read_bytes())
+        figures = parse_json(output.with_name(job.FIGURES).read_bytes())
         same = _sources_seen(step) == seen and _sources(graph, step) == step.made_from["sources"]
         if not same or _input_digests(graph, step) != inputs:
             raise BuildError(f"{step.name}: an input changed during the job, so its result was not kept; build again")

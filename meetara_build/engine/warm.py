@@ -30,6 +30,7 @@ from typing import Any
 
 from meetara_build.errors import BuildError, SetupError
 from meetara_build.graph import STAGES
+from meetara_build.outside import parse_json
 from meetara_build.processes import die_with_parent
 
 IDLE_SECONDS = 20.0
@@ -95,7 +96,7 @@ def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
         raise BuildError(
             f"{request['name']}: the warm process was ended during the job; build again (its log is {log})"
         )
-    said = json.loads(answer)
+    said = parse_json(answer)
     return int(said["status"]), float(said["hung"])
 
 
@@ -295,7 +296,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | No
             line += piece
         if len(files) != 2:
             raise ValueError("no output to write to")
-        request = json.loads(line)
+        request = parse_json(line)
     except (OSError, ValueError):
         for file in files:
             os.close(file)

@@ -1,6 +1,5 @@
 """build: do what a plan says, and show how it goes."""
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.faces.output import amount, err, out, print_json, progress, table
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
+from meetara_build.outside import parse_json
 from meetara_build.setup_check import check_llama
 from meetara_build.sweep import sweep
 
@@ -95,7 +95,7 @@ def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
 def _figures(graph: Graph, domain: str) -> dict[str, Any]:
     path = graph.root / domain / "evaluation.json"
     try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        evaluation = parse_json(path.read_text(encoding="utf-8"))
         losses = {"base_loss": evaluation["base"]["loss"], "loss": next(iter(evaluation["variants"].values()))["loss"]}
     except (OSError, ValueError, LookupError, TypeError, StopIteration):
         raise ArtifactError(f"{path}: missing or damaged; run `meetara-build verify --repair {domain}`") from None

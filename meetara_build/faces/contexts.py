@@ -24,6 +24,7 @@ from meetara_build.errors import ConfigError, ReportError
 from meetara_build.faces.output import out, print_json, table
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
+from meetara_build.outside import parse_json
 
 POLL_SECONDS = 0.5
 COLUMNS, LONGEST = 7, 60
@@ -124,7 +125,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         ) from None
     for number, line in enumerate(lines, 1):
         try:
-            report = json.loads(line)
+            report = parse_json(line)
             checked([report])
         except (ValueError, AttributeError):
             raise ConfigError(f"{path}:{number}: no report; name what `meetara-build context export` wrote") from None

@@ -12,6 +12,7 @@ from meetara_build.errors import ConfigError
 from meetara_build.faces.plan_text import print_plan, print_proposals
 from meetara_build.graph import CACHE, Graph, find_project, load
 from meetara_build.nearest import nearest
+from meetara_build.outside import parse_json
 from meetara_build.plan import Plan, plan
 from meetara_build.plan.content import content, stale_reasons
 from meetara_build.plan.estimate import MODEL, Estimate, Estimator, Total, total
@@ -120,7 +121,7 @@ def read_kept(path: Path) -> Kept:
         ConfigError: it is no plan, of another version, for another project, or something has changed since.
     """
     try:
-        kept: Any = json.loads(path.read_text(encoding="utf-8"))
+        kept: Any = parse_json(path.read_text(encoding="utf-8"))
         domains, profile, version, project = kept["domains"], kept["profile"], kept["version"], kept["project"]
         items, made_from = kept["items"], kept["made_from"]
         assert isinstance(items, list) and isinstance(made_from, dict)

@@ -1,6 +1,5 @@
 """chat and compare: a domain's models answer through llama.cpp."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from meetara_build.faces.output import err, out, print_json, table
 from meetara_build.faces.planning import wanted
 from meetara_build.graph import Graph, find_project, load
 from meetara_build.nearest import nearest
+from meetara_build.outside import parse_json
 
 SEED = 17
 
@@ -117,7 +117,7 @@ def _held_out(graph: Graph, names: Sequence[str], count: int) -> list[str]:
     path = graph.root / domain / "dataset" / "test.jsonl"
     if not path.exists():
         raise ArtifactError(f"{path}: not built yet; run `meetara-build build {domain}`")
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
+    records = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
     return [next(turn["content"] for turn in record["messages"] if turn["role"] == "user") for record in records]
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from meetara_build.artifact import Place, place, write_cache
 from meetara_build.digests import state
 from meetara_build.errors import ConfigError
+from meetara_build.outside import parse_json
 
 STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
 TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
@@ -173,7 +174,7 @@ def load(project: Path, hardware: str | None = None) -> Graph:
     cache = project / CACHE / f"graph-{hardware or 'default'}.json"
     signature = _signature(project, [])
     try:
-        kept = json.loads(cache.read_bytes())
+        kept = parse_json(cache.read_bytes())
         if _signature(project, kept["sources"]) == kept["signature"]:
             return _unpack(project, kept)
     except (FileNotFoundError, ValueError, KeyError, TypeError):

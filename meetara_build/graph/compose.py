@@ -1,6 +1,5 @@
 """The graph from the configuration: every step, with its recipe, inputs, and all that decides its bytes."""
 
-import json
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +14,7 @@ from meetara_build.graph import CACHE, JOINT, OBSERVER, REPORT, TOKENIZER, WARM_
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
 from meetara_build.originals import ORIGINAL
+from meetara_build.outside import parse_json
 from meetara_build.plugins import plugin_files
 from meetara_build.resolve import Common, Configuration, Resolved
 from meetara_build.yaml_files import read_lines
@@ -262,7 +262,7 @@ def _rank(weights: Path) -> int | None:
     try:
         with weights.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, LONGEST_HEADER)))
+            header = parse_json(file.read(min(length, LONGEST_HEADER)))
         return next((int(given["shape"][0]) for name, given in header.items() if name.endswith("lora_A.weight")), None)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None

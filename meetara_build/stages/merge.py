@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from meetara_build.errors import ProofError
+from meetara_build.outside import parse_json
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 from meetara_build.training.chat import encode, read_records
 from meetara_build.training.model import load_model, load_tokenizer
@@ -92,6 +93,6 @@ def _save(merged: PreTrainedModel, base: Path, output: Path) -> None:
     for path in sorted(base.iterdir()):
         if path.suffix in COPIED and path.name not in NOT_COPIED and path.is_file():
             shutil.copyfile(path, output / path.name)
-    config = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    config = parse_json((output / "config.json").read_text(encoding="utf-8"))
     known = {key: "float32" for key in ("dtype", "torch_dtype") if key in config}
     (output / "config.json").write_text(json.dumps({**config, **known}, indent=2) + "\n", encoding="utf-8")

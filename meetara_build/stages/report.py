@@ -1,6 +1,5 @@
 """Three pictures over all domains: loss curves, what each quantized file costs in quality for its size, and which are alike."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from meetara_build.likeness import likeness
+from meetara_build.outside import parse_json
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 
 STYLE: Any = {
@@ -158,7 +158,7 @@ def layout(cosines: Floats) -> Floats:
 def _text(path: Path) -> str:
     """What is asked and answered in a domain's records; its system prompt would tell it from all others."""
     with path.open(encoding="utf-8") as file:
-        turns = [turn for line in file for turn in json.loads(line)["messages"] if turn["role"] != "system"]
+        turns = [turn for line in file for turn in parse_json(line)["messages"] if turn["role"] != "system"]
     return "\n".join(turn["content"] for turn in turns)
 
 
@@ -167,7 +167,7 @@ def _gain(evaluation: Mapping[str, Any], quant: str) -> float:
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,6 +1,5 @@
 """Records as token ids: the model's own chat template, and which tokens the model itself has to say."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import DataError
+from meetara_build.outside import parse_json
 
 Message = dict[str, str]
 """``{"role": "system" | "user" | "assistant", "content": text}``"""
@@ -90,7 +90,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a dataset's ``train.jsonl``, ``validation.jsonl`` or ``test.jsonl``."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            yield json.loads(line)
+            yield parse_json(line)
 
 
 def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -1,6 +1,5 @@
 """A base that others trained: safetensors only, no code from elsewhere, and every part that later stages need."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from meetara_build.errors import ConfigError
 from meetara_build.originals import refused_as_config
+from meetara_build.outside import parse_json
 from meetara_build.stages.base.from_gguf import take_back
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 from meetara_build.training.chat import encode
@@ -57,7 +57,7 @@ def _download(name: str, recipe: Recipe) -> Path:
 def _refuse_quantized(name: str, folder: Path) -> None:
     """Weights packed for one library's kernels can be neither merged nor converted."""
     try:
-        packed = json.loads((folder / "config.json").read_bytes()).get("quantization_config")
+        packed = parse_json((folder / "config.json").read_bytes()).get("quantization_config")
     except (ValueError, AttributeError):
         return  # transformers says what is wrong with it
     if packed:
@@ -140,6 +140,6 @@ def _shards(name: str, folder: Path) -> list[str]:
     """The files that a model in several parts must have."""
     index = folder / "model.safetensors.index.json"
     try:
-        return sorted(set(json.loads(index.read_bytes())["weight_map"].values())) if index.exists() else []
+        return sorted(set(parse_json(index.read_bytes())["weight_map"].values())) if index.exists() else []
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"base {name}: {index.name} is damaged; copy or fetch the model again") from None

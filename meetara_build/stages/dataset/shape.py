@@ -1,10 +1,10 @@
 """Rows of any form as conversations: prompt and response, Alpaca, chat messages, ShareGPT."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from meetara_build.outside import parse_json
 from meetara_build.stages.dataset.columns import value_at
 from meetara_build.stages.dataset.records import Fault, Message, Row
 from meetara_build.stages.dataset.text_files import excerpt, kind
@@ -105,7 +105,7 @@ def _turns(row: Row, column: str, chat: Any) -> list[Cell] | Fault:
     """The turns of ``[{"role", "content"}]`` or of ShareGPT's ``[{"from", "value"}]``, also as JSON in a CSV cell."""
     if isinstance(chat, str):
         try:
-            chat = json.loads(chat)
+            chat = parse_json(chat)
         except (ValueError, RecursionError):
             return Fault(row.source, row.line, column, "is text, not a list of turns", excerpt(chat))
     if not isinstance(chat, list):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import DataError
+from meetara_build.outside import parse_json
 from meetara_build.stages.dataset.records import Fault, Row
 
 BOM = b"\xef\xbb\xbf"
@@ -76,7 +77,7 @@ def _decode(line: bytes) -> str | int:
 
 def _object(text: str, name: str, number: int) -> Row | Fault:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} at character {error.pos + 1}"
         return Fault(name, number, None, problem, _excerpt(text.encode("utf-8", "replace")))

@@ -1,6 +1,5 @@
 """An adapter alone, as a GGUF file that llama.cpp adds to the base's."""
 
-import json
 from collections.abc import Iterable, Iterator
 from math import sqrt
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from meetara_build.errors import ConfigError, ProofError
+from meetara_build.outside import parse_json
 from meetara_build.stages.gguf.convert import Labels, converter_class, refused_as_proof, write
 
 _PREFIX = "base_model.model."
@@ -24,7 +24,7 @@ def check_expressible(adapter: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the adapter is more than pairs of low-rank matrices.
     """
-    config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    config: dict[str, Any] = parse_json((adapter / "adapter_config.json").read_text("utf-8"))
     beyond = {"use_dora": "DoRA", "modules_to_save": "whole modules", "alora_invocation_tokens": "aLoRA"}
     if found := [label for key, label in beyond.items() if config.get(key)]:
         raise ConfigError(

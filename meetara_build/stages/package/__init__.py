@@ -1,10 +1,10 @@
 """The domain's folder for people: Ollama Modelfile, model card and checksums, if the models reach their bounds."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from meetara_build.outside import parse_json
 from meetara_build.stages.package.card import model_card
 from meetara_build.stages.package.gate import check_bounds
 from meetara_build.stages.package.modelfile import modelfile
@@ -19,13 +19,13 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     Raises:
         GateError: a held-out figure misses the domain's bound.
     """
-    evaluation = json.loads((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = parse_json((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
     passed = check_bounds(recipe, evaluation)
     files = sorted(path for path in inputs["gguf"].glob("*.gguf"))
     default = _default(recipe)
     (output / "Modelfile").write_text(modelfile(recipe, default, inputs["base"]), encoding="utf-8")
-    card = json.loads((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
-    training = json.loads((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
+    card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
+    training = parse_json((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
     sizes = {path.name: path.stat().st_size for path in files}
     text = model_card(recipe, default, evaluation, card, training, sizes, _origin(inputs["base"]))
     (output / "README.md").write_text(text, encoding="utf-8")
@@ -43,7 +43,7 @@ def _default(recipe: Recipe) -> str:
 def _origin(base: Path) -> dict[str, Any] | None:
     """What the base stage says of the GGUF file that it took the base back from; None for any other base."""
     path = base / "origin.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return dict(parse_json(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def _sha256(path: Path) -> str:
