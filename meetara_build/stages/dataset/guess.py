@@ -26,6 +26,14 @@ HINTS = {
 
 
 @dataclass(frozen=True)
+class Guess:
+    """How to read a file: keys of a ``sources:`` entry (``format``, ``columns``), and what a person should know of them."""
+
+    source: dict[str, Any]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Look:
     """What a column holds: mean words of a cell, share of cells that differ, share that are filled."""
 
@@ -40,8 +48,10 @@ class Look:
         return self.distinct <= 0.5 and self.words < 5
 
 
-def guess(path: Path) -> dict[str, Any]:
-    """``{"format": "csv", "columns": {"prompt": "text", "response": "category"}}`` of a file.
+def guess(path: Path, given: Mapping[str, str] | None = None) -> Guess:
+    """``{"format": "csv", "columns": {"prompt": "text", "response": "category"}}`` of a file, and notes.
+
+    ``given`` columns are taken as they are; with both prompt and response, nothing is guessed.
 
     By common names first, then by content: of the columns with free text, the one with longer text is the response; a
     column of labels is the response where only one column holds free text. Links, numbers, dates and ids never are.
@@ -55,11 +65,13 @@ def guess(path: Path) -> dict[str, Any]:
     if not reading.rows:
         first = reading.faults[0]
         raise DataError(f"{path.name}: line {first.line} {first.problem}: no line can be read; is it {kind}?")
+    if given and {"prompt", "response"} <= set(given):
+        return Guess({"format": kind, "columns": dict(given)}, [])
     values = [row.values for row in islice(reading.rows, LOOK_AT)]
     paths = _paths(values, reading.columns)
     fields = recognise(reading.columns)
     if "messages" in fields and _holds_turns(values, fields["messages"]):
-        return {"format": kind, "columns": _only(fields, ("messages", "system", "topic", "language"))}
+        return Guess({"format": kind, "columns": _only(fields, ("messages", "system", "topic", "language"))}, [])
     looks = [look for look in (_look(values, column) for column in paths) if look]
     named = _named(recognise(_last_names(paths)), paths, {look.column for look in looks})
     pair = _pair(named, looks)
@@ -69,7 +81,8 @@ def guess(path: Path) -> dict[str, Any]:
             f"{listed(reading.columns)}: write `columns: {{prompt: …, response: …}}` in the domain's file"
         )
     extra = {field: column for field, column in named.items() if column not in pair.values() and field not in pair}
-    return {"format": kind, "columns": {**pair, **_only(extra, ("input", "system", "topic", "language"))}}
+    chosen = {**pair, **_only(extra, ("input", "system", "topic", "language")), **(given or {})}
+    return Guess({"format": kind, "columns": chosen}, [])
 
 
 def _pair(named: Mapping[str, str], looks: Sequence[Look]) -> dict[str, str] | None:

@@ -33,16 +33,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Checked:
-    """The good records of one source, and its faults."""
+    """The good records of one source, its faults, and the records that must not be learnt."""
 
     reading: Reading
     records: list[Record]
     faults: list[Fault]
+    drops: list[Drop]
 
     @property
     def bad(self) -> int:
         """How many of its records have a fault."""
-        return self.reading.read - len(self.records)
+        return self.reading.read - len(self.records) - len(self.drops)
 
 
 def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
@@ -67,7 +68,8 @@ def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
         read[source.reading.name] = read.get(source.reading.name, 0) + source.reading.read
     bad = sum(source.bad for source in sources)
     ids = frozenset(record.id for record in records)
-    return Prepared(**by_side, drops=found.drops, faults=faults, bad=bad, read=read, ids=ids)
+    drops = [*(drop for source in sources for drop in source.drops), *found.drops]
+    return Prepared(**by_side, drops=drops, faults=faults, bad=bad, read=read, ids=ids)
 
 
 def check_sources(recipe: Recipe, inputs: Inputs) -> list[Fault]:
@@ -86,20 +88,22 @@ def _check_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
 def _check(source: Mapping[str, Any], path: Path | None, recipe: Recipe) -> Checked:
     reading = read_source(source, path)
     if not reading.rows:
-        return Checked(reading, [], reading.faults)
+        return Checked(reading, [], reading.faults, [])
     fields = columns.mapping(reading.name, source.get("columns"), reading.columns)
     faults = list(reading.faults)
-    drafts = []
+    drafts, drops = [], []
     for row in reading.rows:
         drafted = shape.draft(row, fields)
         if isinstance(drafted, Fault):
             faults.append(drafted)
+        elif isinstance(drafted, Drop):
+            drops.append(drafted)
         else:
             drafts.append(replace(drafted, cells=[_mended(cell) for cell in drafted.cells]))
     bad = check.faults_of(drafts)
     faults += [fault for of_one in bad.values() for fault in of_one]
     records = [_record(draft, source, recipe) for at, draft in enumerate(drafts) if at not in bad]
-    return Checked(reading, records, sorted(faults, key=lambda fault: fault.line))
+    return Checked(reading, records, sorted(faults, key=lambda fault: fault.line), drops)
 
 
 def _mended(cell: shape.Cell) -> shape.Cell:

@@ -6,7 +6,7 @@ from typing import Any
 
 from meetara_build.outside import parse_json
 from meetara_build.stages.dataset.columns import value_at
-from meetara_build.stages.dataset.records import Fault, Message, Row
+from meetara_build.stages.dataset.records import Drop, Fault, Message, Row
 from meetara_build.stages.dataset.text_files import excerpt, kind
 
 ROLES = {
@@ -21,12 +21,14 @@ class Cell:
     """One piece of text as the source holds it, not yet known to be text at all.
 
     ``role`` is system, user or assistant; ``input`` for Alpaca's input, which belongs to the user's turn; ``topic``.
-    ``column`` says where it stands: ``answer``, ``messages[2].content``.
+    ``column`` says where it stands: ``answer``, ``messages[2].content``. ``learn`` is false for an assistant's turn that
+    the source keeps from being learnt (``weight: 0``).
     """
 
     role: str
     column: str
     content: Any
+    learn: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Draft:
     language: str | None
 
 
-def draft(row: Row, fields: Mapping[str, str]) -> Draft | Fault:
-    """A row's conversation, or why it has none."""
+def draft(row: Row, fields: Mapping[str, str]) -> Draft | Fault | Drop:
+    """A row's conversation; a Fault where it has none, a Drop where it is one that must not be learnt."""
     chat = _optional(row, fields.get("messages"))
     if chat is not None or not {"prompt", "response"} <= set(fields):
         turns = _turns(row, fields["messages"], chat)
@@ -66,6 +68,8 @@ def messages(cells: Sequence[Cell]) -> list[Message]:
     for cell in cells:
         if cell.role == "input":
             turns[-1]["content"] = f"{turns[-1]['content']}\n\n{cell.content}"
+        elif cell.role == "assistant" and not cell.learn:
+            turns.append({"role": cell.role, "content": cell.content, "learn": False})
         elif cell.role != "topic":
             turns.append({"role": cell.role, "content": cell.content})
     return turns

@@ -12,7 +12,7 @@ LONG = [(record["prompt"], record["response"]) for record in pairs(60)]
 
 
 def guessed(write, records, name="a.jsonl"):
-    return guess(write(records, name))["columns"]
+    return guess(write(records, name)).source["columns"]
 
 
 def test_common_names_win(write):
@@ -23,7 +23,7 @@ def test_common_names_win(write):
 def test_labels_are_the_answer_where_only_one_column_is_free_text(write):
     lines = "".join(f"{q},label_{n % 7}\n" for n, (q, _) in enumerate(LONG))
     path = write("text,category\n" + lines, "bank.csv")
-    assert guess(path) == {"format": "csv", "columns": {"prompt": "text", "response": "category"}}
+    assert guess(path).source == {"format": "csv", "columns": {"prompt": "text", "response": "category"}}
 
 
 def test_of_two_free_texts_the_longer_is_the_answer(write):
@@ -65,7 +65,7 @@ def test_chat_messages(write):
 def test_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"q": q, "solution": a} for q, a in LONG]), path)
-    assert guess(path) == {"format": "parquet", "columns": {"prompt": "q", "response": "solution"}}
+    assert guess(path).source == {"format": "parquet", "columns": {"prompt": "q", "response": "solution"}}
 
 
 def test_what_holds_no_questions_is_refused_with_its_columns(write):
