@@ -8,16 +8,20 @@ from meetara_build.errors import DataError
 
 FIELDS = ("prompt", "input", "response", "messages", "system", "topic", "language")
 
+CHOSEN = ("chosen", "preferred_output")
+"""Names of the better answer in preference sets; the worse one is never learnt."""
+
 # Names in order of preference. `input` is Alpaca's: what an instruction is applied to; alone, it is the question.
 NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns"),
     "prompt": ("prompt", "question", "instruction", "query", "user", "human", "problem", "input", "ask", "request"),
     "response": (
         "response", "answer", "output", "completion", "assistant", "reply", "solution", "target", "gpt", "bot",
+        *CHOSEN,
     ),
-    "input": ("input", "context"),
+    "input": ("input", "context", "passage"),
     "system": ("system", "system_prompt"),
-    "topic": ("topic", "category", "subject"),
+    "topic": ("topic", "category", "subject", "topics", "categories"),
     "language": ("language", "lang", "locale"),
 }  # fmt: skip
 
@@ -33,6 +37,8 @@ def recognise(columns: Sequence[str]) -> dict[str, str]:
             if name in by_name and by_name[name] not in found.values():
                 found[field] = by_name[name]
                 break
+    if "messages" not in found and "prompt" not in found and found.get("response", "").strip().casefold() in CHOSEN:
+        found["messages"] = found.pop("response")  # Anthropic's preferences: the question stands in both conversations
     return found
 
 

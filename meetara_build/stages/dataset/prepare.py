@@ -11,6 +11,7 @@ from meetara_build.stages.dataset.duplicates import distinct
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id
 from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
+from meetara_build.stages.dataset.text_files import advise_encoding
 from meetara_build.stages.types import Inputs, Recipe
 
 
@@ -135,6 +136,13 @@ def _said_by(messages: Sequence[Message], role: str) -> str:
 
 def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
     """One error for all sources with too many bad records, with the faults of each."""
+    for source in sources:
+        if not source.records and not source.faults:
+            reasons = ", ".join(sorted({drop.reason for drop in source.drops}))
+            raise DataError(
+                f"{source.reading.name}: none of its {source.reading.read} records is to be learnt ({reasons}): "
+                "add records, or take it out of the domain's sources"
+            )
     over = [source for source in sources if source.bad > allowed * source.reading.read or not source.records]
     if not over:
         return
@@ -149,15 +157,9 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
 
 
 def _advice(over: Sequence[Checked]) -> str:
-    first = over[0].faults[0]
-    if first.line == 1 and first.column is None and first.found.strip()[:1] in ("[", "{"):
-        return (
-            f"{first.source} looks like one JSON document over many lines: write one object a line, "
-            f"e.g. `jq -c '.[]' {first.source} > records.jsonl`\n"
-        )
-    if "is not UTF-8" in first.problem:
-        return (
-            f"{first.source} was probably saved by a Windows program: convert it, "
-            f"e.g. `iconv -f WINDOWS-1252 -t UTF-8 {first.source} > utf8-{first.source}`\n"
-        )
-    return ""
+    broken = next((fault for source in over for fault in source.faults if "is not UTF-8" in fault.problem), None)
+    if broken is None:
+        return ""
+    return (
+        f"{broken.source} was probably saved by a Windows program: convert it, e.g. {advise_encoding(broken.source)}\n"
+    )
