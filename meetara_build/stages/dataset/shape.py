@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from meetara_build.stages.dataset.columns import value_at
@@ -40,9 +39,10 @@ def draft(row: Row, fields: Mapping[str, str]) -> Draft | Fault | Drop:
         return Drop(f"{row.source}:{row.line}", "labelled as bad")
     if fault := find_unlearnable(row, row.values, used=used):
         return fault
-    chat = _optional(row, fields.get("messages"))
-    if chat is not None or not {"prompt", "response"} <= set(fields):
-        turns = _chat(row, fields, chat)
+    if "messages" in fields and (
+        _optional(row, fields["messages"]) is not None or not {"prompt", "response"} <= set(fields)
+    ):
+        turns = _chat(row, fields)
     else:
         turns = _pair(row, fields)
     if isinstance(turns, Fault):
@@ -132,9 +132,10 @@ def _side(row: Row, role: str, column: str, value: Any) -> list[Cell] | Fault:
     return cell if isinstance(cell, Fault) else [cell]
 
 
-def _chat(row: Row, fields: Mapping[str, str], chat: Any) -> list[Cell] | Fault:
+def _chat(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
     """The turns of a conversation; where its last answer stands in a column of its own, with that one."""
     column = fields["messages"]
+    chat = _cell(row, column)
     turns: Any = turns_in(chat)
     if turns is None:
         turns = parse_text(chat) if isinstance(chat, str) else chat
@@ -167,13 +168,15 @@ def _topic(value: Any) -> str | None:
 
 
 def _optional(row: Row, column: str | None) -> Any:
-    """A cell that need not be there: None where it is missing, null, not a number, or blank."""
-    if column is None:
-        return None
+    """A cell that need not be there: None where it is missing, null, not a number, blank or an empty list."""
+    value = None if column is None else _cell(row, column)
+    if isinstance(value, str):
+        return value if value.strip() else None
+    return None if value in ([], {}) or value != value else value
+
+
+def _cell(row: Row, column: str) -> Any:
     try:
-        value = value_at(row.values, column)
+        return value_at(row.values, column)
     except KeyError:
         return None
-    if isinstance(value, float | Decimal) and value != value:
-        return None
-    return None if isinstance(value, str) and not value.strip() else value
