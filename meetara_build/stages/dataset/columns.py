@@ -61,16 +61,22 @@ def mapping(name: str, given: Mapping[str, str] | None, columns: Sequence[str]) 
     unknown = sorted(set(given) - set(FIELDS))
     if unknown:
         raise DataError(f"{name}: columns: unknown field '{unknown[0]}': use {', '.join(FIELDS)}")
-    for field, column in given.items():
-        if not _exists(column, columns):
-            raise DataError(
-                f"{name}: no column '{column}' (mapped to {field}): there are {listed(columns)}"
-                f"{_did_you_mean(column, columns)}: mend `columns.{field}` in the domain's file"
-            )
+    if absent := find_missing(given, columns):
+        field, problem = absent
+        raise DataError(f"{name}: {problem}: mend `columns.{field}` in the domain's file")
     if "messages" not in given and not {"prompt", "response"} <= set(given):
         missing = "prompt" if "prompt" not in given else "response"
         raise DataError(f"{name}: columns: `{missing}` is not mapped: map both prompt and response, or messages")
     return dict(given)
+
+
+def find_missing(given: Mapping[str, str], columns: Sequence[str]) -> tuple[str, str] | None:
+    """The first field whose column is not there, and what to say of it."""
+    for field, column in given.items():
+        if not _exists(column, columns):
+            known = f"there are {listed(columns)}{_did_you_mean(column, columns)}"
+            return field, f"no column '{column}' (mapped to {field}): {known}"
+    return None
 
 
 def value_at(values: Mapping[str, Any], column: str) -> Any:

@@ -55,18 +55,18 @@ def read_source(source: Mapping[str, Any], path: Path | None) -> Reading:
     return Reading(name, list(columns), rows, faults)
 
 
-def format_of(path: Path, name: str) -> str:
-    """The format that a path's suffix stands for; a folder is a data set of the ``datasets`` library."""
+def find_format(path: Path, name: str) -> str | None:
+    """The format that a path's suffix stands for; a folder is a data set of the ``datasets`` library. None: it says nothing.
+
+    Raises:
+        DataError: the suffix says nothing, and the file is an archive, a workbook …
+    """
     if path.is_dir():
         return "hub"
     known = SUFFIXES.get(_suffix(path)) or SUFFIXES.get(_suffix(PurePath(name)))
-    if known is None:
-        if path.is_file():
-            with unpack(path, name) as file:
-                refuse_other(file.read(HEAD), name)
-        raise DataError(
-            f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to jsonl, csv or parquet"
-        )
+    if known is None and path.is_file():
+        with unpack(path, name) as file:
+            refuse_other(file.read(HEAD), name)
     return known
 
 
@@ -81,7 +81,11 @@ def _rows(source: Mapping[str, Any], path: Path | None, name: str) -> Iterator[R
         return tables.read_hub(None, hub, split, source.get("revision"))
     if not path.exists():
         raise DataError(f"{name}: no such file or folder: mend the path in the domain's sources")
-    kind = source.get("format") or format_of(path, name)
+    kind = source.get("format") or find_format(path, name)
+    if kind is None:
+        raise DataError(
+            f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to jsonl, csv or parquet"
+        )
     if path.is_dir():
         return tables.read_hub(path, name, source.get("split") or "train")
     if kind == "hub":
