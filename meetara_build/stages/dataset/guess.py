@@ -22,10 +22,14 @@ SETTLE = "say which with `--prompt COLUMN --response COLUMN`"
 LINK = re.compile(r"(https?://|www\.)\S+|[^\s@]+@[^\s@]+\.\w+", re.IGNORECASE)
 NUMBER = re.compile(r"[-+]?[\d.,:/-]+")  # dates too; with a currency, it is an amount, and amounts are answers
 KEYS = re.compile(
-    r"(^|_)(id|uuid|guid|url|uri|link|href|hash|date|time|timestamp|created|updated|index)$", re.IGNORECASE
+    r"(^|_)(id|uuid|guid|url|uri|link|href|hash|date|time|timestamp|created|updated|index|role|speaker|author)$",
+    re.IGNORECASE,
 )
-WORSE = re.compile(r"(^|[._])(rejected|non_preferred|dispreferred)([._]|$)", re.IGNORECASE)
-"""Columns of the answers that a preference set calls the worse ones."""
+WORSE = re.compile(
+    r"(^|[._])(rejected|non_preferred|dispreferred|incorrect|wrong|worse|negative|distractor)s?\d*([._]|$)",
+    re.IGNORECASE,
+)
+"""Columns of the answers that a set of preferences, or of tests, calls the worse ones."""
 EXTRA = ("input", "system", "topic", "language")
 
 # Names that say enough to guess by, though not enough to go by unasked.

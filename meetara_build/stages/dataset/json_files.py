@@ -257,11 +257,12 @@ def _numbers(text: str, items: Sequence[Item]) -> list[int]:
 
 def _record(text: str, item: Item, name: str, number: int) -> Row | Fault:
     written = text[item.start : item.end]
-    shown = excerpt(written[:200].encode("utf-8", "replace").decode())
     if broken := bad_byte(written):
-        return Fault(name, number, None, f"is not UTF-8 (byte 0x{broken[1]:02x})", shown)
-    if item.twice is not None:
-        return Fault(name, number, item.twice, f"the key '{show_line(item.twice)}' stands twice", shown)
-    if not isinstance(item.value, dict):
-        return Fault(name, number, None, f"is {kind(item.value)}, not an object", shown)
-    return Row(name, number, item.value)
+        column, problem = None, f"is not UTF-8 (byte 0x{broken[1]:02x})"
+    elif item.twice is not None:
+        column, problem = item.twice, f"the key '{show_line(item.twice)}' stands twice"
+    elif not isinstance(item.value, dict):
+        column, problem = None, f"is {kind(item.value)}, not an object"
+    else:
+        return Row(name, number, item.value)
+    return Fault(name, number, column, problem, excerpt(written[:200].encode("utf-8", "replace").decode()))

@@ -112,7 +112,8 @@ def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
     question = _side(row, "user", fields["prompt"], found["prompt"])
     if isinstance(question, Fault):
         return question
-    cells = [Cell(cell.role, cell.column, cell.content, learn=False) for cell in question]
+    before = _history(row) if question[0].role == "user" else []
+    cells = [*before, *(Cell(cell.role, cell.column, cell.content, learn=False) for cell in question)]
     given = _optional(row, fields.get("input"))
     if given is not None and question[-1].role == "user":
         more = read_cell(row, "input", fields["input"], given)
@@ -120,6 +121,18 @@ def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
             return more
         cells.append(more)
     return [*cells, *answer]
+
+
+def _history(row: Row) -> list[Cell]:
+    """The turns before a question: Alpaca's ``history``, a list of pairs of question and answer."""
+    rounds = row.values.get("history")
+    if not isinstance(rounds, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in rounds):
+        return []
+    return [
+        Cell(role, f"history[{at}][{side}]", pair[side])
+        for at, pair in enumerate(rounds)
+        for side, role in enumerate(("user", "assistant"))
+    ]
 
 
 def _side(row: Row, role: str, column: str, value: Any) -> list[Cell] | Fault:

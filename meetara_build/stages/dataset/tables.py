@@ -23,8 +23,8 @@ def read_parquet(path: Path, name: str) -> Iterator[Row | Fault]:
     import pyarrow
     from pyarrow import parquet
 
-    _refuse_other(path, name)
     try:
+        _refuse_other(path, name)
         file = parquet.ParquetFile(path)
         columns = [str(column) for column in file.schema_arrow.names]
         has_bytes = "binary" in str(file.schema_arrow)

@@ -101,6 +101,12 @@ def test_of_preferences_the_chosen_answer_is_taken_and_the_rejected_is_named(wri
     assert found.notes == ["column 'rejected' is not learnt: it holds the answers that were found worse"]
 
 
+@pytest.mark.parametrize("worse", ["rejected_response", "incorrect_answers", "distractor1", "response_rejected"])
+def test_answers_that_are_called_wrong_are_never_taken(write, worse):
+    records = [{"question": q, "best_one": a, worse: f"{a} {a}"} for q, a in LONG]
+    assert guessed(write, records) == {"prompt": "question", "response": "best_one"}
+
+
 def test_of_two_conversations_the_chosen_one_is_taken(write):
     records = [
         {"chosen": f"\n\nHuman: {q}\n\nAssistant: {a}", "rejected": f"\n\nHuman: {q}\n\nAssistant: no"} for q, a in LONG

@@ -193,6 +193,11 @@ def test_turns_of_parquet_that_lack_a_key_hold_null_there(prepared, tmp_path):
     assert said(prepared(path)) == EXPECTED
 
 
+def test_alpacas_history_goes_before_the_question(prepared):
+    records = [{**GOOD[0], "history": [["And before?", "Nothing."]]}, *({**r, "history": []} for r in GOOD[1:])]
+    assert first(prepared(records)) == [user("And before?"), assistant("Nothing."), user(Q), assistant(A)]
+
+
 # Cells that need not be there
 
 
