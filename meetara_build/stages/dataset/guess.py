@@ -100,14 +100,12 @@ def guess(path: Path, given: Mapping[str, str] | None = None, form: str | None =
 
 def _read(path: Path, kind: str) -> Reading:
     reading = read_source({"name": path.name, "format": kind, "limit": LOOK_AT, "split": "train"}, path)
-    if not reading.rows:
+    if len(reading.rows) < len(reading.faults):
         first = reading.faults[0]
+        advice = f"most of it cannot be read ({len(reading.faults)} of {reading.read} records); is it {kind}?"
         if "is not UTF-8" in first.problem:
-            raise DataError(
-                f"{path.name}: line {first.line} {first.problem}: it was probably saved by a Windows program: convert it, "
-                f"e.g. {advise_encoding(path.name)}"
-            )
-        raise DataError(f"{path.name}: line {first.line} {first.problem}: no line can be read; is it {kind}?")
+            advice = f"it was probably saved by a Windows program: convert it, e.g. {advise_encoding(path.name)}"
+        raise DataError(f"{path.name}: line {first.line} {first.problem}: {advice}")
     return reading
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -221,12 +222,13 @@ def _records_of(scan: Scanner, name: str) -> list[Item]:
 def _held(members: Sequence[tuple[str, Item | list[Item]]], name: str) -> list[Item] | None:
     """The list of records among an object's members; None where the object is a record itself."""
     keys = [key for key, _ in members]
-    fields = recognise(keys)
-    if "messages" in fields or {"prompt", "response"} <= set(fields):
+    if {"prompt", "response"} <= set(recognise(keys)):
         return None
     lists = {key: found for key, found in members if isinstance(found, list) and _are_objects(found)}
     named = [key for key in lists if key.casefold() in HOLDERS]
     filled = [key for key in lists if lists[key]]
+    if any({"role", "from"} & set(item.value) for key in filled for item in lists[key]):
+        return None  # a conversation
     if lists and len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{name}: the key '{show_line(twice)}' stands twice: rename one of them")
@@ -234,7 +236,7 @@ def _held(members: Sequence[tuple[str, Item | list[Item]]], name: str) -> list[I
         several = ", ".join(f"'{show_line(key)}' ({len(lists[key])})" for key in filled)
         raise DataError(
             f"{name}: holds several lists of records: {several}: write the one you want to a file of its own, "
-            f"e.g. `jq -c '.{show_line((named or filled)[0])}[]' FILE > records.jsonl`"
+            f"e.g. `jq -c '.{show_line((named or filled)[0])}[]' {shlex.quote(name)} > records.jsonl`"
         )
     if filled or named:
         return lists[(filled or named)[0]]

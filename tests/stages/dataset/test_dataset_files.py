@@ -215,6 +215,12 @@ def test_one_conversation_alone_is_one_record_not_a_list_of_turns(write):
     assert values(write(dump(record, indent=1), "a.json")) == [record]
 
 
+def test_conversations_below_a_key_of_that_name_are_records(write):
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    records = [{"id": n, "messages": turns} for n in range(3)]
+    assert values(write(dump({"conversations": records}), "a.json")) == records
+
+
 def test_an_empty_list_holds_no_records(write):
     for text in ("[]", '{"data": []}'):
         with pytest.raises(DataError, match=r"a.json: holds no records"):

@@ -78,9 +78,13 @@ def test_what_holds_no_questions_is_refused_with_its_columns(write):
     assert "'provider', 'gpu', 'price', 'as_of'" in str(error.value)
 
 
-def test_a_file_of_which_no_line_can_be_read_is_refused(write):
-    with pytest.raises(DataError, match=r"a.jsonl: line 1 is not JSON: .*: no line can be read; is it jsonl\?"):
-        guess(write("hello\nworld\n", "a.jsonl"))
+def test_a_file_of_which_most_lines_cannot_be_read_is_refused(write):
+    commas = ",\n".join(json.dumps({"prompt": q, "response": a}) for q, a in LONG)
+    for content in ("hello\nworld\n", commas):
+        with pytest.raises(
+            DataError, match=r"a.jsonl: line 1 is not JSON: .*: most of it cannot be read .* is it jsonl\?"
+        ):
+            guess(write(content, "a.jsonl"))
 
 
 # What is not a question and an answer, and what the file holds besides
