@@ -89,10 +89,13 @@ def _first(lines: Sequence[str], start: int) -> int:
 
 
 def _keeps_quotes(table: Table) -> bool:
-    """Are the quotes of a file with tabs text? Not where each of them is written as CSV writes it and one is doubled."""
+    """Are the quotes of a file with tabs text? Not where fewer records are bad if they are CSV's; nor, where no line is bad,
+    if each quote is written as CSV writes it and one is doubled."""
     lines = [line.rstrip("\r\n") for line in table.lines[table.start :] if line.strip("\r\n")]
-    if any(len(line.split("\t")) != len(table.header) for line in lines):
-        return not all(not found.problem and len(found.cells) == len(table.header) for found in _records(table))
+    width = len(table.header)
+    bad = sum(len(line.split("\t")) != width for line in lines)
+    if bad:
+        return bad <= sum(bool(found.problem) or len(found.cells) != width for found in _records(table))
     cells = [cell for line in lines if '"' in line for cell in line.split("\t") if '"' in cell]
     return not (all(QUOTED.fullmatch(cell) for cell in cells) and any('""' in cell[1:-1] for cell in cells))
 

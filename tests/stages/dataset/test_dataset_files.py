@@ -258,6 +258,13 @@ def test_quotes_between_tabs_are_csvs_where_the_file_shows_it(write):
     assert [row["response"] for row in values(write(text, "a.tsv"))] == ['He said "no"', "two\nlines"]
 
 
+def test_a_bad_record_does_not_change_what_quotes_mean(write):
+    lines = [f'"What is {n}?"\t"two\nlines"' for n in range(5)]
+    reading = read(write("prompt\tresponse\n" + "\n".join([*lines, "a\tb\tc", "d\te"]) + "\n", "a.tsv"))
+    assert place(reading) == [(12, None, "has 3 cells where the header has 2 (a tab outside quotes?)")]
+    assert [row.values["response"] for row in reading.rows] == ["two\nlines"] * 5 + ["e"]
+
+
 def test_a_tsv_with_commas_in_its_header_is_split_at_tabs(write):
     assert values(write("prompt, or so\tresponse, if any, at all\na\tb\n", "a.tsv")) == [
         {"prompt, or so": "a", "response, if any, at all": "b"}
