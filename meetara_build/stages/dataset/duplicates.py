@@ -18,24 +18,25 @@ Two records are
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from meetara_build.stages.dataset.pairs import Bools, Heads, Ints, cosines_of
 from meetara_build.stages.dataset.records import Drop, Record, folded
+from meetara_build.stages.dataset.trigrams import count_trigrams, weigh
 
 SAME = 0.85
-BLOCK_CELLS = 4_000_000  # similarities held at once, about 50 MB however many records there are
 COMMON = 0.1
+MOST_PAIRS = 1_000_000  # of equal questions, compared at once
 LONG_ANSWER = 60  # bytes in UTF-8
 PUNCTUATION = re.compile(r"""[.,;:!?"'()…¿¡«»“”„‘’`。、，！？；：।॥؟،]+""")
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
+Tell = Callable[[str, float], None]
+"""Hears what is compared and which share of it is done."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,15 @@ class Distinct:
     drops: list[Drop]
 
 
-def distinct(records: Sequence[Record], near_duplicate: float, near_group: float) -> Distinct:
+def distinct(
+    records: Sequence[Record], near_duplicate: float, near_group: float, tell: Tell = lambda what, share: None
+) -> Distinct:
     """Drop duplicates and group kin; a record is dropped for an earlier one that stays.
 
     Args:
         near_duplicate: cosine from which records are near-duplicates; 1 drops exact duplicates only.
         near_group: cosine from which records are kin.
+        tell: hears how far the comparison is; 100,000 records take minutes.
     """
     first: dict[str, Record] = {}
     drops: dict[int, Drop] = {}
@@ -65,19 +69,19 @@ def distinct(records: Sequence[Record], near_duplicate: float, near_group: float
     if len(once) < 2:
         return Distinct(once, list(range(len(once))), list(drops.values()))
     texts = _Texts.of(once)
-    for later, earlier_at, similarity in _near(texts, near_duplicate):
+    for later, earlier_at, similarity in _near(texts, near_duplicate, tell):
         drops[places[later]] = Drop(
             once[later].source, "near-duplicate", once[earlier_at].source, round(float(similarity), 3)
         )
     stays = np.array([at not in drops for at in places])
     kept = [record for record, stay in zip(once, stays, strict=True) if stay]
-    groups = _kin(texts.only(stays), kept, near_group)
+    groups = _kin(texts.only(stays), kept, near_group, tell)
     return Distinct(kept, groups, [drops[at] for at in sorted(drops)])
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """TF-IDF vectors (records × trigrams, rows of length 1) of prompts, responses, and both together."""
+    """Vectors (records × trigrams, rows of length 1) of prompts, responses, and both together."""
 
     prompts: Any
     responses: Any
@@ -85,20 +89,12 @@ class _Texts:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "_Texts":
-        from sklearn.feature_extraction.text import CountVectorizer
-
         texts = [_plain(record.prompt) for record in records] + [_plain(record.response) for record in records]
-        counter = CountVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False, dtype=np.float32)
-        try:
-            counts = counter.fit_transform(texts)
-        except ValueError:  # "empty vocabulary": not one letter anywhere, so nothing is similar
-            from scipy.sparse import csr_matrix
-
-            counts = csr_matrix((len(texts), 1), dtype=np.float32)
+        counts = count_trigrams(texts)
         prompts, responses = counts[: len(records)], counts[len(records) :]
-        return cls(_weigh(prompts), _weigh(responses), _weigh(prompts + responses))
+        return cls(weigh(prompts), weigh(responses), weigh(prompts + responses))
 
-    def only(self, rows: NDArray[np.bool_]) -> "_Texts":
+    def only(self, rows: Bools) -> "_Texts":
         return _Texts(self.prompts[rows], self.responses[rows], self.wholes[rows])
 
 
@@ -106,96 +102,119 @@ def _plain(text: str) -> str:
     return " ".join(PUNCTUATION.sub(" ", folded(text)).split())
 
 
-def _weigh(counts: Any) -> Any:
-    from scipy.sparse import diags
-    from sklearn.feature_extraction.text import TfidfTransformer
-    from sklearn.preprocessing import normalize
-
-    weigher = TfidfTransformer(sublinear_tf=True, norm=None)
-    weighed = weigher.fit_transform(counts) @ diags(1.0 / np.sqrt(weigher.idf_))
-    return normalize(weighed).astype(np.float32).tocsr()
-
-
-def _similar(vectors: Any, threshold: float) -> Iterator[tuple[Ints, Ints, Floats]]:
-    """Pairs (later, earlier) of rows whose cosine reaches the threshold, a block of later rows at a time."""
-    count = vectors.shape[0]
-    step = max(16, min(512, BLOCK_CELLS // max(1, count)))
-    # Only earlier rows matter: an eighth of the rows at a time is compared with what stands before its end.
-    bounds = np.linspace(0, count, 9).astype(int)
-    for begin, end in pairwise(bounds):
-        columns = vectors[:end].T.tocsr()
-        for start in range(begin, end, step):
-            product = vectors[start : min(start + step, end)] @ columns
-            product.data[product.data < threshold] = 0.0
-            product.eliminate_zeros()
-            pairs = product.tocoo()
-            later, earlier = pairs.row.astype(np.int64) + start, pairs.col.astype(np.int64)
-            keep = earlier < later
-            yield later[keep], earlier[keep], pairs.data[keep]
-
-
-def _cosines(vectors: Any, left: Ints, right: Ints) -> Floats:
-    """The cosine of each pair of rows."""
-    parts = [
-        np.asarray(vectors[left[at : at + 20_000]].multiply(vectors[right[at : at + 20_000]]).sum(axis=1)).ravel()
-        for at in range(0, len(left), 20_000)
-    ]
-    return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
-
-
-def _near(texts: _Texts, threshold: float) -> Iterator[tuple[int, int, float]]:
+def _near(texts: _Texts, threshold: float, tell: Tell) -> Iterator[tuple[int, int, float]]:
     """(dropped, the kept one that it matches best, similarity), in order."""
     if threshold >= 1.0:
         return
-    dropped: set[int] = set()
-    for later, earlier, prompt_cosines in _similar(texts.prompts, threshold):
-        cosines = np.minimum(prompt_cosines, _cosines(texts.responses, later, earlier))
+    # Both cosines must reach the threshold, so pairs are looked for on the side where fewer come into question.
+    sides = (texts.prompts, texts.responses)
+    heads = min((Heads(side, threshold) for side in sides), key=lambda side: side.products)
+    other = texts.responses if heads.vectors is texts.prompts else texts.prompts
+    dropped: Bools = np.zeros(other.shape[0], bool)
+    for later, earlier, cosines in heads.pairs(lambda share: tell("near-duplicates", share), gone=dropped):
+        least = np.minimum(cosines, cosines_of(other, later, earlier))
         best: dict[int, list[tuple[float, int]]] = {}
-        for at in np.flatnonzero(cosines >= threshold):
-            best.setdefault(int(later[at]), []).append((-float(cosines[at]), int(earlier[at])))
+        for at in np.flatnonzero(least >= threshold):
+            best.setdefault(int(later[at]), []).append((-float(least[at]), int(earlier[at])))
         for row in sorted(best):
-            matches = sorted(match for match in best[row] if match[1] not in dropped)
+            matches = sorted(match for match in best[row] if not dropped[match[1]])
             if matches:
-                dropped.add(row)
+                dropped[row] = True
                 yield row, matches[0][1], -matches[0][0]
 
 
-def _kin(texts: _Texts, records: Sequence[Record], threshold: float) -> list[int]:
+def _kin(texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell) -> list[int]:
     """A group number for each record: connected components of kinship."""
-    labels: Ints = np.arange(len(records))
-    asks = ~_common([folded(record.prompt) for record in records])
-    for later, earlier, cosines in _similar(texts.prompts, min(threshold, SAME)):
-        asks_something = asks[later] | asks[earlier]
-        labels = _joined(labels, later, earlier, asks_something & (cosines >= SAME))
-        # The whole is compared only where it can still join two groups.
-        still_open = asks_something & (cosines >= threshold) & (labels[later] != labels[earlier])
-        later, earlier = later[still_open], earlier[still_open]
-        labels = _joined(labels, later, earlier, _cosines(texts.wholes, later, earlier) >= threshold)
-    for later, earlier, _ in _similar(texts.wholes, SAME):
-        labels = _joined(labels, later, earlier, np.ones(len(later), bool))
+    groups = _Groups(len(records))
+    _join_questions(groups, texts, records, threshold, tell)
+    for later, earlier, _ in Heads(texts.wholes, SAME).pairs(lambda share: tell("kin by question and answer", share)):
+        groups.join(later, earlier)
     answers = [folded(record.response) for record in records]
     tells = np.array([len(answer.encode()) >= LONG_ANSWER for answer in answers]) & ~_common(answers)
     places = np.flatnonzero(tells)
-    for later, earlier, _ in _similar(texts.responses[places], SAME):
-        labels = _joined(labels, places[later], places[earlier], np.ones(len(later), bool))
-    return [int(label) for label in labels]
+    same = _Same.of([_plain(records[int(at)].response) for at in places])
+    groups.join(places, places[same.first[same.number]])
+    firsts = places[same.first]
+    for later, earlier, _ in Heads(texts.responses[firsts], SAME).pairs(lambda share: tell("kin by answer", share)):
+        groups.join(firsts[later], firsts[earlier])
+    return [int(label) for label in groups.labels]
+
+
+def _join_questions(groups: "_Groups", texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell) -> None:
+    """Join the records whose questions are the same, or are alike as the wholes are. Thousands may share one question."""
+    asks = ~_common([folded(record.prompt) for record in records])
+    same = _Same.of([_plain(record.prompt) for record in records])
+    some_ask = np.bincount(same.number, asks) > 0
+    is_one = some_ask.copy()
+    found = Heads(texts.prompts[same.first], min(threshold, SAME))
+    for later, earlier, cosines in found.pairs(lambda share: tell("kin by question", share)):
+        of_one = (some_ask[later] | some_ask[earlier]) & (cosines >= SAME)
+        is_one[later[of_one]] = is_one[earlier[of_one]] = True
+        groups.join(same.first[later[of_one]], same.first[earlier[of_one]])
+        alike = ~of_one & (cosines >= threshold)
+        for left, right in same.members_of(later[alike], earlier[alike]):
+            # The whole is compared only where it can still join two groups.
+            still_open = (asks[left] | asks[right]) & (groups.labels[left] != groups.labels[right])
+            left, right = left[still_open], right[still_open]
+            alike_too = cosines_of(texts.wholes, left, right) >= threshold
+            groups.join(left[alike_too], right[alike_too])
+    members = np.flatnonzero(is_one[same.number])
+    groups.join(members, same.first[same.number[members]])
+
+
+@dataclass(frozen=True)
+class _Same:
+    """Equal texts: ``number[i]`` is that of text i, ``first[n]`` the first text with number n, ``members[n]`` all of them."""
+
+    number: Ints
+    first: Ints
+    members: list[Ints]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "_Same":
+        known: dict[str, int] = {}
+        number = np.array([known.setdefault(text, len(known)) for text in texts], np.int64)
+        members = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1]) if len(texts) else []
+        return cls(number, np.array([of_one[0] for of_one in members], np.int64), members)
+
+    def members_of(self, left: Ints, right: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """All pairs of texts of each two numbers, some at a time."""
+        pairs: list[tuple[Ints, Ints]] = []
+        waiting = 0
+        for one, other in zip(left, right, strict=True):
+            for member in self.members[one]:
+                others = self.members[other]
+                pairs.append((np.full(len(others), member), others))
+                waiting += len(others)
+                if waiting > MOST_PAIRS:
+                    yield np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+                    pairs, waiting = [], 0
+        if pairs:
+            yield np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+
+
+class _Groups:
+    """Groups of records that only grow together; ``labels[i]`` is the group of record i."""
+
+    def __init__(self, count: int) -> None:
+        self.labels: Ints = np.arange(count)
+
+    def join(self, left: Ints, right: Ints) -> None:
+        """Make one group of the groups of each pair of records."""
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        apart = self.labels[left] != self.labels[right]
+        if not apart.any():
+            return
+        ends = self.labels[left[apart]], self.labels[right[apart]]
+        count = len(self.labels)
+        graph = coo_matrix((np.ones(len(ends[0]), np.int8), ends), shape=(count, count))
+        _, component = connected_components(graph, directed=False)
+        self.labels = component[self.labels].astype(np.int64)
 
 
 def _common(texts: Sequence[str]) -> NDArray[np.bool_]:
     """Which texts more than a few and more than the share `COMMON` of the records have."""
     times = Counter(texts)
     return np.array([times[text] > max(10, COMMON * len(texts)) for text in texts])
-
-
-def _joined(labels: Ints, left: Ints, right: Ints, which: NDArray[np.bool_]) -> Ints:
-    """Labels after the chosen pairs have become one group each."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    ends = labels[left[which]], labels[right[which]]
-    if not len(ends[0]):
-        return labels
-    graph = coo_matrix((np.ones(len(ends[0]), np.int8), ends), shape=(len(labels), len(labels)))
-    _, component = connected_components(graph, directed=False)
-    joined: Ints = component[labels].astype(np.int64)
-    return joined

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_sources import pairs, sentence
 
-from meetara_build.stages.dataset import duplicates
+from meetara_build.stages.dataset import pairs as pairing
 from meetara_build.stages.dataset.duplicates import distinct
 from meetara_build.stages.dataset.records import Record, content_id
 
@@ -121,9 +121,20 @@ def test_texts_without_a_letter_are_compared_exactly():
 def test_blocks_change_nothing(monkeypatch):
     said = [*REST, *((prompt + " now", response) for prompt, response in REST), (QUESTION, ANSWER), (QUESTION, OTHER)]
     whole = distinct(records(*said), 0.85, 0.6)
-    monkeypatch.setattr(duplicates, "BLOCK_CELLS", 1)
+    monkeypatch.setattr(pairing, "BLOCK_PRODUCTS", 1)
     small = distinct(records(*said), 0.85, 0.6)
     assert whole.drops == small.drops
     assert len(whole.drops) == 30
     alike = np.equal.outer(whole.groups, whole.groups) == np.equal.outer(small.groups, small.groups)
     assert alike.all()
+
+
+def test_thousands_of_answers_to_a_few_questions_are_compared_by_their_answers() -> None:
+    numbers = np.random.default_rng(5)
+    words = ["".join(numbers.choice(list("abcdefghijklmnop"), 7)) for _ in range(900)]
+    questions = ["Write a story.", "Tell me a tale.", "Explain it to me!"]
+    said = [(questions[at % 3], " ".join(numbers.choice(words, 12))) for at in range(4_000)]
+    found = distinct(records(*said, (questions[0], said[0][1] + " indeed"), *REST), 0.85, 0.6)
+    assert [(drop.reason, drop.matched) for drop in found.drops] == [("near-duplicate", "a.jsonl:1")]
+    # What a third of the records ask makes no kin, so that something can be held out.
+    assert len(set(found.groups)) > 3_900
