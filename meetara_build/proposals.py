@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from meetara_build.artifact import write_text
+from meetara_build.artifact import hold_lock, write_text
 from meetara_build.outside import parse_json
 
 PROPOSALS = "proposals.json"
 """Below the root."""
+LOCK = ".proposals.lock"
+"""Beside it: several may be answered at once."""
 TAKEN, REJECTED = "taken", "rejected"
 EMPTY: dict[str, Any] = {"verdicts": [], "withdrawals": [], "insights": {}, "faults": {}}
 
@@ -30,10 +32,14 @@ def kept(root: Path) -> dict[str, Any]:
 
 def mark(root: Path, ids: Iterable[str], status: str) -> None:
     """Note that proposals, or withdrawals, were answered."""
-    answered, content = set(ids), kept(root)
-    content["verdicts"] = [{**one, "status": status} if one["id"] in answered else one for one in content["verdicts"]]
-    content["withdrawals"] = [one for one in content["withdrawals"] if one["id"] not in answered]
-    keep(root, content)
+    answered = set(ids)
+    with hold_lock(root / LOCK):
+        content = kept(root)
+        content["verdicts"] = [
+            {**one, "status": status} if one["id"] in answered else one for one in content["verdicts"]
+        ]
+        content["withdrawals"] = [one for one in content["withdrawals"] if one["id"] not in answered]
+        keep(root, content)
 
 
 def newer_plugins(root: Path, plugins: Path) -> list[str]:

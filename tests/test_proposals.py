@@ -1,6 +1,7 @@
 """What the agents advised last, kept for `plan`, `accept` and `reject`."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,11 @@ def test_agents_that_changed_since_they_were_asked_are_named(tmp_path: Path) -> 
     later = (tmp_path / PROPOSALS).stat().st_mtime + 5
     os.utime(tmp_path / "mine.py", (later, later))
     assert newer_plugins(tmp_path, tmp_path) == ["mine"]
+
+
+def test_answers_at_once_are_all_noted(tmp_path: Path) -> None:
+    ids = [f"p{number}" for number in range(24)]
+    keep(tmp_path, {**CONTENT, "verdicts": [{"id": id, "status": "wins"} for id in ids]})
+    with ThreadPoolExecutor(len(ids)) as pool:
+        list(pool.map(lambda id: mark(tmp_path, [id], TAKEN), ids))
+    assert {one["status"] for one in kept(tmp_path)["verdicts"]} == {TAKEN}
