@@ -21,7 +21,7 @@ from meetara_build.context.reports import checked
 from meetara_build.context.store import SECTIONS
 from meetara_build.context.tokens import create, listed, revoke
 from meetara_build.errors import ConfigError, ReportError
-from meetara_build.faces.output import out, print_json, table
+from meetara_build.faces.output import err, out, print_json, table
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
 from meetara_build.outside import parse_json
@@ -143,7 +143,7 @@ def create_token(graph: Graph, name: str, *, read_only: bool, as_json: bool) -> 
         print_json({"name": name, "token": token, "writes": not read_only})
         return
     print(token)
-    out.print(
+    err.print(  # on standard output the token alone, as `TOKEN=$(…)` wants it
         f"The token of '{name}', to {'read' if read_only else 'read and write'}; it is not kept, so note it now. A server "
         "that runs without tokens has to be started again.", style="dim",
     )  # fmt: skip
