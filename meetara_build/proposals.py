@@ -27,7 +27,12 @@ def kept(root: Path) -> dict[str, Any]:
         content = parse_json((root / PROPOSALS).read_bytes())
     except (OSError, ValueError):
         content = {}
-    return {**EMPTY, **(content if isinstance(content, dict) else {})}
+    found = {**EMPTY, **(content if isinstance(content, dict) else {})}
+    return found if all(_is_list_of_answers(found[name]) for name in ("verdicts", "withdrawals")) else dict(EMPTY)
+
+
+def _is_list_of_answers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and "id" in one for one in value)
 
 
 def mark(root: Path, ids: Iterable[str], status: str) -> None:

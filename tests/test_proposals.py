@@ -21,7 +21,7 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     assert kept(tmp_path) == CONTENT
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '"text"'])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '"text"', "[" * 100_000, '{"verdicts": 5}', '{"verdicts": [1]}'])
 def test_where_nothing_or_nonsense_is_kept_nothing_was_advised(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / PROPOSALS).write_text(text)
