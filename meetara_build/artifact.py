@@ -4,11 +4,12 @@ Light on imports: a stage that the store can answer should cost little more than
 """
 
 import contextlib
+import fcntl
 import fnmatch
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +155,23 @@ def write_text(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold others off while something is read, changed and written again; ``path`` is a file for this alone, which stays.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written ({error.strerror}); mend its rights") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_if_changed(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from meetara_build.artifact import write_text
+from meetara_build.artifact import hold_lock, write_text
 from meetara_build.errors import ConfigError
 from meetara_build.schema import Decision, Overlay, check
 from meetara_build.yaml_files import parsed, read_lines, read_yaml
@@ -46,8 +46,9 @@ def write_decisions(conf: Path, domain: str, decisions: Sequence[Decision]) -> N
         ConfigError: the file there is wrong, or cannot be written.
     """
     keys = [decision.key for decision in decisions]
-    kept = [decision for decision in read_overlay(conf, domain) if decision.key not in keys]
-    _write(overlay_path(conf, domain), keys, [*kept, *decisions], added=decisions)
+    with hold_lock(_lock(conf)):
+        kept = [decision for decision in read_overlay(conf, domain) if decision.key not in keys]
+        _write(overlay_path(conf, domain), keys, [*kept, *decisions], added=decisions)
 
 
 def remove_decisions(conf: Path, domain: str, keys: Iterable[str]) -> None:
@@ -57,8 +58,14 @@ def remove_decisions(conf: Path, domain: str, keys: Iterable[str]) -> None:
         ConfigError: the file is wrong, or cannot be written.
     """
     gone = list(keys)
-    kept = [decision for decision in read_overlay(conf, domain) if decision.key not in gone]
-    _write(overlay_path(conf, domain), gone, kept, added=[])
+    with hold_lock(_lock(conf)):
+        kept = [decision for decision in read_overlay(conf, domain) if decision.key not in gone]
+        _write(overlay_path(conf, domain), gone, kept, added=[])
+
+
+def _lock(conf: Path) -> Path:
+    """A file that several who decide at once wait for: not in conf/, which people share."""
+    return conf.parent / ".meetara" / "overlay.lock"
 
 
 def _write(path: Path, gone: Sequence[str], kept: Sequence[Decision], added: Sequence[Decision]) -> None:

@@ -1,6 +1,8 @@
 """Agents' decisions: read in order, refused where they are wrong, and nothing but overrides in their effect."""
 
 import datetime
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,18 @@ def test_any_sequence_of_writing_and_taking_back_is_a_mapping(
         else:
             remove_decisions(conf, "nutrition", [key])
         assert [(one.key, one.value) for one in read_overlay(conf, "nutrition")] == list(expected.items())
+
+
+def decide_for(conf: Path, key: str) -> None:
+    write_decisions(conf, "nutrition", [Decision(**decision(key, 1))])
+
+
+def test_of_decisions_that_are_made_at_once_none_is_lost(tmp_path: Path) -> None:
+    keys = [f"key{number}" for number in range(12)]
+    conf = tmp_path / "conf"
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(partial(decide_for, conf), keys))
+    assert sorted(one.key for one in read_overlay(conf, "nutrition")) == sorted(keys)
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(lambda key: remove_decisions(conf, "nutrition", [key]), keys[1:]))
+    assert [one.key for one in read_overlay(conf, "nutrition")] == keys[:1]
