@@ -105,21 +105,22 @@ class Store:
             return self.fingerprint(fingerprint).exists()
 
     def add(self, key: str, manifest: Manifest, folder: Path) -> None:
-        """Keep an artifact's files; the action is written last.
+        """Keep an artifact's files, unless they are kept already; the action is written last.
 
         Raises:
             ArtifactError: the store cannot be written, or its disk is full.
         """
-        with self.explaining("written"), self._shared():
+        with self._shared(), self.explaining("written"):
+            if self.look_up(key) == manifest and self.knows(manifest.fingerprint):
+                self._mark_used(key)
+                return
             for name, entry in manifest.files.items():
                 blob = self.blob(entry["sha256"])
                 if not self._holds(entry["sha256"], entry["size"]):
                     self._make(blob.parent)
                     share(folder / name, blob)
             self._write(self.action(key), manifest.text())
-            mark = self.fingerprint(manifest.fingerprint)
-            if not mark.exists():
-                self._write(mark, "")
+            self._write(self.fingerprint(manifest.fingerprint), "")
 
     def restore(self, key: str, manifest: Manifest, folder: Path) -> bool:
         """Put an artifact's files into a folder; false where a blob turns out to be damaged (it is then dropped).
@@ -141,8 +142,7 @@ class Store:
                     return False
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 share(blob, folder / name)
-            with contextlib.suppress(OSError):
-                os.utime(self.action(key))  # used now: what is not used for long is collected first
+            self._mark_used(key)
         return True
 
     def refer(self, name: str, key: str, manifest: str) -> None:
@@ -185,6 +185,11 @@ class Store:
     def _notes(self, key: str) -> list[Path]:
         return [self.root / ".temporaries" / f"{key}.json", self.folder / "notes" / key[:2] / f"{key}.json"]
 
+    def _mark_used(self, key: str) -> None:
+        """What is not used for long is collected first."""
+        with contextlib.suppress(OSError):
+            os.utime(self.action(key))
+
     def _kept(self, path: Path) -> Manifest | None:
         """The manifest in a file; None where it is not there, or damaged."""
         with self.explaining("read"), contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
@@ -192,8 +197,10 @@ class Store:
         return None
 
     def _holds(self, digest: str, size: int) -> bool:
+        """Whether a blob is there, and of this size: a file, and neither a link elsewhere nor a pipe that never ends."""
         with self.explaining("read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return os.stat(self.blob(digest)).st_size == size
+            state = os.lstat(self.blob(digest))
+            return stat.S_ISREG(state.st_mode) and state.st_size == size
         return False
 
     # Who may use it

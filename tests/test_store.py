@@ -146,6 +146,23 @@ def test_an_action_cannot_have_files_of_others_written_or_deleted(empty: Path) -
     assert mine.read_bytes() == b"my own"
 
 
+@pytest.mark.parametrize("other", ["link", "pipe"])
+def test_a_blob_that_is_no_file_is_missing(empty: Path, other: str) -> None:
+    made = fill(empty / "made", {"a.gguf": b""})
+    manifest, store = manifest_of(made), Store(empty / "store", empty)
+    store.add(KEY, manifest, made)
+    blob = store.blob(manifest.files["a.gguf"]["sha256"])
+    blob.unlink()
+    if other == "link":
+        blob.symlink_to(made / "a.gguf")
+    else:
+        os.mkfifo(blob)
+    assert store.look_up(KEY) is None
+    store.add(KEY, manifest, made)
+    assert blob.is_file()
+    assert not blob.is_symlink()
+
+
 def test_another_work_s_result_is_not_known(empty: Path) -> None:
     store = Store(empty / "store", empty)
     made = fill(empty / "made", {"a.json": b"{}"})
