@@ -116,8 +116,10 @@ def asker(project: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     path = folder / "request.json"
     path.write_text(json.dumps(endless(project, folder)))
     with subprocess.Popen([sys.executable, "-c", ASKER, str(path)], stderr=subprocess.PIPE, text=True) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_job_runs_in_a_process_of_its_own(
@@ -202,7 +204,6 @@ sys.modules["meetara_build.stages.echo"] = sys.modules[__name__]
 def test_a_job_has_its_asker_s_environment(
     built_project: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process was started in that of the first asker's."""
     (tmp_path / "echo.py").write_text(ECHO)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     with server(60, "echo"):
@@ -221,9 +222,7 @@ def test_a_job_that_hangs_for_as_long_as_its_asker_bears_is_ended_and_named(
     assert psutil.Process(served.pid).children() == []
 
 
-def test_a_patience_that_is_no_number_is_named(
-    built_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_patience_in_words_is_refused(built_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(warm.HANG, "soon")
     with pytest.raises(
         SetupError, match="MEETARA_HANG_SECONDS: 'soon' is no number of seconds; set it to one like 600"
@@ -283,10 +282,10 @@ def test_it_ends_by_itself_when_no_job_has_come_for_a_while(temporary: Path) -> 
 
 
 def test_it_does_not_end_while_a_job_runs(built_project: Path, tmp_path: Path, temporary: Path) -> None:
-    with server(0.3) as process:
+    with server(1.5) as process:
         with asker(built_project, tmp_path):
             waiting = job_of(process)
-            time.sleep(1.5)
+            time.sleep(3)
             assert not gone(waiting)
         assert process.wait(10) == 0
 
