@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from meetara_build import history
 from meetara_build.artifact import write_text
-from meetara_build.engine.preserve import preserve
+from meetara_build.engine.preserve import preserve, unseal
 from meetara_build.graph import CACHE, REPORT, Graph, Step, find_project, load
 from meetara_build.plan import FRESH, MAYBE, Item, plan
 from meetara_build.plan.sight import Sight
@@ -82,6 +82,7 @@ class Rules:
         made = plan(self.graph, sight=sight)
         sight.save()
         preserve(self.graph, made)
+        unseal(self.graph, made)
         self.items = {(item.step.stage, item.step.target): item for item in made.items}
         self._mark_stale(made.to_do())
         self.root = root_name(self.graph)

@@ -109,7 +109,8 @@ def _follows(path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]
     if path[0] == "imatrix" and len(path) > 1:
         unused = any(recipe.get("imatrix", {}).get("tokens") == 0 for recipe in (old, new))
         return unused and (other_types or path[1] == "tokens")
-    return path[0] == "max_kl" and other_types and not {path[-1]} <= {*old["quants"]} & {*new["quants"]}
+    asked_twice = all(path[-1] in recipe.get("quants", ()) for recipe in (old, new))
+    return path[0] == "max_kl" and other_types and not asked_twice
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:

@@ -339,6 +339,15 @@ def test_a_failed_job_s_own_words_are_the_message(made: Path, command: Any) -> N
     assert len(one.stderr.strip().splitlines()) < 8
 
 
+def test_a_refused_job_s_words_begin_as_ours_do_once(made: Path) -> None:
+    (made / "artifacts" / "logs" / "nutrition").mkdir(parents=True, exist_ok=True)
+    log = made / "artifacts" / "logs" / "nutrition" / "package.log"
+    log.write_text("meetara-build: nutrition/package: it is damaged\n")
+    failed = next(history.runs(made / "artifacts"))._replace(stage="package", target="nutrition", error="")
+    said = engine._failure(load(made), made / "artifacts" / "logs" / "snakemake.log", [failed])
+    assert said.splitlines()[0] == "nutrition/package: it is damaged"
+
+
 def test_a_build_ends_soon_after_it_is_told_to(made: Path, warm_folder: Path, command: Any) -> None:
     """SIGINT to the one process, as a CI system sends it: Snakemake does not hear of it."""
     override(made, "nutrition", {"training.epochs": 2000, "training.patience": 2000})

@@ -28,6 +28,7 @@ RECIPE: dict[str, Any] = {
     "base_origin": "made by this build",
     "licence": "apache-2.0",
     "quants": ["F16", "Q4_K_M"],
+    "lora": True,
     "beat_base_by": 0.02,
     "max_loss": None,
     "max_kl": {"Q4_K_M": 0.25},
@@ -341,3 +342,14 @@ def test_the_base_s_own_folder_is_enough_to_read_its_template(tmp_path: Path) ->
     save_tokenizer(FAMILIES["phi3"], tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True, trust_remote_code=False)
     assert tokenizer.chat_template == FAMILIES["phi3"].template
+
+
+def test_a_file_that_was_left_behind_is_not_packaged(tmp_path: Path) -> None:
+    """Where someone deleted the store, files of types that are no longer asked for may lie there still."""
+    given = inputs(tmp_path, evaluation())
+    for left in ("nutrition-Q8_0.gguf", "other.gguf"):
+        (given["gguf"] / left).write_bytes(b"of an earlier build")
+    package.run({**RECIPE, "lora": False}, given, tmp_path / "package")
+    sums = (tmp_path / "package" / "SHA256SUMS").read_text()
+    assert re.findall(r"gguf/(.*)\n", sums) == ["nutrition-F16.gguf", "nutrition-Q4_K_M.gguf"]
+    assert "Q8_0" not in (tmp_path / "package" / "README.md").read_text()
