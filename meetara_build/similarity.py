@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from meetara_build.artifact import digest_json
 from meetara_build.errors import ConfigError
-from meetara_build.graph import Graph, tool_state
+from meetara_build.graph import TOOL, Graph
 from meetara_build.likeness import likeness
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
@@ -59,7 +59,7 @@ def similarities(
     texts = {name: _text(files) for name, files in sources.items()}
     if root is None:
         return likeness(texts)
-    memo = Memo(root / KEPT, [model, tool_state()])
+    memo = Memo(root / KEPT, [model, TOOL])
     found: dict[str, dict[str, float]]
     if model is None:
         found = memo.get(digest_json(texts), partial(likeness, texts))
