@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from projects import DOMAINS, read_yaml, small_project
 
+from meetara_build.errors import ConfigError
+from meetara_build.faces.projects import add_domain
 from meetara_build.graph import load
+from meetara_build.resolve import Configuration
 
 RESERVED = ("base", "store", "logs", "all_domains", "package", "dataset", "report")
 
@@ -86,6 +89,29 @@ def test_given_columns_win_over_guesses(fresh: Path, data: Path, command: Any) -
     domain = json.loads(done.stdout)["domain"]
     assert domain["sources"][0]["columns"] == {"prompt": "Answer", "response": "Question"}
     assert (domain["category"], domain["description"]) == ("home", "Repairs at home")
+
+
+def test_a_column_that_looks_like_a_number_is_written_as_a_name(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["1e3,Answer", *(f"How do I do thing {n}?,Take tool {n}; turn it {n} times." for n in range(40))]
+    (tmp_path / "faq.csv").write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.chdir(fresh)
+    add_domain(
+        "repairs", tmp_path / "faq.csv",
+        description="1e9", category="home", prompt="1e3", response="Answer", as_json=True,
+    )  # fmt: skip
+    assert Configuration(fresh).domain("repairs").description == "1e9"
+    assert "repairs" in load(fresh).domains
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "x" * 300])
+def test_a_name_that_no_folder_rule_and_report_can_have_is_refused(
+    fresh: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(fresh)
+    with pytest.raises(ConfigError, match=r"cannot name a domain; use lower-case letters, digits and _, .* 64 at most"):
+        add_domain(name, data, description=None, category="home", prompt=None, response=None, as_json=True)
 
 
 def test_a_taken_name_is_refused_and_its_file_left_alone(fresh: Path, data: Path, command: Any) -> None:
