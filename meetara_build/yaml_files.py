@@ -4,14 +4,13 @@ What is written here is read back the same, or not written.
 """
 
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from meetara_build.errors import ConfigError
-from meetara_build.outside import show_line
+from meetara_build.outside import read_file, show_line
 
 DEEPEST = 50
 """Levels of lists and mappings in each other."""
@@ -83,19 +82,20 @@ def _read_text(path: Path) -> str:
         ConfigError: it cannot be read, or is larger than any configuration.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path}: is no file that can be read; put a YAML file in its place, or remove it")
-        if status.st_size > MOST_BYTES:
+        if path.stat().st_size > MOST_BYTES:
             raise ConfigError(
-                f"{path}: has {status.st_size / 1e6:.0f} MB, and configuration may have {MOST_BYTES / 1e6:.0f}; keep data in "
+                f"{path}: has {path.stat().st_size / 1e6:.0f} MB, and configuration may have {MOST_BYTES / 1e6:.0f}; keep data in "
                 "files that `sources:` names"
             )
-        return path.read_text(encoding="utf-8")
+        return read_file(path).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; create it, or mend the name that points to it") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text and try again") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); put a file in its place, or mend its rights"
+        ) from None
 
 
 FLOAT = ("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))

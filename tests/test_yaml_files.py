@@ -108,7 +108,9 @@ def test_a_pipe_a_device_and_a_folder_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "device.yaml").symlink_to("/dev/zero")
     (tmp_path / "folder.yaml").mkdir()
     for name in ("pipe", "device", "folder"):
-        with pytest.raises(ConfigError, match=rf"{name}\.yaml: is no file that can be read"):
+        with pytest.raises(
+            ConfigError, match=rf"{name}\.yaml: cannot be read \(no regular file\); put a file in its place"
+        ):
             read_yaml(tmp_path / f"{name}.yaml")
 
 

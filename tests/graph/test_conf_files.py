@@ -174,7 +174,7 @@ def test_files_of_editors_and_of_macos_are_not_read(project: Path, group: str, n
 def test_a_pipe_among_the_domains_is_refused_at_once(project: Path) -> None:
     os.mkfifo(project / "conf" / "domain" / "pipe.yaml")
     with pytest.raises(
-        ConfigError, match=r"domain/pipe\.yaml: is no file that can be read; put a YAML file in its place"
+        ConfigError, match=r"domain/pipe\.yaml: cannot be read \(no regular file\); put a file in its place"
     ):
         load(project)
 
