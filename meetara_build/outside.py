@@ -37,7 +37,7 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def show_command(*words: object) -> str:
+def quote_command(*words: object) -> str:
     """A command line as a shell takes it: words with spaces, quotes or braces in them are quoted."""
     return shlex.join(map(str, words))
 

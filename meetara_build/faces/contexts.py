@@ -24,7 +24,7 @@ from meetara_build.errors import ConfigError, ReportError
 from meetara_build.faces.output import out, print_json, table
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json, read_file, show_command
+from meetara_build.outside import parse_json, quote_command, read_file
 
 POLL_SECONDS = 0.5
 COLUMNS, LONGEST = 7, 60
@@ -99,7 +99,7 @@ def export_to(graph: Graph, path: Path) -> None:
         write_text(path, "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from None
-    again = show_command("meetara-build", "context", "import", path)
+    again = quote_command("meetara-build", "context", "import", path)
     out.print(f"{len(lines)} reports in {path}; take them in elsewhere with `{again}`", markup=False)
 
 

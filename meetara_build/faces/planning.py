@@ -12,7 +12,7 @@ from meetara_build.errors import ConfigError
 from meetara_build.faces.plan_text import print_plan, print_proposals
 from meetara_build.graph import CACHE, Graph, find_project, load
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json, read_file, show_command, show_line
+from meetara_build.outside import parse_json, quote_command, read_file, show_line
 from meetara_build.plan import Plan, plan
 from meetara_build.plan.content import VERSION, content, stale_reasons
 from meetara_build.plan.estimate import MODEL, Estimate, Estimator, Total, total
@@ -95,7 +95,7 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
             raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file") from None
         if not as_json:
             print(
-                f"Kept in {out}: `{show_command('meetara-build', 'apply', out)}` does exactly this, or refuses if anything "
+                f"Kept in {out}: `{quote_command('meetara-build', 'apply', out)}` does exactly this, or refuses if anything "
                 "changes until then."
             )
     return bool(planned.made.to_do())
@@ -130,7 +130,7 @@ def read_kept(path: Path) -> Kept:
             raise ConfigError(f"{path}: was made by another version of meetara-build; make a new plan")
         check_kept(kept)
     except OSError as error:
-        again = show_command("meetara-build", "plan", "--out", path)
+        again = quote_command("meetara-build", "plan", "--out", path)
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); make it with `{again}`") from None
     except ValueError:
         raise no_plan from None

@@ -8,7 +8,7 @@ from typing import Any
 from meetara_build.errors import ConfigError, DataError
 from meetara_build.faces.output import out, print_json
 from meetara_build.graph import find_project
-from meetara_build.outside import show_command, show_line
+from meetara_build.outside import quote_command, show_line
 from meetara_build.resolve import check_name
 from meetara_build.schema import Domain, check
 from meetara_build.yaml_files import render_yaml
@@ -31,7 +31,7 @@ def init(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # half a project would be refused by the next try
         raise
     out.print(
-        f"{folder} is ready:\n  {show_command('cd', folder)}\n  meetara-build setup\n  meetara-build plan nutrition\n"
+        f"{folder} is ready:\n  {quote_command('cd', folder)}\n  meetara-build setup\n  meetara-build plan nutrition\n"
         "  meetara-build build nutrition",
         markup=False,
     )
