@@ -16,7 +16,7 @@ from meetara_build.graph import CACHE
 from meetara_build.graph.conf_files import list_group
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
-from meetara_build.outside import show_line
+from meetara_build.outside import quote_command, show_line
 from meetara_build.overlay import overlay_path, read_overlay
 from meetara_build.schema import NAME, Base, Build, Decision, Domain, Hardware, check
 from meetara_build.yaml_files import read_yaml
@@ -122,7 +122,7 @@ class Configuration:
         if name not in self.domains:
             raise ConfigError(
                 f"unknown domain '{name}'{nearest(name, list(self.domains))} "
-                f"Add it with `meetara-build add-domain {name} --from FILE`"
+                f"Add it with `{quote_command('meetara-build', 'add-domain', name, '--from', 'FILE')}`"
             )
         found = check(Domain, read_yaml(self.domains[name]), self.domains[name])
         self._refuse_unknown_locks(found.locked, self.domains[name])

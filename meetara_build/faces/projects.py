@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from meetara_build.digests import state
 from meetara_build.errors import ConfigError, DataError
 from meetara_build.faces.output import out, print_json
 from meetara_build.graph import find_project
@@ -75,6 +76,7 @@ def add_domain(
     project = find_project()
     path = project / "conf" / "domain" / f"{name}.yaml"
     check_name("domain", name)
+    _refuse_endless(source)
     if path.exists():
         raise ConfigError(f"{path}: this domain is there already; edit it, or choose another name")
     if not source.exists():
@@ -98,6 +100,15 @@ def add_domain(
         f"{path.relative_to(project)} written; columns: {mapped}\nNext: meetara-build data check {name}, "
         f"meetara-build build {name}", markup=False,
     )  # fmt: skip
+
+
+def _refuse_endless(source: Path) -> None:
+    try:
+        state(source)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; name a JSONL, CSV or Parquet file") from None
 
 
 def _content(
@@ -132,7 +143,8 @@ def install_profiles(*, quiet: bool = False) -> None:
         link = above / folder.name
         if link.exists() and not link.is_symlink():
             raise ConfigError(
-                f"{link}: a profile of yours has this name; rename it, or use `--profile conf/profile/{folder.name}`"
+                f"{link}: a profile of yours has this name; rename it, or use "
+                f"`{quote_command('--profile', f'conf/profile/{folder.name}')}`"
             )
         link.unlink(missing_ok=True)
         link.symlink_to(folder.resolve())
