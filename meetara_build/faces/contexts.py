@@ -24,7 +24,7 @@ from meetara_build.errors import ConfigError, ReportError
 from meetara_build.faces.output import amount, err, out, print_json, table
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json
+from meetara_build.outside import parse_json, quote_command, read_file
 
 POLL_SECONDS = 0.5
 COLUMNS, LONGEST = 7, 60
@@ -103,7 +103,8 @@ def export_to(graph: Graph, path: Path) -> None:
         write_text(path, "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from None
-    out.print(f"{len(lines)} reports in {path}; take them in elsewhere with `meetara-build context import {path}`")
+    again = quote_command("meetara-build", "context", "import", path)
+    out.print(f"{len(lines)} reports in {path}; take them in elsewhere with `{again}`", markup=False)
 
 
 def import_from(graph: Graph, path: Path) -> None:
@@ -121,7 +122,7 @@ def import_from(graph: Graph, path: Path) -> None:
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(

@@ -1,6 +1,7 @@
 """Why a step has something to do: which key, file, library or artifact is not what it was."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -91,8 +92,10 @@ def manifest_drift(graph: Graph, step: Step) -> Cause:
 
 
 def seen_from(graph: Graph, path: str) -> str:
-    """A path as seen from the project."""
-    return path.removeprefix(f"{graph.project}/")
+    """A path as seen from the project, with ``..`` in it only where a link makes that another place."""
+    short = os.path.normpath(path)
+    found = short if os.path.realpath(short) == os.path.realpath(path) else path
+    return found.removeprefix(f"{graph.project}/")
 
 
 def _recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cause]:

@@ -8,10 +8,11 @@ from pydantic import Field, field_validator, model_validator
 from meetara_build.quants import check_quant, check_tensor_type
 from meetara_build.schema.base import Base, GgufFile
 from meetara_build.schema.checking import Origin, Shape, check
-from meetara_build.schema.values import Commit, Name, Positive, QuantName, Scalar, Share, TensorPattern
+from meetara_build.schema.values import NAME, Commit, Name, Positive, QuantName, Scalar, Share, TensorPattern
 
 __all__ = [
     "CATEGORIES",
+    "NAME",
     "Base",
     "Build",
     "Decision",
@@ -116,6 +117,13 @@ class Data(Shape):
     max_bad_share: Share
     drop: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]] = []
     """Records that are not trained on, by their id in the dataset's account.jsonl; held-out ones stay."""
+
+    @field_validator("test")
+    @classmethod
+    def _some_to_test(cls, share: float) -> float:
+        if share == 0:
+            raise ValueError("should be above 0: a model that no held-out record is kept for cannot be evaluated")
+        return share
 
     @model_validator(mode="after")
     def _room_for_training(self) -> "Data":

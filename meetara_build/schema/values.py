@@ -8,7 +8,10 @@ from pydantic import AfterValidator, Field
 LONGEST_PATTERN, MOST_REPEATS = 500, 4
 """Characters, enough to name every layer, and quantifiers: each multiplies the time that a search may take."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _")]
+NAME = "[a-z][a-z0-9_]{0,63}"
+"""What folders, rules and reports can be called, and so every file below conf/ that stands for something."""
+
+Name = Annotated[str, Field(pattern=f"^{NAME}$", description="lower-case letters, digits and _, 64 at most")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 

@@ -80,6 +80,21 @@ def test_one_file_is_a_target(made: Path, warm_folder: Path) -> None:
     assert [run[:2] for run in outcomes(made)[-2:]] == [("merge", "nutrition"), ("gguf", "nutrition")]
 
 
+def test_a_project_and_a_root_with_any_names_are_built(built_project: Path, tmp_path: Path, command: Any) -> None:
+    """A mounted drive is called My Drive; quotes, braces and dollars are names too."""
+    project = copy_built(built_project, tmp_path / "it's $HOME {domain}")
+    edit(project / "conf" / "build.yaml", "store", "artifacts/store")
+    edit(project / "conf" / "build.yaml", "root", "My Drive/it's {domain} $HOME")
+    before = sorted(path.name for path in project.iterdir())
+    done = command(project, "build", "nutrition")
+    assert done.returncode == 0, done.stderr
+    root = project / "My Drive" / "it's {domain} $HOME"
+    assert (root / "nutrition" / "package" / "manifest.json").exists()
+    assert (root / "logs" / "nutrition" / "package.log").exists()
+    assert sorted({*before, "My Drive", ".snakemake"}) == sorted(path.name for path in project.iterdir())
+    assert command(project, "plan", "nutrition", "--detailed-exitcode").returncode == 0
+
+
 def test_an_unknown_target_is_refused(snakemade: Path) -> None:
     done = snakemake(snakemade, "nutritoin", "-n")
     assert done.returncode == 1
