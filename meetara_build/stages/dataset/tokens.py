@@ -44,13 +44,17 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def lengths(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[Length]:
-    """The length of each record."""
-    measured = []
-    for record in records:
+def lengths(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[Length | str]:
+    """The length of each record, or why the base's chat template cannot use it."""
+    return [_length(tokenizer, record) for record in records]
+
+
+def _length(tokenizer: PreTrainedTokenizerBase, record: Record) -> Length | str:
+    try:
         encoded = encode(tokenizer, record.messages)
-        measured.append(Length(len(encoded.ids), sum(encoded.mask)))
-    return measured
+    except DataError as fault:
+        return str(fault)
+    return Length(len(encoded.ids), sum(encoded.mask))
 
 
 def quantiles(measured: Sequence[Length]) -> dict[str, dict[str, int]]:
