@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from llama_cpp import llama_cpp as ll
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from meetara_build.errors import ArtifactError, ProofError
+from meetara_build.training.turns import Control, Controls, as_taken, takes_system, write_date
 
 Floats = npt.NDArray[np.float32]
 
@@ -91,13 +92,13 @@ class Model:
             for i in keys
         }
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        """Token ids; special tokens written in the text are recognised, as transformers does."""
+    def tokenize(self, text: str, *, add_special: bool = False, special: bool = True) -> list[int]:
+        """Token ids; control tokens written in the text are recognised, as transformers does, or with ``special`` false are text."""
         raw = text.encode("utf-8")
         room = len(raw) + 8
         while True:
             ids = (ll.llama_token * room)()
-            count = ll.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, True)
+            count = ll.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, special)
             if count >= 0:
                 return list(ids[:count])
             room = -count
@@ -115,18 +116,44 @@ class Model:
         return b"".join(pieces).decode("utf-8", "replace")
 
     def render(self, messages: Sequence[Mapping[str, str]], *, ask: bool) -> str:
-        """A conversation through the file's own chat template, as llama-cpp-python renders it.
+        """A conversation as it is through the file's own chat template, as llama-cpp-python renders it; the date is always the same.
 
         Raises:
             Exception: whatever the template raises, as for a role that it does not take.
         """
-        formatter = Jinja2ChatFormatter(
+        formatter = _Formatter(
             template=self.metadata()["tokenizer.chat_template"],
             eos_token=self.text_of(self.special_token("eos")),
             bos_token=self.text_of(self.special_token("bos")),
             add_generation_prompt=ask,
         )
         return str(formatter(messages=list(messages)).prompt)  # type: ignore[arg-type]
+
+    def prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Token ids of a conversation up to where the answer begins, as a training on the same base has them.
+
+        Raises:
+            Exception: whatever the template raises.
+        """
+        turns = as_taken(self.controls.hidden(messages), self._takes_system)
+        pieces = self.controls.cut(self.render(turns, ask=True))
+        return [token for piece in pieces for token in self.tokenize(piece.text, special=piece.special)]
+
+    @cached_property
+    def controls(self) -> Controls:
+        """The tokens that are none where they stand in a turn's text."""
+        kinds = ((token, int(ll.llama_vocab_get_attr(self._vocab, token))) for token in range(self.n_vocab))
+        return Controls(
+            Control(
+                self.text_of(token), bool(kind & ll.LLAMA_TOKEN_ATTR_LSTRIP), bool(kind & ll.LLAMA_TOKEN_ATTR_RSTRIP)
+            )
+            for token, kind in kinds
+            if kind & (ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_UNKNOWN)
+        )
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        return takes_system(partial(self.render, ask=False))
 
     def session(
         self, context: int, *, threads: int, exact: bool = False, lora: Path | None = None, scale: float = 1.0
@@ -139,6 +166,12 @@ class Model:
         if lora is not None:
             session.apply(lora, scale)
         return session
+
+
+class _Formatter(Jinja2ChatFormatter):
+    """Tells a template that asks for the date what transformers' side tells it."""
+
+    strftime_now = staticmethod(write_date)
 
 
 class Session:

@@ -44,7 +44,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         drops = _outside(wholes, records, recipe["min_tokens"], recipe["max_tokens"])
         stay = [record.id not in drops for record in records]
         kept = [record for record, stays in zip(records, stay, strict=True) if stays]
-        measured += [length for length, stays in zip(lengths, stay, strict=True) if stays and not isinstance(length, str)]
+        measured += [
+            length for length, stays in zip(lengths, stay, strict=True) if stays and not isinstance(length, str)
+        ]
         limited = replace(limited, **{side: kept}, drops=[*limited.drops, *drops.values()])  # type: ignore[arg-type]
     _refuse_empty(prepared, limited, recipe)
     limited = _without_named(limited, recipe)
