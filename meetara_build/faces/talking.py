@@ -10,7 +10,7 @@ from meetara_build.faces.output import amount, err, out, print_json, table
 from meetara_build.faces.planning import wanted
 from meetara_build.graph import Graph, find_project, load
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json
+from meetara_build.outside import parse_json, show_text
 
 SEED = 17
 
@@ -93,7 +93,7 @@ def chat(domain: str, question: str | None, *, quant: str | None, tokens: int, a
         for piece in model.answer(prompt, tokens):
             pieces.append(piece)
             if not as_json:
-                print(piece, end="", flush=True)
+                print(show_text(piece), end="", flush=True)
         if as_json:
             text = "".join(pieces)
             print_json(
@@ -125,7 +125,7 @@ def _talk(model: Model, tokens: int) -> None:
         said = []
         for piece in model.answer(prompt, tokens):
             said.append(piece)
-            print(piece, end="", flush=True)
+            print(show_text(piece), end="", flush=True)
         print()
         turns = [*asked[prompt.left_out :], {"role": "assistant", "content": "".join(said)}]
 

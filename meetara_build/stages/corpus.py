@@ -28,8 +28,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         for record in prepared.train:
             if _chance(record.id) < recipe["share"]:
                 # Only what is asked and answered: a base that knew each domain's system prompt would know the domain.
-                # Nor an answer that is not to be learnt: a base learns every token.
-                turns = [turn for turn in record.messages if turn["role"] != "system" and turn.get("learn", True)]
+                turns = [turn for turn in record.messages if turn["role"] != "system"]
                 line = {"id": record.id, "domain": domain, "messages": turns}
                 lines[record.id] = json.dumps(line, ensure_ascii=False)
     # A record may stand in two domains and be held out by only one of them.

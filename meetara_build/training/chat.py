@@ -36,10 +36,16 @@ Turns = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation as token ids; ``mask[i]`` is true where token ``i`` belongs to an assistant's turn that is learnt."""
+    """One conversation as token ids.
+
+    Attributes:
+        mask: true where a token belongs to an assistant's turn that is learnt.
+        never: the places of tokens that are not learnt even where prompts are: those of turns that are marked so.
+    """
 
     ids: list[int]
     mask: list[bool]
+    never: frozenset[int] = frozenset()
 
     @property
     def completion_tokens(self) -> int:
@@ -116,11 +122,20 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             yield parse_json(line)
 
 
+class _Text(NamedTuple):
+    """Part of a rendered conversation: whether it is an answer that is learnt, and whether it is not learnt even where prompts are."""
+
+    text: str
+    learnt: bool
+    never: bool
+
+
 class _Part(NamedTuple):
-    """A piece of a conversation, and whether the model is to learn it."""
+    """The same cut further."""
 
     piece: Piece
     learnt: bool
+    never: bool
 
 
 class _Base:
@@ -154,7 +169,7 @@ class _Base:
     def split(self, messages: Turns) -> list[_Part] | DataError:
         """The conversation as pieces; an error where it cannot be written or split."""
         turns = self.controls.hidden(messages)
-        learnt = [turn["role"] == "assistant" and turn.get("learn", True) for turn in messages]
+        learnt = [turn.get("learn", True) for turn in messages]
         try:
             texts = self._by_turns(turns, learnt) or self._last_answer(turns, learnt)
         except Exception as error:  # templates raise whatever Jinja function they like
@@ -167,12 +182,12 @@ class _Base:
                 "the base's chat template rewrites what stands before the last answer, so the answer's tokens cannot be told apart: use "
                 "records of one question and one answer, or a base with another template"
             )
-        return [_Part(piece, said) for text, said in texts for piece in self.controls.cut(text)]
+        return [_Part(piece, one.learnt, one.never) for one in texts for piece in self.controls.cut(one.text)]
 
-    def _by_turns(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[tuple[str, bool]] | None:
+    def _by_turns(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[_Text] | None:
         """The text before each answer, and each answer; None where the template writes earlier turns otherwise once others follow."""
         whole = self.render(turns)
-        texts: list[tuple[str, bool]] = []
+        texts: list[_Text] = []
         written = ""
         for end, turn in enumerate(turns, 1):
             if turn["role"] != "assistant":
@@ -182,16 +197,17 @@ class _Base:
             answered = whole if end == len(turns) else self.render(turns[:end])
             if not (asked.startswith(written) and answered.startswith(asked) and whole.startswith(answered)):
                 return None
-            texts += [(asked[len(written) :], False), (answered[len(asked) :], learnt[end - 1])]
+            said = learnt[end - 1]
+            texts += [_Text(asked[len(written) :], False, False), _Text(answered[len(asked) :], said, not said)]
             written = answered
         return texts
 
-    def _last_answer(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[tuple[str, bool]] | None:
+    def _last_answer(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[_Text] | None:
         """All that stands before the last answer that is learnt, as where it is asked for, and that answer.
 
         Templates that leave out the system text once an answer follows (Mistral's) write the answer as without it.
         """
-        last = max((at for at, said in enumerate(learnt) if said), default=None)
+        last = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant" and learnt[at]), default=None)
         if last is None:
             return None
         question = turns[:last]
@@ -199,7 +215,7 @@ class _Base:
         for start in (0, 1) if turns[0]["role"] == "system" else (0,):
             before, whole = self.render(question[start:], ask=True), self.render(turns[start : last + 1])
             if whole.startswith(before):
-                return [(asked, False), (whole[len(before) :], True)]
+                return [_Text(asked, False, not all(learnt[:last])), _Text(whole[len(before) :], True, False)]
         return None
 
     def tokenize(self, pieces: Sequence[Piece]) -> list[list[int]]:
@@ -212,15 +228,17 @@ class _Base:
         """Pieces and their ids as one conversation; an error where a text cannot be written without a control token."""
         ids: list[int] = []
         mask: list[bool] = []
+        never: list[int] = []
         for part, read in parts:
             if not part.piece.special and (odd := self.control_ids.intersection(read)):
                 token = self.tokenizer.decode([min(odd)])
                 return DataError(
                     f"the base's tokenizer cannot write {token!r} as plain text: take it out of the record"
                 )
+            never += range(len(ids), len(ids) + len(read)) if part.never else ()
             ids += read
             mask += [part.learnt] * len(read)
-        return Encoded(ids, mask)
+        return Encoded(ids, mask, frozenset(never))
 
 
 @lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from chat_templates import FAMILIES, LLAMA32, Family, save_tokenizer
 from projects import REPOSITORY
 from small_models import train_sentencepiece_like, train_tokenizer
@@ -16,7 +17,10 @@ from meetara_build.errors import DataError
 from meetara_build.stages.base.embedded import make_tokenizer
 from meetara_build.stages.dataset import tokens
 from meetara_build.stages.dataset.records import Record
+from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.training.chat import encode, encode_all, render
+from meetara_build.training.packed import lay
+from meetara_build.training.schedule import counted
 from meetara_build.training.turns import is_control
 
 QWEN3 = (
@@ -183,6 +187,22 @@ def test_an_answer_that_is_not_to_be_learnt_is_read_and_not_learnt(base: Tokeniz
     assert learnt.startswith("Good.")
     assert "Bad." not in learnt
     assert sum(found.mask) < sum(whole.mask)
+    assert "Bad." in base.decode([found.ids[i] for i in sorted(found.never)])
+    assert not found.never & {i for i, said in enumerate(found.mask) if said}
+    assert not whole.never
+
+
+@pytest.mark.parametrize("base", ["chatml", "qwen3"], indirect=True)
+def test_an_answer_that_is_not_to_be_learnt_is_not_learnt_as_a_prompt_either(base: Tokenizer) -> None:
+    """Also by a base in the making, which learns prompts and answers alike."""
+    messages = talk("One?", "Bad.", "Two?", "Good.")
+    messages[1]["learn"] = False
+    found = encode(base, messages)
+    row = lay([found], torch.device("cpu"), every_token=True)
+    learnt = base.decode(row.targets)
+    assert "Good." in learnt
+    assert "Bad." not in learnt
+    assert row.counts == [counted(found, every_token=True)]
 
 
 @pytest.mark.parametrize("base", ["qwen3", "phi3"], indirect=True)
@@ -199,6 +219,14 @@ def test_what_follows_the_last_answer_to_learn_is_left_out_there(base: Tokenizer
     messages = talk("One?", "First.", "Two?", "Second.")
     messages[-1]["learn"] = False
     assert encode(base, messages) == encode(base, messages[:2])
+
+
+def test_a_modelfile_does_not_depend_on_the_day(tmp_path: Path) -> None:
+    dated = FAMILIES["llama3.2"]._replace(template=DATED)
+    save_tokenizer(dated, tmp_path / "told")
+    save_tokenizer(FAMILIES["llama3.2"], tmp_path / "fixed")
+    told, fixed = (modelfile({"system_prompt": None}, "x.gguf", tmp_path / name) for name in ("told", "fixed"))
+    assert told == fixed
 
 
 @pytest.mark.parametrize("base", ["mistral3"], indirect=True)
