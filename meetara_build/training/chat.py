@@ -193,14 +193,19 @@ class _Base:
             if turn["role"] != "assistant":
                 continue
             asked = self.render(turns[: end - 1], ask=True)
-            # Templates may end the text differently when nothing follows, so the last turn is the whole text.
-            answered = whole if end == len(turns) else self.render(turns[:end])
+            answered = whole if end == len(turns) else self._kept(self.render(turns[:end]), whole)
             if not (asked.startswith(written) and answered.startswith(asked) and whole.startswith(answered)):
                 return None
             said = learnt[end - 1]
             texts += [_Text(asked[len(written) :], False, False), _Text(answered[len(asked) :], said, not said)]
             written = answered
         return texts
+
+    def _kept(self, answered: str, whole: str) -> str:
+        """The text up to an answer without the control tokens that a template writes only where nothing follows (Phi 3's)."""
+        while not whole.startswith(answered) and (token := self.controls.ending(answered)):
+            answered = answered.removesuffix(token)
+        return answered
 
     def _last_answer(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[_Text] | None:
         """All that stands before the last answer that is learnt, as where it is asked for, and that answer.

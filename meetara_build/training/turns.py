@@ -58,6 +58,10 @@ class Controls:
         """The text as it was before it was hidden."""
         return self._marked.sub(lambda found: self._texts[int(found[1])], text)
 
+    def ending(self, text: str) -> str | None:
+        """The control token that a text ends with."""
+        return next((token for token in self._texts if text.endswith(token)), None)
+
     def cut(self, text: str) -> list[Piece]:
         """A conversation rendered from hidden turns as pieces, in which all texts are shown again."""
         if self._mark not in text:

@@ -205,7 +205,18 @@ def test_an_answer_that_is_not_to_be_learnt_is_not_learnt_as_a_prompt_either(bas
     assert row.counts == [counted(found, every_token=True)]
 
 
-@pytest.mark.parametrize("base", ["qwen3", "phi3"], indirect=True)
+@pytest.mark.parametrize("base", ["phi3", "chatml", "llama3"], indirect=True)
+def test_each_answer_of_a_talk_is_learnt_and_no_question(base: Tokenizer) -> None:
+    """Also where the template ends the whole with a token that it does not write between turns (Phi 3's)."""
+    found = encode(base, talk("One?", "First.", "Two?", "Second."))
+    learnt = base.decode([i for i, said in zip(found.ids, found.mask, strict=True) if said])
+    assert learnt.startswith("First.<|e" if base.eos_token != "<|im_end|>" else "First.<|im_end|>")
+    assert "Second." in learnt
+    assert "?" not in learnt
+    assert base.decode(found.ids) == render(base, talk("One?", "First.", "Two?", "Second."))
+
+
+@pytest.mark.parametrize("base", ["qwen3"], indirect=True)
 def test_where_a_template_rewrites_earlier_turns_the_last_answer_is_learnt(base: Tokenizer) -> None:
     found = encode(base, talk("One?", "First.", "Two?", "Second.", system="Be kind."))
     learnt = base.decode([i for i, said in zip(found.ids, found.mask, strict=True) if said])

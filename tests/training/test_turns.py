@@ -38,6 +38,11 @@ def test_space_that_a_token_takes_into_itself_stays_with_it() -> None:
     assert CONTROLS.cut(f"<|end|>\n{hidden('<|im_end|>')}") == [Piece("<|end|>\n", True), Piece("<|im_end|>", False)]
 
 
+def test_the_token_at_a_text_s_end_is_named() -> None:
+    assert CONTROLS.ending("so<|im_end|>") == "<|im_end|>"
+    assert CONTROLS.ending("so<|im_end|> ") is None
+
+
 def test_another_process_hides_otherwise() -> None:
     """So that no text can be written that passes for a hidden token."""
     one, other = (Controls([Control("<s>")]).hidden([{"role": "user", "content": "<s>"}]) for _ in range(2))
