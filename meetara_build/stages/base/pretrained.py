@@ -4,10 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer
 
-from meetara_build.errors import ConfigError
+from meetara_build.errors import ConfigError, DataError
 from meetara_build.originals import refused_as_config
 from meetara_build.outside import parse_json
 from meetara_build.stages.base.from_gguf import take_back
@@ -108,7 +107,7 @@ def _check_chat(name: str, tokenizer: Any) -> None:
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
     try:
         answer = encode(tokenizer, turns).completion_tokens
-    except TemplateError as error:
+    except DataError as error:
         raise ConfigError(
             f"base {name}: its chat template cannot be used ({error}); mend chat_template.jinja"
         ) from None

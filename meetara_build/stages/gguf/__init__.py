@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
-from meetara_build.llama import Floats, Model, tensors
+from meetara_build.gguf_header import tensors
+from meetara_build.llama import Floats, Model
 from meetara_build.originals import find_original
 from meetara_build.quants import CONVERTED, check_quant, weighed
 from meetara_build.setup_check import check_llama
