@@ -14,7 +14,9 @@ from meetara_build.errors import TrainingError
 
 ALL = "all-linear"
 LINEAR = (nn.Linear, Conv1D)
-_ROUTER = re.compile(r"(^|\.)(router|gate|shared_expert_gate)(\.|$)")
+_BLOCK = re.compile(r"\.\d+\.")
+"""What stands in the names of the layers within a model's blocks, and in no others."""
+_ROUTER = re.compile(r"(^|\.)(router|modality_router|gate|shared_expert_gate)(\.|$)")
 """Parts of the names of layers that send tokens to experts, or weigh what experts answer."""
 
 
@@ -39,17 +41,16 @@ def resolve_targets(model: PreTrainedModel, wanted: str | Sequence[str]) -> list
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """The whole names of all layers that are one plain matrix, and that an adapter can change without harm.
+    """The whole names of all layers within the model's blocks that are one plain matrix, and that an adapter can change without harm.
 
-    Left out are the output layer, as PEFT does; routers, which have to give whole numbers of experts rather than texts; what PEFT refuses
-    (Mamba's out_proj, whose weight fast kernels read past the layer); and names under which PEFT would adapt fused experts,
-    which no GGUF file can hold.
+    Left out are the output layer, as PEFT does, and what else lies outside the blocks, where llama.cpp looks for no adapter (Gemma 3n's
+    projections of embeddings); routers; what PEFT refuses (Mamba's out_proj, whose weight fast kernels read past the layer);
+    and names under which PEFT would adapt fused experts, which no GGUF file can hold.
     """
-    output = output_layer(model)
     found = {
         name
         for name, part in model.named_modules()
-        if type(part) in LINEAR and part is not output and not _ROUTER.search(name) and _peft_allows(model, name)
+        if type(part) in LINEAR and _BLOCK.search(name) and not _ROUTER.search(name) and _peft_allows(model, name)
     }
     return sorted(_kept_as_layers(model, found))
 
