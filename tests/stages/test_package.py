@@ -254,10 +254,37 @@ def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_
     assert "SYSTEM" not in modelfile({**RECIPE, "system_prompt": None}, "x.gguf", tmp_path / "plain")
 
 
-def test_a_system_prompt_that_ends_with_a_quotation_mark_is_kept_whole(tmp_path: Path) -> None:
+def read_system(modelfile: str) -> str:
+    """The text of SYSTEM as Ollama's parser.go reads it: up to the first line end before which the quotes are closed."""
+    rest, taken = modelfile.partition("\nSYSTEM ")[2], ""
+    for line in rest.splitlines(keepends=True):
+        taken += line
+        if len(taken.strip()) >= 6 and taken.strip().endswith('"""'):
+            assert rest == taken, "what follows would be read as commands"
+            return taken.strip()[3:-3]
+    raise AssertionError("the file ends within the text")
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ('Begin every answer with "Well"', 'Begin every answer with "Well"'),
+        ('"Well" is how to begin', '"Well" is how to begin'),
+        ('"Well"', '"Well"'),
+        ('Quote """so""" within a line.\nThen go on.', 'Quote """so""" within a line.\nThen go on.'),
+        (
+            'Begin functions with\n"""A docstring."""\nThen code.',
+            'Begin functions with\n"""A docstring."" "\nThen code.',
+        ),
+        ('"""  \nA text between.\n"""', '"" "  \nA text between.\n"""'),
+        ('Four """"\n\nThen more', 'Four """ "\n\nThen more'),
+    ],
+)
+def test_quotation_marks_do_not_end_a_system_prompt_early(said: str, read: str, tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["chatml"], tmp_path)
-    said = 'Begin every answer with "Well"'
-    assert Ollama(modelfile({**RECIPE, "system_prompt": said}, "x.gguf", tmp_path)).system == said
+    text = modelfile({**RECIPE, "system_prompt": said}, "x.gguf", tmp_path)
+    assert read_system(text) == read
+    assert ("# Ollama would end the text" in text) == (said != read), "a change is told"
 
 
 # The folder
