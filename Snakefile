@@ -4,7 +4,8 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# Only read with `--sdm apptainer`; jobs otherwise run in the Python that Snakemake runs in.
+# For `snakemake --lint` alone, which wants an image for every rule and knows no exception. No job can run in this one, since there is
+# no meetara-build in it: never use `--sdm apptainer`. Jobs run in the Python that Snakemake runs in.
 container: "docker://python:3.11"
 
 

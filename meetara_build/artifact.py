@@ -4,11 +4,13 @@ Light on imports: a stage that the store can answer should cost little more than
 """
 
 import contextlib
+import fcntl
 import fnmatch
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,11 @@ MANIFEST = "manifest.json"
 MISSING, CHANGED = "missing", "its content is not what was built"
 MEASURED = "measured"
 """Key of a JSON artifact whose figures differ from run to run; the content digest leaves it out."""
+PARTS = ("recipe", "code", "libraries", "sources")
+"""What a step is made from."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+NO_NAME = re.compile("[\0\ud800-\udfff]")
+"""What JSON can hold and no file's name."""
 
 
 class Place(NamedTuple):
@@ -68,6 +75,49 @@ class Manifest(NamedTuple):
         return json.dumps(self._asdict(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def parse_manifest(text: bytes) -> Manifest:
+    """A manifest from its JSON. It may come from a store that others write to: its names are used as files' names.
+
+    Raises:
+        ValueError: it is damaged, or names what is no file of an artifact's folder.
+    """
+    content = parse_json(text)
+    if not isinstance(content, dict) or set(content) != set(Manifest._fields):
+        raise ValueError("is no manifest")
+    manifest = Manifest(**content)
+    if not (_is_whole(manifest) and all(_is_file(name, entry) for name, entry in manifest.files.items())):
+        raise ValueError("is a damaged manifest")
+    return manifest
+
+
+def _is_whole(manifest: Manifest) -> bool:
+    """Whether each field is of its kind, and the fingerprint that of what it says it was made from."""
+    made_from, inputs = manifest.made_from, manifest.inputs
+    return (
+        all(isinstance(word, str) for word in (manifest.stage, manifest.target))
+        and all(isinstance(field, dict) for field in (made_from, inputs, manifest.files, manifest.metrics))
+        and all(isinstance(made_from.get(part), dict) for part in PARTS)
+        and all(_is_digest(digest) for digest in inputs.values())
+        and manifest.fingerprint == digest_json([manifest.stage, made_from])
+    )
+
+
+def _is_file(name: str, entry: Any) -> bool:
+    """Whether a name leads to a file below an artifact's folder, and its entry is one."""
+    return (
+        not {"", ".", ".."} & set(name.split("/"))
+        and NO_NAME.search(name) is None
+        and isinstance(entry, dict)
+        and type(entry.get("size")) is int  # and no bool
+        and all(_is_digest(digest) for key, digest in entry.items() if key != "size")
+        and "sha256" in entry
+    )
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and SHA256.fullmatch(value) is not None
+
+
 def digest_json(value: Any) -> str:
     """sha256 of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -113,10 +163,10 @@ def read_manifest(path: Path) -> Manifest:
         ArtifactError: it is missing or damaged.
     """
     try:
-        return Manifest(**parse_json(path.read_bytes()))
+        return parse_manifest(path.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{path}: not built yet; run `meetara-build build`") from None
-    except (ValueError, TypeError):
+    except ValueError:
         raise ArtifactError(f"{path}: damaged manifest; delete it and run `meetara-build build`") from None
 
 
@@ -141,19 +191,49 @@ def faults(
     return found
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name to write a file under, which replaces ``path`` once it is whole, and is gone where that fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader, also after a power cut, finds the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with replacing(path) as temporary:
+        write_durably(temporary, text)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold others off while something is read, changed and written again; ``path`` is a file for this alone, which stays.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written ({error.strerror}); mend its rights") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_if_changed(path: Path, text: str) -> None:

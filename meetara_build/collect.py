@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from meetara_build.artifact import parse_manifest
 from meetara_build.outside import parse_json
 from meetara_build.store import Store, host
 
@@ -54,8 +55,11 @@ def collect(
 
     What any root that shares the store refers to, the work keys ``wanted`` and the blobs ``pinned`` (by sha256) stay,
     even where that is more than the bound.
+
+    Raises:
+        ArtifactError: the store cannot be read or written.
     """
-    with store.locked(fcntl.LOCK_EX):
+    with store.locked(fcntl.LOCK_EX), store.explaining("written"):
         keep = set(wanted) | set(_referred(store, wanted, dry_run=dry_run))
         works = sorted(_works(store), key=lambda work: (work.key in keep, work.used, work.key))
         # What a current result began from was pinned by whoever built it, here or in another checkout.
@@ -131,11 +135,11 @@ def _works(store: Store) -> Iterator[Work]:
     ):
         named, fingerprint, sources = frozenset[str](), "", frozenset[str]()
         if "actions" in path.parts[-3:]:
-            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-                content = parse_json(path.read_bytes())
-                named = frozenset(entry["sha256"] for entry in content["files"].values())
-                fingerprint = content["fingerprint"]
-                sources = frozenset(content["made_from"]["sources"].values())
+            with contextlib.suppress(ValueError):
+                manifest = parse_manifest(path.read_bytes())
+                named = frozenset(entry["sha256"] for entry in manifest.files.values())
+                fingerprint = manifest.fingerprint
+                sources = frozenset(manifest.made_from["sources"].values())
         yield Work(path, path.stem, path.stat().st_mtime, named, fingerprint, sources)
 
 

@@ -1,4 +1,4 @@
-"""What differs between two nested mappings."""
+"""What differs between two recipes, and which results may be compared at all."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,3 +15,13 @@ def differences(
             yield from differences(one, other, path)
         elif one != other or type(one) is not type(other):
             yield path, one, other
+
+
+def starting_point(inputs: Mapping[str, str]) -> dict[str, str]:
+    """From the digests of a training's inputs, those of its base and its data set."""
+    return {name: digest for name, digest in inputs.items() if name in ("base", "dataset")}
+
+
+def is_comparable(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two trainings, by their inputs, began with the same base and the same data: else their losses say nothing of a key."""
+    return starting_point(one) == starting_point(other)

@@ -4,8 +4,10 @@ The change time is among them, which no copying sets back; and what was changed 
 read again the next time, since such a change could leave all of them as they were.
 """
 
+import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,9 @@ from meetara_build.outside import parse_json
 
 TICK_NS = 20_000_000
 """File systems stamp changes with a clock that moves in steps of up to 10 ms."""
+
+MOST_FILES = 10_000
+"""In the folder of one source: one that was named by mistake, ``/`` or ``~``, would be read for hours."""
 
 State = list[Any]
 
@@ -71,16 +76,42 @@ def state(path: str | Path) -> State:
     """Size, times and inode of a file, or of every file in a folder.
 
     Raises:
-        OSError: it is not there.
+        OSError: it is not there, is neither, or holds what is neither; or the folder holds more than a source can.
     """
     if os.path.isdir(path):
-        found = sorted(os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
-        return [[file, *state(file)] for file in found]
+        return [[file, *_file_state(file)] for file in list_files(path)]
     return _file_state(path)
+
+
+def list_files(folder: str | Path) -> list[str]:
+    """Every file in a folder and in those below it, links to folders among them, sorted.
+
+    Raises:
+        OSError: one of them cannot be read, or there are more than a source can hold.
+    """
+    found: list[str] = []
+    _collect_files(str(folder), (), found)
+    return sorted(found)
+
+
+def _collect_files(folder: str, above: tuple[str, ...], found: list[str]) -> None:
+    here = os.path.realpath(folder)
+    if here in above:  # a link to a folder that it lies in
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                _collect_files(entry.path, (*above, here), found)
+            else:
+                found.append(entry.path)
+            if len(found) > MOST_FILES:
+                raise OSError(errno.EFBIG, f"a folder of more than {MOST_FILES:,} files", folder)
 
 
 def _file_state(path: str | Path) -> State:
     status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe or a device, which would be read without end
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
@@ -94,6 +125,5 @@ def settled(seen: State) -> bool:
 def digest_source(path: Path) -> str:
     """sha256 of a raw source: a file's bytes, or the names and bytes of all files in a folder."""
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        return digest_json({str(file.relative_to(path)): digest_file(file) for file in files})
+        return digest_json({os.path.relpath(file, path): digest_file(Path(file)) for file in list_files(path)})
     return digest_file(path)

@@ -9,10 +9,10 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,9 @@ from llama_cpp import llama_cpp as ll
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from meetara_build.errors import ArtifactError, ProofError
+from meetara_build.training.turns import Control, Controls, as_taken, takes_system, write_date
 
 Floats = npt.NDArray[np.float32]
-
-FLOATS = ("f32", "bf16", "f16")
-"""Types that are no quantization."""
 
 _LOG: deque[str] = deque(maxlen=5000)
 _WARN, _ERROR = 3, 4
@@ -94,13 +92,13 @@ class Model:
             for i in keys
         }
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        """Token ids; special tokens written in the text are recognised, as transformers does."""
+    def tokenize(self, text: str, *, add_special: bool = False, special: bool = True) -> list[int]:
+        """Token ids; control tokens written in the text are recognised, as transformers does, or with ``special`` false are text."""
         raw = text.encode("utf-8")
         room = len(raw) + 8
         while True:
             ids = (ll.llama_token * room)()
-            count = ll.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, True)
+            count = ll.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, special)
             if count >= 0:
                 return list(ids[:count])
             room = -count
@@ -118,18 +116,44 @@ class Model:
         return b"".join(pieces).decode("utf-8", "replace")
 
     def render(self, messages: Sequence[Mapping[str, str]], *, ask: bool) -> str:
-        """A conversation through the file's own chat template, as llama-cpp-python renders it.
+        """A conversation as it is through the file's own chat template, as llama-cpp-python renders it; the date is always the same.
 
         Raises:
             Exception: whatever the template raises, as for a role that it does not take.
         """
-        formatter = Jinja2ChatFormatter(
+        formatter = _Formatter(
             template=self.metadata()["tokenizer.chat_template"],
             eos_token=self.text_of(self.special_token("eos")),
             bos_token=self.text_of(self.special_token("bos")),
             add_generation_prompt=ask,
         )
         return str(formatter(messages=list(messages)).prompt)  # type: ignore[arg-type]
+
+    def prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Token ids of a conversation up to where the answer begins, as a training on the same base has them.
+
+        Raises:
+            Exception: whatever the template raises.
+        """
+        turns = as_taken(self.controls.hidden(messages), self._takes_system)
+        pieces = self.controls.cut(self.render(turns, ask=True))
+        return [token for piece in pieces for token in self.tokenize(piece.text, special=piece.special)]
+
+    @cached_property
+    def controls(self) -> Controls:
+        """The tokens that are none where they stand in a turn's text."""
+        kinds = ((token, int(ll.llama_vocab_get_attr(self._vocab, token))) for token in range(self.n_vocab))
+        return Controls(
+            Control(
+                self.text_of(token), bool(kind & ll.LLAMA_TOKEN_ATTR_LSTRIP), bool(kind & ll.LLAMA_TOKEN_ATTR_RSTRIP)
+            )
+            for token, kind in kinds
+            if kind & (ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_UNKNOWN)
+        )
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        return takes_system(partial(self.render, ask=False))
 
     def session(
         self, context: int, *, threads: int, exact: bool = False, lora: Path | None = None, scale: float = 1.0
@@ -142,6 +166,12 @@ class Model:
         if lora is not None:
             session.apply(lora, scale)
         return session
+
+
+class _Formatter(Jinja2ChatFormatter):
+    """Tells a template that asks for the date what transformers' side tells it."""
+
+    strftime_now = staticmethod(write_date)
 
 
 class Session:
@@ -239,110 +269,6 @@ def last_words() -> str:
     """The last few warnings and errors that llama.cpp logged, on one line."""
     lines = " ".join("".join(_LOG).split("\n")[-6:]).split()
     return " ".join(lines) or "it gave no reason"
-
-
-class Tensor(NamedTuple):
-    """How a GGUF file stores a tensor: its type as ggml writes it (``q4_K``), and its bytes."""
-
-    type: str
-    size: int
-
-
-class Header(NamedTuple):
-    """What a GGUF file says before its weights: texts by key, tensors by name, and how many bytes the whole file has to have."""
-
-    texts: dict[str, str]
-    tensors: dict[str, Tensor]
-    size: int
-
-    @property
-    def main_type(self) -> str:
-        """The type that most of its bytes are stored in, as ggml writes it."""
-        sizes: dict[str, int] = {}
-        for tensor in self.tensors.values():
-            sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
-        return max(sizes, key=lambda kind: sizes[kind], default="f32")
-
-    @property
-    def quantized(self) -> str | None:
-        """That type where it is no plain float, as people write it (``Q4_1``)."""
-        return None if self.main_type in FLOATS else self.main_type.upper()
-
-
-def header(path: Path, keys: Sequence[str] = ()) -> Header:
-    """The header of a GGUF file, with those of ``keys`` that it has a text for, or a truth, as ``true`` or ``false``.
-
-    Raises:
-        ArtifactError: the file is not a GGUF.
-    """
-    lib = _gguf_functions()
-    file = ctypes.c_void_p(lib.gguf_init_from_file(str(path).encode(), _GgufParams(no_alloc=True, ctx=None)))
-    if not file:
-        raise ArtifactError(f"{path.name}: not a GGUF file, or one cut short. Build it again, or fetch it again.")
-    try:
-        found: dict[str, Tensor] = {}
-        end = start = lib.gguf_get_data_offset(file)
-        for i in map(ctypes.c_int64, range(lib.gguf_get_n_tensors(file))):
-            size = lib.gguf_get_tensor_size(file, i)
-            kind = lib.ggml_type_name(lib.gguf_get_tensor_type(file, i)).decode()
-            found[lib.gguf_get_tensor_name(file, i).decode()] = Tensor(kind, size)
-            end = max(end, start + lib.gguf_get_tensor_offset(file, i) + size)
-        texts = {}
-        for key in keys:
-            at = ctypes.c_int64(lib.gguf_find_key(file, key.encode()))
-            kind = lib.gguf_get_kv_type(file, at) if at.value >= 0 else None
-            if kind == _TEXT:
-                texts[key] = lib.gguf_get_val_str(file, at).decode("utf-8", "replace")
-            elif kind == _TRUTH:
-                texts[key] = str(bool(lib.gguf_get_val_bool(file, at))).lower()
-        return Header(texts, found, end)
-    finally:
-        lib.gguf_free(file)
-
-
-def tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a GGUF file by its name.
-
-    Raises:
-        ArtifactError: the file is not a GGUF.
-    """
-    return header(path).tensors
-
-
-def tensor_types(path: Path) -> dict[str, str]:
-    """Name and storage type of every tensor of a GGUF file.
-
-    Raises:
-        ArtifactError: the file is not a GGUF.
-    """
-    return {name: tensor.type for name, tensor in tensors(path).items()}
-
-
-_TRUTH, _TEXT = 7, 8
-"""``GGUF_TYPE_BOOL`` and ``GGUF_TYPE_STRING`` of ggml's gguf.h."""
-
-
-@cache
-def _gguf_functions() -> Any:
-    """The part of ggml's gguf.h that reads headers, which llama-cpp-python does not declare."""
-    lib = ll._lib
-    kinds = {
-        ctypes.c_char_p: ("gguf_get_tensor_name", "ggml_type_name", "gguf_get_val_str"),
-        ctypes.c_void_p: ("gguf_init_from_file",),
-        ctypes.c_int64: ("gguf_get_n_tensors", "gguf_find_key"),
-        ctypes.c_bool: ("gguf_get_val_bool",),
-        ctypes.c_size_t: ("gguf_get_tensor_size", "gguf_get_tensor_offset", "gguf_get_data_offset"),
-    }
-    for kind, names in kinds.items():
-        for name in names:
-            getattr(lib, name).restype = kind
-    return lib
-
-
-class _GgufParams(ctypes.Structure):
-    """``gguf_init_params`` of ggml's gguf.h."""
-
-    _fields_ = [("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p)]
 
 
 @contextmanager

@@ -74,6 +74,7 @@ TABLES: dict[str, Table] = {
         "base_origin": ("base", "hub_id"),
         "base_file": ("base", "gguf"),
         "licence": ("base", "licence"),
+        "lora": ("build", "gguf.lora"),
         "beat_base_by": ("domain", "evaluation.beat_base_by"),
         "max_loss": ("build", "evaluation.max_loss"),
         "max_kl": ("build", "evaluation.max_kl"),

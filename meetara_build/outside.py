@@ -1,7 +1,11 @@
 """Text and JSON from outside: data, logs, agents, other programs' files. Read without a crash, shown without a trick."""
 
+import errno
 import json
+import shlex
+import stat
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -20,6 +24,22 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("is nested too deep") from None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file: of a pipe or a device there may be no end.
+
+    Raises:
+        OSError: it is none, is not there, or cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.read_bytes()
+
+
+def quote_command(*words: object) -> str:
+    """A command line as a shell takes it: words with spaces, quotes or braces in them are quoted."""
+    return shlex.join(map(str, words))
 
 
 def show_line(text: object) -> str:

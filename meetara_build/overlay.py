@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from meetara_build.artifact import write_text
+from meetara_build.artifact import hold_lock, write_text
 from meetara_build.errors import ConfigError
 from meetara_build.schema import Decision, Overlay, check
-from meetara_build.yaml_files import parsed, read_lines, read_yaml
+from meetara_build.yaml_files import parse_yaml, read_lines, read_yaml, render_yaml
 
 HEADER = "# What agents decided for this domain; delete an entry to revert it.\n"
 
@@ -46,8 +44,9 @@ def write_decisions(conf: Path, domain: str, decisions: Sequence[Decision]) -> N
         ConfigError: the file there is wrong, or cannot be written.
     """
     keys = [decision.key for decision in decisions]
-    kept = [decision for decision in read_overlay(conf, domain) if decision.key not in keys]
-    _write(overlay_path(conf, domain), keys, [*kept, *decisions], added=decisions)
+    with hold_lock(_lock(conf)):
+        kept = [decision for decision in read_overlay(conf, domain) if decision.key not in keys]
+        _write(overlay_path(conf, domain), keys, [*kept, *decisions], added=decisions)
 
 
 def remove_decisions(conf: Path, domain: str, keys: Iterable[str]) -> None:
@@ -57,8 +56,14 @@ def remove_decisions(conf: Path, domain: str, keys: Iterable[str]) -> None:
         ConfigError: the file is wrong, or cannot be written.
     """
     gone = list(keys)
-    kept = [decision for decision in read_overlay(conf, domain) if decision.key not in gone]
-    _write(overlay_path(conf, domain), gone, kept, added=[])
+    with hold_lock(_lock(conf)):
+        kept = [decision for decision in read_overlay(conf, domain) if decision.key not in gone]
+        _write(overlay_path(conf, domain), gone, kept, added=[])
+
+
+def _lock(conf: Path) -> Path:
+    """A file that several who decide at once wait for: not in conf/, which people share."""
+    return conf.parent / ".meetara" / "overlay.lock"
 
 
 def _write(path: Path, gone: Sequence[str], kept: Sequence[Decision], added: Sequence[Decision]) -> None:
@@ -68,12 +73,13 @@ def _write(path: Path, gone: Sequence[str], kept: Sequence[Decision], added: Seq
     if not kept and not remarks:
         path.unlink(missing_ok=True)
         return
-    text = text.rstrip("\n") + "\n" + "".join(_entry(decision) for decision in added)
-    if not kept or _decisions(text) != [
-        _plain(decision) for decision in kept
-    ]:  # its form was not ours: written in one go
-        body = "".join(_entry(decision) for decision in kept)
+    text = text.rstrip("\n") + "\n" + "".join(_entry(path, decision) for decision in added)
+    wanted = [_plain(decision) for decision in kept]
+    if not kept or _decisions(text) != wanted:  # its form was not ours: written in one go
+        body = "".join(_entry(path, decision) for decision in kept)
         text = f"{HEADER}decisions:\n{body}" if kept else "\n".join([*remarks, "decisions: []\n"])
+    if _decisions(text) != wanted:
+        raise ConfigError(f"{path}: these decisions would not be read back the same; nothing is written, report it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
@@ -99,15 +105,15 @@ def _without(path: Path, text: str, keys: Sequence[str]) -> str:
 def _decisions(text: str) -> Any:
     """What a text decides; None where it is not of the form."""
     try:
-        entries = parsed(text)["decisions"] or []
+        entries = parse_yaml(text, "overlay")["decisions"] or []
         return [_plain(Decision(**entry)) for entry in entries]
-    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+    except (ConfigError, TypeError, KeyError, ValueError):
         return None
 
 
-def _entry(decision: Decision) -> str:
-    text = yaml.safe_dump([_plain(decision)], sort_keys=False, allow_unicode=True, width=116)
-    return "".join(f"  {line}\n" for line in text.splitlines())
+def _entry(path: Path, decision: Decision) -> str:
+    text = render_yaml([_plain(decision)], f"{path}: '{decision.key}'", width=116)
+    return "".join(f"  {line}\n" for line in text.removesuffix("\n").split("\n"))
 
 
 def _plain(decision: Decision) -> dict[str, Any]:

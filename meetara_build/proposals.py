@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from meetara_build.artifact import write_text
+from meetara_build.artifact import hold_lock, write_text
 from meetara_build.outside import parse_json
 
 PROPOSALS = "proposals.json"
 """Below the root."""
+LOCK = ".proposals.lock"
+"""Beside it: several may be answered at once."""
 TAKEN, REJECTED = "taken", "rejected"
 EMPTY: dict[str, Any] = {"verdicts": [], "withdrawals": [], "insights": {}, "faults": {}}
 
@@ -25,15 +27,24 @@ def kept(root: Path) -> dict[str, Any]:
         content = parse_json((root / PROPOSALS).read_bytes())
     except (OSError, ValueError):
         content = {}
-    return {**EMPTY, **(content if isinstance(content, dict) else {})}
+    found = {**EMPTY, **(content if isinstance(content, dict) else {})}
+    return found if all(_is_list_of_answers(found[name]) for name in ("verdicts", "withdrawals")) else dict(EMPTY)
+
+
+def _is_list_of_answers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and "id" in one for one in value)
 
 
 def mark(root: Path, ids: Iterable[str], status: str) -> None:
     """Note that proposals, or withdrawals, were answered."""
-    answered, content = set(ids), kept(root)
-    content["verdicts"] = [{**one, "status": status} if one["id"] in answered else one for one in content["verdicts"]]
-    content["withdrawals"] = [one for one in content["withdrawals"] if one["id"] not in answered]
-    keep(root, content)
+    answered = set(ids)
+    with hold_lock(root / LOCK):
+        content = kept(root)
+        content["verdicts"] = [
+            {**one, "status": status} if one["id"] in answered else one for one in content["verdicts"]
+        ]
+        content["withdrawals"] = [one for one in content["withdrawals"] if one["id"] not in answered]
+        keep(root, content)
 
 
 def newer_plugins(root: Path, plugins: Path) -> list[str]:

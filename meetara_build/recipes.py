@@ -170,6 +170,7 @@ def package(name: str, base_name: str, base: Base, domain: Domain, build: Build)
         "base_file": original(base.gguf) if base.gguf else None,
         "licence": base.licence,
         "quants": domain.quants,
+        "lora": build.gguf.lora,
         "beat_base_by": domain.evaluation.beat_base_by,
         "max_loss": build.evaluation.max_loss,
         "max_kl": {quant: bound for quant, bound in build.evaluation.max_kl.items() if quant in domain.quants},

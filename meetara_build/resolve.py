@@ -13,15 +13,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from meetara_build.errors import ConfigError
 from meetara_build.graph import CACHE
+from meetara_build.graph.conf_files import list_group
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
+from meetara_build.outside import quote_command, show_line
 from meetara_build.overlay import overlay_path, read_overlay
-from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Shape, check
+from meetara_build.schema import NAME, Base, Build, Decision, Domain, Hardware, check
 from meetara_build.yaml_files import read_yaml
 
-S = TypeVar("S", bound=Shape)
+M = TypeVar("M", Base, Hardware)
 
 GROUPS = ("base", "hardware")
+NAMED = (*GROUPS, "provider", "domain")
+"""Folders of conf/ whose files' names stand for something."""
 RESERVED = (
     *("adapter", "all_domains", "base", "base_gguf", "base_made_here", "base_pretrained", "corpus", "dataset"),
     *("evaluate", "gguf", "logs", "merge", "merge_kept", "package", "report", "store"),
@@ -87,16 +91,12 @@ class Configuration:
         chosen = [self.conf / group / f"{self.defaults[group]}.yaml" for group in GROUPS]
         texts = [file.read_bytes().decode(errors="replace") for file in (self.path, *chosen) if file.exists()]
         self.memo = Memo(project / CACHE / "composed.json", [self.defaults, *texts])
-        self.domains = {path.stem: path for path in sorted(self.conf.glob("domain/*.yaml"))}
+        self.files = {group: list_named(self.conf, group) for group in NAMED}
+        self.domains = self.files["domain"]
         self._refuse_unknown_locks(self.build.locked, self.path)
-        for path in sorted(self.conf.glob("overlay/*.yaml")):
-            if path.stem not in self.domains:
-                raise ConfigError(f"{path}: decides for an unknown domain{nearest(path.stem, list(self.domains))}")
-        for name, path in self.domains.items():
-            if name in RESERVED or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ConfigError(
-                    f"{path}: '{name}' cannot name a domain; use lower-case letters, digits and _, and none of {', '.join(RESERVED)}"
-                )
+        for name, path in list_group(self.conf, "overlay").items():
+            if name not in self.domains:
+                raise ConfigError(f"{path}: decides for an unknown domain{nearest(name, list(self.domains))}")
 
     def selected(self) -> list[str]:
         """The domains that ``domains:`` of build.yaml names, by name or category.
@@ -122,7 +122,7 @@ class Configuration:
         if name not in self.domains:
             raise ConfigError(
                 f"unknown domain '{name}'{nearest(name, list(self.domains))} "
-                f"Add it with `meetara-build add-domain {name} --from FILE`"
+                f"Add it with `{quote_command('meetara-build', 'add-domain', name, '--from', 'FILE')}`"
             )
         found = check(Domain, read_yaml(self.domains[name]), self.domains[name])
         self._refuse_unknown_locks(found.locked, self.domains[name])
@@ -198,12 +198,18 @@ class Configuration:
             for key, value in sorted(values.items())
         ]  # fmt: skip
 
-    def _member(self, group: str, name: str, asked_by: Path, shape: type[S]) -> S:
-        path = self.conf / group / f"{name}.yaml"
-        if not path.exists():
-            known = [file.stem for file in self.conf.glob(f"{group}/*.yaml")]
-            raise ConfigError(f"{asked_by}: unknown {group} '{name}'{nearest(name, known)}")
-        return check(shape, read_yaml(path), path)
+    def _member(self, group: str, name: str, asked_by: Path, shape: type[M]) -> M:
+        if name not in self.files[group]:
+            raise ConfigError(f"{asked_by}: unknown {group} '{name}'{nearest(name, list(self.files[group]))}")
+        path = self.files[group][name]
+        found = check(shape, read_yaml(path), path)
+        for key in GROUPS:
+            if key in found.overrides:
+                raise ConfigError(
+                    f"{path}: overrides: '{key}' is not chosen here; choose it in the defaults of conf/build.yaml, or in a domain's "
+                    "overrides"
+                )
+        return found
 
     def _overrides(
         self, layers: Iterable[tuple[Path, Mapping[str, Any]]]
@@ -265,6 +271,33 @@ class Configuration:
                 place = place[part]
             place[last] = value
         return check(Build, content, self.path, origin)
+
+
+def list_named(conf: Path, group: str) -> dict[str, Path]:
+    """The files of a group by their names.
+
+    Raises:
+        ConfigError: one of them is called what folders, rules or reports cannot be called.
+    """
+    found = list_group(conf, group)
+    for name, path in found.items():
+        check_name(group, name, f"{show_line(path)}: ")
+    return found
+
+
+def check_name(group: str, name: str, where: str = "") -> None:
+    """Refuse a name that a file of a group cannot have; ``where`` begins the message.
+
+    Raises:
+        ConfigError: it has other letters, is too long, or would be a folder's or a rule's.
+    """
+    reserved = RESERVED if group == "domain" else ()
+    if name in reserved or not re.fullmatch(NAME, name):
+        none_of = f", and none of {', '.join(reserved)}" if reserved else ""
+        raise ConfigError(
+            f"{where}'{show_line(name)}' cannot name a {group}; use lower-case letters, digits and _, such as 'my_{group}', "
+            f"64 at most{none_of}"
+        )
 
 
 def _defaults(entries: Any, path: Path) -> dict[str, str]:

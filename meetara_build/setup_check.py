@@ -1,7 +1,8 @@
-"""llama-cpp-python, the converter and its gguf have to come from one source distribution; see that they do."""
+"""llama-cpp-python, the converter and its gguf have to come from one source distribution, and libraries keep caches: see to both."""
 
+import os
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
 
 from meetara_build.errors import SetupError
@@ -52,3 +53,20 @@ def check_llama() -> None:
         raise SetupError(
             f"{fault}; run `meetara-build setup`, which installs the three parts of llama.cpp from one source"
         )
+
+
+def user_folder(variable: str, name: str) -> Path:
+    """A folder of the user's, as libraries look for it: what the variable says, or this name in the home."""
+    return Path(os.environ.get(variable) or os.path.expanduser(f"~/{name}"))  # noqa: PTH111  (pathlib's fails without a home)
+
+
+def cache_fault() -> str | None:
+    """Why libraries cannot keep their caches where they do by default; None where they can. Snakemake does not start without.
+
+    In containers the home is often another user's, or not there.
+    """
+    folder = user_folder("XDG_CACHE_HOME", ".cache")
+    if not folder.is_absolute():
+        return f"there is no home, and so no {folder}"
+    there = next(one for one in (folder, *folder.parents) if os.access(one, os.F_OK))
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{folder} cannot be written"

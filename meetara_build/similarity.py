@@ -1,20 +1,23 @@
 """Which domains are alike, by what they are trained on: the words of it, or its meaning where build.yaml names an embedding model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build.artifact import digest_json
-from meetara_build.errors import ConfigError
-from meetara_build.graph import Graph, tool_state
+from meetara_build.digests import list_files
+from meetara_build.errors import ConfigError, DataError
+from meetara_build.graph import TOOL, Graph
 from meetara_build.likeness import likeness
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
 from meetara_build.resolve import Configuration
 
-READ_BYTES = 200_000
-"""Of each source: enough words to tell domains apart, also of a source of gigabytes."""
+RECORDS, LETTERS = 2_000, 200_000
+"""Of each domain at most: enough words to tell domains apart, also of a source of gigabytes."""
 PASSAGES = 48
 """Lines of a domain whose meaning is taken, spread over all of them."""
 ENOUGH_FOR_MIDDLE = 8
@@ -51,15 +54,20 @@ def similarities(
     """How alike each two domains are, by name, from the files of their records.
 
     By their words or, where ``root`` is given, by ``model``, a Sentence-Transformers model's folder or name; what was worked out is
-    kept below ``root``.
+    kept below ``root``. What cannot be read as records is like nothing: 0.
 
     Raises:
         ConfigError: the model cannot be loaded.
     """
-    texts = {name: _text(files) for name, files in sources.items()}
+    texts = {name: text for name, files in sources.items() if (text := _text(files))}
+    found = _compare(texts, model, root)
+    return {name: {other: found.get(name, {}).get(other, 0.0) for other in sources} for name in sources}
+
+
+def _compare(texts: Mapping[str, str], model: str | None, root: Path | None) -> dict[str, dict[str, float]]:
     if root is None:
         return likeness(texts)
-    memo = Memo(root / KEPT, [model, tool_state()])
+    memo = Memo(root / KEPT, [model, TOOL])
     found: dict[str, dict[str, float]]
     if model is None:
         found = memo.get(digest_json(texts), partial(likeness, texts))
@@ -69,13 +77,36 @@ def similarities(
     return found
 
 
-def _text(files: Iterable[Path]) -> str:
-    found = []
-    for path in files:
-        if path.is_file():
-            with path.open("rb") as file:
-                found.append(file.read(READ_BYTES).decode("utf-8", "replace"))
-    return "\n".join(found) or "nothing"
+def _text(sources: Iterable[Path]) -> str:
+    """What the first records of a domain say, whatever form they are kept in; nothing, where it cannot be read as records."""
+    texts, letters = list[str](), 0
+    for record in islice(_records(sources), RECORDS):
+        line = " ".join(_texts(record))
+        texts.append(line)
+        letters += len(line)
+        if letters > LETTERS:
+            break
+    return "\n".join(texts)[:LETTERS]
+
+
+def _records(sources: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
+    """Records as the dataset stage reads them; of a folder, those of the files in it."""
+    from meetara_build.stages.dataset.sources import read_source
+
+    for source in sources:
+        with suppress(OSError):  # the plan says what is wrong with it
+            for file in map(Path, list_files(source) if source.is_dir() else [source]):
+                with suppress(DataError):
+                    yield from (row.values for row in read_source({"name": file.name, "limit": RECORDS}, file).rows)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a record, wherever they stand in it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for held in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(held)
 
 
 def _by_meaning(texts: Mapping[str, str], encoder: "_Encoder", memo: Memo) -> dict[str, dict[str, float]]:

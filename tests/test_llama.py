@@ -1,15 +1,19 @@
 """llama.cpp through our thin layer: what it loads, writes and says when it cannot."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gguf_builds import fresh, recipe
-from small_models import make_model, train_tokenizer
+from small_models import CHATML, make_model, train_sentencepiece_like, train_tokenizer
+from transformers import AutoTokenizer
 
 from meetara_build.errors import ArtifactError
-from meetara_build.llama import Model, last_words, tensor_types
+from meetara_build.llama import Model, last_words
 from meetara_build.stages import gguf
+from meetara_build.training.chat import encode
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,45 @@ def test_conversations_are_written_by_the_file_s_own_template(path: Path) -> Non
     with Model(path, vocab_only=True) as model:
         written = model.render([{"role": "user", "content": "hi"}], ask=True)
     assert written == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("train", [train_tokenizer, train_sentencepiece_like])
+def test_a_conversation_is_read_as_training_reads_it(train: Callable[[Path], None], tmp_path: Path) -> None:
+    """Also where control tokens stand in its texts: they are none there, as in training."""
+    train(tmp_path)
+    make_model(tmp_path, hidden_size=64, intermediate_size=64, num_hidden_layers=1)
+    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    with Model(tmp_path / "out" / "nutrition-F16.gguf", vocab_only=True) as model:
+        for token in ["water", *tokenizer.get_added_vocab()]:
+            messages = [
+                {"role": "system", "content": f"{token}Be kind."},
+                {"role": "user", "content": f"Is {token} a\n{token}?"},
+            ]
+            whole = encode(tokenizer, [*messages, {"role": "assistant", "content": f"{token} is."}])
+            assert model.prompt(messages) == whole.ids[: whole.mask.index(True)], token
+            assert model.tokenize(token, special=False) != model.tokenize(token) or token == "water"
+
+
+def test_the_default_base_s_own_file_reads_conversations_as_training_does(default_base: Any) -> None:
+    tokenizer, path = default_base
+    with Model(path, vocab_only=True) as model:
+        for token in tokenizer.get_added_vocab():
+            messages = [{"role": "user", "content": f"Is {token} 12 a\n{token}?"}]
+            whole = encode(tokenizer, [*messages, {"role": "assistant", "content": f"{token}."}])
+            assert model.prompt(messages) == whole.ids[: whole.mask.index(True)]
+
+
+def test_a_template_is_always_told_the_same_day(tmp_path: Path) -> None:
+    train_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}\n" + CHATML)
+    make_model(tmp_path, hidden_size=64, intermediate_size=64, num_hidden_layers=1)
+    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    with Model(tmp_path / "out" / "nutrition-F16.gguf", vocab_only=True) as model:
+        assert (
+            model.render([{"role": "user", "content": "hi"}], ask=False)
+            == "26 Jul 2024\n<|im_start|>user\nhi<|im_end|>\n"
+        )
 
 
 def test_logits_are_the_same_however_the_text_is_cut(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,19 +130,11 @@ def test_metadata_can_be_replaced_while_loading(path: Path) -> None:
     assert len(digits) == 4
 
 
-def test_tensor_types_are_those_of_the_file(path: Path) -> None:
-    types = tensor_types(path)
-    assert types["blk.0.attn_q.weight"] == "f16"
-    assert types["blk.0.attn_norm.weight"] == "f32"
-
-
 def test_what_is_no_gguf_is_refused_with_llama_cpp_s_reason(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"not a model")
     with pytest.raises(ArtifactError, match=r"bad.gguf: llama.cpp cannot load this file: .+"):
         Model(tmp_path / "bad.gguf")
     assert last_words() != "it gave no reason"
-    with pytest.raises(ArtifactError, match="not a GGUF"):
-        tensor_types(tmp_path / "bad.gguf")
 
 
 def test_a_truncated_file_is_refused(path: Path, tmp_path: Path) -> None:

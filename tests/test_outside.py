@@ -1,12 +1,27 @@
 """Text from outside is shown as it is, and never acts; JSON from outside is read or refused, and never ends a program."""
 
 import json
+import os
+import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meetara_build.outside import parse_json, show_line, show_text
+from meetara_build.outside import parse_json, quote_command, read_file, show_line, show_text
+
+
+def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="no regular file"):
+            read_file(path)
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=8), min_size=1))
+def test_a_command_that_is_shown_has_the_words_it_was_made_of(words: list[str]) -> None:
+    assert shlex.split(quote_command(*words)) == words
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Agents' decisions: read in order, refused where they are wrong, and nothing but overrides in their effect."""
 
 import datetime
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,41 @@ def test_any_sequence_of_writing_and_taking_back_is_a_mapping(
         else:
             remove_decisions(conf, "nutrition", [key])
         assert [(one.key, one.value) for one in read_overlay(conf, "nutrition")] == list(expected.items())
+
+
+def decide_for(conf: Path, key: str) -> None:
+    write_decisions(conf, "nutrition", [Decision(**decision(key, 1))])
+
+
+def test_of_decisions_that_are_made_at_once_none_is_lost(tmp_path: Path) -> None:
+    keys = [f"key{number}" for number in range(12)]
+    conf = tmp_path / "conf"
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(partial(decide_for, conf), keys))
+    assert sorted(one.key for one in read_overlay(conf, "nutrition")) == sorted(keys)
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(lambda key: remove_decisions(conf, "nutrition", [key]), keys[1:]))
+    assert [one.key for one in read_overlay(conf, "nutrition")] == keys[:1]
+
+
+LOOK_LIKE_NUMBERS = ["1234567e89012345", "1e3", "0x1f", "1:30", "a\u2028b", "one\n\n two", "yes"]
+
+
+@pytest.mark.parametrize("text", LOOK_LIKE_NUMBERS)
+def test_a_decision_is_read_back_as_it_was_written_whatever_its_texts_look_like(tmp_path: Path, text: str) -> None:
+    """An overlay that its reader refuses stops every command of the project."""
+    made = Decision(key="data.drop", value=[text, {text: 1e16}], agent="tuner", reason=text, evidence=[text])
+    other = Decision(key="lora.rank", value=8, agent="tuner", reason="x")
+    write_decisions(tmp_path, "nutrition", [made])
+    write_decisions(tmp_path, "nutrition", [other])
+    assert read_overlay(tmp_path, "nutrition") == [made, other]
+    remove_decisions(tmp_path, "nutrition", ["lora.rank"])
+    assert read_overlay(tmp_path, "nutrition") == [made]
+
+
+def test_a_decision_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    write_decisions(tmp_path, "nutrition", [Decision(key="seed", value=1, agent="anna", reason="x")])
+    before = overlay_path(tmp_path, "nutrition").read_bytes()
+    with pytest.raises(ConfigError, match=r"nutrition\.yaml: 'lora\.rank': cannot be written as YAML"):
+        write_decisions(tmp_path, "nutrition", [Decision(key="lora.rank", value=4, agent="a", reason="\ud800")])
+    assert overlay_path(tmp_path, "nutrition").read_bytes() == before

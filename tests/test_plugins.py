@@ -8,7 +8,7 @@ import pytest
 from meetara_build.agents import Context
 from meetara_build.agents.host import ask_all, plugin
 from meetara_build.errors import ConfigError
-from meetara_build.plugins import plugin_files
+from meetara_build.plugins import misnamed_plugins, plugin_files
 
 EXPLODES = "raise RuntimeError('this must not be run')\n"
 
@@ -51,6 +51,17 @@ def test_the_files_of_a_project_are_its_agents_sorted_by_name(tmp_path: Path) ->
     made = project(tmp_path / "project", "zeta.py", "alpha.py", "_helper.py", ".hidden.py", "notes.txt")
     assert plugin_files(made) == {name: made / "plugins" / f"{name}.py" for name in ("alpha", "zeta")}
     assert list(plugin_files(made)) == ["alpha", "zeta"]
+
+
+def test_files_whose_names_no_agent_can_have_are_named_and_the_others_are_agents(tmp_path: Path) -> None:
+    made = project(tmp_path / "project", "alpha.py", "my agent.py", "Ünï.py", "-rf.py", "tab\t.py", f"{'x' * 65}.py")
+    assert list(plugin_files(made)) == ["alpha"]
+    faults = misnamed_plugins(made)
+    assert sorted(faults) == sorted(["my agent", "Ünï", "-rf", "tab\\t", "x" * 65])
+    assert faults["my agent"].startswith(
+        f"{made}/plugins/my agent.py: an agent's name is of letters, digits and _ . @ -"
+    )
+    assert faults["my agent"].endswith("rename it")
 
 
 def test_a_project_without_plugins_has_no_agents(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the agents advised last, kept for `plan`, `accept` and `reject`."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     assert kept(tmp_path) == CONTENT
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '"text"'])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '"text"', "[" * 100_000, '{"verdicts": 5}', '{"verdicts": [1]}'])
 def test_where_nothing_or_nonsense_is_kept_nothing_was_advised(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / PROPOSALS).write_text(text)
@@ -44,3 +45,11 @@ def test_agents_that_changed_since_they_were_asked_are_named(tmp_path: Path) -> 
     later = (tmp_path / PROPOSALS).stat().st_mtime + 5
     os.utime(tmp_path / "mine.py", (later, later))
     assert newer_plugins(tmp_path, tmp_path) == ["mine"]
+
+
+def test_answers_at_once_are_all_noted(tmp_path: Path) -> None:
+    ids = [f"p{number}" for number in range(24)]
+    keep(tmp_path, {**CONTENT, "verdicts": [{"id": id, "status": "wins"} for id in ids]})
+    with ThreadPoolExecutor(len(ids)) as pool:
+        list(pool.map(lambda id: mark(tmp_path, [id], TAKEN), ids))
+    assert {one["status"] for one in kept(tmp_path)["verdicts"]} == {TAKEN}

@@ -106,7 +106,7 @@ BUILD_KEYS = {
     "merge.bound": (0.5, {"merge", "gguf"}),
     "gguf.imatrix.enabled": (False, {"gguf"}),
     "gguf.imatrix.tokens": (99, {"gguf"}),
-    "gguf.lora": (False, {"gguf"}),
+    "gguf.lora": (False, {"gguf", "package"}),
     "gguf.logits_bound": (0.5, {"gguf", "base_gguf"}),
     "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf"}),
     "evaluation.max_records": (9, {"evaluate"}),

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from projects import edit, override, read_yaml, small_project, write_yaml
+from pydantic import TypeAdapter
 
+from meetara_build.context.reports import Target
 from meetara_build.errors import ConfigError
 from meetara_build.resolve import Configuration, Resolved
+from meetara_build.schema import NAME
 
 
 @pytest.fixture
@@ -205,6 +208,48 @@ def test_a_name_that_would_collide_or_cannot_be_a_folder_s_is_refused(project: P
     conf = project / "conf" / "domain"
     (conf / f"{name}.yaml").write_bytes((conf / "nutrition.yaml").read_bytes())
     assert f"'{name}' cannot name a domain" in refused(project)
+
+
+@pytest.mark.parametrize("group", ["base", "hardware", "provider", "domain"])
+@pytest.mark.parametrize("name", ["my-model", "Model", "x" * 65, "1st", "mödel"])
+def test_every_file_that_stands_for_something_has_a_name_that_reports_can_have(
+    project: Path, group: str, name: str
+) -> None:
+    """A base called my-model was built, and every report of its steps was put aside unseen."""
+    known = next(iter(sorted((project / "conf" / group).glob("*.yaml"))))
+    (known.parent / f"{name}.yaml").write_bytes(known.read_bytes())
+    said = refused(project)
+    assert f"conf/{group}/{name}.yaml: '{name}' cannot name a {group}; use lower-case letters, digits and _" in said
+    assert "64 at most" in said
+
+
+@given(st.from_regex(NAME, fullmatch=True))
+def test_a_name_that_is_allowed_can_be_a_report_s_target(name: str) -> None:
+    assert TypeAdapter(Target).validate_python(name) == name
+    assert TypeAdapter(Target).validate_python(f"base/{name}") == f"base/{name}"
+
+
+def test_a_base_is_a_file_of_its_folder_and_no_path(project: Path) -> None:
+    (project / "x.yaml").write_bytes((project / "conf" / "base" / "mini.yaml").read_bytes())
+    override(project, "nutrition", {"base": "../../x"})
+    assert "conf/domain/nutrition.yaml: unknown base '../../x'" in refused(project)
+
+
+@pytest.mark.parametrize("key", ["base", "hardware"])
+@pytest.mark.parametrize("file", ["base/mini.yaml", "hardware/cpu.yaml"])
+def test_a_base_and_a_machine_do_not_choose_each_other(project: Path, file: str, key: str) -> None:
+    """What nobody follows is refused, not passed over."""
+    edit(project / "conf" / file, "overrides", {key: "t4"})
+    assert f"conf/{file}: overrides: '{key}' is not chosen here; choose it in the defaults" in refused(project)
+
+
+def test_a_share_of_nothing_to_test_by_is_refused_before_anything_is_trained(project: Path) -> None:
+    override(project, "nutrition", {"data.test": 0.0})
+    assert "data.test: should be above 0: a model that no held-out record is kept for cannot be evaluated" in refused(
+        project
+    )
+    override(project, "nutrition", {"data.test": 0.1, "data.validation": 0.0})
+    assert resolve(project).build.data.validation == 0
 
 
 def test_an_edit_is_seen_by_the_next_configuration_and_projects_do_not_mix(project: Path, tmp_path: Path) -> None:

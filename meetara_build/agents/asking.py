@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from meetara_build.agents.suggestion import Proposal
 from meetara_build.artifact import digest_json
 from meetara_build.context import reports
 from meetara_build.context.delivery import Context as Shared
-from meetara_build.errors import ConfigError
+from meetara_build.errors import ConfigError, ReportError
 from meetara_build.graph.compose import check_resolved
-from meetara_build.plugins import plugin_files
+from meetara_build.plugins import misnamed_plugins, plugin_files
 from meetara_build.resolve import Configuration, Resolved
 from meetara_build.schema import Decision
 
@@ -101,7 +101,8 @@ def ask(
     both = ask_in_turn(prepared, [{"hook": "propose"}, {"hook": "insights"}], policy["seconds"], root / LOGS)
     answers = {name: said[0] for name, said in both.items()}
     proposed, faults = _understood(answers)
-    proposed += _from_messages(context, prepared)
+    faults |= {**context.passed_over, **misnamed_plugins(project)}
+    proposed += _from_messages(context, prepared, {id for _, id, _ in proposed})
     told, silent = _insights({name: said[1] for name, said in both.items() if len(said) > 1})
     faults |= silent
     trial = Trial(configuration)
@@ -136,14 +137,19 @@ def proposal_id(agent: str, proposal: Proposal) -> str:
     return digest_json([agent, proposal.domain, proposal.key, proposal.value])[:12]
 
 
-def announce(shared: Shared, advice: Advice) -> None:
-    """Tell the shared context what is proposed."""
-    now = time.time()
-    shared.deliver([
-        {"kind": "message", "id": one.id, "time": now, "about": "proposal", "sender": one.agent,
-         "domain": one.proposal.domain, "body": _body(one.proposal)}
-        for one in advice.verdicts if one.status != REFUSED
-    ])  # fmt: skip
+def announce(shared: Shared, advice: Advice) -> dict[str, str]:
+    """Tell the shared context what is proposed, of each agent alone; by agent, why it does not take what that one says."""
+    by_agent: dict[str, list[dict[str, Any]]] = {}
+    for one in advice.verdicts:
+        if one.status != REFUSED:
+            by_agent.setdefault(one.agent, []).append(_message(one.agent, one.id, one.proposal))
+    faults = {}
+    for agent, said in by_agent.items():
+        try:
+            shared.deliver(said)
+        except ReportError as refusal:
+            faults[agent] = f"what it proposes is not taken: {refusal}"
+    return faults
 
 
 def reply(shared: Shared, id: str, sender: str, answer: str, reason: str = "") -> None:
@@ -214,10 +220,11 @@ def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]
         for one in answer.value or ():
             try:
                 proposal = _shaped(one)
-            except ValueError as fault:
-                faults[name] = f"proposes something that is none: {fault}"
+                id = proposal_id(name, proposal)
+                reports.checked([_message(name, id, proposal)])
+            except (ValueError, ReportError) as fault:
+                faults[name] = f"proposes something that is none: {str(fault).removeprefix('report 1 (message): ')}"
                 continue
-            id = proposal_id(name, proposal)
             if id not in seen:
                 found.append((name, id, proposal))
             seen.add(id)
@@ -237,20 +244,26 @@ def _shaped(content: Mapping[str, Any]) -> Proposal:
     try:
         checked = reports.Proposal.model_validate(fields)
     except ValidationError as error:
-        raise ValueError(reports.said(error)) from None
+        raise ValueError(f"{reports.describe_faults(error)}; mend the agent") from None
     return Proposal(
         domain, checked.key, checked.value, checked.reason, tuple(checked.evidence), checked.expected_gain or 0.0,
         0.5 if checked.confidence is None else checked.confidence, checked.figure,
     )  # fmt: skip
 
 
-def _from_messages(context: Context, known: Iterable[str]) -> Proposed:
-    """What others proposed through the shared context, and no one has answered yet."""
+def _from_messages(context: Context, asked: Container[str], known: Container[str]) -> Proposed:
+    """What others proposed through the shared context, and no one has answered yet.
+
+    An agent that was asked once and is no more has left proposals too: their ids say so (``proposal_id``), and they count no more.
+    """
     found: Proposed = []
-    asked = set(known)
     for message in context.messages:
-        if message["about"] == "proposal" and message["sender"] not in asked and not message["answers"]:
-            found.append((message["sender"], message["id"], _shaped({**message["body"], "domain": message["domain"]})))
+        sender, id = message["sender"], message["id"]
+        if message["about"] != "proposal" or message["answers"] or sender in asked or id in known:
+            continue
+        proposal = _shaped({**message["body"], "domain": message["domain"]})
+        if id != proposal_id(sender, proposal):
+            found.append((sender, id, proposal))
     return found
 
 
@@ -283,7 +296,7 @@ class Trial:
         try:
             proposed = Decision(key=one.key, value=one.value, agent="an agent", reason=one.reason)
         except ValidationError as error:
-            raise ConfigError(reports.said(error)) from None
+            raise ConfigError(reports.describe_faults(error)) from None
         decisions = [*self.taken.get(one.domain, ()), proposed]
         tried = self.configuration.resolve(one.domain, decisions)
         check_resolved(self.configuration, {**self.resolved, one.domain: tried}, one.domain)
@@ -334,9 +347,16 @@ def _worse(outcome: Outcome) -> str | None:
     return None
 
 
-def _body(proposal: Proposal) -> dict[str, Any]:
+def _message(agent: str, id: str, proposal: Proposal) -> dict[str, Any]:
+    """A proposal as a report to the shared context."""
+    body = {**asdict(proposal), "evidence": [*proposal.evidence]}
+    domain = body.pop("domain")
     return {
-        name: value
-        for name, value in {**asdict(proposal), "evidence": [*proposal.evidence]}.items()
-        if name != "domain"
+        "kind": "message",
+        "id": id,
+        "time": time.time(),
+        "about": "proposal",
+        "sender": agent,
+        "domain": domain,
+        "body": body,
     }

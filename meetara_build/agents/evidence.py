@@ -5,7 +5,7 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 from meetara_build.agents.snapshot import Context, Run
-from meetara_build.differences import differences
+from meetara_build.differences import differences, is_comparable, starting_point
 
 LOOKED_AT = 40
 """Different results of a domain that are compared, the newest."""
@@ -46,7 +46,7 @@ def changes(context: Context) -> list[Change]:
         results: dict[str, Run] = {}
         for run in context.runs_of(domain, "adapter"):
             if isinstance(loss(run), float) and run.recipe:
-                results[f"{run.recipe} {_data(run)}"] = run
+                results[f"{run.recipe} {starting_point(run.inputs)}"] = run
         known = list(results.values())[-LOOKED_AT:]
         for index, later in enumerate(known):
             found += [change for earlier in known[:index] if (change := _change(domain, earlier, later))]
@@ -64,17 +64,13 @@ def told(run: Run) -> str:
 
 
 def _change(domain: str, earlier: Run, later: Run) -> Change | None:
-    if _data(earlier) != _data(later):
+    if not is_comparable(earlier.inputs, later.inputs):
         return None
     several = list(differences(earlier.recipe, later.recipe))
     if len(several) != 1 or several[0][0][0] not in PARTS:
         return None
     path, old, new = several[0]
     return Change(domain, ".".join(path), old, new, loss(earlier), loss(later), (earlier.id, later.id))
-
-
-def _data(run: Run) -> Mapping[str, str]:
-    return {name: digest for name, digest in run.inputs.items() if name in ("base", "dataset")}
 
 
 def remembered(context: Context) -> dict[str, tuple[int, int]]:

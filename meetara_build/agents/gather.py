@@ -4,12 +4,15 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from meetara_build.agents.record import outcomes, records
 from meetara_build.agents.snapshot import Context, Domain, Run, folded
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
+from meetara_build.context.reports import Proposal, describe_faults
 from meetara_build.context.store import SECTIONS
 from meetara_build.graph import Graph
 from meetara_build.outside import parse_json
@@ -26,6 +29,14 @@ SIZES = {
 """Facts of a model, and what transformers' config.json calls them."""
 
 
+class Past(NamedTuple):
+    """What agents look back on, oldest first; ``passed_over`` says of whom a message cannot be read, and why."""
+
+    runs: list[Run]
+    messages: list[dict[str, Any]]
+    passed_over: dict[str, str]
+
+
 def gather(
     graph: Graph, configuration: Configuration, shared: Shared, slots: int = 1, usd_per_hour: float = 0.0
 ) -> Context:
@@ -36,21 +47,49 @@ def gather(
         ContextError: the shared context cannot be read.
     """
     Delivery(graph.root, shared).once()
-    past = shared.history(LOOK_BACK)
-    runs = [Run(**{name: value for name, value in row.items() if name in FIELDS}) for row in past["runs"]]
-    messages = past["messages"]
-    measured = outcomes(messages, runs)
+    past = look_back(shared)
     return Context(
         domains={name: _domain(graph, configuration, configuration.resolve(name)) for name in graph.domains},
-        runs=runs,
+        runs=past.runs,
         sections={name: shared.section(name) for name in SECTIONS},
-        messages=messages,
-        records=records(messages, measured),
+        messages=past.messages,
+        passed_over=past.passed_over,
+        records=records(past.messages, outcomes(past.messages, past.runs)),
         policy=configuration.build.agents.model_dump(),
         tuning=configuration.build.tuning.model_dump(exclude_defaults=True),
         slots=slots,
         usd_per_hour=usd_per_hour,
     )
+
+
+def look_back(shared: Shared) -> Past:
+    """The newest runs and messages. A proposal that is none, which anyone may have put there, is passed over.
+
+    Raises:
+        ContextError: the shared context cannot be read.
+    """
+    past = shared.history(LOOK_BACK)
+    runs = [Run(**{name: value for name, value in row.items() if name in FIELDS}) for row in past["runs"]]
+    messages, passed_over = [], {}
+    for message in past["messages"]:
+        if fault := _fault_of(message):
+            passed_over[message["sender"]] = f"message {message['id']} is no proposal and is passed over ({fault})"
+        else:
+            messages.append(message)
+    return Past(runs, messages, passed_over)
+
+
+def _fault_of(message: Mapping[str, Any]) -> str | None:
+    """What is wrong with a message that should be a proposal."""
+    if message["about"] != "proposal":
+        return None
+    if message["domain"] is None:
+        return "it names no domain"
+    try:
+        Proposal.model_validate(message["body"])
+    except ValidationError as error:
+        return describe_faults(error)
+    return None
 
 
 def _domain(graph: Graph, configuration: Configuration, item: Resolved) -> Domain:

@@ -36,6 +36,8 @@ def refusal(context: Context, agent: str, id: str, proposal: Proposal, attempt: 
         return "it is so already"
     if too_far := _too_far(domain.config.get(key), proposal.value, policy["at_most_times"]):
         return too_far
+    if unknown := _unknown_topic(domain, key, proposal.value):
+        return unknown
     if past := _past(context, domain, agent, id, key):
         return past
     try:
@@ -53,11 +55,23 @@ def _too_far(now: Any, value: Any, at_most: float) -> str | None:
     return f"from {now:g} to {value:g} is more than agents.at_most_times ({at_most:g})" if times > at_most else None
 
 
+def _unknown_topic(domain: Domain, key: str, value: Any) -> str | None:
+    """A topic that no record has, where the data set is there to tell: its training would fail."""
+    records = (
+        domain.read("dataset/train.jsonl") if key == "training.topic_weights" and isinstance(value, Mapping) else None
+    )
+    if records is None:
+        return None
+    topics = {record["topic"] for record in records}
+    return next((f"no record of {domain.name} has the topic {topic!r}" for topic in value if topic not in topics), None)
+
+
 def _past(context: Context, domain: Domain, agent: str, id: str, key: str) -> str | None:
     """What has been said of this proposal before, or how lately the agent has changed the key."""
-    own = [message for message in context.messages if message["about"] == "proposal" and message["sender"] == agent]
-    for message in own:
-        if message["id"] != id or not message["answers"]:
+    proposals = [message for message in context.messages if message["about"] == "proposal"]
+    own = [message for message in proposals if message["sender"] == agent]
+    for message in proposals:
+        if message["id"] != id or not message["answers"]:  # whoever announced it: a token does under its own name
             continue
         last = message["answers"][-1]
         if last["answer"] == "rejected":

@@ -97,6 +97,7 @@ class Context:
         runs: stage runs, oldest first.
         sections: the context's four sections, by name.
         messages: what agents told each other, oldest first, each with its answers.
+        passed_over: by sender, what was wrong with a message of theirs that nobody can read.
         records: by agent, how its proposals fared: see ``record.Record``.
         settings: what build.yaml's ``agents.settings`` holds for this agent.
         policy: build.yaml's ``agents`` section.
@@ -109,6 +110,7 @@ class Context:
     runs: Sequence[Run] = ()
     sections: Mapping[str, Any] = field(default_factory=dict)
     messages: Sequence[Mapping[str, Any]] = ()
+    passed_over: Mapping[str, str] = field(default_factory=dict)
     records: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)

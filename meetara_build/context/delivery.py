@@ -10,7 +10,8 @@ from meetara_build.errors import ReportError
 
 AT_ONCE = 200
 """Reports in one delivery."""
-REFUSED = "refused.txt"
+LONGEST = 1_000_000
+"""Characters of a report that are put aside."""
 
 
 class Context(Protocol):
@@ -40,12 +41,16 @@ class Context(Protocol):
 
 
 class Delivery:
-    """Delivers from one root. What was delivered from a file that is still written to is not delivered again by this one."""
+    """Delivers from one root. What was delivered from a file that is still written to is not delivered again by this one.
+
+    ``refused`` counts what was put aside.
+    """
 
     def __init__(self, root: Path, context: Context) -> None:
         self.root, self.context = root, context
         self.delivered: dict[Path, int] = {}
         self.waiting = False
+        self.refused = 0
 
     def once(self) -> int:
         """Deliver what waits now; how many reports were new. ``waiting`` says whether anything may follow from open files.
@@ -61,6 +66,8 @@ class Delivery:
                 new += self._deliver(some)
                 self.delivered[parcel.path] = start + len(some)
             if parcel.closed:
+                for line in parcel.unreadable:
+                    self._put_aside("is no report", line.decode("utf-8", "replace"))
                 parcel.path.unlink(missing_ok=True)
                 self.delivered.pop(parcel.path, None)
             else:
@@ -74,9 +81,28 @@ class Delivery:
         except ReportError as refusal:
             if len(reports) > 1:
                 return sum(self._deliver([report]) for report in reports)
-            with contextlib.suppress(OSError), (folder(self.root) / REFUSED).open("a", encoding="utf-8") as file:
-                file.write(f"{refusal}\n{json.dumps(reports[0], ensure_ascii=False)}\n")
+            self._put_aside(str(refusal), _write_line(reports[0]))
             return 0
+
+    def _put_aside(self, reason: str, line: str) -> None:
+        self.refused += 1
+        with (
+            contextlib.suppress(OSError),
+            refused_file(self.root).open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            file.write(f"{reason}\n{line[:LONGEST]}\n")
+
+
+def _write_line(report: Report) -> str:
+    try:
+        return json.dumps(report, ensure_ascii=False)
+    except RecursionError:
+        return "it is nested too deep to be written again"
+
+
+def refused_file(root: Path) -> Path:
+    """Where reports are put aside that no context takes, each below the reason."""
+    return folder(root) / "refused.txt"
 
 
 def waiting_files(root: Path) -> int:

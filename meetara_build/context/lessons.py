@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from meetara_build.context import tables
 from meetara_build.context.reports import Error, Pattern, Report, Run
-from meetara_build.differences import differences
+from meetara_build.differences import differences, is_comparable
 
 FIGURE = {"adapter": "validation_loss_after"}
 """By stage, the metric that says how good a result is; less is better."""
@@ -97,12 +97,12 @@ def _last_result(connection: sa.Connection, run: Run) -> Mapping[str, Any] | Non
 
 
 def _pattern(before: Mapping[str, Any], run: Run) -> list[Report]:
-    """What another recipe did to the figure, if it was trained on the same data."""
+    """What another recipe did to the figure, if it was trained from the same base on the same data."""
     figure = FIGURE[run.stage]
     old, new = before["metrics"].get(figure), run.metrics.get(figure)
     change = changes(before["recipe"], run.recipe)
-    same_data = before["inputs"].get("dataset") == run.inputs.get("dataset")
-    if not change or not same_data or not isinstance(old, float | int) or not isinstance(new, float | int):
+    comparable = is_comparable(before["inputs"], run.inputs)
+    if not change or not comparable or not isinstance(old, float | int) or not isinstance(new, float | int):
         return []
     return [
         Pattern(

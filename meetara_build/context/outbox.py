@@ -64,15 +64,16 @@ def readable(text: str | None) -> str | None:
 
 
 class Parcel(NamedTuple):
-    """A file of the outbox: its reports, and whether more may follow."""
+    """A file of the outbox: its reports, lines that are none, and whether more may follow."""
 
     path: Path
     reports: list[Report]
+    unreadable: list[bytes]
     closed: bool
 
 
 def parcels(root: Path) -> Iterator[Parcel]:
-    """What waits, oldest first. A line that a crash or a full disk cut short is skipped."""
+    """What waits, oldest first."""
     for path in sorted(folder(root).glob("[!.]*.reports")):
         with contextlib.suppress(OSError), path.open("rb") as file:
             closed = True
@@ -80,7 +81,9 @@ def parcels(root: Path) -> Iterator[Parcel]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 closed = False
-            yield Parcel(path, list(_reports(file.read())), closed)
+            lines = [(line, _read_report(line)) for line in file.read().split(b"\n") if line]
+            reports = [report for _, report in lines if report is not None]
+            yield Parcel(path, reports, [line for line, report in lines if report is None], closed)
 
 
 def abandoned(root: Path) -> list[Path]:
@@ -90,12 +93,13 @@ def abandoned(root: Path) -> list[Path]:
     return [path for path in found if path.stat().st_mtime < before]
 
 
-def _reports(content: bytes) -> Iterator[Report]:
-    for line in content.split(b"\n"):
-        with contextlib.suppress(ValueError):
-            report = parse_json(line)
-            if isinstance(report, dict):
-                yield report
+def _read_report(line: bytes) -> Report | None:
+    """A line's report; None for what is none, as where a crash or a full disk cut it short."""
+    with contextlib.suppress(ValueError):
+        report = parse_json(line)
+        if isinstance(report, dict):
+            return report
+    return None
 
 
 def _new_file(above: Path) -> int:

@@ -9,12 +9,15 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from meetara_build.context.outbox import Report
+from meetara_build.context.reports import checked
 from meetara_build.errors import ContextError, ReportError
 from meetara_build.outside import parse_json
 
 SECONDS = 30.0
 REFUSED = "refused: "
-"""What the server's tool `report` says first where a report is not of its kind's shape."""
+"""What the server's tools say first where it is the report that is wrong."""
+JOB_KINDS = ("run", "sample", "progress", "error")
+"""What whoever has a token reports as jobs leave it; what agents and people say goes through tools that put its name to it."""
 
 
 class Remote:
@@ -24,19 +27,35 @@ class Remote:
         self.url, self.token, self.shown = url, token, url
 
     def deliver(self, reports: list[Report]) -> list[str]:
-        """Report through the server; the ids of those that were new."""
+        """Report through the server, under the name of the token where there is one; the ids of those that were new."""
+        checked(reports)
+        said = [report for report in reports if report["kind"] in ("message", "reply", "metrics")]
+        left = [report for report in reports if report not in said]
 
         async def call(client: Client) -> Any:
-            return await client.call_tool("report", {"reports": reports})
+            answers = [await client.call_tool("report", {"reports": left})] if left else []
+            return answers + [await client.call_tool(*_tool(report)) for report in said]
 
-        answer = self._ask(call)
-        said = "".join(getattr(part, "text", "") for part in answer.content)
-        if answer.is_error:
-            if REFUSED in said:
-                raise ReportError(said.partition(REFUSED)[2])
-            raise ContextError(f"{self.url}: {said}")
-        new: list[str] = answer.structured_content["new"]
+        new: list[str] = []
+        for answer in self._ask(call):
+            found = self._content(answer)
+            new += [found["id"]] * found["new"] if "id" in found else found["new"]
         return new
+
+    def _content(self, answer: Any) -> dict[str, Any]:
+        """What a tool that reports has answered.
+
+        Raises:
+            ReportError: the report was refused.
+            ContextError: whatever else is in the way.
+        """
+        said = "".join(getattr(part, "text", "") for part in answer.content)
+        if answer.is_error and REFUSED in said:
+            raise ReportError(said.partition(REFUSED)[2])
+        if answer.is_error:
+            raise ContextError(f"{self.url}: {said}")
+        content: dict[str, Any] = answer.structured_content
+        return content
 
     def section(self, name: str, domain: str | None = None) -> dict[str, Any]:
         """One of the four sections."""
@@ -90,6 +109,19 @@ class Remote:
             return anyio.run(asked)
         except Exception as error:
             raise ContextError(f"{self.url}: {_reason(error, statuses)}") from error
+
+
+def _tool(report: Report) -> tuple[str, dict[str, Any]]:
+    """The tool that says a message, a reply or figures, and its arguments."""
+    fields = {name: value for name, value in report.items() if name not in ("kind", "time")}
+    if report["kind"] == "metrics":
+        return "report_metrics", fields
+    if report["kind"] == "reply":
+        return "answer", fields
+    if report["about"] == "proposal":
+        own = ("about", "body")
+        return "propose", {**report["body"], **{name: value for name, value in fields.items() if name not in own}}
+    return "send_message", fields
 
 
 def _reason(error: BaseException, statuses: list[int]) -> str:

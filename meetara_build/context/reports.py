@@ -4,18 +4,22 @@ Every report has an ``id`` of its own, chosen by who makes it; one that is deliv
 """
 
 import json
+import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from meetara_build.errors import ReportError
+from meetara_build.plugins import SPEAKER
 
 LARGEST = 64_000
 """Bytes of JSON that one report may have."""
-LATEST = 4102444800.0
-"""Times after the year 2100 are mistakes of a unit."""
+DEEPEST = 50
+"""Lists and mappings inside each other: whatever writes or reads JSON can hold so many."""
+AHEAD_SECONDS = 3600.0
+"""By how much a report may be of a later time than this machine's: what is newest stays, and so would a mistake."""
 
 
 def _plain(text: str) -> str:
@@ -27,16 +31,23 @@ def _plain(text: str) -> str:
 
 
 def _small(value: Any) -> Any:
-    """JSON that is not too large, finite, and all of plain text."""
+    """JSON that is not too large, not too deep, finite, and all of plain text."""
+    if _is_deeper(value, DEEPEST):
+        raise ValueError(f"is nested too deep; at most {DEEPEST} lists and mappings inside each other are taken")
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         raise ValueError("is no finite JSON; leave out NaN and infinities") from None
     if len(text) > LARGEST:
         raise ValueError(f"has {len(text)} characters of JSON; at most {LARGEST} are taken")
     for part in _texts(value):
         _plain(part)
     return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    return held is not None and (not levels or any(_is_deeper(one, levels - 1) for one in held))
 
 
 def _texts(value: Any) -> Iterable[str]:
@@ -51,17 +62,31 @@ def _texts(value: Any) -> Iterable[str]:
             yield from _texts(held)
 
 
+def _not_ahead(moment: float) -> float:
+    """A time that this machine's clock has reached, or nearly."""
+    ahead = moment - time.time()
+    if ahead > AHEAD_SECONDS:
+        raise ValueError(
+            f"is {ahead / 3600:.1f} hours ahead of the clock here; give Unix time in seconds, or set the clocks"
+        )
+    return moment
+
+
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Annotated[str, Field(pattern=r"^(base/)?[a-z][a-z0-9_]{0,63}$", description="a domain, or base/NAME")]
-Sender = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$", description="who says it")]
+Sender = Annotated[str, Field(pattern=f"^{SPEAKER}$", description="who says it")]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_plain)]
 Text = Annotated[str, Field(min_length=1, max_length=8_000), AfterValidator(_plain)]
 Number = Annotated[float, Field(ge=-1e18, le=1e18)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Amount = Annotated[float, Field(ge=0, le=1e15)]
-Time = Annotated[float, Field(ge=0, le=LATEST, description="Unix time, seconds")]
+Time = Annotated[float, Field(ge=0, description="Unix time, seconds"), AfterValidator(_not_ahead)]
 Values = Annotated[dict[str, Any], AfterValidator(_small)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Stage = Literal["corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report"]
+"""As in the table of stages: a name that becomes part of a path."""
+AnyStage = Literal[Stage, ""]
+"""A stage, or nothing said of one."""
 MessageKind = Literal["proposal", "error", "breakthrough", "note"]
 Answer = Literal["accepted", "rejected", "noted"]
 
@@ -79,7 +104,7 @@ class _Job(Report):
     """Said by or of a job."""
 
     domain: Target
-    stage: Word
+    stage: Stage
     build: Word = ""
     machine: Word = ""
     hardware: Word = ""
@@ -133,7 +158,7 @@ class Metrics(Report):
     kind: Literal["metrics"] = "metrics"
     domain: Target
     sender: Sender
-    stage: Word = ""
+    stage: AnyStage = ""
     values: Annotated[
         dict[Annotated[str, Field(max_length=100), AfterValidator(_plain)], Number], Field(max_length=200)
     ]
@@ -144,7 +169,7 @@ class Error(Report):
 
     kind: Literal["error"] = "error"
     domain: Target
-    stage: Word = ""
+    stage: AnyStage = ""
     sender: Sender
     message: Text
     signature: Word = ""
@@ -168,13 +193,21 @@ class Proposal(BaseModel):
 
 
 class Message(Report):
-    """What one agent tells the others. A proposal's body is a ``Proposal``."""
+    """What one agent tells the others. A proposal is for a domain, and its body is a ``Proposal``."""
 
     kind: Literal["message"] = "message"
     about: MessageKind
     sender: Sender
     domain: Target | None = None
     body: Values
+
+    @model_validator(mode="after")
+    def _has_the_form_of_a_proposal(self) -> "Message":
+        if self.about == "proposal":
+            Proposal.model_validate(self.body)
+            if self.domain is None:
+                raise ValueError("a proposal is for a domain; name it")
+        return self
 
 
 class Reply(Report):
@@ -221,20 +254,17 @@ def _checked(number: int, report: Mapping[str, Any]) -> Report:
         raise ReportError(f"report {number}: kind {kind!r} is unknown; known: {', '.join(SHAPES)}")
     try:
         _small(report)
-        found = shape.model_validate(report)
-        if isinstance(found, Message) and found.about == "proposal":
-            Proposal.model_validate(found.body)
+        return shape.model_validate(report)
     except ValidationError as error:
-        raise ReportError(f"report {number} ({kind}): {said(error)}") from None
+        raise ReportError(f"report {number} ({kind}): {describe_faults(error)}; mend it and report again") from None
     except ValueError as error:
         raise ReportError(f"report {number} ({kind}): {error}") from None
-    return found
 
 
-def said(error: ValidationError) -> str:
-    """Each fault with the field it is in, and what to do."""
+def describe_faults(error: ValidationError) -> str:
+    """Each fault with the field it is in."""
     faults = {
         f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors(include_url=False, include_input=False)
     }
-    return "; ".join(sorted(faults)) + "; mend it and report again"
+    return "; ".join(sorted(faults))

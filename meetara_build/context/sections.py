@@ -178,7 +178,7 @@ def messages(
     rows = connection.execute(wanted).mappings().all()
     replies = _replies(connection, [row["id"] for row in rows])
     return [
-        {**_only(row, "id", "number", "about", "sender", "domain"), "time": when(row["time"]), **row["body"],
+        {**_only(row, "id", "number", "about", "sender", "domain", "body"), "time": when(row["time"]),
          "answers": replies.get(row["id"], {})}
         for row in rows
     ]  # fmt: skip

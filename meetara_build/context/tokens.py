@@ -14,6 +14,8 @@ from meetara_build.context.tables import token
 from meetara_build.errors import ContextError
 
 READ, WRITE = "read", "write"
+OWN_NAMES = ("person", "policy", "measured", "run", "stage_run", "local")
+"""As whom meetara-build itself answers and reports: nobody else speaks as these."""
 PREFIX = "mtb_"
 """So that a scanner for secrets knows one when it sees it."""
 
@@ -29,12 +31,14 @@ def create(store: Store, name: str, *, writes: bool) -> str:
     """A new token, shown this once.
 
     Raises:
-        ContextError: the name is taken, or no name.
+        ContextError: the name is taken, meetara-build's own, or no name.
     """
     try:
         TypeAdapter(Sender).validate_python(name)
     except ValidationError:
         raise ContextError(f"token name {name!r}: use letters, digits and _ . @ -, at most 64") from None
+    if name in OWN_NAMES:
+        raise ContextError(f"token name '{name}': meetara-build itself speaks as {', '.join(OWN_NAMES)}; take another")
     made = PREFIX + secrets.token_urlsafe(32)
     row = {"name": name, "digest": _digest(made), "writes": writes, "created": time.time()}
     with store.writing() as connection:

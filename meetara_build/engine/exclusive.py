@@ -34,17 +34,17 @@ def at_work(project: Path, steps: Iterable[str]) -> Iterator[None]:
     folder = project / CACHE / "builds"
     folder.mkdir(parents=True, exist_ok=True)
     mine = folder / str(os.getpid())
-    with mine.open("w") as lock:
-        try:
-            with _alone(folder):
-                _refuse_overlap(project, ours, list(_others(folder, mine)))
-                owner = f"{psutil.Process().username()}, process {os.getpid()}"
-                json.dump({"owner": owner, "steps": sorted(ours)}, lock)
-                lock.flush()
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            mine.unlink(missing_ok=True)
+    with contextlib.ExitStack() as held:
+        with _alone(folder):
+            _refuse_overlap(project, ours, list(_others(folder, mine)))
+            # Where a build that begins at the same time looks, a file without a lock is a killed build's.
+            lock = held.enter_context(mine.open("w"))
+            held.callback(mine.unlink, missing_ok=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            owner = f"{psutil.Process().username()}, process {os.getpid()}"
+            json.dump({"owner": owner, "steps": sorted(ours)}, lock)
+            lock.flush()
+        yield
 
 
 def _refuse_overlap(project: Path, ours: set[str], others: Iterable[tuple[str, set[str]]]) -> None:

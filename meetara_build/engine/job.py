@@ -32,6 +32,10 @@ FULL_BELOW = 1 << 20
 """Free bytes below which a disk is full for whatever a stage writes; the libraries that write hide the reason."""
 
 
+LIMITS = {resource.RLIMIT_AS: "-v", resource.RLIMIT_DATA: "-d", resource.RLIMIT_FSIZE: "-f", resource.RLIMIT_CPU: "-t"}
+"""Limits of a shell's that a build can hit, and their option of ``ulimit``; unlimited, unless someone set them."""
+
+
 def perform(request: Mapping[str, Any]) -> int:
     """Run a stage's function and write its figures; the exit status.
 
@@ -57,7 +61,8 @@ def _failed(request: Mapping[str, Any], error: Exception) -> int:
     elif isinstance(error, MeetaraError):
         _say(request, str(error))
     elif isinstance(error, MemoryError):
-        _say(request, "not enough memory; use a smaller base, fewer jobs at once, or a machine with more memory")
+        hint = shell_limits() or "use a smaller base, fewer jobs at once, or a machine with more memory"
+        _say(request, f"not enough memory; {hint}")
     else:
         return _unexpected(request, error)
     return 1
@@ -66,7 +71,18 @@ def _failed(request: Mapping[str, Any], error: Exception) -> int:
 def cannot_write(error: OSError, where: str) -> str:
     """One message for a full or read-only disk."""
     reason = os.strerror(error.errno or 0)
-    return f"{error.filename or where}: cannot be written ({reason}); make room or mend the rights, then build again"
+    hint = (error.errno == errno.EFBIG and shell_limits()) or "make room or mend the rights"
+    return f"{error.filename or where}: cannot be written ({reason}); {hint}, then build again"
+
+
+def shell_limits() -> str:
+    """What to do about the limits that this process was started with, which nobody but a person sets; "" where there is none."""
+    found = [
+        f"`ulimit {option}` is {limit if option == '-t' else -(-limit // 1024)}"
+        for kind, option in LIMITS.items()
+        if (limit := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY
+    ]
+    return f"a limit of the shell is the likely cause ({', '.join(found)}): raise it" if found else ""
 
 
 def explain(error: Exception) -> str:

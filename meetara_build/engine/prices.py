@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from meetara_build.errors import ConfigError
+from meetara_build.nearest import nearest
+from meetara_build.resolve import list_named
 from meetara_build.schema import Provider, check
 from meetara_build.yaml_files import read_yaml
 
@@ -10,7 +13,10 @@ def provider_prices(project: Path, provider: str) -> dict[str, float]:
     """US dollars an hour by machine.
 
     Raises:
-        ConfigError: the provider's file is missing or wrong.
+        ConfigError: there is no such provider, or its file is wrong.
     """
-    path = project / "conf" / "provider" / f"{provider}.yaml"
+    files = list_named(project / "conf", "provider")
+    if provider not in files:
+        raise ConfigError(f"unknown provider '{provider}'{nearest(provider, list(files))}")
+    path = files[provider]
     return check(Provider, read_yaml(path), path).usd_per_hour

@@ -7,7 +7,7 @@ records of its own for it, and what someone touched, copied with old times or da
 
 import contextlib
 import os
-import shlex
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from meetara_build import history
 from meetara_build.artifact import write_text
-from meetara_build.engine.preserve import preserve
+from meetara_build.engine.preserve import preserve, unseal
 from meetara_build.graph import CACHE, REPORT, Graph, Step, find_project, load
+from meetara_build.outside import quote_command
 from meetara_build.plan import FRESH, MAYBE, Item, plan
 from meetara_build.plan.sight import Sight
 
@@ -28,6 +29,9 @@ Value = Callable[[Any], Any]
 
 
 STALE = f"{CACHE}/stale"
+LINK = f"{CACHE}/root"
+PLAIN = re.compile(r"[\w./-]+")
+"""Names in which neither Snakemake nor a shell sees anything but a name."""
 URGENCY = {"merge": 1, "gguf": 2, "evaluate": 2, "package": 2}
 """Among domains of one priority: a merged model is large, so what makes it superfluous goes before the next domain."""
 
@@ -67,8 +71,24 @@ class Merge(NamedTuple):
 
 
 def root_name(graph: Graph) -> str:
-    """The root as Snakemake's files name it: seen from the project, in which Snakemake runs."""
-    return os.path.relpath(graph.root, graph.project) if graph.root.is_relative_to(graph.project) else str(graph.root)
+    """The root as Snakemake's files name it: seen from the project, in which Snakemake runs.
+
+    Braces in a name would be Snakemake's own, and can be quoted nowhere in it: such a root is named by a link to it.
+    """
+    inside = graph.root.is_relative_to(graph.project)
+    name = os.path.relpath(graph.root, graph.project) if inside else str(graph.root)
+    return name if PLAIN.fullmatch(name) else _link_root(graph)
+
+
+def _link_root(graph: Graph) -> str:
+    link = graph.project / LINK
+    graph.root.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    if not link.is_symlink() or link.readlink() != graph.root:
+        new = link.with_name(f"{link.name}-{os.getpid()}")
+        new.symlink_to(graph.root)
+        new.replace(link)
+    return LINK
 
 
 class Rules:
@@ -82,6 +102,7 @@ class Rules:
         made = plan(self.graph, sight=sight)
         sight.save()
         preserve(self.graph, made)
+        unseal(self.graph, made)
         self.items = {(item.step.stage, item.step.target): item for item in made.items}
         self._mark_stale(made.to_do())
         self.root = root_name(self.graph)
@@ -106,12 +127,12 @@ class Rules:
         words += ["--hardware", self.hardware] if self.hardware else []
         words += ["--usd-per-hour", str(self.usd_per_hour)] if self.usd_per_hour else []
         # exec makes Snakemake the job's parent: with it, however that happens, the job ends too.
-        return f"{shlex.join(words)} --parent $PPID"
+        return f"{quote_command(*words)} --parent $PPID"
 
     def shell(self, stage: str, target: str) -> str:
         """A rule's shell command, with Snakemake's own braces left for it to fill."""
         command = self.command.replace("{", "{{").replace("}", "}}")
-        return f"{command} {stage} {target} --fingerprint {{params.fingerprint}} > {{log}} 2>&1"
+        return f"{command} {stage} {target} --fingerprint {{params.fingerprint}} > {{log:q}} 2>&1"
 
     @property
     def pretrained(self) -> str:

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build import history
-from meetara_build.engine.job import is_full
+from meetara_build.engine.job import is_full, shell_limits
 from meetara_build.engine.rules import root_name
 from meetara_build.errors import BuildError, ConfigError
-from meetara_build.graph import Graph
+from meetara_build.graph import CACHE, Graph
 from meetara_build.nearest import nearest
 from meetara_build.plan import Plan
 from meetara_build.processes import die_with_parent
+from meetara_build.setup_check import cache_fault
 from meetara_build.yaml_files import read_yaml
 
 POLL_SECONDS = 0.1
+CACHES = "XDG_CACHE_HOME"
+OURS = "meetara-build: "
+"""How a job's messages begin in its log, and every message of ours."""
 STOP_SECONDS = 3.0
 """How long Snakemake may take to end by itself after Ctrl-C, before it and its jobs are killed."""
 
@@ -33,16 +37,20 @@ FEW = 8
 one domain's training and all that follows it. Of more, people want to see the first one soon."""
 
 
+def profile_names(project: Path) -> list[str]:
+    """The Snakemake profiles of this project."""
+    return sorted({path.parent.name for path in (project / "conf" / "profile").glob("*/config*.yaml")})
+
+
 def profile_folder(project: Path, name: str) -> Path:
     """The folder of a Snakemake profile of this project.
 
     Raises:
         ConfigError: there is none of this name.
     """
-    known = {path.parent.name: path.parent for path in (project / "conf" / "profile").glob("*/config*.yaml")}
-    if name not in known:
-        raise ConfigError(f"unknown profile '{name}'{nearest(name, list(known))}")
-    return known[name]
+    if name not in (known := profile_names(project)):
+        raise ConfigError(f"unknown profile '{name}'{nearest(name, known)}")
+    return project / "conf" / "profile" / name
 
 
 def profile_hardware(project: Path, name: str) -> str | None:
@@ -122,8 +130,9 @@ def build(graph: Graph, made: Plan, profile: str, listen: Listener, arguments: I
 def _watched(graph: Graph, command: list[str], output: Any, listen: Listener) -> tuple[int, list[history.Run]]:
     follow, failed = _Tail(graph.root), []
     process = subprocess.Popen(
-        command, cwd=graph.project, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=die_with_parent
-    )
+        command, cwd=graph.project, env=_environment(graph), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        preexec_fn=die_with_parent,
+    )  # fmt: skip
     interrupted = 0.0
     while True:
         try:
@@ -140,6 +149,11 @@ def _watched(graph: Graph, command: list[str], output: Any, listen: Listener) ->
         except KeyboardInterrupt:
             # A terminal sends the signal to Snakemake and its jobs too; what is finished stays.
             interrupted = interrupted or time.monotonic()
+
+
+def _environment(graph: Graph) -> dict[str, str]:
+    """Ours; with a place for caches below the project where the user's own cannot be written."""
+    return dict(os.environ) if cache_fault() is None else {**os.environ, CACHES: str(graph.project / CACHE / "caches")}
 
 
 class _Tail:
@@ -162,15 +176,18 @@ class _Tail:
 
 
 def _failure(graph: Graph, log: Path, failed: list[history.Run]) -> str:
-    if is_full(graph.root) or is_full(graph.project):
-        return f"{graph.root}: the disk is full; make room, then build again: what is finished is kept"
+    for place in (graph.root, graph.project, graph.store):
+        if is_full(place):
+            return f"{place}: the disk is full; make room, then build again: what is finished is kept"
     if not failed:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        return "Snakemake stopped:\n  " + "\n  ".join(lines[-8:]) + f"\nThe whole log is {log}"
+        hint = f"; {limits}" if (limits := shell_limits()) else ""
+        return f"Snakemake stopped{hint}:\n  " + "\n  ".join(lines[-8:]) + f"\nThe whole log is {log}"
     parts = []
     for run in failed:
         job = log.parent / run.target / f"{run.stage}.log"
         said = job.read_text(encoding="utf-8", errors="replace").strip() if job.exists() else run.error or ""
+        said = "\n".join(line.removeprefix(OURS) for line in said.splitlines())
         parts.append(said or f"{run.target}/{run.stage}: failed; see {job}")
     count = f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; what is finished is kept, and a new build goes on from there"
     return "\n".join([*dict.fromkeys(parts), count])

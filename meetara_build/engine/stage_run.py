@@ -44,8 +44,8 @@ def run(
 ) -> str:  # fmt: skip
     """Make a step's artifact; ``built`` or ``restored``.
 
-    A temporary whose result is known is restored as a manifest without files: those are made when a reader has to be worked
-    out (``whole``), and most readers are answered from the store.
+    A temporary whose result is known is restored as a manifest without files, since most readers are answered from the store:
+    they are made where one has to be worked out, or for ``whole``.
 
     ``cold`` works in this process (on a cluster's node, say) instead of asking the warm one. ``usd_per_hour`` is the machine's
     price, for the context.
@@ -88,13 +88,20 @@ def run(
 
 def _known(graph: Graph, step: Step, key: str, inputs: Mapping[str, str]) -> Manifest | None:
     """The result of this work that is in its place already, or else from the store."""
-    current = _current(graph, step)
-    if current is None or (current.fingerprint, current.inputs) != (step.fingerprint, inputs):
-        return _restored(graph, step, key)
-    if faults(graph.root / step.place.folder, current, digest=Digests(states_file(graph, step)).file):
+    current = _known_here(graph, step, inputs)
+    if current is None:
         return _restored(graph, step, key)
     Store(graph.store, graph.root).add(key, current, graph.root / step.place.folder)
     return current
+
+
+def _known_here(graph: Graph, step: Step, inputs: Mapping[str, str]) -> Manifest | None:
+    """The result of a step's work from these inputs, if it is in its place already, and whole."""
+    current = _current(graph, step)
+    if current is None or (current.fingerprint, current.inputs) != (step.fingerprint, inputs):
+        return None
+    folder = graph.root / step.place.folder
+    return None if faults(folder, current, digest=Digests(states_file(graph, step)).file) else current
 
 
 def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
@@ -120,12 +127,37 @@ def _commit(graph: Graph, step: Step, output: Path, manifest: Manifest) -> None:
 
 
 def _hollow(graph: Graph, step: Step, key: str, *, whole: bool) -> Manifest | None:
-    """A temporary's manifest from an earlier run, put in its place without the files it names."""
+    """A temporary's manifest from an earlier run, put in its place without the files it names; None where they are needed."""
     manifest = None if whole else Store(graph.store, graph.root).recall(key)
-    if manifest is not None and _current(graph, step) != manifest:
-        shutil.rmtree(graph.root / step.place.folder, ignore_errors=True)
+    folder = graph.root / step.place.folder
+    if manifest is None:
+        return None
+    there = _current(graph, step) == manifest
+    if _is_read(graph, step, manifest) and not (there and not faults(folder, manifest)):
+        return None
+    if not there:
+        shutil.rmtree(folder, ignore_errors=True)
         write_text(graph.root / step.place.manifest, manifest.text())
     return manifest
+
+
+def _is_read(graph: Graph, step: Step, manifest: Manifest) -> bool:
+    """Whether a step has to be worked out from a temporary's files, as far as can be told before that step begins."""
+    store, place = Store(graph.store, graph.root), (step.stage, step.target)
+    for reader in graph.steps.values():
+        if place not in {(given.stage, given.target) for given in reader.inputs.values()}:
+            continue
+        with contextlib.suppress(ArtifactError):  # another input is not there yet
+            inputs = {
+                name: manifest.digest(given.reads)
+                if (given.stage, given.target) == place
+                else _input_digest(graph, given)
+                for name, given in sorted(reader.inputs.items())
+            }
+            key = work_key(reader.stage, reader.target, reader.fingerprint, inputs)
+            if store.look_up(key) is None and _known_here(graph, reader, inputs) is None:
+                return True
+    return False
 
 
 def _current(graph: Graph, step: Step) -> Manifest | None:

@@ -3,8 +3,8 @@
 Importing torch, transformers, PEFT and the converter costs more than a small domain's training; forked jobs start with all
 of it. It is started by the first job that finds none, and stops by itself when no job has come for a while.
 
-A request is one JSON line, with standard output and error of the asker as file descriptors; the answer is one JSON line. An
-asker that goes away takes its job with it, and the end of the warm process ends every job.
+A request is one JSON line, with the asker's environment in it and its standard output and error as file descriptors; the
+answer is one JSON line. An asker that goes away takes its job with it, and the end of the warm process ends every job.
 """
 
 import array
@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from meetara_build.engine.job import LIMITS, shell_limits
 from meetara_build.errors import BuildError, SetupError
 from meetara_build.graph import STAGES
 from meetara_build.outside import parse_json
@@ -36,10 +38,12 @@ from meetara_build.processes import die_with_parent
 IDLE_SECONDS = 20.0
 START_SECONDS = 120.0
 HANG = "MEETARA_HANG_SECONDS"
-HANG_SECONDS = float(os.environ.get(HANG, 600))
-"""A job whose main thread uses no CPU for so long hangs, and is ended."""
+HANG_SECONDS = 600.0
+"""A job whose main thread uses no CPU for so long hangs, and is ended; unless its asker's environment has another number."""
 REQUEST_SECONDS = 5.0
 """An asker that is stopped in the middle of its request must not hold up the others for longer."""
+READ_ONCE = ("CUDA", "GGML_", "HF_", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH_", "TORCH", "TRANSFORMERS_")
+"""How the variables begin that libraries read as they are imported: they cannot be changed for a job."""
 ENVIRONMENT = {
     # Waiting OpenMP threads that spin would steal the other job's core.
     "OMP_WAIT_POLICY": "passive",
@@ -60,6 +64,7 @@ def ask(request: Mapping[str, Any]) -> int:
         BuildError: that happened twice, or the warm process was killed.
         SetupError: no warm process can be started.
     """
+    request = {**request, "environment": {**os.environ, **ENVIRONMENT}, "hang_seconds": _hang_seconds()}
     status, hung = _ask(request)
     if status < 0:
         print(f"{request['name']}: {_ended(status, hung)}; begun once more", file=sys.stderr, flush=True)
@@ -77,7 +82,15 @@ def _ended(status: int, hung: float) -> str:
         return f"the job hung: it used no CPU for {hung:g} s and was ended (set {HANG} if that was too soon)"
     name = signal.Signals(-status).name
     hint = "out of memory? use fewer jobs at once or a smaller base" if name == "SIGKILL" else "see its log"
-    return f"the job was ended by {name} ({hint})"
+    return f"the job was ended by {name} ({shell_limits() or hint})"
+
+
+def _hang_seconds() -> float:
+    given = os.environ.get(HANG, str(HANG_SECONDS))
+    try:
+        return float(given)
+    except ValueError:
+        raise SetupError(f"{HANG}: '{given}' is no number of seconds; set it to one like 600, or unset it") from None
 
 
 def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
@@ -93,9 +106,8 @@ def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
                 answer += piece
     if not answer:
         log = _socket_path().with_suffix(".log")
-        raise BuildError(
-            f"{request['name']}: the warm process was ended during the job; build again (its log is {log})"
-        )
+        hint = f"{limits}, then build again" if (limits := shell_limits()) else "build again"
+        raise BuildError(f"{request['name']}: the warm process was ended during the job; {hint} (its log is {log})")
     said = parse_json(answer)
     return int(said["status"]), float(said["hung"])
 
@@ -155,15 +167,17 @@ def _start(path: Path) -> None:
 def _why_not(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "no reason given")
-    return f"the warm process cannot start ({last}); run `meetara-build doctor`; the whole log is {log}"
+    hint = shell_limits() or "run `meetara-build doctor`"
+    return f"the warm process cannot start ({last}); {hint}; the whole log is {log}"
 
 
 def _socket_path() -> Path:
-    """One warm process for each user, Python and state of this package's code."""
+    """One warm process for each user, Python, state of this package's code, and what no job can change for itself."""
     package = Path(__file__).parent.parent
     code = sorted((str(path), path.stat().st_mtime_ns) for path in package.rglob("*.py"))
-    environment = sorted((key, value) for key, value in os.environ.items() if key.startswith(("CUDA", "HF_", "OMP_")))
-    name = hashlib.sha256(json.dumps([sys.executable, code, environment]).encode()).hexdigest()[:16]
+    environment = sorted((key, value) for key, value in os.environ.items() if key.startswith(READ_ONCE))
+    limits = [resource.getrlimit(kind) for kind in LIMITS]
+    name = hashlib.sha256(json.dumps([sys.executable, code, environment, limits]).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"meetara-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
@@ -185,6 +199,7 @@ class _Server:
         hidden.rename(path)
         self.identity = path.stat().st_ino
         self.jobs: dict[int, socket.socket] = {}
+        self.patience: dict[int, float] = {}
         self.seen: dict[int, tuple[int, float]] = {}
         self.hung: set[int] = set()
 
@@ -227,7 +242,7 @@ class _Server:
             ticks = _cpu_ticks(pid)
             if self.seen.get(pid, (-1, 0.0))[0] != ticks:
                 self.seen[pid] = (ticks, now)
-            elif now - self.seen[pid][1] > HANG_SECONDS:
+            elif now - self.seen[pid][1] > self.patience[pid]:
                 self.hung.add(pid)
                 _kill(pid)
 
@@ -244,7 +259,7 @@ class _Server:
             self._become_job(content, files, warm)
         for file in files:
             os.close(file)
-        self.jobs[pid] = connection
+        self.jobs[pid], self.patience[pid] = connection, content["hang_seconds"]
 
     def _become_job(self, content: dict[str, Any], files: list[int], warm: int) -> None:
         status = 1
@@ -258,6 +273,8 @@ class _Server:
                 connection.close()
             os.dup2(files[0], 1)
             os.dup2(files[1], 2)
+            os.environ.clear()
+            os.environ.update(content["environment"])
             from meetara_build.engine.job import perform
 
             status = perform(content)
@@ -272,9 +289,10 @@ class _Server:
             if pid == 0:
                 return
             connection = self.jobs.pop(pid, None)
+            patience = self.patience.pop(pid, 0)
             self.seen.pop(pid, None)
             if connection is not None:
-                said = {"status": os.waitstatus_to_exitcode(status), "hung": HANG_SECONDS if pid in self.hung else 0}
+                said = {"status": os.waitstatus_to_exitcode(status), "hung": patience if pid in self.hung else 0}
                 with contextlib.suppress(OSError):
                     connection.sendall(json.dumps(said).encode())
                 connection.close()

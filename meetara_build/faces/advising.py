@@ -2,17 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from meetara_build.agents import asking
 from meetara_build.agents.asking import Advice
 from meetara_build.agents.fusion import LATER, OUTVOTED, REFUSED, WINS, Verdict
-from meetara_build.agents.gather import LOOK_BACK, gather
+from meetara_build.agents.gather import gather, look_back
 from meetara_build.agents.host import ask_all
 from meetara_build.agents.policy import ACCEPT, stance
 from meetara_build.agents.record import WITHDRAWN, Record, outcomes, records
-from meetara_build.agents.snapshot import Context, Run
+from meetara_build.agents.snapshot import Context
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
 from meetara_build.context.places import open_context
@@ -22,6 +22,7 @@ from meetara_build.faces.output import amount, out, print_json, progress, short,
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph
 from meetara_build.overlay import remove_decisions, write_decisions
+from meetara_build.plugins import misnamed_plugins
 from meetara_build.proposals import REJECTED, TAKEN, keep, kept, mark
 from meetara_build.resolve import Configuration
 
@@ -36,17 +37,21 @@ def show_agents(*, as_json: bool) -> None:
     policy = configuration.build.agents.model_dump()
     with shared_context(graph) as shared:
         Delivery(graph.root, shared).once()
-        past = shared.history(LOOK_BACK)
-    runs = [Run(**{name: row[name] for name in Run.__dataclass_fields__}) for row in past["runs"]]
-    known = records(past["messages"], outcomes(past["messages"], runs))
+        past = look_back(shared)
+    known = records(past.messages, outcomes(past.messages, past.runs))
     made = {name: make(Context({})) for name, make in asking.agents(graph.project, policy).items()}
     answers = ask_all(made, {"hook": "verify"}, policy["seconds"], graph.root / "logs" / "agents")
     found = {}
-    for name in [*answers, *(name for name in known if name not in answers)]:
+    misnamed = misnamed_plugins(graph.project)
+    for name in [*answers, *misnamed, *(name for name in known if name not in answers)]:
         answer, record = answers.get(name), known.get(name, Record())
         found[name] = {
-            "hooks": (answer.value or []) if answer else ["message"],  # others speak over MCP
-            "fault": answer.fault if answer else None,
+            "hooks": (answer.value or [])
+            if answer
+            else []
+            if name in misnamed
+            else ["message"],  # others speak over MCP
+            "fault": answer.fault if answer else misnamed.get(name),
             "policy": stance(policy, name),
             "reliability": record.reliability,
             **asdict(record),
@@ -94,7 +99,7 @@ def advised(graph: Graph, profile: str, domains: Sequence[str] = ()) -> Advice:
             graph, configuration, shared, jobs_at_once(graph.project, profile), prices.get(graph.machines[""], 0.0)
         )
         advice = asking.ask(graph.project, graph.root, configuration, context, domains)
-        asking.announce(shared, advice)
+        advice = replace(advice, faults={**advice.faults, **asking.announce(shared, advice)})
     keep(graph.root, asking.content(advice))
     return advice
 

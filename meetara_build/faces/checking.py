@@ -1,5 +1,6 @@
 """data check, verify and doctor: proofs on demand."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -11,14 +12,18 @@ from typing import NamedTuple
 import psutil
 from rich.progress import Progress
 
-from meetara_build.artifact import digest_file, faults, read_manifest
-from meetara_build.errors import ArtifactError, DataError, MeetaraError
+from meetara_build.artifact import digest_file, faults, parse_manifest, read_manifest
+from meetara_build.engine.snakemake import profile_hardware, profile_names
+from meetara_build.errors import ArtifactError, ConfigError, DataError, MeetaraError
 from meetara_build.faces.building import build
 from meetara_build.faces.output import out, print_json, progress, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph, Step, find_project
+from meetara_build.setup_check import LLAMA_CPP_PYTHON, cache_fault, llama_fault, user_folder
+from meetara_build.store import Store, known_by
 
 SUMS = "SHA256SUMS"
+LOCAL = "local"
 BASE = "base/"
 
 
@@ -53,11 +58,14 @@ def check_data(words: Sequence[str], *, as_json: bool) -> bool:
     return not count
 
 
-def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
+def verify(words: Sequence[str], profile: str | None, *, repair: bool, as_json: bool) -> bool:
     """Check every file of built domains, or of folders with SHA256SUMS; whether all are as built.
+
+    What is damaged is built again with this profile, or else with that of the machine it was built for.
 
     Raises:
         ArtifactError: nothing is built, or a folder has no usable SHA256SUMS.
+        ConfigError: several profiles are for that machine.
     """
     bases = [word for word in words if word.startswith(BASE) and not (Path(word) / SUMS).exists()]
     folders = [Path(word) for word in words if word not in bases and (os.sep in word or (Path(word) / SUMS).exists())]
@@ -66,7 +74,7 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
     damaged: list[Step] = []
     checked = len(folders)
     if names or bases or not words:
-        graph = project_graph()
+        graph = project_graph(profile or LOCAL)
         ends = [("gguf", base) for base in bases]
         built = _built(graph, ends + (graph.ends(wanted(graph, names)) if names or not words else []))
         checked += len(built)
@@ -77,7 +85,7 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
             if not words:
                 wrong["store"] = _store_faults(graph, bar, repair=repair)
         if repair and damaged:
-            _repair(graph, damaged, as_json=as_json)
+            _repair(graph, damaged, profile or _profile_of(graph), as_json=as_json)
         if repair:
             damaged, wrong = [], {str(folder): wrong[str(folder)] for folder in folders}
     lines = [line for listed in wrong.values() for line in listed]
@@ -102,15 +110,35 @@ def _step_faults(graph: Graph, step: Step) -> list[str]:
 
 
 def _store_faults(graph: Graph, bar: Progress, *, repair: bool) -> list[str]:
-    """Blobs of the store that are not what their name says; they are dropped if asked, and made again when needed."""
-    blobs = sorted(path for path in (graph.store / "blobs").glob("*/*") if not path.name.startswith("."))
+    """Files of the store that are not what their name says; they are dropped if asked, and made again when needed."""
+    store = Store(graph.store, graph.root)
+    kinds = {"blobs": _is_own_blob, "actions": _is_own_manifest, "notes": _is_own_manifest}
     found = []
-    for blob in bar.track(blobs, description="reading the store"):
-        if digest_file(blob) != blob.name:
-            found.append(f"{blob}: its content is not what was stored")
-            if repair:
-                blob.unlink()
+    with store.explaining("read"):
+        files = [
+            (path, is_right)
+            for kind, is_right in kinds.items()
+            for path in sorted((store.folder / kind).glob("*/*"))
+            if not path.name.startswith(".")
+        ]
+        for path, is_right in bar.track(files, description="reading the store"):
+            if not is_right(path):
+                found.append(f"{path}: its content is not what was stored")
+                if repair:
+                    path.unlink()
     return found
+
+
+def _is_own_blob(path: Path) -> bool:
+    return digest_file(path) == path.name
+
+
+def _is_own_manifest(path: Path) -> bool:
+    """Whether a file of the store holds the manifest of the work that it is named after."""
+    try:
+        return known_by(parse_manifest(path.read_bytes())) == path.stem
+    except ValueError:
+        return False
 
 
 def _built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:
@@ -120,13 +148,40 @@ def _built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:
     return built
 
 
-def _repair(graph: Graph, damaged: Sequence[Step], *, as_json: bool) -> None:
+def _repair(graph: Graph, damaged: Sequence[Step], profile: str, *, as_json: bool) -> None:
     """Forget the damaged artifacts and build them again; a damaged blob of the store is found and dropped on the way."""
     for step in damaged:
         (graph.root / step.place.manifest).unlink()
     names = {step.target for step in damaged}
     everything = not names <= set(graph.domains)
-    build([] if everything else sorted(names), "local", cores=None, as_json=as_json)
+    build([] if everything else sorted(names), profile, cores=None, as_json=as_json)
+
+
+def _profile_of(graph: Graph) -> str:
+    """The profile of the machine that what is built here was built for: with it, the most of it is as it is asked for.
+
+    Raises:
+        ConfigError: several profiles are for that machine.
+    """
+    built = {}
+    for step in graph.steps.values():
+        with contextlib.suppress(ArtifactError):
+            built[step.stage, step.target] = read_manifest(graph.root / step.place.manifest).fingerprint
+
+    def count(profile: str) -> int:
+        steps = project_graph(profile).steps
+        return sum(key in steps and steps[key].fingerprint == built[key] for key in built)
+
+    if count(LOCAL) == len(built):
+        return LOCAL
+    fitting = {name: count(name) for name in profile_names(graph.project)}
+    best = [name for name, number in fitting.items() if number == max(fitting.values())]
+    if LOCAL in best or len(best) == 1:
+        return LOCAL if LOCAL in best else best[0]
+    raise ConfigError(
+        f"verify: what is damaged was built for {profile_hardware(graph.project, best[0])}; say where to build it again: "
+        + " or ".join(f"--profile {name}" for name in best)
+    )
 
 
 def _folder_faults(folder: Path) -> list[str]:
@@ -157,7 +212,7 @@ class Check(NamedTuple):
 
 def doctor(*, as_json: bool) -> bool:
     """Print the state of the installation; whether all is well."""
-    checks = [_python(), *_versions(), _llama(), *_packages(), *_project(), _memory(), _disk()]
+    checks = [_python(), *_versions(), _llama(), *_packages(), *_project(), _caches(), _memory(), _disk()]
     well = all(check.mend is None for check in checks)
     if as_json:
         print_json({"well": well, "checks": [check._asdict() for check in checks]})
@@ -191,8 +246,6 @@ def _versions() -> list[Check]:
 
 
 def _llama() -> Check:
-    from meetara_build.setup_check import LLAMA_CPP_PYTHON, llama_fault
-
     fault = llama_fault()
     return Check(
         "llama.cpp",
@@ -224,13 +277,21 @@ def _project() -> list[Check]:
         graph = project_graph()
     except MeetaraError as error:
         return [Check("project", str(error).splitlines()[0], "mend the file it names")]
-    profiles = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "snakemake" / "local"
-    linked = profiles.exists() and profiles.resolve() == (find_project() / "conf" / "profile" / "local").resolve()
+    profiles = user_folder("XDG_CONFIG_HOME", ".config") / "snakemake" / "local"
+    linked = (
+        os.access(profiles, os.F_OK) and profiles.resolve() == (find_project() / "conf" / "profile" / "local").resolve()
+    )
     mend = None if linked else "run `meetara-build profiles install`, for `snakemake --profile local`"
     return [
         Check("configuration", f"{len(graph.domains)} domains, {len(graph.steps)} steps", None),
         Check("profiles", "installed" if linked else "another project's, or none", mend),
     ]
+
+
+def _caches() -> Check:
+    fault = cache_fault()
+    mend = "set HOME or XDG_CACHE_HOME to a folder of yours: `build` does without, `snakemake` does not"
+    return Check("caches", fault or "can be written", mend if fault else None)
 
 
 def _memory() -> Check:

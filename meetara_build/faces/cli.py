@@ -244,12 +244,16 @@ def verify(
         list[str] | None, typer.Argument(help="Domains, or folders that hold SHA256SUMS; all domains if none is named.")
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Build again what is damaged.")] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="A Snakemake profile to repair with; that of the machine it was built for if not given."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Prove files against the checksums they were built with."""
     from meetara_build.faces.checking import verify
 
-    if not verify(what or [], repair=repair, as_json=as_json):
+    if not verify(what or [], profile, repair=repair, as_json=as_json):
         raise typer.Exit(1)
 
 

@@ -15,16 +15,16 @@ from rich.padding import Padding
 from rich.text import Text
 
 from meetara_build.artifact import write_text
-from meetara_build.context.delivery import AT_ONCE, Context, Delivery
+from meetara_build.context.delivery import AT_ONCE, Context, Delivery, refused_file
 from meetara_build.context.places import is_elsewhere, open_context, open_local
 from meetara_build.context.reports import checked
 from meetara_build.context.store import SECTIONS
 from meetara_build.context.tokens import create, listed, revoke
 from meetara_build.errors import ConfigError, ReportError
-from meetara_build.faces.output import out, print_json, table
+from meetara_build.faces.output import amount, err, out, print_json, table
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json
+from meetara_build.outside import parse_json, quote_command, read_file
 
 POLL_SECONDS = 0.5
 COLUMNS, LONGEST = 7, 60
@@ -54,6 +54,10 @@ def show(graph: Graph, section: str | None, domain: str | None, *, watch: bool, 
                 _watch(context, delivery, names, domain, as_json=as_json)
             return
         delivery.once()
+        if delivery.refused:
+            err.print(
+                f"{amount(delivery.refused, 'report')} put aside: {refused_file(graph.root)} says why", markup=False
+            )
         found = {name: context.section(name, domain) for name in names}
         print_json(found) if as_json else out.print(_rendered(found))
     finally:
@@ -99,7 +103,8 @@ def export_to(graph: Graph, path: Path) -> None:
         write_text(path, "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from None
-    out.print(f"{len(lines)} reports in {path}; take them in elsewhere with `meetara-build context import {path}`")
+    again = quote_command("meetara-build", "context", "import", path)
+    out.print(f"{len(lines)} reports in {path}; take them in elsewhere with `{again}`", markup=False)
 
 
 def import_from(graph: Graph, path: Path) -> None:
@@ -117,7 +122,7 @@ def import_from(graph: Graph, path: Path) -> None:
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(
@@ -143,7 +148,7 @@ def create_token(graph: Graph, name: str, *, read_only: bool, as_json: bool) -> 
         print_json({"name": name, "token": token, "writes": not read_only})
         return
     print(token)
-    out.print(
+    err.print(  # on standard output the token alone, as `TOKEN=$(…)` wants it
         f"The token of '{name}', to {'read' if read_only else 'read and write'}; it is not kept, so note it now. A server "
         "that runs without tokens has to be started again.", style="dim",
     )  # fmt: skip

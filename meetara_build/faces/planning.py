@@ -12,9 +12,9 @@ from meetara_build.errors import ConfigError
 from meetara_build.faces.plan_text import print_plan, print_proposals
 from meetara_build.graph import CACHE, Graph, find_project, load
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json
+from meetara_build.outside import parse_json, quote_command, read_file, show_line
 from meetara_build.plan import Plan, plan
-from meetara_build.plan.content import content, stale_reasons
+from meetara_build.plan.content import VERSION, content, stale_reasons
 from meetara_build.plan.estimate import MODEL, Estimate, Estimator, Total, total
 from meetara_build.plan.sight import Sight
 from meetara_build.proposals import REJECTED, TAKEN, kept
@@ -95,7 +95,8 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
             raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file") from None
         if not as_json:
             print(
-                f"Kept in {out}: `meetara-build apply {out}` does exactly this, or refuses if anything changes until then."
+                f"Kept in {out}: `{quote_command('meetara-build', 'apply', out)}` does exactly this, or refuses if anything "
+                "changes until then."
             )
     return bool(planned.made.to_do())
 
@@ -120,24 +121,30 @@ def read_kept(path: Path) -> Kept:
     Raises:
         ConfigError: it is no plan, of another version, for another project, or something has changed since.
     """
+    from meetara_build.plan.kept import check_kept
+
+    no_plan = ConfigError(f"{path}: no plan kept by `meetara-build plan --out`; make one with it")
     try:
-        kept: Any = parse_json(path.read_text(encoding="utf-8"))
-        domains, profile, version, project = kept["domains"], kept["profile"], kept["version"], kept["project"]
-        items, made_from = kept["items"], kept["made_from"]
-        assert isinstance(items, list) and isinstance(made_from, dict)
+        kept = parse_json(read_file(path))
+        if isinstance(kept, dict) and isinstance(kept.get("version"), int) and kept["version"] != VERSION:
+            raise ConfigError(f"{path}: was made by another version of meetara-build; make a new plan")
+        check_kept(kept)
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); make it with `meetara-build plan --out {path}`"
-        ) from None
-    except (ValueError, LookupError, TypeError, AssertionError):
-        raise ConfigError(f"{path}: no plan kept by `meetara-build plan --out`; make one with it") from None
+        again = quote_command("meetara-build", "plan", "--out", path)
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); make it with `{again}`") from None
+    except ValueError:
+        raise no_plan from None
+    domains, profile = kept["domains"], kept["profile"]
     graph = project_graph(profile)
-    if project != str(graph.project):
-        raise ConfigError(f"{path}: is a plan for {project}; go there, or make one for {graph.project}")
+    if kept["project"] != str(graph.project):
+        raise ConfigError(
+            f"{path}: is a plan for {show_line(kept['project'])}; go there, or make one for {graph.project}"
+        )
     now = content(graph, look(graph, wanted(graph, domains)), {}, None, domains, profile, whole=True)
-    if version != now["version"]:
-        raise ConfigError(f"{path}: was made by another version of meetara-build; make a new plan")
-    changed = stale_reasons(graph, kept, now)
+    try:
+        changed = stale_reasons(graph, kept, now)
+    except (LookupError, TypeError, AttributeError):  # recipes that no plan has
+        raise no_plan from None
     if changed:
         shown = "\n  ".join([*changed[:20], *([f"and {len(changed) - 20} more"] if len(changed) > 20 else [])])
         raise ConfigError(f"{path}: things have changed since this plan was made:\n  {shown}\nMake a new plan.")

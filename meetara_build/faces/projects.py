@@ -1,19 +1,18 @@
 """init, add-domain and profiles install: what a person does once."""
 
 import os
-import re
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from meetara_build.digests import state
 from meetara_build.errors import ConfigError, DataError
 from meetara_build.faces.output import out, print_json
 from meetara_build.graph import find_project
-from meetara_build.resolve import RESERVED
+from meetara_build.outside import quote_command, show_line
+from meetara_build.resolve import check_name
 from meetara_build.schema import Domain, check
+from meetara_build.yaml_files import render_yaml
 
 PARTS = ("conf", "rules", "plugins", "Snakefile")
 IGNORED = ".meetara/\n.snakemake/\nartifacts/\n"
@@ -33,7 +32,7 @@ def init(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # half a project would be refused by the next try
         raise
     out.print(
-        f"{folder} is ready:\n  cd {shlex.quote(str(folder))}\n  meetara-build setup\n  meetara-build plan nutrition\n"
+        f"{folder} is ready:\n  {quote_command('cd', folder)}\n  meetara-build setup\n  meetara-build plan nutrition\n"
         "  meetara-build build nutrition",
         markup=False,
     )
@@ -76,11 +75,8 @@ def add_domain(
 
     project = find_project()
     path = project / "conf" / "domain" / f"{name}.yaml"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
-        raise ConfigError(
-            f"'{name}' cannot name a domain; use lower-case letters, digits and _, such as 'my_domain', and none of "
-            f"{', '.join(RESERVED)}"
-        )
+    check_name("domain", name)
+    _refuse_endless(source)
     if path.exists():
         raise ConfigError(f"{path}: this domain is there already; edit it, or choose another name")
     if not source.exists():
@@ -92,8 +88,7 @@ def add_domain(
         path, source, found["format"], columns, description or f"Questions and answers of {source.name}", category
     )
     check(Domain, content, path)
-    text = f"# Added from {source.name}.\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(f"# Added from {show_line(source.name)}.\n{render_yaml(content, str(path))}", encoding="utf-8")
     if as_json:
         print_json({"file": str(path), "domain": content})
         return
@@ -102,6 +97,15 @@ def add_domain(
         f"{path.relative_to(project)} written; columns: {mapped}\nNext: meetara-build data check {name}, "
         f"meetara-build build {name}", markup=False,
     )  # fmt: skip
+
+
+def _refuse_endless(source: Path) -> None:
+    try:
+        state(source)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; name a JSONL, CSV or Parquet file") from None
 
 
 def _content(
@@ -136,7 +140,8 @@ def install_profiles(*, quiet: bool = False) -> None:
         link = above / folder.name
         if link.exists() and not link.is_symlink():
             raise ConfigError(
-                f"{link}: a profile of yours has this name; rename it, or use `--profile conf/profile/{folder.name}`"
+                f"{link}: a profile of yours has this name; rename it, or use "
+                f"`{quote_command('--profile', f'conf/profile/{folder.name}')}`"
             )
         link.unlink(missing_ok=True)
         link.symlink_to(folder.resolve())

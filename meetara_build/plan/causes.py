@@ -1,6 +1,7 @@
 """Why a step has something to do: which key, file, library or artifact is not what it was."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -91,8 +92,10 @@ def manifest_drift(graph: Graph, step: Step) -> Cause:
 
 
 def seen_from(graph: Graph, path: str) -> str:
-    """A path as seen from the project."""
-    return path.removeprefix(f"{graph.project}/")
+    """A path as seen from the project, with ``..`` in it only where a link makes that another place."""
+    short = os.path.normpath(path)
+    found = short if os.path.realpath(short) == os.path.realpath(path) else path
+    return found.removeprefix(f"{graph.project}/")
 
 
 def _recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cause]:
@@ -109,7 +112,8 @@ def _follows(path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]
     if path[0] == "imatrix" and len(path) > 1:
         unused = any(recipe.get("imatrix", {}).get("tokens") == 0 for recipe in (old, new))
         return unused and (other_types or path[1] == "tokens")
-    return path[0] == "max_kl" and other_types and not {path[-1]} <= {*old["quants"]} & {*new["quants"]}
+    asked_twice = all(path[-1] in recipe.get("quants", ()) for recipe in (old, new))
+    return path[0] == "max_kl" and other_types and not asked_twice
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:

@@ -8,10 +8,11 @@ from pydantic import Field, field_validator, model_validator
 from meetara_build.quants import check_quant, check_tensor_type
 from meetara_build.schema.base import Base, GgufFile
 from meetara_build.schema.checking import Origin, Shape, check
-from meetara_build.schema.values import Commit, Name, Positive, QuantName, Scalar, Share
+from meetara_build.schema.values import NAME, Commit, Name, Positive, QuantName, Scalar, Share, TensorPattern
 
 __all__ = [
     "CATEGORIES",
+    "NAME",
     "Base",
     "Build",
     "Decision",
@@ -117,6 +118,13 @@ class Data(Shape):
     drop: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]] = []
     """Records that are not trained on, by their id in the dataset's account.jsonl; held-out ones stay."""
 
+    @field_validator("test")
+    @classmethod
+    def _some_to_test(cls, share: float) -> float:
+        if share == 0:
+            raise ValueError("should be above 0: a model that no held-out record is kept for cannot be evaluated")
+        return share
+
     @model_validator(mode="after")
     def _room_for_training(self) -> "Data":
         if self.validation + self.test >= 0.9:
@@ -135,6 +143,16 @@ class Lora(Shape):
     targets: Literal["all-linear"] | list[str]
     rslora: bool
     dora: bool
+
+    @field_validator("targets")
+    @classmethod
+    def _names_of_modules(cls, targets: str | list[str]) -> str | list[str]:
+        names = [] if targets == "all-linear" else targets
+        if not targets or not all(re.fullmatch(r"\w+(\.\w+)*", name) for name in names):
+            raise ValueError(
+                f"should be 'all-linear' or names of modules, like [q_proj, v_proj], not {str(targets)[:80]}"
+            )
+        return targets
 
 
 class Training(Shape):
@@ -185,18 +203,14 @@ class Gguf(Shape):
     imatrix: Imatrix
     lora: bool
     logits_bound: Annotated[float, Field(gt=0)]
-    tensor_types: dict[str, QuantName] = {}
+    tensor_types: dict[TensorPattern, QuantName] = {}
     """By a regular expression over tensor names, the type that those tensors get in every quantized file."""
 
     @field_validator("tensor_types")
     @classmethod
     def _known_types(cls, types: dict[str, str]) -> dict[str, str]:
-        for pattern, quant in types.items():
+        for quant in types.values():
             check_tensor_type(quant)
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is no regular expression ({error})") from None
         return types
 
 

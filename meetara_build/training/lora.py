@@ -19,9 +19,12 @@ from transformers import PreTrainedModel
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.frozen import FrozenMatrix, rearrangeable
+from meetara_build.training.targets import ALL, layer_names, resolve_targets
 
 ADAPTER = "default"
 """PEFT's name for the one adapter we train."""
+LONGEST_REASON = 300
+"""Characters of what PEFT says of a layer: it may print the whole of it."""
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -50,7 +53,9 @@ class _LoraProduct(torch.autograd.Function):
         ctx.save_for_backward(source, low, down, up)
         ctx.matrix = matrix
         ctx.scale, ctx.dropout, ctx.adapter_dtype = scale, dropped is not None, a.dtype
-        return out.view(*x.shape[:-1], -1)
+        # Not view(): some models change a layer's output in place (Gemma 3n), which autograd forbids for a view made in here.
+        whole: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
+        return whole
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -78,14 +83,15 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
         settings: rank, alpha, dropout, targets ("all-linear" or a list of module names), rslora, dora.
 
     Raises:
-        TrainingError: the model has none of the target modules.
+        TrainingError: a target is no layer of the model, or one that no adapter can change.
     """
-    targets = settings["targets"]
+    targets = resolve_targets(model, settings["targets"])
+    names, kind = layer_names(model), type(model).__name__
     config = LoraConfig(
         r=settings["rank"],
         lora_alpha=settings["alpha"],
         lora_dropout=settings["dropout"],
-        target_modules=targets if isinstance(targets, str) else sorted(targets),
+        target_modules=targets,
         use_rslora=settings["rslora"],
         use_dora=settings["dora"],
         task_type="CAUSAL_LM",
@@ -94,10 +100,10 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
     try:
         adapted = get_peft_model(model, config, adapter_name=ADAPTER)
     except ValueError as fault:
-        names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, nn.Linear)})
+        reason = " ".join(str(fault).split())[:LONGEST_REASON]
         raise TrainingError(
-            f'lora.targets: {targets!r} matches no layer of {type(model).__name__}: use "all-linear" or some of '
-            f"{', '.join(names) or 'none: this model has no linear layers'}"
+            f'lora.targets: {settings["targets"]!r} cannot be adapted in {kind} (PEFT says: {reason}): use "{ALL}" or some of '
+            f"{', '.join(names)}"
         ) from fault
     assert isinstance(adapted, PeftModel)
     return adapted
@@ -132,8 +138,9 @@ def fuse(model: nn.Module) -> int:
 
 
 def moved(model: nn.Module) -> bool:
-    """Whether training changed anything: B starts at zero, and with it the adapter's whole effect."""
-    ups: Sequence[Tensor] = [value for name, value in model.named_parameters() if "lora_B" in name]
+    """Whether training changed anything: B starts at zero, an embedding's A, and with it the adapter's whole effect."""
+    halves = ("lora_B", "lora_embedding_A")
+    ups: Sequence[Tensor] = [value for name, value in model.named_parameters() if any(half in name for half in halves)]
     return any(bool(up.count_nonzero()) for up in ups)
 
 

@@ -34,7 +34,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as fault:
         raise TrainingError(
             f"{folder}: no base that can be loaded ({_first_line(fault)}): give a folder with config.json and "
             "model.safetensors of an architecture that transformers knows"
@@ -63,7 +63,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as fault:
+    except (OSError, ValueError, KeyError, ImportError) as fault:
         raise TrainingError(
             f"{folder}: the base's tokenizer cannot be loaded ({_first_line(fault)}): copy its tokenizer files again"
         ) from fault
@@ -82,4 +82,4 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
 
 def _first_line(fault: BaseException) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0]
+    return (str(fault).strip() or type(fault).__name__).splitlines()[0]

@@ -47,13 +47,17 @@ class Row:
 
 
 def lay(records: Sequence[Encoded], device: torch.device, *, every_token: bool = False) -> Row:
-    """One row of whole records; ``every_token`` counts prompts too. A record's first token is never predicted."""
+    """One row of whole records; ``every_token`` counts all but turns that are never learnt. A record's first token is never predicted."""
     ids: list[int] = []
     positions: list[int] = []
     keep: list[int] = []
     counts: list[int] = []
     for record in records:
-        counted = [len(ids) + i for i, said in enumerate(record.mask[1:]) if said or every_token]
+        counted = [
+            len(ids) + i
+            for i, said in enumerate(record.mask[1:])
+            if said or (every_token and i + 1 not in record.never)
+        ]
         keep += counted
         counts.append(len(counted))
         ids += record.ids

@@ -293,5 +293,5 @@ class Run:
 
 def _identity(training: Sequence[Encoded], validation: Sequence[Encoded], settings: Settings) -> dict[str, Any]:
     """What else a run depends on; when it saves a checkpoint does not matter."""
-    records = [[[record.ids, record.mask] for record in part] for part in (training, validation)]
+    records = [[[record.ids, record.mask, sorted(record.never)] for record in part] for part in (training, validation)]
     return {"settings": asdict(replace(settings, checkpoint_seconds=0.0)), "records": records}

@@ -13,7 +13,7 @@ from meetara_build.training.settings import Settings
 
 def counted(record: Encoded, every_token: bool) -> int:
     """How many of a record's tokens the loss counts."""
-    return max(0, len(record.ids) - 1) if every_token else record.completion_tokens
+    return max(0, len(record.ids) - 1 - len(record.never - {0})) if every_token else record.completion_tokens
 
 
 def plan(training: Sequence[Encoded], settings: Settings) -> tuple[list[tuple[int, list[int]]], set[int]]:

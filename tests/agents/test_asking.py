@@ -3,16 +3,20 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from projects import edit, small_project
 
 from meetara_build.agents.asking import Advice, announce, ask, decision, proposal_id
 from meetara_build.agents.gather import gather
 from meetara_build.agents.suggestion import Proposal
+from meetara_build.context.local import Local
 from meetara_build.context.places import open_context
+from meetara_build.context.tables import message
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
 from meetara_build.resolve import Configuration
@@ -128,6 +132,10 @@ def test_an_agent_at_fault_is_named_and_the_others_are_heard(one_good: Path, bod
         ("training.warm_start", "programming@" + "0" * 64, "the store has no adapter"),
         ("domain.quants", ["Q4_KM"], "did you mean 'Q4_K_M'"),
         ("gguf.tensor_types", {"ffn(": "Q6_K"}, "no regular expression"),
+        ("gguf.tensor_types", {"(a+)+$": "Q8_0"}, "may take for ever to search for; repeat no group"),
+        ("gguf.tensor_types", {".*" * 200 + "x": "Q8_0"}, "repeat at most 4 times"),
+        ("lora.targets", ["../x"], "should be 'all-linear' or names of modules"),
+        ("lora.targets", [], "should be 'all-linear' or names of modules"),
         ("base", "tinny", "not among agents.may_change"),
         ("seed", 3, "not among agents.may_change"),
         ("data.drop", ["xyz"], "pattern"),
@@ -196,11 +204,90 @@ def test_an_agent_that_policy_shuts_out_is_not_asked(one_good: Path) -> None:
 
 def test_what_was_proposed_over_mcp_is_weighed_with_the_rest(own: Path) -> None:
     body = {"key": "training.epochs", "value": 3, "reason": "seen elsewhere", "expected_gain": 0.01, "confidence": 0.5}
-    message = {
-        "kind": "message", "id": "m1", "time": 1.0, "about": "proposal", "sender": "desk", "domain": "nutrition", "body": body,
-    }  # fmt: skip
-    [one] = asked(own, messages=[message]).verdicts
+    [one] = asked(own, messages=[told(body=body)]).verdicts
     assert (one.id, one.agent, one.status) == ("m1", "desk", "wins")
+
+
+def told(id: str = "m1", sender: str = "desk", **fields: Any) -> dict[str, Any]:
+    """A proposal as others leave it in the shared context."""
+    body = {"key": "training.epochs", "value": 3, "reason": "seen elsewhere"}
+    return {"kind": "message", "id": id, "time": 1.0, "about": "proposal", "sender": sender, "domain": "nutrition", "body": body,
+            **fields}  # fmt: skip
+
+
+def test_one_message_that_cannot_be_read_is_passed_over_and_named_and_the_others_count(one_good: Path) -> None:
+    asked(one_good, messages=[told(), told("m2", "poisoner"), told("m3", "careless")])
+    graph = load(one_good)
+    shared = open_context(graph.root, graph.context)
+    assert isinstance(shared, Local)
+    with shared.store.writing() as connection:  # as nothing that is checked could leave them
+        connection.execute(sa.update(message).where(message.c.id == "m2").values(domain=None))
+        connection.execute(sa.update(message).where(message.c.id == "m3").values(body={}))
+    shared.close()
+    advice = asked(one_good)
+    assert {one.agent for one in advice.verdicts} == {"good", "desk"}
+    assert advice.faults["poisoner"] == "message m2 is no proposal and is passed over (it names no domain)"
+    assert "message m3 is no proposal and is passed over (key: Field required" in advice.faults["careless"]
+
+
+def test_a_file_that_cannot_name_an_agent_is_named_and_the_others_are_heard(one_good: Path) -> None:
+    agent(one_good, "my agent", "yield Proposal('nutrition', 'training.epochs', 3, 'so')")
+    advice = asked(one_good)
+    assert statuses(advice) == {("good", "training.epochs"): "wins"}
+    assert "plugins/my agent.py: an agent's name is of letters" in advice.faults["my agent"]
+
+
+@pytest.mark.parametrize(
+    ("proposal", "fault"),
+    [
+        ("Proposal('nutrition', 'domain.x', 'v' * 60_000, 'r' * 8_000)", "at most 64000 are taken"),
+        ("Proposal('No\x1b[2JName', 'training.epochs', 3, 'so')", "holds the control character"),
+        ("Proposal('nutrition', 'training.epochs', __import__('functools').reduce(lambda v, _: [v], range(400), 1), 'so')",
+         "is nested too deep; at most 50"),
+    ],
+)  # fmt: skip
+def test_what_the_shared_context_would_not_take_is_its_agents_fault_alone(
+    one_good: Path, proposal: str, fault: str
+) -> None:
+    agent(one_good, "bad", f"yield {proposal}")
+    advice = asked(one_good)
+    assert statuses(advice) == {("good", "training.epochs"): "wins"}
+    assert fault in advice.faults["bad"]
+
+
+def test_what_the_shared_context_refuses_of_one_agent_is_told_and_the_others_are_heard(one_good: Path) -> None:
+    agent(one_good, "other", "yield Proposal('programming', 'training.epochs', 3, 'so')")
+    graph = load(one_good)
+    shared = open_context(graph.root, graph.context)
+    advice = asked(one_good)
+    names = {"good": "no name", "other": "other"}
+    advice = replace(
+        advice, verdicts=[replace(one, id=f"new-{one.agent}", agent=names[one.agent]) for one in advice.verdicts]
+    )
+    faults = announce(shared, advice)
+    heard = {message["sender"] for message in shared.history(100)["messages"] if message["id"].startswith("new-")}
+    shared.close()
+    assert heard == {"other"}
+    assert "what it proposes is not taken: report 1 (message): sender: String" in faults["no name"]
+
+
+def test_proposals_of_an_agent_that_is_gone_count_no_more_and_those_of_outsiders_do(one_good: Path) -> None:
+    assert statuses(asked(one_good, messages=[told(domain="programming")])) == {
+        ("good", "training.epochs"): "wins", ("desk", "training.epochs"): "wins",
+    }  # fmt: skip
+    (one_good / "plugins" / "good.py").unlink()
+    assert {one.agent for one in asked(one_good).verdicts} == {"desk"}
+
+
+def test_what_a_token_announced_for_an_agent_that_is_here_counts_once(one_good: Path) -> None:
+    [first] = asked(one_good).verdicts
+    graph = load(one_good)
+    shared = open_context(graph.root, graph.context)
+    assert isinstance(shared, Local)
+    with shared.store.writing() as connection:
+        connection.execute(sa.update(message).values(sender="laptop"))
+    shared.close()
+    assert [(one.agent, one.id) for one in asked(one_good).verdicts] == [("good", first.id)]
 
 
 def test_a_plugin_and_an_external_agent_of_one_name_are_refused(one_good: Path) -> None:

@@ -97,3 +97,15 @@ def test_an_agent_lets_a_build_pass_before_it_changes_a_key_again() -> None:
     assert "tuner changed it 0 builds ago" in refused("training.epochs", 8, context)
     assert refused("training.epochs", 8, context, agent="another") is None
     assert refused("training.epochs", 8, replace(context, runs=[run("a", 6.0, 5.0)])) is None
+
+
+def test_a_topic_that_no_record_has_is_refused_once_the_records_are_known(tmp_path: Path) -> None:
+    domain = replace(DOMAIN, folder=tmp_path)
+    context = Context({"nutrition": domain}, policy=POLICY)
+    assert refused("training.topic_weights", {"a\nb: c": 3}, context) is None
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "train.jsonl").write_text('{"topic": "vitamins"}\n{"topic": null}\n')
+    assert refused("training.topic_weights", {"vitamins": 3}, context) is None
+    assert refused("training.topic_weights", {"vitamins": 3, "a\nb: c": 3}, context) == (
+        r"no record of nutrition has the topic 'a\nb: c'"
+    )

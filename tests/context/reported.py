@@ -50,6 +50,14 @@ def proposal(domain: str | None = "nutrition", **fields: Any) -> dict[str, Any]:
     return report("message", **{"about": "proposal", "sender": "tuner", "domain": domain, "body": body, **fields})
 
 
+def nested(levels: int) -> Any:
+    """Lists inside each other."""
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def one_of_each() -> list[dict[str, Any]]:
     """A report of every kind."""
     asked = proposal()

@@ -1,14 +1,15 @@
 """What waits is delivered once, whatever happens to the context, the courier or a report."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reported import report, url
+from reported import nested, report, url
 
-from meetara_build.context.delivery import Delivery, waiting_files
+from meetara_build.context.delivery import Delivery, refused_file, waiting_files
 from meetara_build.context.local import Local
 from meetara_build.context.outbox import Outbox, folder
 from meetara_build.context.store import Retention
@@ -110,9 +111,32 @@ def test_a_report_that_is_refused_is_put_aside_with_the_reason_and_holds_up_no_o
     box.close()
     assert Delivery(tmp_path, context).once() == 2
     assert waiting_files(tmp_path) == 0
-    refused = (folder(tmp_path) / "refused.txt").read_text(encoding="utf-8")
+    refused = refused_file(tmp_path).read_text(encoding="utf-8")
     assert "kind 'gossip' is unknown" in refused
     assert '"text": "who"' in refused
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[" * 100_000, "is no report"),
+        (json.dumps({"kind": "message", "body": {"deep": nested(900)}}), "is nested too deep"),
+        ('{"kind": "sample", "stage": "half \\ud800"}', "holds the control character"),
+        ("not json", "is no report"),
+    ],
+    ids=["endless brackets", "deep but JSON", "half a surrogate pair", "text"],
+)
+def test_what_can_hardly_be_read_is_put_aside_and_holds_up_nobody(
+    tmp_path: Path, context: Local, line: str, said: str
+) -> None:
+    box = Outbox(tmp_path, **ABOUT)
+    box.put("sample", **SAMPLE)
+    box.close()
+    (folder(tmp_path) / "1-1.reports").write_text(f"{line}\n")
+    delivery = Delivery(tmp_path, context)
+    assert (delivery.once(), delivery.refused) == (1, 1)
+    assert waiting_files(tmp_path) == 0
+    assert said in refused_file(tmp_path).read_text(encoding="utf-8")
 
 
 def test_reports_of_all_kinds_may_wait_together(tmp_path: Path, context: Local) -> None:

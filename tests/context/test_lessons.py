@@ -50,12 +50,21 @@ def test_a_strategy_is_what_a_change_did_in_all_domains(store: Store) -> None:
     [
         trained(2.7),
         trained(2.7, recipe=FASTER, inputs={"dataset": "e" * 64}),
+        trained(2.7, recipe=FASTER, inputs={"dataset": "d" * 64, "base": "b" * 64}),
         trained(2.7, recipe=FASTER, outcome="restored"),
         trained(2.7, recipe=FASTER, metrics={}),
         trained(2.7, recipe=FASTER, stage="merge"),
         trained(2.7, recipe=FASTER, domain="legal"),
     ],
-    ids=["the same recipe", "other data", "nothing was trained", "no figure", "another stage", "another domain"],
+    ids=[
+        "the same recipe",
+        "other data",
+        "another base",
+        "nothing was trained",
+        "no figure",
+        "another stage",
+        "another domain",
+    ],
 )
 def test_what_shows_nothing_teaches_nothing(store: Store, after: dict[str, Any]) -> None:
     store.deliver([trained(3.0)])

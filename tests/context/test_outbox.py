@@ -47,14 +47,16 @@ def test_what_a_killed_process_had_said_is_there_and_closed(tmp_path: Path) -> N
     assert parcel.reports[0]["memory_mb"] == 1.0
 
 
-def test_a_line_that_was_cut_short_is_skipped(tmp_path: Path) -> None:
+def test_a_line_that_was_cut_short_is_no_report(tmp_path: Path) -> None:
     box = Outbox(tmp_path)
     box.put("sample", memory_mb=1.0)
     box.put("sample", memory_mb=2.0)
     box.close()
     path = next(folder(tmp_path).iterdir())
     path.write_bytes(path.read_bytes()[:-9])
-    assert [report["memory_mb"] for parcel in parcels(tmp_path) for report in parcel.reports] == [1.0]
+    (parcel,) = parcels(tmp_path)
+    assert [report["memory_mb"] for report in parcel.reports] == [1.0]
+    assert len(parcel.unreadable) == 1
 
 
 def test_a_process_that_cannot_write_goes_on(tmp_path: Path) -> None:

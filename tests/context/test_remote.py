@@ -3,13 +3,15 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 from projects import copy_built
-from reported import run, trained
+from reported import proposal, report, run, trained
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "faces"))
-from served import Guarded
+from served import Guarded, client
 
 from meetara_build.context.remote import Remote
 from meetara_build.errors import ContextError, ReportError
@@ -47,6 +49,36 @@ def test_agents_look_back_through_it_as_they_do_on_a_database(guarded: Guarded) 
 def test_a_refused_report_is_known_as_such(guarded: Guarded) -> None:
     with pytest.raises(ReportError, match=r"report 1 \(run\): domain: String should match pattern"):
         Remote(guarded.url, guarded.writer).deliver([run(domain="No Name")])
+
+
+def test_whoever_has_a_token_speaks_under_its_name_alone(guarded: Guarded) -> None:
+    remote = Remote(guarded.url, guarded.writer)
+    asked = proposal(sender="desk")
+    note = report("message", about="note", sender="qa", domain="nutrition", body={"text": "hello"})
+    said = report("reply", message=asked["id"], sender="person", answer="accepted")
+    figures = report("metrics", domain="nutrition", sender="measured", values={"helpful": 0.5})
+    wrong = report("error", domain="nutrition", stage="gguf", sender="stage_run", message="it broke here")
+    for one in (asked, note, said, figures, wrong):
+        assert remote.deliver([one]) == [one["id"]]
+    told = {message["id"]: message for message in remote.history(100)["messages"]}
+    assert (told[asked["id"]]["sender"], told[note["id"]]["sender"]) == ("writer", "writer")
+    assert [answer["sender"] for answer in told[asked["id"]]["answers"]] == ["writer"]
+    reported = remote.section("quality_metrics", "nutrition")["model_performance"]["reported"]
+    assert [row["sender"] for row in reported] == ["writer"]
+
+
+def test_the_tool_for_jobs_takes_from_a_token_what_jobs_report_and_nothing_else(guarded: Guarded) -> None:
+    answer = anyio.run(_reported, guarded, [run(), proposal(sender="desk")])
+    assert answer.is_error
+    assert (
+        "a token reports run, sample, progress, error, not 'message'; use report_metrics, propose"
+        in answer.content[0].text
+    )
+
+
+async def _reported(guarded: Guarded, reports: list[Any]) -> Any:
+    async with client(guarded.url, guarded.writer) as connected:
+        return await connected.call_tool("report", {"reports": reports})
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])

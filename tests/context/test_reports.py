@@ -1,15 +1,17 @@
 """Nothing gets into the context that is not of its kind's shape, and every fault is named."""
 
 import math
-from typing import Any
+import time
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reported import one_of_each, progress, proposal, report, run, sample
+from reported import nested, one_of_each, progress, proposal, report, run, sample
 
-from meetara_build.context.reports import LARGEST, SHAPES, Proposal, checked
+from meetara_build.context.reports import LARGEST, SHAPES, Proposal, Stage, checked
 from meetara_build.errors import ReportError
+from meetara_build.graph import STAGES
 
 
 @pytest.mark.parametrize("given", one_of_each(), ids=lambda given: given["kind"])
@@ -45,7 +47,15 @@ def test_every_kind_is_tried_here() -> None:
         (run(metrics={"a": "x" * LARGEST}), f"at most {LARGEST} are taken"),
         (run(error="x" * 10_000_000), f"at most {LARGEST} are taken"),
         ({**run(), "id": "../up"}, "id: String should match pattern"),
-        ({**run(), "time": 1e15}, "time: Input should be less than or equal to"),
+        ({**run(), "time": 1e15}, "time: is 277777"),
+        (run(stage="../../elsewhere/x"), "stage: Input should be 'corpus', 'base', 'dataset'"),
+        (
+            report("error", domain="nutrition", stage="../x", sender="me", message="m"),
+            "stage: Input should be 'corpus'",
+        ),
+        (proposal(domain=None), "a proposal is for a domain; name it"),
+        (proposal(body={"key": "a", "value": nested(100), "reason": "so"}), "is nested too deep; at most 50"),
+        (run(metrics={"deep": nested(100_000)}), "is nested too deep; at most 50"),
         (report("metrics", domain="nutrition", sender="a b", values={"x": 1.0}), "sender: String should match pattern"),
         (report("metrics", domain="nutrition", sender="me", values={"x": math.nan}), "is no finite JSON"),
         (proposal(body={"key": "training epochs", "value": 1, "reason": "so"}), "key: String should match pattern"),
@@ -58,6 +68,16 @@ def test_what_is_wrong_is_named(wrong: dict[str, Any], said: str) -> None:
         checked([wrong])
     assert said in str(refusal.value)
     assert len(str(refusal.value)) < 2_000
+
+
+def test_a_clock_that_is_ahead_is_named_and_one_that_is_a_little_off_is_not() -> None:
+    with pytest.raises(ReportError, match=r"time: is 2.0 hours ahead of the clock here; give Unix time in seconds"):
+        checked([sample(time=time.time() + 2 * 3600)])
+    assert checked([sample(time=time.time() + 60)])
+
+
+def test_reports_are_of_the_stages_that_there_are() -> None:
+    assert get_args(Stage) == STAGES
 
 
 def test_the_number_of_the_wrong_one_is_said() -> None:

@@ -88,7 +88,7 @@ def test_suggestions_show_how_they_were_answered(store: Store) -> None:
     for sender, answer in (("judge", "noted"), ("person", "rejected"), ("judge", "accepted")):
         store.deliver([report("reply", message=asked["id"], sender=sender, answer=answer, reason="so")])
     (found,) = section(store, "training_state", "nutrition")["optimization_suggestions"]
-    assert (found["key"], found["value"], found["sender"]) == ("training.epochs", 4, "tuner")
+    assert (found["body"]["key"], found["body"]["value"], found["sender"]) == ("training.epochs", 4, "tuner")
     assert {sender: said["answer"] for sender, said in found["answers"].items()} == {
         "judge": "accepted",
         "person": "rejected",
@@ -105,7 +105,22 @@ def test_messages_are_read_on_from_a_number(store: Store) -> None:
         assert messages(connection, after=found[-1]["number"]) == []
     store.deliver([report("message", about="note", sender="qa", body={"text": "hello"})])
     with store.reading() as connection:
-        assert [row["text"] for row in messages(connection, after=found[-1]["number"])] == ["hello"]
+        assert [row["body"]["text"] for row in messages(connection, after=found[-1]["number"])] == ["hello"]
+
+
+def test_what_a_message_holds_says_nothing_of_who_sent_it_and_what_it_is(store: Store) -> None:
+    forged = {
+        "id": "another",
+        "sender": "person",
+        "about": "proposal",
+        "domain": "legal",
+        "answers": {"desk": "accepted"},
+    }
+    store.deliver([report("message", about="note", sender="stranger", domain="nutrition", body=forged)])
+    with store.reading() as connection:
+        (found,) = messages(connection)
+    assert (found["sender"], found["about"], found["domain"], found["answers"]) == ("stranger", "note", "nutrition", {})
+    assert found["body"] == forged
 
 
 def test_history_is_read_newest_first_and_by_what_is_asked(store: Store) -> None:

@@ -3,10 +3,13 @@
 import pytest
 import sqlalchemy as sa
 
+from meetara_build.agents.record import WITHDRAWN
 from meetara_build.context import tables
+from meetara_build.context.lessons import RUNNER
 from meetara_build.context.store import Store
 from meetara_build.context.tokens import create, holder, listed, revoke
 from meetara_build.errors import ContextError
+from meetara_build.faces.advising import PERSON, POLICY
 
 
 def test_a_token_is_its_holders(store: Store) -> None:
@@ -41,6 +44,12 @@ def test_no_token_can_be_read_out_of_the_database(store: Store) -> None:
 @pytest.mark.parametrize("name", ["", "two words", "../up", "x" * 65, "-x", "näme"])
 def test_a_name_that_is_none_is_refused(store: Store, name: str) -> None:
     with pytest.raises(ContextError, match="use letters, digits"):
+        create(store, name, writes=True)
+
+
+@pytest.mark.parametrize("name", [PERSON, POLICY, WITHDRAWN, RUNNER])
+def test_nobody_gets_a_token_to_speak_as_meetara_build_itself(store: Store, name: str) -> None:
+    with pytest.raises(ContextError, match=f"token name '{name}': meetara-build itself speaks as"):
         create(store, name, writes=True)
 
 

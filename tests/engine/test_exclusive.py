@@ -1,5 +1,6 @@
 """Two builds at once: side by side where they have nothing in common, refused with the owner's name where they have."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from commands import models, outcomes, start, until
 from projects import copy_built, edit
@@ -69,6 +71,23 @@ def test_a_build_that_was_killed_holds_nothing(tmp_path: Path) -> None:
         owner.wait()
         with at_work(tmp_path, ["nutrition/adapter"]):
             pass
+
+
+def test_a_build_shows_nothing_before_it_is_its_turn(tmp_path: Path) -> None:
+    """A file that is there and not yet locked would be taken for a killed build's, and removed."""
+    folder = tmp_path / ".meetara" / "builds"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = [sys.executable, "-c", HOLDER, str(tmp_path), "a"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+            until(lambda: any(str(folder) in file.path for file in psutil.Process(other.pid).open_files()))
+            assert list(folder.glob("[0-9]*")) == []
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert other.stdout
+            assert other.stdout.readline() == "at work\n"
+            assert [path.name for path in folder.glob("[0-9]*")] == [str(other.pid)]
+            other.kill()
 
 
 def anew(project: Path, domain: str) -> None:

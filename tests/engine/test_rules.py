@@ -60,6 +60,16 @@ def test_a_root_elsewhere_is_named_in_full(project: Path, tmp_path: Path, monkey
     assert rules(project, monkeypatch).root == str(tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize("name", ["My Drive/it's {x}", "$HOME", "a;b", "{{domain}}", "*"])
+def test_a_root_whose_name_means_something_to_a_shell_or_to_snakemake_is_named_by_a_link(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for root in (f"{tmp_path}/{name}", name):
+        edit(project / "conf" / "build.yaml", "root", root)
+        assert rules(project, monkeypatch).root == ".meetara/root"
+        assert (project / ".meetara" / "root").resolve() == load(project).root == (project / root).resolve()
+
+
 def test_what_has_something_to_do_has_inputs_that_are_new_to_snakemake(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +179,7 @@ def test_warm_false_has_jobs_work_by_themselves(
 def test_a_job_is_snakemake_s_own_child_and_told_so(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = rules(built_project, monkeypatch).shell("adapter", "{wildcards.domain}")
     assert shell.startswith("exec ")
-    assert "--parent $PPID adapter {wildcards.domain} --fingerprint {params.fingerprint} > {log} 2>&1" in shell
+    assert "--parent $PPID adapter {wildcards.domain} --fingerprint {params.fingerprint} > {log:q} 2>&1" in shell
 
 
 def test_braces_in_the_python_s_path_are_not_snakemake_s(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,21 @@ def test_one_file_is_a_target(made: Path, warm_folder: Path) -> None:
     assert [run[:2] for run in outcomes(made)[-2:]] == [("merge", "nutrition"), ("gguf", "nutrition")]
 
 
+def test_a_project_and_a_root_with_any_names_are_built(built_project: Path, tmp_path: Path, command: Any) -> None:
+    """A mounted drive is called My Drive; quotes, braces and dollars are names too."""
+    project = copy_built(built_project, tmp_path / "it's $HOME {domain}")
+    edit(project / "conf" / "build.yaml", "store", "artifacts/store")
+    edit(project / "conf" / "build.yaml", "root", "My Drive/it's {domain} $HOME")
+    before = sorted(path.name for path in project.iterdir())
+    done = command(project, "build", "nutrition")
+    assert done.returncode == 0, done.stderr
+    root = project / "My Drive" / "it's {domain} $HOME"
+    assert (root / "nutrition" / "package" / "manifest.json").exists()
+    assert (root / "logs" / "nutrition" / "package.log").exists()
+    assert sorted({*before, "My Drive", ".snakemake"}) == sorted(path.name for path in project.iterdir())
+    assert command(project, "plan", "nutrition", "--detailed-exitcode").returncode == 0
+
+
 def test_an_unknown_target_is_refused(snakemade: Path) -> None:
     done = snakemake(snakemade, "nutritoin", "-n")
     assert done.returncode == 1
@@ -337,6 +352,15 @@ def test_a_failed_job_s_own_words_are_the_message(made: Path, command: Any) -> N
     assert "1 job failed; what is finished is kept, and a new build goes on from there" in one.stderr
     assert "Traceback" not in one.stderr
     assert len(one.stderr.strip().splitlines()) < 8
+
+
+def test_a_refused_job_s_words_begin_as_ours_do_once(made: Path) -> None:
+    (made / "artifacts" / "logs" / "nutrition").mkdir(parents=True, exist_ok=True)
+    log = made / "artifacts" / "logs" / "nutrition" / "package.log"
+    log.write_text("meetara-build: nutrition/package: it is damaged\n")
+    failed = next(history.runs(made / "artifacts"))._replace(stage="package", target="nutrition", error="")
+    said = engine._failure(load(made), made / "artifacts" / "logs" / "snakemake.log", [failed])
+    assert said.splitlines()[0] == "nutrition/package: it is damaged"
 
 
 def test_a_build_ends_soon_after_it_is_told_to(made: Path, warm_folder: Path, command: Any) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -115,8 +116,10 @@ def asker(project: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     path = folder / "request.json"
     path.write_text(json.dumps(endless(project, folder)))
     with subprocess.Popen([sys.executable, "-c", ASKER, str(path)], stderr=subprocess.PIPE, text=True) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_job_runs_in_a_process_of_its_own(
@@ -190,16 +193,41 @@ def test_a_job_that_is_killed_twice_is_named_with_what_may_help(
     killer.join()
 
 
-def test_a_job_that_hangs_is_ended_and_named(
+ECHO = """
+import os, sys
+def run(recipe, inputs, output):
+    return {"proxy": os.environ.get("https_proxy")}
+sys.modules["meetara_build.stages.echo"] = sys.modules[__name__]
+"""
+
+
+def test_a_job_has_its_asker_s_environment(
     built_project: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with server(60, "echo"):
+        for proxy in ("http://proxy:1", "http://proxy:2", None):
+            monkeypatch.delenv("https_proxy") if proxy is None else monkeypatch.setenv("https_proxy", proxy)
+            assert warm.ask(request(built_project, tmp_path, stage="echo")) == 0
+            assert json.loads((tmp_path / job.FIGURES).read_text())["metrics"] == {"proxy": proxy}
+
+
+def test_a_job_that_hangs_for_as_long_as_its_asker_bears_is_ended_and_named(
+    built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(warm.HANG, "1")
-    with server(60, "meetara_build.stages.package") as process:
-        with pytest.raises(
-            BuildError, match=r"the job hung: it used no CPU for 1 s and was ended .*, twice; build again"
-        ):
-            warm.ask(endless(built_project, tmp_path))
-        assert psutil.Process(process.pid).children() == []
+    with pytest.raises(BuildError, match=r"the job hung: it used no CPU for 1 s and was ended .*, twice; build again"):
+        warm.ask(endless(built_project, tmp_path))
+    assert psutil.Process(served.pid).children() == []
+
+
+def test_a_patience_in_words_is_refused(built_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(warm.HANG, "soon")
+    with pytest.raises(
+        SetupError, match="MEETARA_HANG_SECONDS: 'soon' is no number of seconds; set it to one like 600"
+    ):
+        warm.ask(request(built_project, tmp_path))
 
 
 @pytest.mark.parametrize("said", [b"", b"{", b"no json\n", b"{}\n"])
@@ -233,6 +261,20 @@ def test_a_killed_warm_process_takes_its_jobs_along(built_project: Path, tmp_pat
         until(lambda: gone(waiting), 5)
 
 
+def test_a_limit_of_the_shell_s_is_named_where_the_warm_process_ends(
+    built_project: Path, tmp_path: Path, temporary: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (1_000_000, before[1]))
+    with server() as process, asker(built_project, tmp_path) as asking:
+        resource.setrlimit(resource.RLIMIT_CPU, before)
+        job_of(process)
+        process.kill()
+        assert asking.stderr
+        said = "a limit of the shell is the likely cause (`ulimit -t` is 1000000): raise it, then build again"
+        assert said in asking.stderr.read()
+
+
 def test_it_ends_by_itself_when_no_job_has_come_for_a_while(temporary: Path) -> None:
     with server(0.3) as process:
         assert process.wait(10) == 0
@@ -240,10 +282,10 @@ def test_it_ends_by_itself_when_no_job_has_come_for_a_while(temporary: Path) -> 
 
 
 def test_it_does_not_end_while_a_job_runs(built_project: Path, tmp_path: Path, temporary: Path) -> None:
-    with server(0.3) as process:
+    with server(1.5) as process:
         with asker(built_project, tmp_path):
             waiting = job_of(process)
-            time.sleep(1.5)
+            time.sleep(3)
             assert not gone(waiting)
         assert process.wait(10) == 0
 

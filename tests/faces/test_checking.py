@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 from commands import damage, models, outcomes
-from projects import copy_built, read_yaml, write_yaml
+from fast_stages import build as fast_build
+from fast_stages import fast_project
+from projects import copy_built, edit, override, read_yaml, write_yaml
+
+from meetara_build.errors import ConfigError
+from meetara_build.faces import checking
+from meetara_build.graph import load
 
 
 def test_good_data_is_said_to_be_good(built_project: Path, command: Any) -> None:
@@ -105,6 +111,54 @@ def test_the_message_about_a_damaged_base_names_a_command_that_works(project: Pa
     said = command(project, "stage", "adapter", "nutrition").stderr
     assert "repair it with `meetara-build verify --repair base/mini`" in said
     assert "model.safetensors" in command(project, "verify", "base/mini").stdout
+
+
+def test_an_action_that_is_another_work_s_is_named_and_dropped(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    actions = sorted((project / "artifacts" / "store" / "actions").rglob("*.json"))
+    actions[0].unlink()
+    shutil.copy(actions[1], actions[0])
+    assert not checking.verify([], None, repair=False, as_json=True)
+    assert json.loads(capsys.readouterr().out)["faults"] == {
+        "store": [f"{actions[0]}: its content is not what was stored"]
+    }
+    assert checking.verify([], None, repair=True, as_json=True)
+    assert not actions[0].exists()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a profile for a larger machine, with which all was built."""
+    project = fast_project(tmp_path / "project")
+    shutil.copytree(project / "conf" / "profile" / "local", project / "conf" / "profile" / "cluster")
+    (profile,) = (project / "conf" / "profile" / "cluster").glob("config*.yaml")
+    profile.write_text(profile.read_text() + "config: [hardware=big]\n")
+    edit(project / "conf" / "build.yaml", "defaults", [{"base": "mini"}, {"hardware": "big"}, "_self_"])
+    fast_build(project)
+    edit(project / "conf" / "build.yaml", "defaults", [{"base": "mini"}, {"hardware": "cpu"}, "_self_"])
+    monkeypatch.chdir(project)
+    return project
+
+
+def test_what_was_built_for_another_machine_is_repaired_with_its_profile(elsewhere: Path) -> None:
+    graph = load(elsewhere)
+    assert checking._profile_of(graph) == "cluster"
+    override(elsewhere, "nutrition", {"training.epochs": 3})
+    assert checking._profile_of(load(elsewhere)) == "cluster", "an edit since then is no other machine"
+    shutil.rmtree(elsewhere / "artifacts")
+    assert checking._profile_of(graph) == "local"
+
+
+def test_where_several_profiles_are_for_that_machine_one_has_to_be_named(elsewhere: Path) -> None:
+    shutil.copytree(elsewhere / "conf" / "profile" / "cluster", elsewhere / "conf" / "profile" / "cloud")
+    card = elsewhere / "artifacts" / "nutrition" / "package" / "README.md"
+    damage(card)
+    said = "was built for big; say where to build it again: --profile cloud or --profile cluster"
+    with pytest.raises(ConfigError, match=said):
+        checking.verify(["nutrition"], None, repair=True, as_json=True)
+    assert card.with_name("manifest.json").exists(), "nothing is forgotten before that"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The context for people: it shows what real builds did, live, and can be moved to another machine."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -191,6 +192,12 @@ def test_tokens_are_made_listed_and_revoked(project: Path, command: Any) -> None
     ]
     command(project, "context", "token", "revoke", "desk")
     assert "no tokens; make one with" in command(project, "context", "token", "list").stdout
+
+
+def test_a_token_is_all_that_a_shell_catches_of_its_making(project: Path, command: Any) -> None:
+    made = command(project, "context", "token", "create", "desk")
+    assert re.fullmatch(r"mtb_[\w-]+\n", made.stdout)
+    assert "The token of 'desk', to read and write; it is not kept, so note it now" in made.stderr
 
 
 def test_the_url_in_the_configuration_is_used(project: Path, command: Any, tmp_path: Path) -> None:

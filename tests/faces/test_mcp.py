@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp import Client, MCPError
@@ -15,6 +16,7 @@ from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.types import ResourceTemplateReference
 
 from meetara_build import history
+from meetara_build.context import tables
 from meetara_build.context.local import Local
 from meetara_build.context.store import SECTIONS, Retention
 from meetara_build.faces.mcp import make_server
@@ -117,14 +119,14 @@ def test_a_proposal_is_answered(call: Callable[..., Any]) -> None:
     assert call("answer", message=asked["id"], answer="accepted", reason="cheap", sender="judge")["new"]
     found = call("read_messages", about="proposal")
     (message,) = found["messages"]
-    assert (message["key"], message["sender"], message["answers"]["judge"]["answer"]) == (
+    assert (message["body"]["key"], message["sender"], message["answers"]["judge"]["answer"]) == (
         "training.epochs",
         "tuner",
         "accepted",
     )
     assert call("read_messages", after=found["position"])["messages"] == []
     call("send_message", about="breakthrough", body={"loss": 1.5}, sender="qa")
-    assert call("read_messages", after=found["position"])["messages"][0]["loss"] == 1.5
+    assert call("read_messages", after=found["position"])["messages"][0]["body"]["loss"] == 1.5
 
 
 def test_the_plan_is_that_of_the_command_line(call: Callable[..., Any], built_project: Path) -> None:
@@ -175,6 +177,9 @@ def test_similar_domains_come_with_their_results(call: Callable[..., Any], conte
         ("answer", {"message": "none", "answer": "accepted"}, "there is no message 'none'; read_messages lists them"),
         ("report", {"reports": [{"kind": "gossip"}]}, "refused: report 1: kind 'gossip' is unknown"),
         ("report", {"reports": "all"}, "valid list"),
+        ("report_error", {"domain": "nutrition", "message": "m", "stage": "../x"}, "Input should be 'corpus'"),
+        ("report_metrics", {"domain": "nutrition", "values": {"a": 1}, "sender": '{"a": 1}'}, "should match pattern"),
+        ("report_metrics", {"domain": "nutrition", "values": {"a": 1}, "id": "[1]"}, "should match pattern"),
         ("similar_domains", {"domain": "nutrition", "count": 0}, "greater than or equal to 1"),
         ("read_history", {"limit": 10**9}, "less than or equal to 1000"),
     ],
@@ -185,6 +190,28 @@ def test_a_wrong_call_is_refused_in_words(
     answer = call(tool, **arguments)
     assert isinstance(answer, str)
     assert said in answer
+
+
+def test_text_that_looks_like_json_is_taken_as_the_text_it_is(call: Callable[..., Any], context: Local) -> None:
+    call("report_error", domain="nutrition", message='["boom"]', solution='{"batch": 256}', sender="null", id="null")
+    (error,) = context.section("knowledge_base", "nutrition")["error_solutions"]
+    assert (error["message"], error["solution"]) == ('["boom"]', '{"batch": 256}')
+    assert call("report_error", domain="nutrition", message="m", solution=None, sender=None, id=None)["new"]
+
+
+def test_no_log_outside_the_folder_of_logs_is_read_whatever_stage_a_run_was_reported_of(
+    talk: Callable[[Talk], Any], context: Local, built_project: Path
+) -> None:
+    root = load(built_project).root
+    secret = root / "elsewhere.log"
+    secret.write_text("secret")
+    context.deliver([{"kind": "run", "id": "r", "time": time.time(), "domain": "nutrition", "stage": "adapter", "seconds": 1.0,
+                      "outcome": "failed"}])  # fmt: skip
+    with context.store.writing() as connection:  # as a version that took any stage kept it
+        connection.execute(sa.update(tables.run).values(stage="../../elsewhere"))
+    said = talk(lambda client: client.get_prompt("why_failed", {"domain": "nutrition"})).messages[0].content.text
+    secret.unlink()
+    assert "secret" not in said
 
 
 def test_prompts_have_what_is_needed_to_answer_them(talk: Callable[[Talk], Any], context: Local) -> None:

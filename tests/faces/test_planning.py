@@ -1,7 +1,9 @@
 """plan and apply: a kept plan is done, exactly, or refused with what has changed since."""
 
 import json
+import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -166,6 +168,12 @@ def without(path: Path, field: str) -> None:
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != field}))
 
 
+def made_from(path: Path, **parts: Any) -> dict[str, Any]:
+    """What a kept plan is made from, with other parts for one of its steps."""
+    before: dict[str, Any] = json.loads(path.read_text())["made_from"]
+    return {**before, "nutrition/gguf": {**before["nutrition/gguf"], **parts}}
+
+
 NO_PLAN = "kept.json: no plan kept by `meetara-build plan --out`; make one with it"
 
 
@@ -180,12 +188,28 @@ NO_PLAN = "kept.json: no plan kept by `meetara-build plan --out`; make one with 
         (lambda path: path.write_text('"plan"'), NO_PLAN),
         (lambda path: without(path, "made_from"), NO_PLAN),
         (lambda path: without(path, "items"), NO_PLAN),
+        (lambda path: rewritten(path, profile=["local"]), NO_PLAN),
+        (lambda path: rewritten(path, profile=None), NO_PLAN),
+        (lambda path: rewritten(path, domains=None), NO_PLAN),
+        (lambda path: rewritten(path, domains="nutrition"), NO_PLAN),
+        (lambda path: rewritten(path, domains=[["nutrition"]]), NO_PLAN),
+        (lambda path: rewritten(path, items=["x"]), NO_PLAN),
+        (lambda path: rewritten(path, items=[{"step": "x", "action": 3, "key": ""}]), NO_PLAN),
+        (lambda path: rewritten(path, made_from={"nutrition/package": "x"}), NO_PLAN),
+        (lambda path: rewritten(path, made_from=made_from(path, recipe=[])), NO_PLAN),
+        (lambda path: rewritten(path, made_from=made_from(path, recipe={"imatrix": 3, "quants": 5, "max_kl": "x"})), NO_PLAN),
+        (lambda path: rewritten(path, project=None), NO_PLAN),
+        (lambda path: path.write_text("[" * 100_000), NO_PLAN),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "kept.json: cannot be read (no regular file); make it with"),
         (lambda path: rewritten(path, version=1), "kept.json: was made by another version of meetara-build; make a new plan"),
         (lambda path: rewritten(path, project="/elsewhere"), "kept.json: is a plan for /elsewhere; go there, or make one for "),
         (lambda path: rewritten(path, profile="gone"), "unknown profile 'gone'"),
         (lambda path: rewritten(path, domains=["gone"]), "unknown domain 'gone'"),
     ],
-    ids=["missing", "empty", "cut short", "no text", "a list", "a word", "printed, not kept", "without steps", "another version",
+    ids=["missing", "empty", "cut short", "no text", "a list", "a word", "printed, not kept", "without steps",
+         "a list of profiles", "no profile", "no domains", "a word for domains", "lists for domains", "words for steps",
+         "a number for an action", "words for what it is made from", "a list for a recipe", "a recipe that is none", "no project",
+         "brackets without end", "a pipe", "another version",
          "another project", "an unknown profile", "an unknown domain"],
 )  # fmt: skip
 def test_what_is_no_plan_for_here_is_refused(kept: Path, spoil: Any, said: str) -> None:
@@ -202,6 +226,16 @@ def test_a_place_where_no_plan_can_be_written_is_named_and_left_as_it_is(kept: P
     with pytest.raises(ConfigError, match=r"^conf: cannot be written \(Is a directory\); name another file$"):
         show_plan([], "local", as_json=True, out=Path("conf"))
     assert sorted(path.name for path in kept.parent.iterdir()) == before
+
+
+def test_the_command_that_applies_a_plan_is_printed_as_a_shell_takes_it(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kept.parent / "My plans").mkdir()
+    show_plan([], "local", as_json=False, out=Path("My plans/it's {x}.json"))
+    said = capsys.readouterr().out.splitlines()[-1]
+    words = shlex.split(re.search("`(.*)`", said)[1])  # type: ignore[index]
+    assert words == ["meetara-build", "apply", "My plans/it's {x}.json"]
 
 
 # Exit statuses

@@ -2,13 +2,18 @@
 
 import csv
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from projects import DOMAINS, read_yaml, small_project
 
+from meetara_build.errors import ConfigError, DataError
+from meetara_build.faces.projects import add_domain, init
 from meetara_build.graph import load
+from meetara_build.resolve import Configuration
 
 RESERVED = ("base", "store", "logs", "all_domains", "package", "dataset", "report")
 
@@ -86,6 +91,47 @@ def test_given_columns_win_over_guesses(fresh: Path, data: Path, command: Any) -
     domain = json.loads(done.stdout)["domain"]
     assert domain["sources"][0]["columns"] == {"prompt": "Answer", "response": "Question"}
     assert (domain["category"], domain["description"]) == ("home", "Repairs at home")
+
+
+def test_a_column_that_looks_like_a_number_is_written_as_a_name(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["1e3,Answer", *(f"How do I do thing {n}?,Take tool {n}; turn it {n} times." for n in range(40))]
+    (tmp_path / "faq.csv").write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.chdir(fresh)
+    add_domain(
+        "repairs", tmp_path / "faq.csv",
+        description="1e9", category="home", prompt="1e3", response="Answer", as_json=True,
+    )  # fmt: skip
+    assert Configuration(fresh).domain("repairs").description == "1e9"
+    assert "repairs" in load(fresh).domains
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "x" * 300])
+def test_a_name_that_no_folder_rule_and_report_can_have_is_refused(
+    fresh: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(fresh)
+    with pytest.raises(ConfigError, match=r"cannot name a domain; use lower-case letters, digits and _, .* 64 at most"):
+        add_domain(name, data, description=None, category="home", prompt=None, response=None, as_json=True)
+
+
+def test_a_pipe_is_no_data_file(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    monkeypatch.chdir(fresh)
+    with pytest.raises(DataError, match=r"pipe\.csv: no regular file; name a JSONL, CSV or Parquet file"):
+        add_domain(
+            "repairs", tmp_path / "pipe.csv",
+            description=None, category="home", prompt=None, response=None, as_json=True,
+        )  # fmt: skip
+
+
+def test_the_way_into_a_new_project_is_printed_as_a_shell_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path / "my models/it's {x}")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  cd "))
+    assert shlex.split(line) == ["cd", f"{tmp_path}/my models/it's {{x}}"]
 
 
 def test_a_taken_name_is_refused_and_its_file_left_alone(fresh: Path, data: Path, command: Any) -> None:

@@ -102,6 +102,21 @@ def test_a_revoked_token_opens_nothing_at_once(guarded: Guarded) -> None:
     assert post(guarded.url, Authorization=f"Bearer {token}").status_code == 401
 
 
+def test_a_stream_ends_when_its_token_is_revoked(guarded: Guarded) -> None:
+    token = guarded.token("listener")
+    headers = {**HEADERS, "Authorization": f"Bearer {token}", "MCP-Protocol-Version": "2025-11-25"}
+    session = post(guarded.url, Authorization=f"Bearer {token}").headers["mcp-session-id"]
+    with (
+        httpx2.Client(timeout=30) as http,
+        http.stream("GET", guarded.url, headers={**headers, "Mcp-Session-Id": session}) as stream,
+    ):
+        assert stream.status_code == 200
+        run_there(guarded.project, sys.executable, "-m", "meetara_build", "context", "token", "revoke", "listener")
+        began = time.monotonic()
+        list(stream.iter_raw())
+        assert time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize(
     ("header", "status"),
     [

@@ -63,7 +63,9 @@ def test_what_the_base_stage_found_is_known_where_the_file_is_gone(project: Path
     step = graph.step("base", "base/mine")
     path = graph.root / step.place.manifest
     path.parent.mkdir(parents=True)
-    path.write_text(Manifest("base", "base/mine", "f", {}, {}, {}, {"quantized": "Q4_1"}).text())
+    path.write_text(
+        Manifest("base", "base/mine", step.fingerprint, step.made_from, {}, {}, {"quantized": "Q4_1"}).text()
+    )
     assert base_origins(graph) == [BaseOrigin("mine", "x.gguf", "Q4_1")]
 
 

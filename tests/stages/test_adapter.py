@@ -195,7 +195,10 @@ def test_records_beyond_max_tokens_are_left_out_and_counted(inputs: dict[str, Pa
 
 def test_a_record_longer_than_the_models_positions_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     make_model(inputs["base"], "llama", **SMALL, max_position_embeddings=16)
-    with pytest.raises(TrainingError, match=r"train.jsonl line 1 \(record 0000000000000000\).*positions for 16"):
+    with pytest.raises(
+        TrainingError,
+        match=r"train.jsonl line 1 \(record 0{16}\): \d+ tokens.*positions for 16: set data\.max_tokens to 16",
+    ):
         adapter.run(RECIPE, inputs, fresh(tmp_path))
 
 

@@ -139,6 +139,21 @@ def test_a_neighbour_s_training_records_are_learnt_too(inputs: dict[str, Path], 
     assert weights(tmp_path / "one" / "out") == weights(tmp_path / "together" / "out")
 
 
+def test_a_neighbour_s_records_that_the_base_s_template_cannot_use_are_left_out(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """They were checked against the neighbour's own base."""
+    strict = "{% if messages | length > 2 %}{{ raise_exception('One question only') }}{% endif %}"
+    template = inputs["base"] / "chat_template.jinja"
+    template.write_text(strict + template.read_text(encoding="utf-8"), encoding="utf-8")
+    garden = write(tmp_path / "garden", train=range(40, 44))
+    long = record(50) | {"messages": record(50)["messages"] * 2}
+    with (garden / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(long) + "\n")
+    metrics = adapter.run(training(joint=["garden"]), {**inputs, "joint/garden": garden}, output(tmp_path))
+    assert (metrics["joint_records"], metrics["records_too_long"]) == (4, 1)
+
+
 def test_a_neighbour_s_weights_that_help_are_gone_on_with(inputs: dict[str, Path], tmp_path: Path) -> None:
     cold = adapter.run(RECIPE, inputs, output(tmp_path, "cold"))
     start = {"warm_start": tmp_path / "cold" / "out" / "adapter_model.safetensors"}

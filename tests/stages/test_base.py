@@ -1,6 +1,7 @@
 """The base: made here from the corpus, the same bytes each time, or taken whole from elsewhere and refused where it cannot serve."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -230,7 +231,10 @@ def test_only_what_later_stages_need_is_taken(mine: Path) -> None:
     [
         ("config.json", "no config.json; point folder: at a model in Hugging Face form"),
         ("model.safetensors", "no .safetensors file; convert the weights to safetensors"),
-        ("tokenizer.json", "no tokenizer (tokenizer.json or tokenizer.model); save the model's tokenizer beside it"),
+        (
+            "tokenizer.json",
+            "no tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); save the model's",
+        ),
         (
             "chat_template.jinja",
             "its tokenizer has no chat template; use the instruct version, or put chat_template.jinja",
@@ -288,6 +292,7 @@ def test_a_broken_part_is_refused_with_what_to_do(mine: Path, broken: Callable[[
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
         ({"quant_method": "gptq", "bits": 4}, "gptq"),
         ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
         ({}, None),
     ],
 )
@@ -302,6 +307,41 @@ def test_weights_packed_for_one_library_are_refused_before_anything_is_trained(
             f"base mine: its weights are quantized ({method}), and training, merging and converting need floats; use the model"
             in refused(mine)
         )
+
+
+def test_weights_in_eight_bits_are_refused_although_no_configuration_says_so(mine: Path) -> None:
+    weights = load_file(mine / "model.safetensors")
+    packed = {name: tensor.to(torch.float8_e4m3fn) if tensor.dim() > 1 else tensor for name, tensor in weights.items()}
+    save_file(packed, mine / "model.safetensors", {"format": "pt"})
+    assert re.search(r"its weights are quantized \(\S+ is stored as F8_E4M3\), and training, merging", refused(mine))
+
+
+def test_weights_that_are_no_part_of_the_model_are_neither_copied_nor_counted(mine: Path) -> None:
+    """Mistral's own form of the same weights, an adapter, a copy in another type."""
+    for name in ("consolidated.safetensors", "consolidated-00001-of-00001.safetensors", "adapter_model.safetensors",
+                 "model.fp16.safetensors"):  # fmt: skip
+        shutil.copyfile(mine / "model.safetensors", mine / name)
+    (mine / "consolidated.safetensors.index.json").write_text("{}")
+    output, metrics = take(mine)
+    assert [path.name for path in output.glob("*.safetensors*")] == ["model.safetensors"]
+    assert metrics["parameters"] == sum(weight.numel() for weight in load_file(mine / "model.safetensors").values())
+
+
+def test_a_tokenizer_of_vocab_json_and_merges_txt_is_one(mine: Path) -> None:
+    whole = AutoTokenizer.from_pretrained(mine)
+    model = json.loads((mine / "tokenizer.json").read_text())["model"]
+    (mine / "tokenizer.json").unlink()
+    (mine / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (mine / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    marks = {"special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
+    added = {str(index): {"content": str(token), **marks} for index, token in whole.added_tokens_decoder.items()}
+    set_json(mine / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", added_tokens_decoder=added)
+    output, _ = take(mine)
+    taken = AutoTokenizer.from_pretrained(output)
+    assert (output / "tokenizer.json").exists()
+    for text in ("Drink water, 250 ml at 10:30.", "<|im_start|>user\nEl niño comió<|im_end|>"):
+        assert taken(text)["input_ids"] == whole(text)["input_ids"]
 
 
 def test_code_from_elsewhere_is_never_run(mine: Path) -> None:

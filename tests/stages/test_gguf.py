@@ -15,7 +15,8 @@ from tokenizers import normalizers
 from transformers import AutoModelForCausalLM
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
-from meetara_build.llama import Model, tensor_types
+from meetara_build.gguf_header import tensor_types
+from meetara_build.llama import Model
 from meetara_build.quants import QUANTS
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf import imatrix, lora, proof

@@ -10,7 +10,7 @@ from gguf_builds import Build, fresh, recipe, train_nothing
 from small_models import make_model, train_tokenizer
 
 from meetara_build.errors import ConfigError
-from meetara_build.llama import tensor_types, tensors
+from meetara_build.gguf_header import tensor_types, tensors
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf.overrides import group
 

@@ -28,6 +28,7 @@ RECIPE: dict[str, Any] = {
     "base_origin": "made by this build",
     "licence": "apache-2.0",
     "quants": ["F16", "Q4_K_M"],
+    "lora": True,
     "beat_base_by": 0.02,
     "max_loss": None,
     "max_kl": {"Q4_K_M": 0.25},
@@ -253,10 +254,37 @@ def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_
     assert "SYSTEM" not in modelfile({**RECIPE, "system_prompt": None}, "x.gguf", tmp_path / "plain")
 
 
-def test_a_system_prompt_that_ends_with_a_quotation_mark_is_kept_whole(tmp_path: Path) -> None:
+def read_system(modelfile: str) -> str:
+    """The text of SYSTEM as Ollama's parser.go reads it: up to the first line end before which the quotes are closed."""
+    rest, taken = modelfile.partition("\nSYSTEM ")[2], ""
+    for line in rest.splitlines(keepends=True):
+        taken += line
+        if len(taken.strip()) >= 6 and taken.strip().endswith('"""'):
+            assert rest == taken, "what follows would be read as commands"
+            return taken.strip()[3:-3]
+    raise AssertionError("the file ends within the text")
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ('Begin every answer with "Well"', 'Begin every answer with "Well"'),
+        ('"Well" is how to begin', '"Well" is how to begin'),
+        ('"Well"', '"Well"'),
+        ('Quote """so""" within a line.\nThen go on.', 'Quote """so""" within a line.\nThen go on.'),
+        (
+            'Begin functions with\n"""A docstring."""\nThen code.',
+            'Begin functions with\n"""A docstring."" "\nThen code.',
+        ),
+        ('"""  \nA text between.\n"""', '"" "  \nA text between.\n"""'),
+        ('Four """"\n\nThen more', 'Four """ "\n\nThen more'),
+    ],
+)
+def test_quotation_marks_do_not_end_a_system_prompt_early(said: str, read: str, tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["chatml"], tmp_path)
-    said = 'Begin every answer with "Well"'
-    assert Ollama(modelfile({**RECIPE, "system_prompt": said}, "x.gguf", tmp_path)).system == said
+    text = modelfile({**RECIPE, "system_prompt": said}, "x.gguf", tmp_path)
+    assert read_system(text) == read
+    assert ("# Ollama would end the text" in text) == (said != read), "a change is told"
 
 
 # The folder
@@ -341,3 +369,14 @@ def test_the_base_s_own_folder_is_enough_to_read_its_template(tmp_path: Path) ->
     save_tokenizer(FAMILIES["phi3"], tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True, trust_remote_code=False)
     assert tokenizer.chat_template == FAMILIES["phi3"].template
+
+
+def test_a_file_that_was_left_behind_is_not_packaged(tmp_path: Path) -> None:
+    """Where someone deleted the store, files of types that are no longer asked for may lie there still."""
+    given = inputs(tmp_path, evaluation())
+    for left in ("nutrition-Q8_0.gguf", "other.gguf"):
+        (given["gguf"] / left).write_bytes(b"of an earlier build")
+    package.run({**RECIPE, "lora": False}, given, tmp_path / "package")
+    sums = (tmp_path / "package" / "SHA256SUMS").read_text()
+    assert re.findall(r"gguf/(.*)\n", sums) == ["nutrition-F16.gguf", "nutrition-Q4_K_M.gguf"]
+    assert "Q8_0" not in (tmp_path / "package" / "README.md").read_text()

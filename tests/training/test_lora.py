@@ -51,6 +51,22 @@ def test_fused_layers_compute_what_peft_computes(change: dict[str, Any], tiny: M
         torch.testing.assert_close(got[name], expected[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_a_layer_s_output_may_be_changed_in_place_as_gemma_3n_does(tiny: Make) -> None:
+    """``per_layer_projection *= …``: in place on what an adapted layer gives."""
+    model = attach(tiny(), PLAIN, seed=1)
+    fuse(model)
+    layer = next(part for name, part in model.named_modules() if name.endswith("q_proj"))
+    for shape in ((1, 5, 64), (5, 64)):
+        x = torch.randn(shape)
+        wanted = layer(x) * 3.0
+        given = layer(x)
+        given *= 3.0
+        torch.testing.assert_close(given, wanted)
+        weights = [weight for weight in layer.parameters() if weight.requires_grad]
+        gradients_wanted = torch.autograd.grad(wanted.square().sum(), weights)
+        torch.testing.assert_close(torch.autograd.grad(given.square().sum(), weights), gradients_wanted)
+
+
 def test_bias_of_the_base_layer_is_added(tiny: Make) -> None:
     model = attach(tiny("qwen2"), PLAIN, seed=1)
     ids = torch.arange(6)[None]

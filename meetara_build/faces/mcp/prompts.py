@@ -47,5 +47,9 @@ def add_prompts(server: MCPServer[Any], served: Served) -> None:
 
 
 def _log(graph: Graph, domain: str, stage: str) -> list[str]:
-    path = graph.root / "logs" / domain / f"{stage}.log"
+    """The end of a job's log; nothing where names that were reported lead out of the folder of logs."""
+    folder = (graph.root / "logs").resolve()
+    path = (folder / domain / f"{stage}.log").resolve()
+    if not path.is_relative_to(folder):
+        return []
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if path.is_file() else []

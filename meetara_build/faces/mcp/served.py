@@ -79,7 +79,7 @@ def answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """
     try:
         return work()
-    except ReportError as error:
+    except (ReportError, ConfigError) as error:
         raise ToolError(f"{REFUSED}{error}") from None
     except MeetaraError as error:
         raise ToolError(str(error)) from None

@@ -8,27 +8,42 @@ from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from meetara_build.context import sections
 from meetara_build.context.lessons import signature
-from meetara_build.context.reports import Answer, Number, Sender, Share, Target
+from meetara_build.context.remote import JOB_KINDS, REFUSED
+from meetara_build.context.reports import Answer, AnyStage, Number, Share, Target
 from meetara_build.context.tokens import WRITE
 from meetara_build.errors import ConfigError
 from meetara_build.faces.mcp.served import Served, answered
+from meetara_build.plugins import SPEAKER
 
 WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 MOST_REPORTS = 500
-By = Annotated[Sender | None, Field(description="Who says it; with a token it is the token's name.")]
+
+
+def _text(given: Any) -> Any:
+    """Nothing said is no text. Types of text alone: the SDK reads for JSON what else an argument may be."""
+    return "" if given is None else given
+
+
+By = Annotated[
+    str,
+    BeforeValidator(_text),
+    Field(pattern=f"^({SPEAKER})?$", description="Who says it; with a token, the token's name."),
+]
 Id = Annotated[
-    str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Of your making; said twice, it counts once.")
+    str,
+    BeforeValidator(_text),
+    Field(pattern=r"^[A-Za-z0-9_-]{0,64}$", description="Of your making; said twice, it counts once."),
 ]
 
 
 def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
     """Add them."""
 
-    def write(kind: str, id: str | None, **fields: Any) -> dict[str, Any]:
+    def write(kind: str, id: str, **fields: Any) -> dict[str, Any]:
         def work() -> dict[str, Any]:
             if fields.get("domain") is not None:
                 served.domain(fields["domain"])
@@ -41,9 +56,9 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
     def report_metrics(
         domain: Target,
         values: Annotated[dict[str, Number], Field(min_length=1, max_length=200, description="Figures by name.")],
-        stage: Annotated[str, Field(max_length=200)] = "",
-        sender: By = None,
-        id: Id = None,
+        stage: AnyStage = "",
+        sender: By = "",
+        id: Id = "",
     ) -> dict[str, Any]:
         """Tell what you measured of a domain."""
         return write("metrics", id, domain=domain, stage=stage, values=values, sender=_sender(sender))
@@ -52,16 +67,18 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
     def report_error(
         domain: Target,
         message: Annotated[str, Field(min_length=1, max_length=8000)],
-        stage: Annotated[str, Field(max_length=200)] = "",
-        solution: Annotated[str | None, Field(max_length=8000, description="What solved it, if that is known.")] = None,
-        sender: By = None,
-        id: Id = None,
+        stage: AnyStage = "",
+        solution: Annotated[
+            str, BeforeValidator(_text), Field(max_length=8000, description="What solved it, if that is known.")
+        ] = "",
+        sender: By = "",
+        id: Id = "",
     ) -> dict[str, Any]:
         """Tell what went wrong, and what solved it if you know."""
-        solved = None if solution is None else time.time()
+        solved = time.time() if solution else None
         return write(
             "error", id, domain=domain, stage=stage, message=message, signature=signature(message), solved=solved,
-            solution=solution, sender=_sender(sender),
+            solution=solution or None, sender=_sender(sender),
         )  # fmt: skip
 
     @server.tool(annotations=WRITES, structured_output=True)
@@ -76,8 +93,8 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
         figure: Annotated[
             Literal["loss", "seconds", "size", "memory"], Field(description="What it promises less of.")
         ] = "loss",
-        sender: By = None,
-        id: Id = None,
+        sender: By = "",
+        id: Id = "",
     ) -> dict[str, Any]:
         """Propose a change of a domain's configuration. It changes nothing by itself: people and agents answer."""
         fields = {
@@ -91,8 +108,8 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
         about: Literal["error", "breakthrough", "note"],
         body: Annotated[dict[str, Any], Field(description="What you say: any JSON.")],
         domain: Target | None = None,
-        sender: By = None,
-        id: Id = None,
+        sender: By = "",
+        id: Id = "",
     ) -> dict[str, Any]:
         """Tell the other agents of an error, a breakthrough, or anything else. Proposals have a tool of their own."""
         return write("message", id, about=about, domain=domain, body=body, sender=_sender(sender))
@@ -102,8 +119,8 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
         message: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The message's id.")],
         answer: Answer,
         reason: Annotated[str, Field(max_length=8000)] = "",
-        sender: By = None,
-        id: Id = None,
+        sender: By = "",
+        id: Id = "",
     ) -> dict[str, Any]:
         """Answer a message; your last answer counts."""
 
@@ -118,12 +135,31 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
     def report(
         reports: Annotated[list[dict[str, Any]], Field(max_length=MOST_REPORTS, description="As jobs leave them.")],
     ) -> dict[str, Any]:
-        """Take in what jobs on another machine left in their outbox. A report that came before counts once."""
-        _sender(None)
-        return answered(lambda: {"new": served.context.deliver(reports)})
+        """Take in what jobs on another machine left in their outbox. A report that came before counts once.
+
+        With a token: runs, samples, progress and errors.
+        """
+        name = _sender("")
+        given = reports if get_access_token() is None else [_of_job(report, name) for report in reports]
+        return answered(lambda: {"new": served.context.deliver(given)})
 
 
-def _sender(given: str | None) -> str:
+def _of_job(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """A report as whoever has this token may make it: what is said by somebody is said by them.
+
+    Raises:
+        ToolError: it is of a kind that has a tool of its own.
+    """
+    kind = report.get("kind")
+    if kind not in JOB_KINDS:
+        raise ToolError(
+            f"{REFUSED}a token reports {', '.join(JOB_KINDS)}, not {str(kind)[:80]!r}; "
+            "use report_metrics, propose, send_message or answer"
+        )
+    return {**report, "sender": name} if kind == "error" else report
+
+
+def _sender(given: str) -> str:
     """Who writes: the token's name, where there are tokens.
 
     Raises:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from meetara_build.errors import ConfigError, DataError, TrainingError
 from meetara_build.nearest import nearest
 from meetara_build.stages.types import Inputs, Metrics, Recipe
-from meetara_build.training.chat import Encoded, encode, read_records
+from meetara_build.training.chat import Encoded, encode_all, read_records
 
 JOINT = "joint/"
 """How the inputs that are neighbours' datasets are named."""
@@ -34,7 +35,8 @@ class Records:
     Attributes:
         own: the domain's training records.
         neighbours: those of the domains that are learnt jointly.
-        long: how many of all these and of the validation records are left out as too long.
+        long: how many of all these and of the validation records are left out as too long (of neighbours' also those that the base's
+            chat template cannot use).
     """
 
     own: list[Learnt]
@@ -87,7 +89,7 @@ def read(recipe: Recipe, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, pos
     weights = recipe["training"].get("topic_weights", {})
     _refuse_unknown(weights, own, recipe["domain"])
     weighted = [replace(record, times=weights.get(record.topic, 1)) for record in own]
-    return Records(weighted, joint, [record.encoded for record in validation], reader.long)
+    return Records(weighted, joint, [record.encoded for record in validation], reader.left_out)
 
 
 def _ids(dataset: Path, *sides: str) -> set[str]:
@@ -105,35 +107,29 @@ def _refuse_unknown(weights: Mapping[str, int], records: Iterable[Learnt], domai
 
 
 class _Reader:
-    """Reads records as tokens, and counts those that are too long."""
+    """Reads records as tokens, and counts those that are left out."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, positions: int | None) -> None:
         self.tokenizer, self.max_tokens, self.positions = tokenizer, max_tokens, positions
-        self.long = 0
+        self.left_out = 0
 
     def read(self, path: Path, known: Container[str] = ()) -> list[Learnt]:
-        """A file's records but for those with a known id and those that are too long."""
-        found = []
-        for line, record in enumerate(read_records(path), 1):
-            if record["id"] in known:
-                continue
-            where = f"{path.name} line {line} (record {record['id']})"
-            encoded = self._encoded(record, where)
-            if len(encoded.ids) > self.max_tokens:
-                self.long += 1
-            else:
-                found.append(Learnt(record["id"], record["topic"], encoded))
-        return found
+        """A file's records but for those with a known id, those that are too long, and those that the base's chat template cannot use.
 
-    def _encoded(self, record: Mapping[str, Any], where: str) -> Encoded:
-        try:
-            encoded = encode(self.tokenizer, record["messages"])
-        except DataError as fault:
-            raise DataError(f"{where}: {fault}") from fault
-        length = len(encoded.ids)
-        if self.positions is not None and self.positions < length <= self.max_tokens:
-            raise TrainingError(
-                f"{where}: {length} tokens, but the base has positions "
-                f"for {self.positions}: set max_tokens to {self.positions} or less, or take another base"
-            )
-        return encoded
+        Only a neighbour's data set, made for another base, holds such.
+        """
+        found = []
+        lines = ((line, record) for line, record in enumerate(read_records(path), 1) if record["id"] not in known)
+        records, again = tee(lines)
+        encoded = encode_all(self.tokenizer, (record["messages"] for _, record in again))
+        for (line, record), one in zip(records, encoded, strict=True):
+            if isinstance(one, DataError) or len(one.ids) > self.max_tokens:
+                self.left_out += 1
+                continue
+            if self.positions is not None and len(one.ids) > self.positions:
+                raise TrainingError(
+                    f"{path.name} line {line} (record {record['id']}): {len(one.ids)} tokens, but the base has positions "
+                    f"for {self.positions}: set data.max_tokens to {self.positions} or less, or take another base"
+                )
+            found.append(Learnt(record["id"], record["topic"], one))
+        return found

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError
-from meetara_build.llama import Header, header
+from meetara_build.gguf_header import Header, header
 from meetara_build.originals import find_original
 from meetara_build.stages.types import Inputs, Recipe
 

@@ -40,10 +40,13 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     for side in SIDES:
         records: list[Record] = getattr(prepared, side)
         lengths = tokens.lengths(tokenizer, records)
-        drops = _outside([length.whole for length in lengths], records, recipe["min_tokens"], recipe["max_tokens"])
+        wholes = [length if isinstance(length, str) else length.whole for length in lengths]
+        drops = _outside(wholes, records, recipe["min_tokens"], recipe["max_tokens"])
         stay = [record.id not in drops for record in records]
         kept = [record for record, stays in zip(records, stay, strict=True) if stays]
-        measured += [length for length, stays in zip(lengths, stay, strict=True) if stays]
+        measured += [
+            length for length, stays in zip(lengths, stay, strict=True) if stays and not isinstance(length, str)
+        ]
         limited = replace(limited, **{side: kept}, drops=[*limited.drops, *drops.values()])  # type: ignore[arg-type]
     _refuse_empty(prepared, limited, recipe)
     limited = _without_named(limited, recipe)
@@ -71,11 +74,13 @@ def warm() -> None:
     clean.warm()
 
 
-def _outside(wholes: Sequence[int], records: Sequence[Record], fewest: int, most: int) -> dict[str, Drop]:
-    """The records whose length is outside the limits, by id."""
+def _outside(wholes: Sequence[int | str], records: Sequence[Record], fewest: int, most: int) -> dict[str, Drop]:
+    """The records whose length is outside the limits, or that have a reason instead of a length, by id."""
     drops = {}
     for tokens, record in zip(wholes, records, strict=True):
-        if not fewest <= tokens <= most:
+        if isinstance(tokens, str):
+            drops[record.id] = Drop(record.source, tokens)
+        elif not fewest <= tokens <= most:
             drops[record.id] = Drop(record.source, "too short" if tokens < fewest else "too long")
     return drops
 

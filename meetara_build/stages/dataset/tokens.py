@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from meetara_build.errors import DataError
 from meetara_build.stages.dataset.records import Record
-from meetara_build.training.chat import encode
+from meetara_build.training.chat import encode_all
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,10 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def lengths(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[Length]:
-    """The length of each record."""
-    measured = []
-    for record in records:
-        encoded = encode(tokenizer, record.messages)
-        measured.append(Length(len(encoded.ids), sum(encoded.mask)))
-    return measured
+def lengths(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[Length | str]:
+    """The length of each record, or why the base's chat template cannot use it."""
+    encoded = encode_all(tokenizer, (record.messages for record in records))
+    return [str(one) if isinstance(one, DataError) else Length(len(one.ids), sum(one.mask)) for one in encoded]
 
 
 def quantiles(measured: Sequence[Length]) -> dict[str, dict[str, int]]:

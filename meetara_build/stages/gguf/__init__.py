@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
-from meetara_build.llama import Floats, Model, tensors
+from meetara_build.gguf_header import tensors
+from meetara_build.llama import Floats, Model
 from meetara_build.originals import find_original
 from meetara_build.quants import CONVERTED, check_quant, weighed
 from meetara_build.setup_check import check_llama
 from meetara_build.stages.gguf import imatrix, lora, overrides, proof
-from meetara_build.stages.gguf.convert import Labels, convert, known_cut
+from meetara_build.stages.gguf.convert import Labels, convert, known_cut, tell
 from meetara_build.stages.gguf.quantize import Fallback, Imatrix, check_needs, counted_types, expand, quantize
 from meetara_build.stages.gguf.vocabulary import Vocabulary
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
@@ -33,6 +34,9 @@ PROMPT_TOKENS = 128
 
 SPREAD = 200
 """How many records the beginning of the training records is spread over."""
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""Keys by which configurations tell how many experts there are."""
 
 OWN_TEXTS = 100
 """Texts of the domain that both tokenizers are compared on."""
@@ -214,7 +218,7 @@ class _Stage:
         window = getattr(config, "sliding_window", None)
         narrow = window is not None and window < PROMPT_TOKENS
         hint = f"(config.json has a sliding_window of {window}, which llama.cpp may not apply.) " if narrow else ""
-        routed = any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
+        routed = any(getattr(config, key, None) for key in EXPERTS)
         pairs = zip(theirs, ours, strict=True)
         return proof.prove_logits(label, reference, pairs, self.recipe["logits_bound"], routed=routed, hint=hint)
 
@@ -262,7 +266,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises OSError, ValueError, TypeError and others alike
         raise ArtifactError(
-            f"{folder.name}: the tokenizer cannot be read ({str(error).splitlines()[0]}). "
+            f"{folder.name}: the tokenizer cannot be read ({tell(error)[:200]}). "
             "Put tokenizer.json and tokenizer_config.json beside config.json."
         ) from error
     return tokenizer

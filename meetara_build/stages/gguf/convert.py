@@ -2,6 +2,7 @@
 
 import logging
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import gguf
 import torch
 
 from meetara_build.errors import ConfigError, MeetaraError, ProofError
+from meetara_build.stages.gguf.configuration import with_old_names
 from meetara_build.stages.gguf.vocabulary import Vocabulary
 from meetara_build.stages.types import Recipe
 
@@ -65,14 +67,14 @@ def converter_class(folder: Path) -> tuple[type[Any], dict[str, Any]]:
     Raises:
         ConfigError: llama.cpp knows no such architecture.
     """
-    with captured() as lines:
-        hparams = _with_old_names(conversion.ModelBase.load_hparams(folder, False))
+    with captured():
+        hparams = with_old_names(conversion.ModelBase.load_hparams(folder, False))
         try:
             architecture = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
             return conversion.get_model_class(architecture), hparams
         except (NotImplementedError, KeyError, ValueError) as error:
             raise ConfigError(
-                f"the base cannot become a GGUF file: {error or lines}. "
+                f"the base cannot become a GGUF file: {str(error) or tell(error)}. "
                 "Choose a base whose architecture llama.cpp knows."
             ) from error
 
@@ -93,6 +95,7 @@ def convert(
 
     class Converter(official):  # type: ignore[misc, valid-type]
         model_arch = official.model_arch
+        no_mtp = True  # layers that predict further tokens: transformers neither runs nor saves them
 
         def set_type(self) -> None:
             labels.write(self)
@@ -175,25 +178,20 @@ def refused_as_proof(source: Path) -> Iterator[None]:
         except (MeetaraError, OSError):
             raise
         except Exception as error:
-            said = "; ".join([f"{type(error).__name__}: {error}", *lines[-3:]])
+            said = "; ".join([tell(error), *lines[-3:]])
             raise ProofError(
                 f"{source.name}: llama.cpp's converter cannot write this model: {said}. "
                 "Check config.json and tokenizer.json, or choose another base."
             ) from error
 
 
-def _with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the keys that transformers 5 renamed and the converter still reads by their old names."""
-    rope = hparams.get("rope_parameters") or {}
-    flat = {**rope, **rope.get("full_attention", {})} if isinstance(rope, dict) else {}
-    old = {
-        "n_ctx": hparams.get("n_positions") or hparams.get("max_position_embeddings"),
-        "rotary_pct": flat.get("partial_rotary_factor"),
-        "partial_rotary_factor": flat.get("partial_rotary_factor"),
-        "rotary_emb_base": flat.get("rope_theta"),
-        "rope_theta": flat.get("rope_theta"),
-    }
-    return {**{key: value for key, value in old.items() if value is not None}, **hparams}
+def tell(error: BaseException) -> str:
+    """What went wrong in another's code, and where, for an exception may say nothing itself."""
+    kind, said = type(error).__name__, " ".join(str(error).split())
+    if said:
+        return f"{kind}: {said}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{kind} without a word, in {place.name} ({Path(place.filename).name}, line {place.lineno}: {place.line})"
 
 
 def _names(model: Any) -> dict[str, str]:

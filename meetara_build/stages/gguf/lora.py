@@ -10,12 +10,16 @@ import torch
 from convert_lora_to_gguf import LoraTorchTensor, get_base_tensor_name
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from meetara_build.errors import ConfigError, ProofError
 from meetara_build.outside import parse_json
-from meetara_build.stages.gguf.convert import Labels, converter_class, refused_as_proof, write
+from meetara_build.stages.gguf.convert import Labels, converter_class, refused_as_proof, tell, write
 
 _PREFIX = "base_model.model."
+_HALVES = {(".lora_A.", ".lora_embedding_B"): "A", (".lora_B.", ".lora_embedding_A"): "B"}
+"""Which matrix a tensor of an adapter is, of the two whose product is added to the weight as it stands."""
 
 
 def check_expressible(adapter: Path) -> dict[str, Any]:
@@ -46,10 +50,11 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
     """
     config = check_expressible(adapter)
     official, hparams = converter_class(base)
-    pairs = _pairs(adapter, config)
+    pairs, turned = _pairs(adapter, config), _stored_turned(base)
 
     class Converter(official):  # type: ignore[misc, valid-type]
         model_arch = official.model_arch
+        no_mtp = True
 
         def set_vocab(self) -> None:
             pass
@@ -66,40 +71,59 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
             return ()
 
         def get_tensors(self) -> Iterator[tuple[str, LoraTorchTensor]]:
-            turned = self._stored_turned()
             for name, (a, b) in pairs.items():
                 kept = self.filter_tensors((name, lambda a=a: a))
                 if kept is not None:
-                    yield kept[0], LoraTorchTensor(b.T, a.T) if turned else LoraTorchTensor(a, b)
-
-        def _stored_turned(self) -> bool:
-            """Whether the base holds its weights as (columns, rows), as GPT-2 does: the converter turns them round."""
-            shapes = {name: tuple(self.model_tensors[name]().shape) for name in pairs if name in self.model_tensors}
-            wanted = {name: (len(b), a.shape[1]) for name, (a, b) in pairs.items()}
-            return any(shape == wanted[name][::-1] != wanted[name] for name, shape in shapes.items())
+                    yield kept[0], LoraTorchTensor(b.T, a.T) if name in turned else LoraTorchTensor(a, b)
 
         def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Iterator[tuple[str, Tensor]]:
-            placed = list(super().modify_tensors(data_torch, name, bid))
+            try:
+                placed = list(super().modify_tensors(data_torch, name, bid))
+            except Exception as error:  # its pair of matrices knows few of the operations on a whole weight
+                raise _refuse_rewritten(name, error) from error
             if not placed:
-                raise ProofError(f"the adapter changes {name}, which the GGUF file of this base does not hold")
+                raise ProofError(
+                    f"gguf.lora: the adapter changes {name}, which the GGUF file of this base does not hold so: set gguf.lora to false "
+                    "(the merged model is not affected), or choose other lora.targets"
+                )
             for gguf_name, pair in placed:
                 a, b = pair.get_lora_A_B()
-                yield f"{gguf_name}.lora_a", a.T if "token_embd" in gguf_name else a
-                yield f"{gguf_name}.lora_b", b
+                # llama.cpp looks rows up in an embedding's, and so wants its two matrices the other way round.
+                is_embedding = gguf_name == "token_embd.weight"
+                yield f"{gguf_name}.lora_a", b if is_embedding else a
+                yield f"{gguf_name}.lora_b", a.T if is_embedding else b
 
     with refused_as_proof(adapter), torch.inference_mode():
         write(Converter(base, gguf.LlamaFileType.ALL_F32, target, hparams=hparams))
     return len(pairs)
 
 
+def _refuse_rewritten(name: str, error: Exception) -> ProofError:
+    leaf = [part for part in name.split(".")[:-1] if not part.isdecimal()][-1]
+    return ProofError(
+        f"gguf.lora: llama.cpp's converter splits or rewrites {name}, which it cannot do to an adapter of it ({tell(error)}): "
+        f"set gguf.lora to false (the merged model is not affected), or leave {leaf} out of lora.targets"
+    )
+
+
+def _stored_turned(base: Path) -> set[str]:
+    """The weights that the base holds as (columns, rows), as GPT-2 does, which the converter turns round."""
+    with torch.device("meta"):  # no weights are made: what kind of layer each is, is enough
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, Conv1D)}
+
+
 def _pairs(adapter: Path, config: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
     """A (rank, columns) and B (rows, rank) by the name of the weight they change."""
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in sorted(load_file(adapter / "adapter_model.safetensors").items()):
-        half = "A" if ".lora_A." in name or ".lora_embedding_A" in name else "B"
-        if half == "B" and ".lora_B." not in name and ".lora_embedding_B" not in name:
+        half = next((half for parts, half in _HALVES.items() if any(part in name for part in parts)), None)
+        if half is None:
             raise ConfigError(f"gguf.lora: {name} is not a low-rank matrix: set gguf.lora to false")
-        halves.setdefault(get_base_tensor_name(name), {})[half] = tensor.to(torch.float32)
+        # An embedding's two stand the other way round: it is looked up in rows, not multiplied.
+        whole = tensor.T if ".lora_embedding_" in name else tensor
+        halves.setdefault(get_base_tensor_name(name), {})[half] = whole.to(torch.float32)
     return {
         name: (pair["A"], pair["B"] * _correction(name, pair["A"].shape[0], config)) for name, pair in halves.items()
     }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import product
 
-from meetara_build.training.chat import Message
+from meetara_build.training.turns import Message
 
 _SCRIPTS = (
     "Hello, world! How are you today?",

@@ -18,6 +18,8 @@ from meetara_build.errors import ArtifactError, ProofError
 from meetara_build.llama import Floats, Model
 from meetara_build.stages.gguf import probes
 from meetara_build.stages.gguf.vocabulary import CUTS
+from meetara_build.training.chat import read_plain, write
+from meetara_build.training.turns import is_control
 
 MOST_SPECIAL = 64
 """Special tokens tried in all surroundings; models have hundreds of reserved ones, all made alike."""
@@ -28,11 +30,12 @@ _FORMS: tuple[Literal["NFKC"], Literal["NFKD"], Literal["NFC"], Literal["NFD"]] 
 
 @dataclass(frozen=True)
 class Case:
-    """A text, and its tokens by transformers."""
+    """A text, and its tokens by transformers; ``special`` where control tokens in it are tokens, as in what a template writes."""
 
     text: str
     ids: list[int]
-    add_special: bool
+    add_special: bool = False
+    special: bool = True
 
 
 def cases(tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequence[str]) -> list[Case]:
@@ -42,7 +45,11 @@ def cases(tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequ
     people type, and data sets hold, normalised text already.
     """
     normal = _normaliser(tokenizer)
-    special = [token.content for token in list(tokenizer.added_tokens_decoder.values())[:MOST_SPECIAL]]
+    added = list(tokenizer.added_tokens_decoder.values())[:MOST_SPECIAL]
+    special = [token.content for token in added]
+    as_text = [
+        text for token in added if is_control(token.content, token.special) for text in probes.with_token(token.content)
+    ]
     plain = [
         *probes.texts(),
         *own,
@@ -51,7 +58,11 @@ def cases(tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequ
         *(text for token in special for text in probes.with_token(token)),
     ]
     around = ["", "a", *own[:5], *probes.texts()[:20]]
-    return [*_by_transformers(tokenizer, plain, normal, False), *_by_transformers(tokenizer, around, normal, True)]
+    return [
+        *_by_transformers(tokenizer, plain, normal, False),
+        *_by_transformers(tokenizer, around, normal, True),
+        *(Case(normal(text), read_plain(tokenizer, text), special=False) for text in as_text),
+    ]
 
 
 def _from_vocabulary(tokenizer: PreTrainedTokenizerBase, count: int = 200) -> list[str]:
@@ -84,7 +95,7 @@ def _normaliser(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
 def first_difference(model: Model, wanted: Iterable[Case]) -> str | None:
     """The first text that llama.cpp cuts otherwise, told with both cuts; None where all are the same."""
     for case in wanted:
-        ids = model.tokenize(case.text, add_special=case.add_special)
+        ids = model.tokenize(case.text, add_special=case.add_special, special=case.special)
         if ids != case.ids:
             return f"{case.text[:80]!r} is {case.ids[:24]} by transformers and {ids[:24]} by llama.cpp"
     return None
@@ -153,7 +164,7 @@ def rendered_conversations(
     if tokenizer.chat_template is None:
         return []
     return [
-        (turns, ask, _or_none(partial(_by_template, tokenizer, turns, ask)))
+        (turns, ask, _or_none(partial(write, tokenizer, turns, ask=ask)))
         for turns, ask in product(probes.conversations(system), (False, True))
     ]
 
@@ -176,10 +187,6 @@ def prove_template(model: Model, conversations: Sequence[tuple[Any, bool, str | 
                 f"{len(turns)}. Simplify the template: llama.cpp renders it with Jinja's own filters only."
             )
     return sum(theirs is not None for _, _, theirs in conversations)
-
-
-def _by_template(tokenizer: PreTrainedTokenizerBase, turns: Any, ask: bool) -> str:
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask))
 
 
 def _or_none(render: Callable[[], str]) -> str | None:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp as ll
 
 from meetara_build.errors import ConfigError, ProofError
-from meetara_build.llama import last_words, listening, tensor_types
+from meetara_build.gguf_header import tensor_types
+from meetara_build.llama import last_words, listening
 
 Imatrix = Mapping[str, npt.NDArray[np.float32]]
 """Mean squared input of each column of a weight, by GGUF tensor name."""

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ProofError
 from meetara_build.training.chat import turn_end
+from meetara_build.training.turns import is_control
 
 Kind = Literal["byte-level BPE", "SentencePiece BPE", "tokenizer.model"]
 
@@ -219,7 +220,8 @@ def _write_sentencepiece(model: Any) -> None:
     for added in written.get("added_tokens", []):
         index = added["id"]
         tokens[index] = added["content"]
-        types[index] = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
+        control = is_control(added["content"], added["special"])
+        types[index] = gguf.TokenType.CONTROL if control else gguf.TokenType.USER_DEFINED
     if (unknown := part["vocab"].get(part.get("unk_token"))) is not None:
         types[unknown] = gguf.TokenType.UNKNOWN
     writer = model.gguf_writer

@@ -21,7 +21,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     """
     evaluation = parse_json((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
     passed = check_bounds(recipe, evaluation)
-    files = sorted(path for path in inputs["gguf"].glob("*.gguf"))
+    files = [inputs["gguf"] / name for name in _models(recipe)]
     default = _default(recipe)
     (output / "Modelfile").write_text(modelfile(recipe, default, inputs["base"]), encoding="utf-8")
     card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
@@ -33,6 +33,12 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     lines = [f"{_sha256(path)}  {name}" for name, path in named.items()]
     (output / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return passed
+
+
+def _models(recipe: Recipe) -> list[str]:
+    """The domain's GGUF files: what else lies in their folder was left behind, and nobody proved it."""
+    kinds = {"F16", *recipe["quants"], *(["lora"] if recipe["lora"] else [])}
+    return sorted(f"{recipe['domain']}-{kind}.gguf" for kind in kinds)
 
 
 def _default(recipe: Recipe) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
+from meetara_build.yaml_files import render_yaml
 
 
 def model_card(
@@ -20,7 +20,7 @@ def model_card(
     front = {"license": recipe["licence"], "language": list(recipe["languages"]), "base_model": _base_model(recipe)}
     front["tags"] = ["gguf", "lora", recipe["category"], recipe["domain"]]
     parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"---\n{render_yaml(front, 'README.md')}---",
         f"# {recipe['domain']}\n\n{recipe['description']}. A LoRA fine-tune of `{recipe['base']}`, merged and quantized.{_base(origin)}",
         _use(recipe, default),
         _figures(evaluation, sizes, recipe["domain"]),

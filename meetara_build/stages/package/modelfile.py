@@ -15,6 +15,8 @@ from meetara_build.training.chat import render
 
 SYSTEM, ASKED, ANSWERED, NEXT = "\ue000", "\ue001", "\ue002", "\ue003"
 """Private-use characters that stand for the turns' texts while the template is taken apart."""
+ENDING = re.compile(r'"""(?=\s*[\r\n])')
+"""What ends a text of a Modelfile before its end."""
 
 
 class Turns(NamedTuple):
@@ -35,8 +37,12 @@ def modelfile(recipe: Mapping[str, Any], file: str, base: Path) -> str:
     turns, system = take_apart(tokenizer), recipe["system_prompt"]
     if turns.preamble and not system:
         turns, system = _with_preamble(turns, tokenizer)
-    lines = [f"FROM ../gguf/{file}", f'TEMPLATE """{_template(turns)}"""']
+    lines = [f"FROM ../gguf/{file}", f"TEMPLATE {_quoted(_template(turns))}"]
     lines += [f'PARAMETER stop "{stop}"' for stop in _stops(turns, tokenizer)]
+    if system and ENDING.search(system):
+        lines.append(
+            "# Ollama would end the text at a line that ends with three quotation marks: a space stands before the third."
+        )
     if system:
         lines.append(f"SYSTEM {_quoted(system)}")
     return "\n".join(lines) + "\n"
@@ -73,9 +79,10 @@ def _with_preamble(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> tuple[Tu
     return turns._replace(before_system=before, after_system=after), own
 
 
-def _quoted(system: str) -> str:
-    """A Modelfile's text ends at the first three quotation marks, and its line where it has none around it."""
-    return f'"""{system}"""' if "\n" in system or not system.endswith('"') else system
+def _quoted(text: str) -> str:
+    """A text as Ollama's reader takes it whole: it ends at the first line that ends with three quotation marks, and knows no escapes."""
+    whole = ENDING.sub('"" "', text)
+    return f'"""{whole}"""'
 
 
 def _template(turns: Turns) -> str:
