@@ -3,3 +3,8 @@
 The numbers are those of the table in ``tests/faults.csv``: H1 to H26 are hostile inputs, rows 1 to 35 are rebuilt from
 public reports of users of other tools. Every case works on a small project of its own, with the command line a person uses.
 """
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # for the small projects and models that tests use too

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from bench import machine
-from bench.strangers import hostile, public  # noqa: F401  which hold the cases
+from bench.strangers import hostile, public_bases, public_builds, public_data  # noqa: F401  which hold the cases
 from bench.strangers.campaign import CASES, Case, Place, Wrong, expect_success
 
 RESULT = Path(__file__).parents[1] / "results" / "strangers.json"

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "tests"))  # for the small projects that tests use too
-
-from projects import small_project  # noqa: E402
+from projects import small_project
 
 BIN = Path(sys.executable).parent
 PATIENCE = 900
@@ -59,7 +56,8 @@ class Place:
 
     def execute(self, project: Path, words: Sequence[str], environment: Mapping[str, str] | None = None) -> Said:
         """Run any command in a project."""
-        own = {**os.environ, "TMPDIR": str(self.folder), "COLUMNS": "200", **(environment or {})}
+        warm = str(self.folder.parent)  # all cases share one warm process
+        own = {**os.environ, "TMPDIR": warm, "COLUMNS": "200", **(environment or {})}
         done = subprocess.run(words, cwd=project, env=own, capture_output=True, timeout=PATIENCE, check=False)
         return Said(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
