@@ -14,7 +14,7 @@ from rich.progress import Progress
 from meetara_build.artifact import digest_file, faults, read_manifest
 from meetara_build.errors import ArtifactError, DataError, MeetaraError
 from meetara_build.faces.building import build
-from meetara_build.faces.output import out, print_json, progress, table
+from meetara_build.faces.output import out, print_json, progress, styled, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph, Step, find_project
 
@@ -164,7 +164,7 @@ def doctor(*, as_json: bool) -> bool:
         return well
     shown = table("", "", "")
     for check in checks:
-        shown.add_row("[green]ok[/]" if check.mend is None else "[red]no[/]", check.name, check.found)
+        shown.add_row(styled(("ok", "green") if check.mend is None else ("no", "red")), check.name, check.found)
         if check.mend:
             shown.add_row("", "", f"→ {check.mend}")
     out.print(shown)

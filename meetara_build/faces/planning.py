@@ -9,10 +9,11 @@ from meetara_build import history
 from meetara_build.artifact import write_text
 from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
 from meetara_build.errors import ConfigError
+from meetara_build.faces.output import print_json
 from meetara_build.faces.plan_text import print_plan, print_proposals
 from meetara_build.graph import CACHE, Graph, find_project, load
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json
+from meetara_build.outside import parse_json, show_line
 from meetara_build.plan import Plan, plan
 from meetara_build.plan.content import content, stale_reasons
 from meetara_build.plan.estimate import MODEL, Estimate, Estimator, Total, total
@@ -83,7 +84,7 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
     proposed = _proposed(graph, domains)
     if as_json:
         shown = content(graph, planned.made, planned.estimates, planned.total, domains, profile)
-        print(json.dumps({**shown, "proposals": proposed}, indent=1, ensure_ascii=False))
+        print_json({**shown, "proposals": proposed})
     else:
         print_proposals(graph, proposed)
         print_plan(graph, planned.made, planned.total, profile, domains)
@@ -94,8 +95,9 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
         except OSError as error:
             raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file") from None
         if not as_json:
+            written = show_line(out)
             print(
-                f"Kept in {out}: `meetara-build apply {out}` does exactly this, or refuses if anything changes until then."
+                f"Kept in {written}: `meetara-build apply {written}` does exactly this, or refuses if anything changes until then."
             )
     return bool(planned.made.to_do())
 

@@ -10,7 +10,7 @@ from meetara_build.faces.output import err, out, print_json, table
 from meetara_build.faces.planning import wanted
 from meetara_build.graph import Graph, find_project, load
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json
+from meetara_build.outside import parse_json, show_text
 
 SEED = 17
 
@@ -58,7 +58,7 @@ def chat(domain: str, question: str | None, *, quant: str | None, tokens: int, a
         for piece in model.answer([{"role": "user", "content": question}], tokens):
             pieces.append(piece)
             if not as_json:
-                print(piece, end="", flush=True)
+                print(show_text(piece), end="", flush=True)
         if as_json:
             text = "".join(pieces)
             print_json(
@@ -71,7 +71,7 @@ def chat(domain: str, question: str | None, *, quant: str | None, tokens: int, a
 
 
 def _talk(model: Model, tokens: int) -> None:
-    err.print(f"{model.path.name}; an empty line or Ctrl-D ends", style="dim", markup=False)
+    err.print(f"{model.path.name}; an empty line or Ctrl-D ends", style="dim")
     turns: list[dict[str, str]] = []
     while True:
         try:
@@ -84,7 +84,7 @@ def _talk(model: Model, tokens: int) -> None:
         said = []
         for piece in model.answer(turns, tokens):
             said.append(piece)
-            print(piece, end="", flush=True)
+            print(show_text(piece), end="", flush=True)
         print()
         turns.append({"role": "assistant", "content": "".join(said)})
 
@@ -102,10 +102,10 @@ def compare(one: str, other: str, questions: Sequence[str], *, count: int, token
     if as_json:
         print_json([dict(zip(("question", *names), row, strict=True)) for row in rows])
         return
-    shown = table("question", *names)
-    for row in rows:
-        shown.add_row(*row, end_section=True)
-        shown.add_row("", "", "")
+    shown = table("", "question", *names)
+    for number, row in enumerate(rows, 1):
+        shown.add_row(str(number), *row, end_section=True)
+        shown.add_row("")
     out.print(shown)
 
 
