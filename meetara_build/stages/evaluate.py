@@ -189,7 +189,7 @@ def _held_out(
     if not texts:
         raise DataError(
             f"{test.name}: none of {len(records)} held-out records has an answer within {limit} tokens. "
-            "Add records, or raise evaluate.context."
+            "Add shorter records, or raise data.max_tokens."
         )
     counts = {
         "records": len(texts),

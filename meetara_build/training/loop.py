@@ -88,5 +88,5 @@ def _check(model: nn.Module, training: Sequence[Encoded], settings: Settings) ->
     if not sum(counted(record, settings.loss_on_prompt) for record in training):
         raise TrainingError(
             f"zero trainable tokens in {len(training)} training records: every answer is empty or cut off; "
-            "look at the dataset's train.jsonl and at max_tokens"
+            "look at the dataset's train.jsonl and at data.max_tokens"
         )

@@ -134,6 +134,6 @@ class _Reader:
         if self.positions is not None and self.positions < length <= self.max_tokens:
             raise TrainingError(
                 f"{where}: {length} tokens, but the base has positions "
-                f"for {self.positions}: set max_tokens to {self.positions} or less, or take another base"
+                f"for {self.positions}: set data.max_tokens to {self.positions} or less, or take another base"
             )
         return encoded
