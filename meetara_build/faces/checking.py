@@ -17,6 +17,7 @@ from meetara_build.faces.building import build
 from meetara_build.faces.output import out, print_json, progress, styled, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph, Step, find_project
+from meetara_build.outside import show_line
 
 SUMS = "SHA256SUMS"
 BASE = "base/"
@@ -85,7 +86,7 @@ def verify(words: Sequence[str], *, repair: bool, as_json: bool) -> bool:
         print_json({"checked": checked, "faults": {name: listed for name, listed in wrong.items() if listed}})
     else:
         for line in lines:
-            out.print(line, markup=False)
+            out.print(f"  {show_line(line)}")  # a file's name may read like a line of ours
         hint = "; mend it with `meetara-build verify --repair`" if damaged or wrong.get("store") else ""
         out.print(f"{checked} artifacts checked, {len(lines)} faults{hint}")
     return not lines
