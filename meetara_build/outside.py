@@ -1,9 +1,13 @@
 """Text and JSON from outside: data, logs, agents, other programs' files. Read without a crash, shown without a trick."""
 
+import codecs
 import errno
+import io
 import json
+import re
 import shlex
 import stat
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,8 @@ HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode's categories of what prints nothing, moves the cursor or turns the direction of a line."""
 JOINERS = "\u200c\u200d"
 """Format characters that words of Persian and of Indian scripts, and emoji, are written with."""
+PLAINER = {"→": "->", "…": "...", "●": "*", "×": "x", "─": "-", "│": "|", "├": "|", "└": "|", "—": "-", "–": "-"}
+"""What the tool's own words are written with where an output has no such character."""
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -44,12 +50,49 @@ def quote_command(*words: object) -> str:
 
 def show_line(text: object) -> str:
     """Text as one line of a message or a table: what would break the line, or cannot be seen, is written as an escape."""
-    return "".join(_visible(char) for char in str(text))
+    line = str(text)
+    return line if line.isprintable() else "".join(_visible(char) for char in line)
+
+
+def show_short(value: object, length: int = 60) -> str:
+    """The beginning of a value, as one line of so many characters; "none" for None."""
+    text = "none" if value is None else str(value)
+    line = show_line(text[: length + 1])
+    return line if len(line) <= length else f"{line[: length - 3]}…"
 
 
 def show_text(text: object) -> str:
     """Text over several lines: line ends and tabs stay, whatever else cannot be seen is written as an escape."""
-    return "".join(char if char in "\n\t" else _visible(char) for char in str(text))
+    return "\n".join("\t".join(map(show_line, line.split("\t"))) for line in str(text).split("\n"))
+
+
+def show_block(text: object) -> str:
+    """Text over several lines where none but the first begins at the edge: what it quotes cannot pass for the tool's own line."""
+    return re.sub(r"\n(?=\S)", "\n  ", show_text(text))
+
+
+def show_json(text: str) -> str:
+    """JSON as safe to look at as `show_text`, by escapes of JSON itself, so that it says the same."""
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return "".join(char if char == "\n" or _visible(char) == char else json.dumps(char)[1:-1] for char in text)
+
+
+def write_any_text() -> None:
+    """Have the standard streams write whatever they are given: what their encoding lacks in plainer characters or as escapes."""
+    codecs.register_error("plainer", _plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainer")
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    """As an error handler of an encoding."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(
+        PLAINER.get(char) or char.encode("ascii", "backslashreplace").decode() for char in lacking
+    ), error.end
 
 
 def _visible(char: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meetara_build.outside import parse_json, quote_command, read_file, show_line, show_text
+from meetara_build.outside import parse_json, quote_command, read_file, show_block, show_line, show_short, show_text
 
 
 def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
@@ -46,6 +46,17 @@ def test_a_line_shows_what_cannot_be_seen(text: object, shown: str) -> None:
 
 def test_text_keeps_its_lines() -> None:
     assert show_text("one\n\ttwo\r\x1b[0m") == "one\n\ttwo\\r\\x1b[0m"
+
+
+def test_the_beginning_of_a_value_is_one_short_line() -> None:
+    assert show_short(None) == "none"
+    assert show_short("a\nb\x1b") == "a\\nb\\x1b"
+    assert show_short("x" * 60) == "x" * 60
+    assert show_short("x" * 10_000_000, 10) == "xxxxxxx…"
+
+
+def test_a_block_begins_no_further_line_at_the_edge() -> None:
+    assert show_block("one\ntwo\n  three\n\nPlan: 0\u202e") == "one\n  two\n  three\n\n  Plan: 0\\u202e"
 
 
 @given(st.text())

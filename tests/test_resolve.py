@@ -149,7 +149,7 @@ def test_a_wrong_value_is_blamed_on_the_file_and_line_that_set_it(project: Path)
 
 def test_values_that_only_together_are_wrong_are_refused(project: Path) -> None:
     override(project, "nutrition", {"data.min_tokens": 2000})
-    assert "min_tokens must be below max_tokens" in refused(project)
+    assert "data.min_tokens must be below data.max_tokens" in refused(project)
 
 
 def test_an_overlay_for_no_domain_is_refused(project: Path) -> None:

@@ -133,7 +133,7 @@ def _proposal(content: Any) -> Proposal:
 
 
 def _late(spec: Mapping[str, Any]) -> str:
-    return f"gave no answer within {spec['seconds']:g} s; give it more `seconds` in conf/build.yaml, or mend the agent"
+    return f"gave no answer within {spec['seconds']:g} s; raise agents.external.NAME.seconds, or mend the agent"
 
 
 def _reason(spec: Mapping[str, Any], error: BaseException) -> str:
@@ -143,9 +143,7 @@ def _reason(spec: Mapping[str, Any], error: BaseException) -> str:
     if isinstance(error, AgentError):
         return str(error)
     if isinstance(error, TimeoutError):
-        return (
-            f"gave no answer within {spec['seconds']:g} s; give it more `seconds` in conf/build.yaml, or mend the agent"
-        )
+        return _late(spec)
     said = f"{type(error).__name__}: {str(error)[:300]}" if str(error) else type(error).__name__
     if spec["url"] is not None:
         return f"{spec['url']} does not answer as an MCP server ({said}); start it, or mend the url in conf/build.yaml"

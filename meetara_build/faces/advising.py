@@ -18,9 +18,10 @@ from meetara_build.context.delivery import Delivery
 from meetara_build.context.places import open_context
 from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
 from meetara_build.errors import ConfigError
-from meetara_build.faces.output import amount, out, print_json, progress, short, table
+from meetara_build.faces.output import amount, out, print_json, progress, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph
+from meetara_build.outside import show_line, show_short
 from meetara_build.overlay import remove_decisions, write_decisions
 from meetara_build.plugins import misnamed_plugins
 from meetara_build.proposals import REJECTED, TAKEN, keep, kept, mark
@@ -65,11 +66,11 @@ def show_agents(*, as_json: bool) -> None:
         gains = [f"{one[key]:.1%}" if one["measured"] else "" for key in ("expected_gain", "actual_gain")]
         helped = f"{one['helped']} of {one['measured']}" if one["measured"] else ""
         counts = [str(one[key] or "") for key in ("proposed", "accepted")]
-        shown.add_row(name, ", ".join(one["hooks"]) or "nothing", one["policy"], *counts, helped, *gains)
+        shown.add_row(show_line(name), ", ".join(one["hooks"]) or "nothing", one["policy"], *counts, helped, *gains)
     out.print(shown)
     for name, one in found.items():
         if one["fault"]:
-            out.print(f"{name}: {one['fault']}", style="red", markup=False)
+            out.print(f"  {name}: {one['fault']}", style="red")
 
 
 def propose(words: Sequence[str], profile: str, *, as_json: bool) -> None:
@@ -158,7 +159,7 @@ def accept(ids: Sequence[str], *, everything: bool) -> None:
             asking.reply(shared, one.id, WITHDRAWN, one.answer, one.why)
     mark(graph.root, [one.id for one in undone], REJECTED)
     counts = f"{amount(len(taken), 'proposal')} taken, {amount(len(undone), 'decision')} taken back"
-    out.print(f"{counts}: see conf/overlay/ and `meetara-build plan`", markup=False)
+    out.print(f"{counts}: see conf/overlay/ and `meetara-build plan`")
 
 
 def reject(ids: Sequence[str], reason: str) -> None:
@@ -192,21 +193,21 @@ def print_advice(advice: Advice, taken: Sequence[str], undone: Sequence[asking.W
     print_verdicts(advice.verdicts, taken)
     for one in advice.withdrawals:
         done = "taken back" if one in undone else f"to be taken back: `meetara-build accept {one.id}`"
-        out.print(f"{one.domain} {one.key} ({one.agent}): {one.why}; {done}", markup=False)
+        out.print(show_line(f"{one.domain} {one.key} ({one.agent}): {one.why}; {done}"))
     _print_insights(advice.insights, advice.faults)
     counts = {
         status: sum(one.status == status for one in advice.verdicts) for status in (WINS, OUTVOTED, LATER, REFUSED)
     }
     shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing"
-    out.print(f"Proposed: {shown}; {len(taken)} taken by policy.", style="bold", markup=False)
+    out.print(f"Proposed: {shown}; {len(taken)} taken by policy.", style="bold")
 
 
 def _print_insights(insights: Mapping[str, Sequence[str]], faults: Mapping[str, str]) -> None:
     for name, lines in insights.items():
         for line in lines:
-            out.print(f"{name}: {line}", style="dim", markup=False)
+            out.print(show_line(f"  {name}: {line}"), style="dim")
     for name, fault in faults.items():
-        out.print(f"{name}: {fault}", style="red", markup=False)
+        out.print(f"  {name}: {fault}", style="red")
 
 
 def print_verdicts(verdicts: Sequence[Verdict], taken: Sequence[str] = ()) -> None:
@@ -214,18 +215,19 @@ def print_verdicts(verdicts: Sequence[Verdict], taken: Sequence[str] = ()) -> No
     for one in verdicts:
         if one.status == REFUSED:
             continue
-        change = f"{one.proposal.domain} {one.proposal.key}: {short(one.now)} → {short(one.proposal.value)}"
+        values = f"{show_short(one.now)} → {show_short(one.proposal.value)}"
+        change = show_line(f"{one.proposal.domain} {one.proposal.key}: {values}  ({one.agent})")
         mark = "taken" if one.id in taken else one.status
         bold = "bold" if one.status == WINS else "dim"
-        out.print(f"{one.id}  {mark:8} {change}  ({one.agent})", style=bold, markup=False)
-        out.print(f"    {one.proposal.reason}", markup=False)
+        out.print(f"{one.id}  {mark:8} {change}", style=bold)
+        out.print(f"    {show_line(one.proposal.reason)}")
         if one.proposal.evidence:
-            out.print(f"    evidence: {'; '.join(one.proposal.evidence)}", style="dim", markup=False)
-        out.print(f"    {one.why}", style="dim", markup=False)
+            out.print(f"    evidence: {show_line('; '.join(one.proposal.evidence))}", style="dim")
+        out.print(f"    {show_line(one.why)}", style="dim")
     for one in verdicts:
         if one.status == REFUSED:
-            what = f"{one.proposal.domain} {one.proposal.key}: {short(one.proposal.value)}"
-            out.print(f"refused  {what} ({one.agent}): {one.why}", style="dim", markup=False)
+            what = f"{one.proposal.domain} {one.proposal.key}: {show_short(one.proposal.value)}"
+            out.print(show_line(f"refused  {what} ({one.agent}): {one.why}"), style="dim")
 
 
 def _policy(advice: Advice, verdict: Verdict) -> str:

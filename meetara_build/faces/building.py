@@ -69,7 +69,7 @@ def built(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool)
             done.append(run)
             bar.update(task, advance=1, description=f"{run.target}/{run.stage} {run.outcome}")
             if not quiet and not err.is_terminal and run.stage in TOLD:
-                print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s", flush=True)
+                out.print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s")
 
         with at_work(graph.project, [item.step.name for item in made.to_do()]):
             sweep(graph, made, targets)

@@ -16,9 +16,10 @@ from meetara_build.artifact import digest_file, faults, parse_manifest, read_man
 from meetara_build.engine.snakemake import profile_hardware, profile_names
 from meetara_build.errors import ArtifactError, ConfigError, DataError, MeetaraError
 from meetara_build.faces.building import build
-from meetara_build.faces.output import out, print_json, progress, table
+from meetara_build.faces.output import out, print_json, progress, styled, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph, Step, find_project
+from meetara_build.outside import show_line
 from meetara_build.setup_check import LLAMA_CPP_PYTHON, cache_fault, llama_fault, user_folder
 from meetara_build.store import Store, known_by
 
@@ -93,7 +94,7 @@ def verify(words: Sequence[str], profile: str | None, *, repair: bool, as_json: 
         print_json({"checked": checked, "faults": {name: listed for name, listed in wrong.items() if listed}})
     else:
         for line in lines:
-            out.print(line, markup=False)
+            out.print(f"  {show_line(line)}")  # a file's name may read like a line of ours
         hint = "; mend it with `meetara-build verify --repair`" if damaged or wrong.get("store") else ""
         out.print(f"{checked} artifacts checked, {len(lines)} faults{hint}")
     return not lines
@@ -219,7 +220,7 @@ def doctor(*, as_json: bool) -> bool:
         return well
     shown = table("", "", "")
     for check in checks:
-        shown.add_row("[green]ok[/]" if check.mend is None else "[red]no[/]", check.name, check.found)
+        shown.add_row(styled(("ok", "green") if check.mend is None else ("no", "red")), check.name, check.found)
         if check.mend:
             shown.add_row("", "", f"→ {check.mend}")
     out.print(shown)

@@ -10,6 +10,7 @@ import typer
 from meetara_build.engine.job import explain as said
 from meetara_build.faces.agents_cli import commands as agents
 from meetara_build.faces.context_cli import context
+from meetara_build.outside import show_block
 
 USAGE = 64
 STOPPED = 130
@@ -301,7 +302,7 @@ def _status() -> int:
             print(error.ctx.get_help(), file=sys.stderr)
             return USAGE
         where = error.ctx.command_path if error.ctx else "meetara-build"
-        print(f"{where}: {error.format_message()}\nSee `{where} --help`.", file=sys.stderr)
+        print(f"{where}: {show_block(error.format_message())}\nSee `{where} --help`.", file=sys.stderr)
         return USAGE
     except typer.Exit as end:
         return end.exit_code
@@ -313,5 +314,5 @@ def _status() -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"meetara-build: {said(error)}", file=sys.stderr)
+        print(f"meetara-build: {show_block(said(error))}", file=sys.stderr)
         return 1

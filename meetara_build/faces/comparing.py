@@ -7,10 +7,10 @@ from typing import Any
 from meetara_build import history
 from meetara_build.differences import differences
 from meetara_build.errors import ConfigError
-from meetara_build.faces.explaining import short
-from meetara_build.faces.output import out, print_json, table
+from meetara_build.faces.output import out, print_json, styled, table
 from meetara_build.faces.planning import project_graph
 from meetara_build.graph import Graph
+from meetara_build.outside import show_line, show_short
 from meetara_build.store import Store
 
 
@@ -31,15 +31,14 @@ def diff(one: str | None, other: str | None, *, as_json: bool) -> None:
         print_json(found)
         return
     for entry in found:
-        out.print(entry["step"], style="bold", end="  ")
-        out.print(entry["state"], style="dim", markup=False)
+        out.print(styled((f"{entry['step']}  ", "bold"), (entry["state"], "dim")))
         for line in entry["recipe"]:
-            out.print(f"  {line}", markup=False)
+            out.print(f"  {show_line(line)}")
         for name, (was, is_now) in entry["metrics"].items():
             change = (
                 f" ({is_now / was - 1:+.1%})" if isinstance(was, float) and isinstance(is_now, float) and was else ""
             )
-            out.print(f"  {name}: {_figure(was)} → {_figure(is_now)}{change}", style="cyan", markup=False)
+            out.print(f"  {show_line(name)}: {_figure(was)} → {_figure(is_now)}{change}", style="cyan")
     out.print(
         f"{len(found)} of {len({*before.keys, *after.keys})} steps differ between build {one} and build {other or len(builds)}"
     )
@@ -91,7 +90,7 @@ def _differs(graph: Graph, key: tuple[str, str], before: history.Build, after: h
         for path, old, new in differences(
             was.made_from.get(part, {}), is_now.made_from.get(part, {}), [] if part == "recipe" else [part]
         ):
-            lines.append(f"{'.'.join(path)}: {short(old)} → {short(new)}")
+            lines.append(f"{'.'.join(path)}: {show_short(old, 40)} → {show_short(new, 40)}")
     inputs = [
         f"its input {given} is another" for given in is_now.inputs if was.inputs.get(given) != is_now.inputs[given]
     ]
@@ -106,4 +105,4 @@ def _differs(graph: Graph, key: tuple[str, str], before: history.Build, after: h
 
 
 def _figure(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else show_short(value)

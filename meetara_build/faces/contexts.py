@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
-from rich.text import Text
 
 from meetara_build.artifact import write_text
 from meetara_build.context.delivery import AT_ONCE, Context, Delivery, refused_file
@@ -21,10 +20,10 @@ from meetara_build.context.reports import checked
 from meetara_build.context.store import SECTIONS
 from meetara_build.context.tokens import create, listed, revoke
 from meetara_build.errors import ConfigError, ReportError
-from meetara_build.faces.output import amount, err, out, print_json, table
+from meetara_build.faces.output import amount, err, out, print_json, styled, table
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
-from meetara_build.outside import parse_json, quote_command, read_file
+from meetara_build.outside import parse_json, quote_command, read_file, show_short
 
 POLL_SECONDS = 0.5
 COLUMNS, LONGEST = 7, 60
@@ -68,7 +67,7 @@ def _watch(context: Context, delivery: Delivery, names: Sequence[str], domain: s
     """A new picture for each change, until Ctrl-C; with ``as_json`` a line of JSON."""
     if as_json:
         for found in _changing(context, delivery, names, domain):
-            print(json.dumps(found, ensure_ascii=False), flush=True)
+            print_json(found, indent=None)
         return
     with Live(console=out, screen=out.is_terminal, auto_refresh=False, vertical_overflow="crop") as live:
         for found in _changing(context, delivery, names, domain):
@@ -183,7 +182,7 @@ def _when(moment: float) -> str:
 def _rendered(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     parts: list[RenderableType] = []
     for name, section in found.items():
-        parts.append(Text(name, style="bold"))
+        parts.append(styled((name, "bold")))
         for field, value in section.items():
             parts += _field(field, value, 1)
     return Group(*parts)
@@ -192,13 +191,14 @@ def _rendered(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
 def _field(name: str, value: Any, depth: int) -> Iterator[RenderableType]:
     """A field: its figures on a line, a table where it holds rows, and whatever else it holds below it."""
     indent = "  " * depth
-    yield Text(f"{indent}{name}" + ("" if value else ": nothing yet"), style="cyan" if depth == 1 else "dim")
+    said = f"{indent}{name}" + ("" if value else ": nothing yet")
+    yield styled((said, "cyan" if depth == 1 else "dim"))
     if rows := _rows(value):
         yield Padding(_table(rows), (0, 0, 0, len(indent)))
     elif isinstance(value, dict):
         plain = [f"{key} {_short(held)}" for key, held in value.items() if not isinstance(held, dict | list)]
         if plain:
-            yield Text(f"{indent}  {', '.join(plain)}")
+            yield styled((f"{indent}  {', '.join(plain)}", ""))
         for key, held in value.items():
             if isinstance(held, dict | list):
                 yield from _field(key, held, depth + 1)
@@ -220,7 +220,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     shown_names = sorted(names, key=lambda name: (name not in FIRST, "loss" not in name and "gain" not in name))[
         :COLUMNS
     ]
-    shown = table(*(name.replace("_", " ") for name in shown_names))
+    shown = table(*(show_short(name.replace("_", " "), LONGEST) for name in shown_names))
     for row in flat:
         shown.add_row(*(_short(row.get(name)) for name in shown_names))
     return shown
@@ -242,4 +242,4 @@ def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
     if re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", text):
         return datetime.fromisoformat(text).astimezone().strftime("%m-%d\N{NO-BREAK SPACE}%H:%M:%S")
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return show_short(text, LONGEST)

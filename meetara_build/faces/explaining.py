@@ -8,12 +8,13 @@ from typing import Any
 from meetara_build import history
 from meetara_build.artifact import Manifest, read_manifest
 from meetara_build.errors import ArtifactError, ConfigError
-from meetara_build.faces.output import out, print_json, size, span
+from meetara_build.faces.output import out, print_json, size, span, styled
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.fingerprint import file_of
 from meetara_build.graph import STAGES, Graph, Step
 from meetara_build.nearest import nearest
 from meetara_build.origins import origin
+from meetara_build.outside import show_line, show_short
 from meetara_build.plan import FRESH, Item
 from meetara_build.plan.causes import seen_from
 from meetara_build.store import Store
@@ -143,44 +144,31 @@ def _leaves(recipe: Mapping[str, Any], above: Sequence[str] = ()) -> list[tuple[
 
 
 def _print_explained(entry: Mapping[str, Any]) -> None:
-    out.print(f"\n{entry['step']}", style="bold", end="  ")
-    out.print(entry["state"], style="green" if entry["state"] == "fresh" else "yellow", markup=False)
-    if entry["run"]:
-        run = entry["run"]
+    out.print()
+    out.print(
+        styled((f"{entry['step']}  ", "bold"), (entry["state"], "green" if entry["state"] == "fresh" else "yellow"))
+    )
+    if run := entry["run"]:
         when = datetime.fromtimestamp(run["started"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-        out.print(
-            f"  {run['outcome']} {when} in {span(run['seconds'])}, {run['peak_mb']:.0f} MB, on {run['machine']}",
-            markup=False,
-        )
+        _print_row(f"{run['outcome']} {when} in {span(run['seconds'])}, {run['peak_mb']:.0f} MB, on {run['machine']}")
     for name, file in entry["files"].items():
-        out.print(f"  made     {name}  {size(file['size'])}  {file['sha256'][:SHORT]}", markup=False)
-    for name, digest in entry["inputs"].items():
-        out.print(f"  from     {name}  {digest[:SHORT]}", markup=False)
-    for name, digest in entry["sources"].items():
-        out.print(f"  from     {name}  {digest[:SHORT]}", markup=False)
+        _print_row(f"made     {name}  {size(file['size'])}  {file['sha256'][:SHORT]}")
+    for name, digest in [*entry["inputs"].items(), *entry["sources"].items()]:
+        _print_row(f"from     {name}  {digest[:SHORT]}")
     for change in entry["decisions"]:
-        out.print(
-            f"  decided  {change['key']}: {change['below']} → {change['value']}, by {change['agent']}: {change['reason']}",
-            markup=False,
-        )
+        values = f"{change['below']} → {change['value']}"
+        _print_row(f"decided  {change['key']}: {values}, by {change['agent']}: {change['reason']}")
     by_file: dict[str, list[str]] = {}
     for line in entry["keys"]:
-        by_file.setdefault(line["file"], []).append(f"{line['key']}={short(line['value'])}")
+        by_file.setdefault(line["file"], []).append(f"{line['key']}={show_short(line['value'], 40)}")
     for file, keys in by_file.items():
-        out.print(f"  by       {file}: {', '.join(keys)}", markup=False)
-    out.print(f"  by       code: {', '.join(entry['code'])}", style="dim", markup=False)
-    out.print(
-        f"  by       {', '.join(f'{name} {version}' for name, version in entry['libraries'].items())}",
-        style="dim",
-        markup=False,
-    )
-    out.print(
-        "  A change of any of the keys, files and versions above, or of a result it is made from, changes it.",
-        style="dim",
+        _print_row(f"by       {file}: {', '.join(keys)}")
+    _print_row(f"by       code: {', '.join(entry['code'])}", "dim")
+    _print_row(f"by       {', '.join(f'{name} {version}' for name, version in entry['libraries'].items())}", "dim")
+    _print_row(
+        "A change of any of the keys, files and versions above, or of a result it is made from, changes it.", "dim"
     )
 
 
-def short(value: Any) -> str:
-    """A value in at most 40 characters."""
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
+def _print_row(text: str, style: str = "") -> None:
+    out.print(f"  {show_line(text)}", style=style)

@@ -1,4 +1,4 @@
-"""How commands print: tables and progress for people, JSON for programs."""
+"""How commands print: tables and progress for people, JSON for programs, and nothing that a text from outside could steer."""
 
 import json
 import os
@@ -6,21 +6,51 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TimeElapsedColumn,
+)
 from rich.table import Table
+from rich.text import Text
+
+from meetara_build.outside import show_block, show_json, show_line
 
 WIDE = 200
 """Columns for a file or another program, where nobody has to see all of a table at once."""
 
-out = Console(
-    soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
-)  # fmt: skip
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+class Screen(Console):
+    """A console on which text is text: no markup, no codes of emoji, and what cannot be seen is written as an escape.
+
+    Of a text of several lines only the first begins at the edge, so that what it quotes cannot pass for the tool's own line.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(soft_wrap=True, highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As it is, of the text made visible: rich has every string of a line or a cell pass here."""
+        return super().render_str(show_block(text), **options)
 
 
-def print_json(value: Any) -> None:
-    """Plain JSON on standard output."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+out = Screen(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
+err = Screen(stderr=True)
+
+
+def styled(*parts: tuple[str, str]) -> Text:
+    """A line of parts in several styles: ``styled(("nutrition", "bold"), (": fresh", "green"))``."""
+    return Text.assemble(*((show_line(text), style) for text, style in parts))
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """JSON on standard output, with escapes for what cannot be seen, or cannot be written there."""
+    anything = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(show_json(json.dumps(value, indent=indent, ensure_ascii=not anything)), flush=True)
 
 
 def table(*columns: str) -> Table:
@@ -33,21 +63,23 @@ def table(*columns: str) -> Table:
 
 def progress() -> Progress:
     """A progress bar on standard error; silent where that is no terminal."""
+    spinner = SpinnerColumn("line" if err.options.ascii_only else "dots")
     return Progress(
-        SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+        spinner, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Doing(),
         console=err, transient=True, disable=not err.is_terminal,
     )  # fmt: skip
+
+
+class _Doing(ProgressColumn):
+    """What is being done, as plain text: rich's own column would read it as markup."""
+
+    def render(self, task: Task) -> Text:
+        return styled((task.description, ""))
 
 
 def amount(count: int, thing: str) -> str:
     """``1 domain``, ``62 domains``."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
-
-
-def short(value: Any) -> str:
-    """A value of the configuration in a line."""
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def span(seconds: float) -> str:

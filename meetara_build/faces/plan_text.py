@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from meetara_build.faces.output import amount, money, out, short, size, span
+from meetara_build.faces.output import amount, money, out, size, span, styled
 from meetara_build.graph import STAGES, Graph
+from meetara_build.outside import show_line, show_short
 from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
 from meetara_build.plan.base_origins import base_origins
 from meetara_build.plan.causes import CONFIG, DRIFT, Cause
@@ -32,7 +33,7 @@ def print_plan(graph: Graph, made: Plan, total: Total, profile: str, domains: Se
     for group in drifted:
         _print_group(graph, group)
     for origin in base_origins(graph, domains):
-        out.print(origin.text(), markup=False)
+        out.print(origin.text())
     if made.to_do():
         _print_maybe(made)
         _print_total(graph, total, profile)
@@ -42,7 +43,7 @@ def print_plan(graph: Graph, made: Plan, total: Total, profile: str, domains: Se
 def print_proposals(graph: Graph, proposed: Sequence[Mapping[str, Any]]) -> None:
     """Print what agents propose, before a plan that does not have it yet: the winner of each key, why, and the others."""
     if newer := newer_plugins(graph.root, graph.project / "plugins"):
-        out.print(f"{', '.join(newer)} changed since the agents were asked: `meetara-build propose`", style="dim")
+        out.print(f"Changed since the agents were asked: {', '.join(newer)}; `meetara-build propose`", style="dim")
     if not proposed:
         return
     winners = [one for one in proposed if one["status"] == "wins"]
@@ -52,11 +53,12 @@ def print_proposals(graph: Graph, proposed: Sequence[Mapping[str, Any]]) -> None
     )
     for one in proposed[: 3 * SHOWN] if out.is_terminal else proposed:
         what, wins = one["proposal"], one["status"] == "wins"
-        change = f"{what['domain']} {what['key']}: {short(one['now'])} → {short(what['value'])}, by {one['agent']}"
+        values = f"{show_short(one['now'])} → {show_short(what['value'])}"
+        change = show_line(f"{what['domain']} {what['key']}: {values}, by {one['agent']}: {what['reason']}")
         mark = one["id"] if wins else f"  {one['status']}"
-        out.print(f"  {mark:12}  {change}: {what['reason']}", style="" if wins else "dim", markup=False)
+        out.print(f"  {mark:12}  {change}", style="" if wins else "dim")
         evidence = f"; evidence: {'; '.join(what['evidence'])}" if what["evidence"] and wins else ""
-        out.print(f"                {one['why']}{evidence}", style="dim", markup=False)
+        out.print(f"                {show_line(one['why'] + evidence)}", style="dim")
     if out.is_terminal and len(proposed) > 3 * SHOWN:
         out.print(f"… and {len(proposed) - 3 * SHOWN} more: `meetara-build propose`", style="dim")
 
@@ -90,16 +92,18 @@ def _print_group(graph: Graph, group: Reached) -> None:
     causes = sorted(group, key=lambda cause: -len(group[cause]))
     items = list({item.step.name: item for reached in group.values() for item in reached}.values())
     for cause in causes[:SHOWN] if out.is_terminal else causes:
-        out.print(f"[bold]{_escaped(_with_line(graph, cause))}[/]  [dim]→ {_reach(group[cause])}[/]")
+        out.print(styled((_with_line(graph, cause), "bold"), (f"  → {_reach(group[cause])}", "dim")))
         if found := decision(graph, cause):
             said = f"base {found['base']} → overlay {found['overlay']}, by {found['agent']}: {found['reason']}"
-            out.print(f"    {said}", style="dim", markup=False)
+            out.print(f"    {show_line(said)}", style="dim")
     if out.is_terminal and len(causes) > SHOWN:
         out.print(f"… and {amount(len(causes) - SHOWN, 'cause')} more", style="dim")
     for action, stages, targets in _rows(items):
         shown = targets[:SHOWN] if out.is_terminal else targets
         more = f" and {len(targets) - len(shown)} more" if len(targets) > len(shown) else ""
-        out.print(f"  [{COLOURS[action]}]{action:8}[/]{' '.join(stages)}: {', '.join(shown)}{more}")
+        out.print(
+            styled(("  ", ""), (f"{action:8}", COLOURS[action]), (f"{' '.join(stages)}: {', '.join(shown)}{more}", ""))
+        )
 
 
 def _rows(items: Iterable[Item]) -> list[tuple[str, list[str], list[str]]]:
@@ -146,7 +150,7 @@ def _print_maybe(made: Plan) -> None:
     shown = names[:SHOWN] if out.is_terminal else names
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     depends = f", if {', '.join(shown)}{more} come{'s' if len(names) == 1 else ''} out different" if names else ""
-    out.print(f"At most {len(maybe)} more{depends}.", markup=False)
+    out.print(f"At most {len(maybe)} more{depends}.")
 
 
 def _print_total(graph: Graph, total: Total, profile: str) -> None:
@@ -158,10 +162,6 @@ def _print_total(graph: Graph, total: Total, profile: str) -> None:
     ]
     if total.dollars is not None and total.dollars_high is not None:
         parts[-1] = f"{money(total.dollars)} to {money(total.dollars_high)} ({profile}, {graph.machines['']})"
-    out.print("Takes " + ", ".join(parts) + ".", markup=False)
+    out.print("Takes " + ", ".join(parts) + ".")
     said = [f"{ORIGINS[source]} ({count})" for source, count in sorted(total.sources.items())]
-    out.print(f"Estimated from {'; '.join(said)}.", style="dim", markup=False)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+    out.print(f"Estimated from {'; '.join(said)}.", style="dim")

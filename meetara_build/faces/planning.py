@@ -9,6 +9,7 @@ from meetara_build import history
 from meetara_build.artifact import write_text
 from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
 from meetara_build.errors import ConfigError
+from meetara_build.faces.output import print_json
 from meetara_build.faces.plan_text import print_plan, print_proposals
 from meetara_build.graph import CACHE, Graph, find_project, load
 from meetara_build.nearest import nearest
@@ -83,7 +84,7 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
     proposed = _proposed(graph, domains)
     if as_json:
         shown = content(graph, planned.made, planned.estimates, planned.total, domains, profile)
-        print(json.dumps({**shown, "proposals": proposed}, indent=1, ensure_ascii=False))
+        print_json({**shown, "proposals": proposed})
     else:
         print_proposals(graph, proposed)
         print_plan(graph, planned.made, planned.total, profile, domains)
@@ -94,8 +95,9 @@ def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | 
         except OSError as error:
             raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file") from None
         if not as_json:
+            written = show_line(out)
             print(
-                f"Kept in {out}: `{quote_command('meetara-build', 'apply', out)}` does exactly this, or refuses if anything "
+                f"Kept in {written}: `{quote_command('meetara-build', 'apply', out)}` does exactly this, or refuses if anything "
                 "changes until then."
             )
     return bool(planned.made.to_do())

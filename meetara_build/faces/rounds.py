@@ -21,6 +21,7 @@ from meetara_build.faces.building import built
 from meetara_build.faces.output import amount, out, print_json
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph
+from meetara_build.outside import show_line, show_short
 from meetara_build.resolve import Configuration
 
 
@@ -131,14 +132,14 @@ class Loop:
     def say(self, text: str) -> None:
         """Tell a person."""
         if not self.quiet:
-            out.print(text, style="bold", markup=False)
+            out.print(text, style="bold")
 
     def build(self) -> BuildError | None:
         """Build; a failure is what the agents are asked about next."""
         try:
             done = built(self.domains, self.profile, cores=self.cores, quiet=self.quiet)
         except BuildError as fault:
-            self.say(str(fault))
+            self.say(f"meetara-build: {fault}")
             return fault
         runs = amount(len(done.runs), "stage run")
         self.say(f"{amount(len(done.domains), 'domain')} up to date: {runs} in {done.seconds:.0f} s")
@@ -154,8 +155,8 @@ class Loop:
 
 def _agreed(asked: Sequence[Verdict]) -> bool:
     for one in asked:
-        change = f"{one.proposal.domain} {one.proposal.key}: {one.now} → {one.proposal.value}"
-        out.print(f"{change} ({one.agent}): {one.proposal.reason}", markup=False)
+        change = f"{one.proposal.domain} {one.proposal.key}: {show_short(one.now)} → {show_short(one.proposal.value)}"
+        out.print(show_line(f"{change} ({one.agent}): {one.proposal.reason}"))
     return typer.confirm(f"Take {amount(len(asked), 'proposal')}?", default=False)
 
 

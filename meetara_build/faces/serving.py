@@ -27,6 +27,7 @@ from meetara_build.faces.connections import EndWithToken, WholeRequests
 from meetara_build.faces.mcp import make_server
 from meetara_build.faces.mcp.served import Served, uri
 from meetara_build.graph import Graph
+from meetara_build.outside import show_block
 
 POLL_SECONDS = 0.1
 """How often changes are looked for: a subscriber hears of one well within a second."""
@@ -67,7 +68,7 @@ class Changes:
             self.fault = ""
         except ContextError as error:  # the database is away: it is said once, and the server goes on
             if str(error) != self.fault:
-                print(f"meetara-build: {error}", file=sys.stderr, flush=True)
+                print(f"meetara-build: {show_block(error)}", file=sys.stderr, flush=True)
             self.fault = str(error)
             return []
         sections = {uri(section) for section, _ in found}

@@ -68,7 +68,7 @@ def _install_llama(log: Path) -> None:
             bar.update(task, completed=done, total=steps, description=f"llama.cpp {LLAMA_CPP_PYTHON}: compiling")
             if not err.is_terminal and done * LINES // steps > told:
                 told = done * LINES // steps
-                print(f"llama.cpp {LLAMA_CPP_PYTHON}: {done} of {steps} files compiled", flush=True)
+                out.print(f"llama.cpp {LLAMA_CPP_PYTHON}: {done} of {steps} files compiled")
 
         installed = install_llama(report, log)
     if installed:

@@ -6,6 +6,7 @@ import sys
 from meetara_build.engine.job import explain
 from meetara_build.errors import ConfigError
 from meetara_build.graph import STAGES, find_project, load
+from meetara_build.outside import show_block, show_line
 from meetara_build.processes import die_with_parent
 
 USAGE = 64
@@ -30,7 +31,7 @@ def main(words: list[str]) -> int:
     try:
         given = parser().parse_args(words)
     except argparse.ArgumentError as error:
-        print(f"meetara-build stage: {error}; see `meetara-build stage --help`", file=sys.stderr)
+        print(f"meetara-build stage: {show_line(error)}; see `meetara-build stage --help`", file=sys.stderr)
         return USAGE
     except SystemExit as end:
         return USAGE if end.code else 0
@@ -51,6 +52,6 @@ def main(words: list[str]) -> int:
         if given.debug:
             raise
         if str(error):
-            print(f"meetara-build: {explain(error)}", file=sys.stderr)
+            print(f"meetara-build: {show_block(explain(error))}", file=sys.stderr)
         return 1
     return 0

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from meetara_build import history
-from meetara_build.faces.output import out, print_json, table
+from meetara_build.faces.output import out, print_json, styled, table
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
+from meetara_build.outside import show_line
 from meetara_build.plan import FRESH, Item
 
 FRESH_STATE, STALE, FAILED, RUNNING, NOT_BUILT = "fresh", "stale", "failed", "running", "not built"
@@ -39,12 +40,12 @@ def _print_states(states: dict[str, tuple[str, str]]) -> None:
     """On a terminal all domains in columns, then a line for each that needs a word; elsewhere a line for each domain."""
     if not out.is_terminal:
         for domain, (state, note) in states.items():
-            out.print(f"{domain:28}{state:12}{note}".rstrip(), markup=False)
+            out.print(show_line(f"{domain:28}{state:12}{note}".rstrip()))
         return
     columns = max(1, out.width // COLUMN)
     shown = table(*[""] * columns)
     cells = [
-        f"[{COLOURS[state]}]●[/] {domain} [dim]{'' if state == FRESH_STATE else state}[/]"
+        styled(("● ", COLOURS[state]), (f"{domain} ", ""), ("" if state == FRESH_STATE else state, "dim"))
         for domain, (state, _) in states.items()
     ]
     rows = -(-len(cells) // columns)
@@ -56,8 +57,7 @@ def _print_states(states: dict[str, tuple[str, str]]) -> None:
     out.print(shown)
     for domain, (state, note) in states.items():
         if note:
-            out.print(f"{domain} ", style=COLOURS[state], end="")
-            out.print(note, markup=False)
+            out.print(styled((f"{domain} ", COLOURS[state]), (note, "")))
 
 
 def _state(graph: Graph, items: Iterable[Item], last: dict[tuple[str, str], history.Run]) -> tuple[str, str]:

@@ -106,7 +106,7 @@ def chat(domain: str, question: str | None, *, quant: str | None, tokens: int, a
 
 
 def _talk(model: Model, tokens: int) -> None:
-    err.print(f"{model.path.name}; an empty line or Ctrl-D ends", style="dim", markup=False)
+    err.print(f"{model.path.name}; an empty line or Ctrl-D ends", style="dim")
     turns: list[dict[str, str]] = []
     while True:
         try:
@@ -157,10 +157,10 @@ def compare(one: str, other: str, questions: Sequence[str], *, count: int, token
     if as_json:
         print_json([dict(zip(("question", *names), row, strict=True)) for row in rows])
         return
-    shown = table("question", *names)
-    for row in rows:
-        shown.add_row(*row, end_section=True)
-        shown.add_row("", "", "")
+    shown = table("", "question", *names)
+    for number, row in enumerate(rows, 1):
+        shown.add_row(str(number), *row, end_section=True)
+        shown.add_row("")
     out.print(shown)
 
 

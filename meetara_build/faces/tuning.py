@@ -15,9 +15,10 @@ from meetara_build.engine.exclusive import at_work
 from meetara_build.engine.snakemake import profile_hardware
 from meetara_build.errors import ConfigError
 from meetara_build.faces.advising import PERSON, POLICY, shared_context, take
-from meetara_build.faces.output import amount, err, out, print_json, progress, short, table
+from meetara_build.faces.output import amount, err, out, print_json, progress, table
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
+from meetara_build.outside import show_short
 from meetara_build.resolve import Configuration
 from meetara_build.tuning.plots import importances, report, write_report
 from meetara_build.tuning.session import Found, Tuning, searched
@@ -93,7 +94,7 @@ def _search(tuning: Tuning, shared: Any, trials: int, workers: int, ends: float 
             bar.update(task, advance=1, description=shown)
             if not quiet and not err.is_terminal:
                 end = "stopped" if told.loss is None else f"loss {told.loss:.4f}"
-                print(f"{told.what}: {end} after {told.steps} steps", flush=True)
+                out.print(f"{told.what}: {end} after {told.steps} steps")
 
         return tuning.run(shared, trials, workers, ends, listen)
 
@@ -111,17 +112,17 @@ def _decide(graph: Graph, found: Found, by: str) -> list[str]:
 
 def _print_found(found: Found, domain: str, files: list[str]) -> None:
     for key in found.left_out:
-        out.print(f"{key} is locked, or not among agents.may_change: not searched", style="dim", markup=False)
+        out.print(f"{key} is locked, or not among agents.may_change: not searched", style="dim")
     for start in found.starts:
-        out.print(f"tried early: {start.evidence}", style="dim", markup=False)
+        out.print(f"tried early: {start.evidence}", style="dim")
     shown = table("key", ">now", ">best found", ">importance")
     shares = importances(found.study)
     for key, value in found.settings.items():
         share = f"{shares[key]:.0%}" if key in shares else ""
-        shown.add_row(key, short(found.now[key]), short(value), share)
+        shown.add_row(key, show_short(found.now[key]), show_short(value), share)
     out.print(shown)
     out.print(f"{domain}: validation loss {found.current:.4f} now, {found.winner:.4f} in trial {found.number} of "
-              f"{amount(len(finished(found.study)), 'trial')}, {found.steps} training steps", markup=False)  # fmt: skip
+              f"{amount(len(finished(found.study)), 'trial')}, {found.steps} training steps")  # fmt: skip
     if found.repeats is None or found.gain is None:
         out.print("The current configuration is the best found.")
     else:
@@ -129,21 +130,19 @@ def _print_found(found: Found, domain: str, files: list[str]) -> None:
         seeds = ", ".join(map(str, found.repeats.seeds[1:]))
         out.print(
             f"With seeds {seeds} it is {found.gain.share:+.2%} better, {found.gain.sure:.0%} sure: {beyond}.",
-            markup=False,
         )
-    out.print(f"See {', '.join(files)}", style="dim", markup=False)
+    out.print(f"See {', '.join(files)}", style="dim")
 
 
 def _print_decision(domain: str, taken: list[str], policy: str) -> None:
     if taken:
         out.print(
             f"Decided: {amount(len(taken), 'key')} in conf/overlay/{domain}.yaml; see `meetara-build plan`",
-            markup=False,
         )
     elif policy == NEVER:
         out.print("agents.policy in conf/build.yaml never takes what tuner finds.")
     else:
-        out.print(f"To decide so: `meetara-build tune {domain} --accept`", markup=False)
+        out.print(f"To decide so: `meetara-build tune {domain} --accept`")
 
 
 def _print_json(found: Found, taken: list[str], files: list[str]) -> None:

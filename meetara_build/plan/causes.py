@@ -10,6 +10,7 @@ from meetara_build.differences import differences
 from meetara_build.fingerprint import file_of
 from meetara_build.graph import Graph, Step
 from meetara_build.origins import origin
+from meetara_build.outside import show_short
 
 NEW = "new"
 CONFIG, CODE, LIBRARY, SOURCE, INPUT = "config", "code", "library", "source", "input"
@@ -43,14 +44,16 @@ class Cause(NamedTuple):
         if self.kind == INPUT:
             return f"{self.where}: its result is another"
         if self.kind == SOURCE:
-            return f"{self.where}: {_change_of_file(self.old, self.new)}"
+            # A file may be called like a line of a plan.
+            name = f"'{self.where}'" if " " in self.where else self.where
+            return f"{name}: {_change_of_file(self.old, self.new)}"
         if self.kind == CODE:
             if not self.where.endswith(".py"):
                 return f"{self.where}: made by another version of the tool"
             return f"{self.where}: {_change_of_file(self.old, self.new, 'code')}"
         if self.kind == ABOVE:
             return "the recipes of the stages before, which its metadata name"
-        shown = f"{_short(self.old)} → {_short(self.new)}"
+        shown = f"{show_short(self.old, 40)} → {show_short(self.new, 40)}"
         return f"{self.where} {self.key}: {shown}".replace("  ", " ").replace(" : ", ": ")
 
 
@@ -129,8 +132,3 @@ def _change_of_file(old: Any, new: Any, what: str = "content") -> str:
 def _plain(value: Any) -> Any:
     """A value that can be compared and counted: lists and mappings as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -130,7 +130,7 @@ class Data(Shape):
         if self.validation + self.test >= 0.9:
             raise ValueError("validation and test together leave too little to train on: keep them below 0.9")
         if self.min_tokens >= self.max_tokens:
-            raise ValueError("min_tokens must be below max_tokens")
+            raise ValueError("data.min_tokens must be below data.max_tokens")
         return self
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meetara_build.errors import ConfigError
 from meetara_build.nearest import nearest
+from meetara_build.outside import show_short
 from meetara_build.yaml_files import Place, read_lines
 
 Origin = Mapping[str, Path]
@@ -79,7 +80,7 @@ def _fault(shape: type[Shape], at: Place, errors: list[Any], where: str, dotted:
     if error["type"] == "missing":
         return f"{where}: key '{dotted}' is missing; add it"
     wanted = " or ".join(dict.fromkeys(_wanted(shape, at, error) for error in errors)).replace("or should be", "or")
-    given = "" if error["type"] == "value_error" else f", not {_shown(error['input'])}"
+    given = "" if error["type"] == "value_error" else f", not {show_short(repr(error['input']))}"
     return f"{where}: {dotted + ': ' if dotted else ''}{wanted}{given}"
 
 
@@ -93,11 +94,6 @@ def _wanted(shape: type[Shape], at: Place, error: Any) -> str:
         return "needs at least one entry"
     message: str = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return message[0].lower() + message[1:]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _keys(shape: type[Shape], at: tuple[str | int, ...]) -> list[str]:

@@ -266,7 +266,7 @@ def test_one_that_gives_no_answer_is_ended_in_time(ask: Ask, what: str) -> None:
     answer = ask(LATE[what], seconds=1.0)
     says(
         answer,
-        "^agents.external.outside: gave no answer within 1 s; give it more `seconds` in conf/build.yaml, or mend the agent",
+        "^agents.external.outside: gave no answer within 1 s; raise agents.external.NAME.seconds, or mend the agent",
     )
     assert answer.seconds < 8
 

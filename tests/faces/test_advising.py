@@ -164,7 +164,7 @@ def test_plan_says_when_an_agent_changed_since_it_was_asked(own: Path, command: 
     command(own, "propose")
     assert "changed since" not in command(own, "plan").stdout
     (own / "plugins" / "newer.py").write_text(LONGER)
-    assert "newer changed since the agents were asked: `meetara-build propose`" in command(own, "plan").stdout
+    assert "Changed since the agents were asked: newer; `meetara-build propose`" in command(own, "plan").stdout
 
 
 def test_a_wrong_policy_is_refused_with_the_line(own: Path, command: Any) -> None:

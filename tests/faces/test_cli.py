@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commands import run_there
+from projects import override
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,14 @@ def test_exit_codes(built_project: Path, command: Any, words: list[str], status:
     if status:
         assert done.stderr
         assert not done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_an_output_that_is_not_utf_8_gets_what_it_can_write(project: Path, command: Any, encoding: str) -> None:
+    override(project, "nutrition", {"lora.rank": 8})
+    done = command(project, "plan", "nutrition", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "lora.rank: 16 -> 8  -> 1 domain" in done.stdout
 
 
 def test_something_to_do_is_exit_code_2_only_where_asked_for(project: Path, command: Any) -> None:

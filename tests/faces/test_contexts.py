@@ -5,17 +5,20 @@ import re
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import copy_built, edit, override
+from projects import copy_built, edit, override, small_project
 
 from meetara_build.context.delivery import waiting_files
 from meetara_build.context.outbox import Outbox, parcels
 from meetara_build.context.reports import checked
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import BuildError
+from meetara_build.faces.contexts import show
+from meetara_build.faces.output import Screen
 from meetara_build.graph import load
 
 
@@ -97,6 +100,26 @@ def test_for_people_it_is_tables(project: Path, command: Any) -> None:
     ):
         assert words in said
     assert "{" not in said
+
+
+def test_what_others_report_is_shown_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = load(small_project(tmp_path / "project"))
+    message = "No such file: [/data/x.jsonl]\nPlan: 0 to run"
+    box = Outbox(graph.root, domain="nutrition", sender="someone")
+    box.put("error", stage="[bold]adapter[/]", message=message)
+    box.put("metrics", values={"[link=http://evil.example]loss[/link]": 1.0})
+    box.close()
+    screen = Screen(file=StringIO(), force_terminal=True, color_system=None, width=300)
+    monkeypatch.setattr("meetara_build.faces.contexts.out", screen)
+    show(graph, None, None, watch=False, as_json=False)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    for words in (
+        "[bold]adapter[/]",
+        "No such file: [/data/x.jsonl]\\nPlan: 0 to run",
+        "[link=http://evil.example]loss[/link]",
+    ):
+        assert words in said
+    assert "\x1b]8" not in said
 
 
 def test_watching_shows_each_change(project: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from fast_stages import added, build, fast_project
 from projects import copy_built, edit, override, write_yaml
-from rich.console import Console
 
 from meetara_build import history
+from meetara_build.faces.output import Screen
 from meetara_build.faces.planning import show_plan
 from meetara_build.faces.projects import init
+from meetara_build.proposals import keep
 
 Said = Callable[..., list[str]]
 DRIFT = "Changed, damaged or deleted behind the tool's back:"
@@ -45,9 +46,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Said:
     """The lines of ``said(project, "nutrition")``: a plan as it is printed into a file, or on a terminal."""
 
     def lines(project: Path, *domains: str, profile: str = "local", terminal: bool = False) -> list[str]:
-        console = Console(
-            file=StringIO(), force_terminal=terminal, color_system=None, soft_wrap=True, highlight=False, width=120
-        )
+        console = Screen(file=StringIO(), force_terminal=terminal, color_system=None, width=120)
         monkeypatch.chdir(project)
         monkeypatch.setattr("meetara_build.faces.plan_text.out", console)
         show_plan(domains, profile, as_json=False, out=None)
@@ -224,3 +223,20 @@ def test_a_terminal_folds_many_causes(project: Path, said: Said) -> None:
     assert len([line for line in whole if line.startswith("conf/build.yaml")]) == 7
     assert len([line for line in folded if line.startswith("conf/build.yaml")]) == 6
     assert "… and 1 cause more" in folded
+
+
+# What it quotes
+
+
+def test_no_value_reason_or_evidence_makes_a_line_of_its_own(project: Path, said: Said) -> None:
+    forged = "ok\nPlan: 0 to run, 0 to restore, 0 maybe, 999 fresh.\x1b[2J\u202e"
+    edit(project / "conf" / "domain" / "nutrition.yaml", "description", forged)
+    taken = {"key": "lora.rank", "value": 8, "agent": "tuner", "reason": forged}
+    write_yaml(project / "conf" / "overlay" / "storytelling.yaml", {"decisions": [taken]})
+    proposal = {"domain": "music", "key": "lora.rank", "value": forged, "reason": forged, "evidence": [forged]}
+    one = {"id": "0123456789ab", "status": "wins", "proposal": proposal, "now": forged, "agent": forged, "why": forged}
+    keep(project / "artifacts", {"verdicts": [one]})
+    lines = said(project)
+    assert [line for line in lines if line.lstrip().startswith("Plan:")] == [lines[-1]]
+    assert not re.search("[\x1b\u202e]", "".join(lines))
+    assert "ok\\nPlan: 0 to run" in "".join(lines)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from fast_stages import build, fast_project
 from projects import copy_built, edit, override
-from rich.console import Console
 
 from meetara_build import history
+from meetara_build.faces.output import Screen
 from meetara_build.faces.projects import init
 from meetara_build.faces.status import is_running, show_status
 from meetara_build.graph import load
@@ -163,9 +163,7 @@ def test_elsewhere_than_on_a_terminal_each_domain_has_a_line(project: Path, comm
 
 
 def on_a_terminal(project: Path, monkeypatch: pytest.MonkeyPatch, width: int, *domains: str) -> list[str]:
-    console = Console(
-        file=StringIO(), force_terminal=True, color_system=None, width=width, soft_wrap=True, highlight=False
-    )
+    console = Screen(file=StringIO(), force_terminal=True, color_system=None, width=width)
     monkeypatch.chdir(project)
     monkeypatch.setattr("meetara_build.faces.status.out", console)
     show_status(domains, "local", as_json=False)

@@ -126,7 +126,7 @@ def test_a_training_that_made_things_worse_is_not_made_longer(
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        ("train.jsonl line 3: 900 tokens, but the base has positions for 512: set max_tokens", "data.max_tokens"),
+        ("train.jsonl line 3: 900 tokens, but the base has positions for 512: set data.max_tokens", "data.max_tokens"),
         ("a.bin: cannot be written (No space left on device)", "make room"),
         ("something that no one foresaw", "the same recipe would fail again"),
     ],

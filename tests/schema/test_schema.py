@@ -114,7 +114,7 @@ def test_the_split_leaves_enough_to_train_on(tmp_path: Path) -> None:
 
 def test_the_length_limits_are_in_order(tmp_path: Path) -> None:
     said = refused(tmp_path / "x.yaml", Build, build(data={**build()["data"], "min_tokens": 512}))
-    assert "min_tokens must be below max_tokens" in said
+    assert "data.min_tokens must be below data.max_tokens" in said
 
 
 @pytest.mark.parametrize("source", [{"split": "train"}, {"path": "a.csv", "hub": "b/c"}])

@@ -152,7 +152,7 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
     faults = [fault for source in over for fault in source.faults]
     raise DataError(
         f"{shares} (allowed: {allowed:.0%})\n{check.table(faults)}\n{_advice(over)}"
-        "Mend these lines, or raise `max_bad_share` to leave them out"
+        "Mend these lines, or raise data.max_bad_share to leave them out"
     )
 
 

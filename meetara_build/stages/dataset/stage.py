@@ -90,8 +90,8 @@ def _refuse_empty(before: Prepared, after: Prepared, recipe: Recipe) -> None:
         had, left = len(getattr(before, side)), len(getattr(after, side))
         if had and not left:
             raise DataError(
-                f"{recipe['domain']}: none of the {had} {side} records has between min_tokens {recipe['min_tokens']} "
-                f"and max_tokens {recipe['max_tokens']} tokens: change the limits, or use shorter or longer records"
+                f"{recipe['domain']}: none of the {had} {side} records has between data.min_tokens {recipe['min_tokens']} "
+                f"and data.max_tokens {recipe['max_tokens']} tokens: change the limits, or use shorter or longer records"
             )
 
 

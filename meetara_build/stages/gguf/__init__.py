@@ -284,7 +284,7 @@ def _check(recipe: Recipe) -> None:
         try:
             check_quant(quant)
         except ValueError as error:
-            raise ConfigError(f"gguf.quants: {error}") from error
+            raise ConfigError(f"quants of the domain's file: {error}") from error
     check_needs(list(recipe["quants"]), bool(recipe["imatrix"]["enabled"]))
 
 

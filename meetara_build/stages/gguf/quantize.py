@@ -39,7 +39,7 @@ def check_needs(quants: list[str], imatrix: bool) -> None:
     """
     if (needing := sorted(NEEDS_IMATRIX.intersection(quants))) and not imatrix:
         raise ConfigError(
-            f"gguf.quants: {', '.join(needing)} can be made only with an importance matrix: "
+            f"quants of the domain's file: {', '.join(needing)} can be made only with an importance matrix: "
             "set gguf.imatrix.enabled to true, or choose other types"
         )
 

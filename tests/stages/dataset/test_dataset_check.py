@@ -31,7 +31,7 @@ def test_every_fault_of_every_source_is_in_one_table(write):
         'nutrition.jsonl  8     prompt    is a list, not text         ["who"]',
         "nutrition.jsonl  8     response  is null",
         "more.jsonl       1     prompt    is empty",
-        "Mend these lines, or raise `max_bad_share` to leave them out",
+        "Mend these lines, or raise data.max_bad_share to leave them out",
     ]
 
 

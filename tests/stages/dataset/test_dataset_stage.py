@@ -157,7 +157,7 @@ def test_the_same_recipe_and_sources_give_the_same_bytes(built):
 
 def test_limits_that_leave_a_side_empty_are_refused(built):
     with pytest.raises(
-        DataError, match=r"nutrition: none of the .* train records has between min_tokens 2 and max_tokens 4"
+        DataError, match=r"nutrition: none of the .* train records has between data.min_tokens 2 and data.max_tokens 4"
     ):
         built(mixed(), max_tokens=4)
 
