@@ -51,9 +51,9 @@ def check_data(words: Sequence[str], *, as_json: bool) -> bool:
         print_json({"checked": len(domains), "faults": content, "errors": unusable})
         return not bad and not unusable
     for domain, listed in bad.items():
-        out.print(f"{domain}: {len(listed)} faults\n{fault_table(listed)}", markup=False)
+        out.print(f"{domain}: {len(listed)} faults\n{fault_table(listed)}")
     for domain, error in unusable.items():
-        out.print(f"{domain}: {error}", markup=False)
+        out.print(f"{domain}: {error}")
     count = sum(map(len, bad.values())) + len(unusable)
     out.print(f"{len(domains)} domains read, {count} faults" + ("; mend the lines above" if count else ""))
     return not count

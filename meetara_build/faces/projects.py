@@ -34,7 +34,6 @@ def init(folder: Path) -> None:
     out.print(
         f"{folder} is ready:\n  {quote_command('cd', folder)}\n  meetara-build setup\n  meetara-build plan nutrition\n"
         "  meetara-build build nutrition",
-        markup=False,
     )
 
 
@@ -95,7 +94,7 @@ def add_domain(
     mapped = ", ".join(f"{column} → {field}" for field, column in columns.items()) or "as they are"
     out.print(
         f"{path.relative_to(project)} written; columns: {mapped}\nNext: meetara-build data check {name}, "
-        f"meetara-build build {name}", markup=False,
+        f"meetara-build build {name}",
     )  # fmt: skip
 
 
@@ -146,4 +145,4 @@ def install_profiles(*, quiet: bool = False) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(folder.resolve())
         if not quiet:
-            out.print(f"{link} → {folder.relative_to(project)}", markup=False)
+            out.print(f"{link} → {folder.relative_to(project)}")
