@@ -126,7 +126,8 @@ def _store_faults(graph: Graph, bar: Progress, *, repair: bool) -> list[str]:
             if not is_right(path):
                 found.append(f"{path}: its content is not what was stored")
                 if repair:
-                    path.unlink()
+                    with store.explaining("written"):
+                        path.unlink()
     return found
 
 
