@@ -85,12 +85,9 @@ def add_domain(
         raise ConfigError(f"{path}: this domain is there already; edit it, or choose another name")
     if not source.exists():
         raise DataError(f"{source}: no such file; name a JSONL, CSV or Parquet file")
-    found = guess(source)
-    columns = {
-        **found["columns"],
-        **({"prompt": prompt} if prompt else {}),
-        **({"response": response} if response else {}),
-    }
+    given = {field: column for field, column in (("prompt", prompt), ("response", response)) if column}
+    found = guess(source, given).source
+    columns = found["columns"]
     content = _content(
         path, source, found["format"], columns, description or f"Questions and answers of {source.name}", category
     )

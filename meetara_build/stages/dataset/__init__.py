@@ -2,8 +2,8 @@
 
 ::
 
-    sources    files and hub data sets → rows            (jsonl and csv in text_files, the rest in tables)
-    shape      rows → conversations, whatever their form (names and mappings of columns in columns)
+    sources    files and hub data sets → rows            (text_files, json_files, csv_files, tables)
+    shape      rows → conversations, whatever their form (columns: which is what; turns: chats and what stands in them)
     clean      ftfy, Unicode NFC, language tag
     check      pandera: every bad record with file, line and column, in one table
     duplicates exact and near-duplicates dropped, kin grouped

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from meetara_build.outside import show_line
 from meetara_build.stages.dataset.clean import encodable
 from meetara_build.stages.dataset.records import Fault
 from meetara_build.stages.dataset.shape import Draft, order_fault
@@ -35,8 +36,10 @@ def faults_of(drafts: Sequence[Draft]) -> dict[int, list[Fault]]:
 
 def table(faults: Sequence[Fault], limit: int = 50) -> str:
     """Faults as aligned lines; those beyond ``limit`` are counted."""
-    rows = [("File", "Line", "Column", "What is wrong", "Found")]
-    rows += [(f.source, str(f.line), f.column or "-", f.problem, f.found) for f in faults[:limit]]
+    rows = [["File", "Line", "Column", "What is wrong", "Found"]]
+    rows += [
+        [show_line(cell) for cell in (f.source, f.line, f.column or "-", f.problem, f.found)] for f in faults[:limit]
+    ]
     widths = [max(len(row[at]) for row in rows) for at in range(5)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if len(faults) > limit:

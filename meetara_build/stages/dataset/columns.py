@@ -8,16 +8,20 @@ from meetara_build.errors import DataError
 
 FIELDS = ("prompt", "input", "response", "messages", "system", "topic", "language")
 
+CHOSEN = ("chosen", "preferred_output")
+"""Names of the better answer in preference sets; the worse one is never learnt."""
+
 # Names in order of preference. `input` is Alpaca's: what an instruction is applied to; alone, it is the question.
 NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns"),
     "prompt": ("prompt", "question", "instruction", "query", "user", "human", "problem", "input", "ask", "request"),
     "response": (
         "response", "answer", "output", "completion", "assistant", "reply", "solution", "target", "gpt", "bot",
+        *CHOSEN,
     ),
-    "input": ("input", "context"),
+    "input": ("input", "context", "passage"),
     "system": ("system", "system_prompt"),
-    "topic": ("topic", "category", "subject"),
+    "topic": ("topic", "category", "subject", "topics", "categories"),
     "language": ("language", "lang", "locale"),
 }  # fmt: skip
 
@@ -33,6 +37,8 @@ def recognise(columns: Sequence[str]) -> dict[str, str]:
             if name in by_name and by_name[name] not in found.values():
                 found[field] = by_name[name]
                 break
+    if "messages" not in found and "prompt" not in found and found.get("response", "").strip().casefold() in CHOSEN:
+        found["messages"] = found.pop("response")  # Anthropic's preferences: the question stands in both conversations
     return found
 
 
@@ -55,16 +61,22 @@ def mapping(name: str, given: Mapping[str, str] | None, columns: Sequence[str]) 
     unknown = sorted(set(given) - set(FIELDS))
     if unknown:
         raise DataError(f"{name}: columns: unknown field '{unknown[0]}': use {', '.join(FIELDS)}")
-    for field, column in given.items():
-        if not _exists(column, columns):
-            raise DataError(
-                f"{name}: no column '{column}' (mapped to {field}): there are {listed(columns)}"
-                f"{_did_you_mean(column, columns)}: mend `columns.{field}` in the domain's file"
-            )
+    if absent := find_missing(given, columns):
+        field, problem = absent
+        raise DataError(f"{name}: {problem}: mend `columns.{field}` in the domain's file")
     if "messages" not in given and not {"prompt", "response"} <= set(given):
         missing = "prompt" if "prompt" not in given else "response"
         raise DataError(f"{name}: columns: `{missing}` is not mapped: map both prompt and response, or messages")
     return dict(given)
+
+
+def find_missing(given: Mapping[str, str], columns: Sequence[str]) -> tuple[str, str] | None:
+    """The first field whose column is not there, and what to say of it."""
+    for field, column in given.items():
+        if not _exists(column, columns):
+            known = f"there are {listed(columns)}{_did_you_mean(column, columns)}"
+            return field, f"no column '{column}' (mapped to {field}): {known}"
+    return None
 
 
 def value_at(values: Mapping[str, Any], column: str) -> Any:

@@ -11,6 +11,7 @@ from meetara_build.stages.dataset.duplicates import distinct
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id
 from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
+from meetara_build.stages.dataset.text_files import advise_encoding
 from meetara_build.stages.types import Inputs, Recipe
 
 
@@ -33,16 +34,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Checked:
-    """The good records of one source, and its faults."""
+    """The good records of one source, its faults, and the records that must not be learnt."""
 
     reading: Reading
     records: list[Record]
     faults: list[Fault]
+    drops: list[Drop]
 
     @property
     def bad(self) -> int:
         """How many of its records have a fault."""
-        return self.reading.read - len(self.records)
+        return self.reading.read - len(self.records) - len(self.drops)
 
 
 def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
@@ -67,7 +69,8 @@ def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
         read[source.reading.name] = read.get(source.reading.name, 0) + source.reading.read
     bad = sum(source.bad for source in sources)
     ids = frozenset(record.id for record in records)
-    return Prepared(**by_side, drops=found.drops, faults=faults, bad=bad, read=read, ids=ids)
+    drops = [*(drop for source in sources for drop in source.drops), *found.drops]
+    return Prepared(**by_side, drops=drops, faults=faults, bad=bad, read=read, ids=ids)
 
 
 def check_sources(recipe: Recipe, inputs: Inputs) -> list[Fault]:
@@ -86,20 +89,22 @@ def _check_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
 def _check(source: Mapping[str, Any], path: Path | None, recipe: Recipe) -> Checked:
     reading = read_source(source, path)
     if not reading.rows:
-        return Checked(reading, [], reading.faults)
+        return Checked(reading, [], reading.faults, [])
     fields = columns.mapping(reading.name, source.get("columns"), reading.columns)
     faults = list(reading.faults)
-    drafts = []
+    drafts, drops = [], []
     for row in reading.rows:
         drafted = shape.draft(row, fields)
         if isinstance(drafted, Fault):
             faults.append(drafted)
+        elif isinstance(drafted, Drop):
+            drops.append(drafted)
         else:
             drafts.append(replace(drafted, cells=[_mended(cell) for cell in drafted.cells]))
     bad = check.faults_of(drafts)
     faults += [fault for of_one in bad.values() for fault in of_one]
     records = [_record(draft, source, recipe) for at, draft in enumerate(drafts) if at not in bad]
-    return Checked(reading, records, sorted(faults, key=lambda fault: fault.line))
+    return Checked(reading, records, sorted(faults, key=lambda fault: fault.line), drops)
 
 
 def _mended(cell: shape.Cell) -> shape.Cell:
@@ -131,6 +136,13 @@ def _said_by(messages: Sequence[Message], role: str) -> str:
 
 def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
     """One error for all sources with too many bad records, with the faults of each."""
+    for source in sources:
+        if not source.records and not source.faults:
+            reasons = ", ".join(sorted({drop.reason for drop in source.drops}))
+            raise DataError(
+                f"{source.reading.name}: none of its {source.reading.read} records is to be learnt ({reasons}): "
+                "add records, or take it out of the domain's sources"
+            )
     over = [source for source in sources if source.bad > allowed * source.reading.read or not source.records]
     if not over:
         return
@@ -145,15 +157,9 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
 
 
 def _advice(over: Sequence[Checked]) -> str:
-    first = over[0].faults[0]
-    if first.line == 1 and first.column is None and first.found.strip()[:1] in ("[", "{"):
-        return (
-            f"{first.source} looks like one JSON document over many lines: write one object a line, "
-            f"e.g. `jq -c '.[]' {first.source} > records.jsonl`\n"
-        )
-    if "is not UTF-8" in first.problem:
-        return (
-            f"{first.source} was probably saved by a Windows program: convert it, "
-            f"e.g. `iconv -f WINDOWS-1252 -t UTF-8 {first.source} > utf8-{first.source}`\n"
-        )
-    return ""
+    broken = next((fault for source in over for fault in source.faults if "is not UTF-8" in fault.problem), None)
+    if broken is None:
+        return ""
+    return (
+        f"{broken.source} was probably saved by a Windows program: convert it, e.g. {advise_encoding(broken.source)}\n"
+    )

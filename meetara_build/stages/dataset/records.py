@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Message = dict[str, str]
+Message = dict[str, Any]
+"""``role`` and ``content``; an assistant's turn that is not to be learnt has ``"learn": False`` as well."""
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,26 @@
-"""Rows of any form as conversations: prompt and response, Alpaca, chat messages, ShareGPT."""
+"""Rows of any form as conversations: prompt and response, Alpaca, chat messages, ShareGPT, preferences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from meetara_build.outside import parse_json
 from meetara_build.stages.dataset.columns import value_at
-from meetara_build.stages.dataset.records import Fault, Message, Row
+from meetara_build.stages.dataset.records import Drop, Fault, Message, Row
 from meetara_build.stages.dataset.text_files import excerpt, kind
+from meetara_build.stages.dataset.turns import (
+    Cell,
+    find_unlearnable,
+    parse_text,
+    plain_value,
+    read_cell,
+    read_turns,
+    turns_in,
+)
 
-ROLES = {
-    "system": "system",
-    "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-}  # fmt: skip
+__all__ = ["LABELS", "Cell", "Draft", "draft", "messages", "order_fault"]
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One piece of text as the source holds it, not yet known to be text at all.
-
-    ``role`` is system, user or assistant; ``input`` for Alpaca's input, which belongs to the user's turn; ``topic``.
-    ``column`` says where it stands: ``answer``, ``messages[2].content``.
-    """
-
-    role: str
-    column: str
-    content: Any
+LABELS = ("label", "kto_tag", "desirable")
+"""Columns whose ``false`` says that a record's answer is a bad one."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +32,35 @@ class Draft:
     language: str | None
 
 
-def draft(row: Row, fields: Mapping[str, str]) -> Draft | Fault:
-    """A row's conversation, or why it has none."""
-    chat = _optional(row, fields.get("messages"))
-    if chat is not None or not {"prompt", "response"} <= set(fields):
-        turns = _turns(row, fields["messages"], chat)
+def draft(row: Row, fields: Mapping[str, str]) -> Draft | Fault | Drop:
+    """A row's conversation; a Fault where it has none, a Drop where it is one that must not be learnt."""
+    used = tuple(fields.values())
+    if _is_labelled_bad(row, used):
+        return Drop(f"{row.source}:{row.line}", "labelled as bad")
+    if fault := find_unlearnable(row, row.values, used=used):
+        return fault
+    if "messages" in fields and (
+        _optional(row, fields["messages"]) is not None or not {"prompt", "response"} <= set(fields)
+    ):
+        turns = _chat(row, fields)
     else:
         turns = _pair(row, fields)
     if isinstance(turns, Fault):
         return turns
+    answers = [cell for cell in turns if cell.role == "assistant"]
+    if answers and not any(cell.learn for cell in answers):
+        return Drop(f"{row.source}:{row.line}", "nothing to learn")
     extra = []
     if not any(cell.role == "system" for cell in turns):
         system = _optional(row, fields.get("system"))
-        if system not in (None, ""):
-            extra.append(Cell("system", fields["system"], system))
-    topic = _optional(row, fields.get("topic"))
-    if topic not in (None, ""):
-        named = str(topic) if isinstance(topic, int) and not isinstance(topic, bool) else topic
-        extra.append(Cell("topic", fields["topic"], named))
+        if system is not None:
+            found = read_cell(row, "system", fields["system"], system)
+            if isinstance(found, Fault):
+                return found
+            extra.append(found)
+    topic = _topic(_optional(row, fields.get("topic")))
+    if topic is not None:
+        extra.append(Cell("topic", fields["topic"], topic))
     language = _optional(row, fields.get("language"))
     return Draft(row, [*extra, *turns], language if isinstance(language, str) else None)
 
@@ -66,6 +71,8 @@ def messages(cells: Sequence[Cell]) -> list[Message]:
     for cell in cells:
         if cell.role == "input":
             turns[-1]["content"] = f"{turns[-1]['content']}\n\n{cell.content}"
+        elif cell.role == "assistant" and not cell.learn:
+            turns.append({"role": cell.role, "content": cell.content, "learn": False})
         elif cell.role != "topic":
             turns.append({"role": cell.role, "content": cell.content})
     return turns
@@ -89,47 +96,99 @@ def order_fault(roles: Sequence[str]) -> str | None:
 
 
 def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
-    cells = []
-    for field, role in (("prompt", "user"), ("response", "assistant")):
+    """The turns of a question and its answer, each a text or turns itself.
+
+    An answer that begins with the user's turn is the whole conversation; of a question that is one, no answer is learnt.
+    """
+    found: dict[str, Any] = {}
+    for field in ("prompt", "response"):
         try:
-            cells.append(Cell(role, fields[field], value_at(row.values, fields[field])))
+            found[field] = value_at(row.values, fields[field])
         except KeyError:
             return Fault(row.source, row.line, fields[field], "is missing")
+    answer = _side(row, "assistant", fields["response"], found["response"])
+    if isinstance(answer, Fault) or answer[0].role != "assistant":
+        return answer
+    question = _side(row, "user", fields["prompt"], found["prompt"])
+    if isinstance(question, Fault):
+        return question
+    before = _history(row) if question[0].role == "user" else []
+    cells = [*before, *(Cell(cell.role, cell.column, cell.content, learn=False) for cell in question)]
     given = _optional(row, fields.get("input"))
-    if given is not None and given != "":
-        cells.insert(1, Cell("input", fields["input"], given))
-    return cells
+    if given is not None and question[-1].role == "user":
+        more = read_cell(row, "input", fields["input"], given)
+        if isinstance(more, Fault):
+            return more
+        cells.append(more)
+    return [*cells, *answer]
 
 
-def _turns(row: Row, column: str, chat: Any) -> list[Cell] | Fault:
-    """The turns of ``[{"role", "content"}]`` or of ShareGPT's ``[{"from", "value"}]``, also as JSON in a CSV cell."""
-    if isinstance(chat, str):
-        try:
-            chat = parse_json(chat)
-        except (ValueError, RecursionError):
-            return Fault(row.source, row.line, column, "is text, not a list of turns", excerpt(chat))
-    if not isinstance(chat, list):
+def _history(row: Row) -> list[Cell]:
+    """The turns before a question: Alpaca's ``history``, a list of pairs of question and answer."""
+    rounds = row.values.get("history")
+    if not isinstance(rounds, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in rounds):
+        return []
+    return [
+        Cell(role, f"history[{at}][{side}]", pair[side])
+        for at, pair in enumerate(rounds)
+        for side, role in enumerate(("user", "assistant"))
+    ]
+
+
+def _side(row: Row, role: str, column: str, value: Any) -> list[Cell] | Fault:
+    """The cells of a question, or of an answer."""
+    turns = turns_in(value)
+    if turns:
+        outside = value if isinstance(value, Mapping) else {}
+        return find_unlearnable(row, outside, f"{column}.") or read_turns(row, column, turns)
+    cell = read_cell(row, role, column, value)
+    return cell if isinstance(cell, Fault) else [cell]
+
+
+def _chat(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
+    """The turns of a conversation; where its last answer stands in a column of its own, with that one."""
+    column = fields["messages"]
+    chat = _cell(row, column)
+    turns: Any = turns_in(chat)
+    if turns is None:
+        turns = parse_text(chat) if isinstance(chat, str) else chat
+    if not isinstance(turns, list):
         problem = "is missing" if chat is None else f"is {kind(chat)}, not a list of turns"
         return Fault(row.source, row.line, column, problem, "" if chat is None else excerpt(chat))
-    if not chat:
+    if not turns:
         return Fault(row.source, row.line, column, "is empty: no turns")
-    cells = []
-    for at, turn in enumerate(chat):
-        where = f"{column}[{at}]"
-        if not isinstance(turn, Mapping):
-            return Fault(row.source, row.line, where, f"is {kind(turn)}, not a turn", excerpt(turn))
-        who, what = ("from", "value") if "from" in turn else ("role", "content")
-        role = turn.get(who)
-        if not isinstance(role, str) or role.casefold() not in ROLES:
-            problem = f"has no {who}" if role is None else "is no role: use system, user or assistant"
-            return Fault(row.source, row.line, f"{where}.{who}", problem, "" if role is None else excerpt(role))
-        cells.append(Cell(ROLES[role.casefold()], f"{where}.{what}", turn.get(what)))
-    return cells
+    cells = read_turns(row, column, turns)
+    answer = _optional(row, fields.get("response"))
+    if isinstance(cells, Fault) or cells[-1].role == "assistant" or answer is None:
+        return cells
+    last = _side(row, "assistant", fields["response"], answer)
+    return last if isinstance(last, Fault) else [*cells, *last]
+
+
+def _is_labelled_bad(row: Row, used: Sequence[str]) -> bool:
+    for column, value in row.values.items():
+        if column not in used and column.casefold() in LABELS:
+            return value is False or (isinstance(value, str) and value.strip().casefold() == "false")
+    return False
+
+
+def _topic(value: Any) -> str | None:
+    """A topic as text; of several the first one."""
+    if isinstance(value, list):
+        return next((topic for topic in map(_topic, value) if topic is not None), None)
+    text = plain_value(value)
+    return text if isinstance(text, str) and text.strip() else None
 
 
 def _optional(row: Row, column: str | None) -> Any:
-    if column is None:
-        return None
+    """A cell that need not be there: None where it is missing, null, not a number, blank or an empty list."""
+    value = None if column is None else _cell(row, column)
+    if isinstance(value, str):
+        return value if value.strip() else None
+    return None if value in ([], {}) or value != value else value
+
+
+def _cell(row: Row, column: str) -> Any:
     try:
         return value_at(row.values, column)
     except KeyError:

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset import tables, text_files
+from meetara_build.stages.dataset import csv_files, json_files, tables
 from meetara_build.stages.dataset.records import Fault, Row
+from meetara_build.stages.dataset.text_files import HEAD, refuse_other, unpack
 
 SUFFIXES = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 
@@ -54,16 +55,24 @@ def read_source(source: Mapping[str, Any], path: Path | None) -> Reading:
     return Reading(name, list(columns), rows, faults)
 
 
-def format_of(path: Path, name: str) -> str:
-    """The format that a path's suffix stands for; a folder is a data set of the ``datasets`` library."""
+def find_format(path: Path, name: str) -> str | None:
+    """The format that a path's suffix stands for; a folder is a data set of the ``datasets`` library. None: it says nothing.
+
+    Raises:
+        DataError: the suffix says nothing, and the file is an archive, a workbook …
+    """
     if path.is_dir():
         return "hub"
-    known = SUFFIXES.get(path.suffix.lower()) or SUFFIXES.get(Path(name).suffix.lower())
-    if known is None:
-        raise DataError(
-            f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to jsonl, csv or parquet"
-        )
+    known = SUFFIXES.get(_suffix(path)) or SUFFIXES.get(_suffix(PurePath(name)))
+    if known is None and path.is_file():
+        with unpack(path, name) as file:
+            refuse_other(file.read(HEAD), name)
     return known
+
+
+def _suffix(path: PurePath) -> str:
+    """The ending that tells the format: ``.csv`` of ``a.csv.gz`` too."""
+    return PurePath(path.name.lower().removesuffix(".gz")).suffix
 
 
 def _rows(source: Mapping[str, Any], path: Path | None, name: str) -> Iterator[Row | Fault]:
@@ -72,14 +81,18 @@ def _rows(source: Mapping[str, Any], path: Path | None, name: str) -> Iterator[R
         return tables.read_hub(None, hub, split, source.get("revision"))
     if not path.exists():
         raise DataError(f"{name}: no such file or folder: mend the path in the domain's sources")
-    kind = source.get("format") or format_of(path, name)
+    kind = source.get("format") or find_format(path, name)
+    if kind is None:
+        raise DataError(
+            f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to jsonl, csv or parquet"
+        )
     if path.is_dir():
         return tables.read_hub(path, name, source.get("split") or "train")
     if kind == "hub":
         raise DataError(f"{name}: is a file, not a data set folder: set `format:` to jsonl, csv or parquet")
     readers: dict[str, Callable[[Path, str], Iterator[Row | Fault]]] = {
-        "jsonl": text_files.read_jsonl,
-        "csv": text_files.read_csv,
+        "jsonl": json_files.read_json,
+        "csv": csv_files.read_csv,
         "parquet": tables.read_parquet,
     }
     if kind not in readers:

@@ -6,35 +6,74 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset.records import Row
+from meetara_build.outside import show_line
+from meetara_build.stages.dataset.records import Fault, Row
+from meetara_build.stages.dataset.text_files import refuse_other
 
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
+PARQUET = b"PAR1"
 
 
-def read_parquet(path: Path, name: str) -> Iterator[Row]:
-    """The rows of a Parquet file."""
+def read_parquet(path: Path, name: str) -> Iterator[Row | Fault]:
+    """The rows of a Parquet file: maps as objects, bytes that are UTF-8 as text.
+
+    Raises:
+        DataError: the file is not Parquet or not whole, or two of its columns have one name.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
+        _refuse_other(path, name)
+        file = parquet.ParquetFile(path)
+        columns = [str(column) for column in file.schema_arrow.names]
+        has_bytes = "binary" in str(file.schema_arrow)
+        if twice := sorted({column for column in columns if columns.count(column) > 1}):
+            raise DataError(f"{name}: two columns are called '{show_line(twice[0])}': rename one of them")
         number = 0
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            for values in batch.to_pylist():
+        for batch in file.iter_batches(batch_size=1024):
+            for values in _rows(batch):
                 number += 1
-                yield Row(name, number, values)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name}: cannot be read as Parquet: {error}: check that the file is whole") from None
+                if values is None:
+                    yield Fault(name, number, None, "holds a map with one key twice")
+                else:
+                    yield Row(name, number, _decode(values) if has_bytes else values)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{name}: cannot be read as Parquet: {problem}: check that the file is whole") from None
 
 
-def parquet_columns(path: Path, name: str) -> list[str]:
-    """The names of a Parquet file's columns."""
-    import pyarrow
-    from pyarrow import parquet
-
+def _rows(batch: Any) -> list[dict[str, Any] | None]:
+    """The rows of a batch; None for one whose maps have a key twice, which would lose a value."""
     try:
-        return [str(column) for column in parquet.read_schema(path).names]
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name}: cannot be read as Parquet: {error}: check that the file is whole") from None
+        return list(batch.to_pylist(maps_as_pydicts="strict"))
+    except KeyError:
+        if len(batch) == 1:
+            return [None]
+    return [row for at in range(len(batch)) for row in _rows(batch.slice(at, 1))]
+
+
+def _decode(value: Any) -> Any:
+    """The value with text in the place of bytes that are UTF-8: some writers know no type for text."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, list):
+        return [_decode(one) for one in value]
+    if isinstance(value, dict):
+        return {_decode(key): _decode(one) for key, one in value.items()}
+    return value
+
+
+def _refuse_other(path: Path, name: str) -> None:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"\x1f\x8b"):
+        raise DataError(f"{name}: is packed by gzip, which only text files may be: unpack it")
+    if not head.startswith(PARQUET):
+        refuse_other(head, name)
 
 
 def read_hub(path: Path | None, hub: str, split: str, revision: str | None = None) -> Iterator[Row]:

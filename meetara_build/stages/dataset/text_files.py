@@ -1,166 +1,126 @@
-"""JSONL and CSV files, read line by line: a bad line is a fault, and reading goes on after it."""
+"""Text files as numbered lines, however they were saved: gzip, UTF-8 or UTF-16, line ends of Unix, Windows or old Macs."""
 
-import csv
+import codecs
+import gzip
 import io
 import json
+import re
+import shlex
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from decimal import Decimal
+from pathlib import Path, PurePath
+from typing import IO, Any, cast
 
 from meetara_build.errors import DataError
-from meetara_build.outside import parse_json
-from meetara_build.stages.dataset.records import Fault, Row
+from meetara_build.outside import show_line
 
-BOM = b"\xef\xbb\xbf"
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
-MAX_FIELD = 16 * 1024 * 1024  # characters of one CSV cell
-MAX_LINES = 5_000  # physical lines of one CSV record; more means a quote that was never closed
+HEAD = 1 << 20  # bytes that tell how a file was saved
+GZIP = b"\x1f\x8b"
+ESCAPED = re.compile("[\udc80-\udcff]")  # what stands for a byte that is not UTF-8
+
+# What a file that is no text begins with; the zip of a workbook differs from others by the names in it.
+OTHERS = (
+    (b"PK\x03\x04", "a zip archive: unpack it (`unzip {name}`) and name the file in it"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file: save it as CSV (UTF-8) there"),
+    (b"PAR1", "Parquet: give the file the ending .parquet"),
+    (b"BZh", "packed by bzip2: unpack it, e.g. `bunzip2 -k {name}`"),
+    (b"\xfd7zXZ\x00", "packed by xz: unpack it, e.g. `unxz -k {name}`"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd: unpack it, e.g. `unzstd {name}`"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it (`7z x {name}`) and name the file in it"),
+    (b"Rar!", "a rar archive: unpack it and name the file in it"),
+    (b"ARROW1", "an Arrow file: save it as Parquet"),
+    (b"SQLite format 3", "an SQLite database: export a table as CSV"),
+    (b"%PDF", "a PDF: copy its texts into a JSONL or CSV file"),
+)
+WORKBOOK = "an Excel workbook: save the sheet as CSV (UTF-8) there"
+TAR = "a tar archive: unpack it (`tar -xf {name}`) and name the file in it"
 
 
-def read_jsonl(path: Path, name: str) -> Iterator[Row | Fault]:
-    """The objects of a JSONL file, one a line; blank lines are skipped."""
-    for number, line in _lines(path, name):
-        text = _decode(line)
-        if isinstance(text, int):
-            yield Fault(name, number, None, f"is not UTF-8 (byte {text + 1} of the line)", _excerpt(line))
-        elif "\0" in text:
-            yield Fault(name, number, None, "holds a NUL byte", _excerpt(line))
-        elif text.strip():
-            yield _object(text, name, number)
+def read_lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers; a byte that is not UTF-8 stays in its line as one of ``ESCAPED``.
 
-
-def read_csv(path: Path, name: str) -> Iterator[Row | Fault]:
-    """The records of a CSV file with a header; a record's line is the one it starts on.
-
-    The delimiter is the one of comma, semicolon and tab that the header uses most. After a record that cannot be read
-    (a quote that is never closed, say) reading resumes on the next line, so that one bad quote costs one record.
+    Raises:
+        DataError: the file is no text (an archive, a workbook), or gzip or UTF-16 that is cut short.
     """
-    # surrogateescape keeps a byte that is not UTF-8 recognisable within its cell, instead of stopping the file.
-    lines = [line.decode("utf-8", "surrogateescape") for _, line in _lines(path, name)]
-    with _long_fields():
-        at, header, delimiter = _header(lines, name)
-        while at < len(lines):
-            cells, used, problem = _record(lines, at, delimiter)
-            number = at + 1
-            at += used
-            if problem:
-                yield Fault(name, number, None, problem, _excerpt(lines[number - 1].encode("utf-8", "replace")))
-            elif cells:
-                yield _row(header, cells, name, number)
-
-
-def csv_columns(path: Path, name: str) -> list[str]:
-    """The names in a CSV file's header."""
-    lines = [line.decode("utf-8", "surrogateescape") for _, line in _lines(path, name)]
-    return _header(lines, name)[1]
-
-
-def _lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1 and line.startswith(UTF16):
-                raise DataError(
-                    f"{name}: line 1: the file is UTF-16, not UTF-8: convert it, "
-                    f"e.g. `iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}`"
-                )
-            yield number, line.removeprefix(BOM) if number == 1 else line
-
-
-def _decode(line: bytes) -> str | int:
-    """The text, or the position of the first byte that is not UTF-8."""
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.start
-
-
-def _object(text: str, name: str, number: int) -> Row | Fault:
-    try:
-        value = parse_json(text)
-    except json.JSONDecodeError as error:
-        problem = f"is not JSON: {error.msg} at character {error.pos + 1}"
-        return Fault(name, number, None, problem, _excerpt(text.encode("utf-8", "replace")))
-    except (ValueError, RecursionError):  # integers of thousands of digits; brackets nested without end
-        return Fault(name, number, None, "is JSON that cannot be read", _excerpt(text.encode("utf-8", "replace")))
-    if not isinstance(value, dict):
-        return Fault(name, number, None, f"is {kind(value)}, not an object", _excerpt(text.encode("utf-8", "replace")))
-    return Row(name, number, value)
-
-
-def _header(lines: list[str], name: str) -> tuple[int, list[str], str]:
-    start = next((at for at, line in enumerate(lines) if line.strip()), None)
-    if start is None:
-        return len(lines), [], ","
-    delimiter = max(",;\t", key=lines[start].count)
-    cells, used, problem = _record(lines, start, delimiter)
-    if problem:
-        raise DataError(f"{name}: line {start + 1}: the header {problem}: mend the first line")
-    header = [cell.strip() for cell in cells]
-    if any("\udc80" <= character <= "\udcff" for character in "".join(header)):
-        raise DataError(f"{name}: line {start + 1}: the header is not UTF-8: save the file as UTF-8")
-    twice = sorted({column for column in header if column and header.count(column) > 1})
-    if twice:
-        raise DataError(f"{name}: line {start + 1}: two columns are called '{twice[0]}': rename one of them")
-    return start + used, header, delimiter
-
-
-def _record(lines: list[str], start: int, delimiter: str) -> tuple[list[str], int, str]:
-    """The record that starts on a line: its cells, how many lines it takes, and what is wrong with it."""
-    ahead = (lines[at] for at in range(start, min(start + MAX_LINES, len(lines))))
-    reader = csv.reader(ahead, delimiter=delimiter, strict=True)
-    try:
-        return next(reader), reader.line_num, ""
-    except csv.Error as error:
-        unclosed = "unexpected end of data" in str(error)
-        return [], 1, "opens a quote that is never closed" if unclosed else f"is not CSV: {error}"
-
-
-def _row(header: list[str], cells: list[str], name: str, number: int) -> Row | Fault:
-    if len(cells) != len(header):
-        hint = " (a comma outside quotes?)" if len(cells) > len(header) else ""
-        return Fault(
-            name,
-            number,
-            None,
-            f"has {len(cells)} cells where the header has {len(header)}{hint}",
-            _excerpt(",".join(cells).encode("utf-8", "replace")),
-        )
-    for column, cell in zip(header, cells, strict=True):
-        broken = next((ord(character) - 0xDC00 for character in cell if "\udc80" <= character <= "\udcff"), None)
-        if broken is not None:
-            return Fault(
-                name,
-                number,
-                column,
-                f"is not UTF-8 (byte 0x{broken:02x})",
-                _excerpt(cell.encode("utf-8", "replace")),
-            )
-    return Row(name, number, dict(zip(header, cells, strict=True)))
+    with unpack(path, name) as file:
+        head = file.read(HEAD)
+        refuse_other(head, name)
+        file.seek(0)
+        encoding, errors = _encoding(head)
+        start = head.decode(encoding, "ignore")[:-1]
+        # Only where no line ends otherwise is a lone carriage return a line's end; then the reader makes it "\n".
+        newline = None if "\r" in start and "\n" not in start else "\n"
+        with io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline) as lines:
+            try:
+                yield from enumerate(lines, 1)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{name}: is {encoding.upper()} that cannot be read: {error.reason}") from None
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module's limit on a cell, 131,072 characters, is process-wide: raise it only while we read."""
-    before = csv.field_size_limit(MAX_FIELD)
+def unpack(path: Path, name: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where it is gzip.
+
+    Raises:
+        DataError: the file cannot be opened, or is gzip that is damaged.
+    """
     try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}: mend the file's permissions") from None
+    with file:
+        packed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        if not packed:
+            yield file
+            return
+        try:
+            with gzip.open(file) as unpacked:
+                yield cast(IO[bytes], unpacked)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            problem = str(error).rstrip(".") or type(error).__name__
+            raise DataError(f"{name}: is gzip that cannot be unpacked: {problem}: fetch the file again") from None
 
 
-def _excerpt(raw: bytes, length: int = 40) -> str:
-    text = raw.decode("utf-8", "replace").strip()
-    return excerpt(text, length)
+def refuse_other(head: bytes, name: str) -> None:
+    """Refuse what is no text, with what to do about it.
+
+    Raises:
+        DataError: the file is an archive, a workbook, a database …
+    """
+    shown = shlex.quote(name)
+    for magic, advice in OTHERS:
+        if head.startswith(magic):
+            workbook = magic == b"PK\x03\x04" and (name.casefold().endswith(".xlsx") or b"xl/" in head)
+            raise DataError(f"{name}: is {WORKBOOK if workbook else advice.format(name=shown)}")
+    if head[257:262] == b"ustar":
+        raise DataError(f"{name}: is {TAR.format(name=shown)}")
+
+
+def bad_byte(text: str) -> tuple[int, int] | None:
+    """The first byte of a text that is not UTF-8: its position and its value."""
+    found = ESCAPED.search(text)
+    if found is None:
+        return None
+    before = text[: found.start()].encode("utf-8", "surrogateescape")
+    return len(before), ord(found[0]) - 0xDC00
+
+
+def advise_encoding(name: str) -> str:
+    """The command that makes UTF-8 of a file that a Windows program has saved."""
+    given, new = shlex.quote(name), shlex.quote(f"utf8-{PurePath(name).name.removesuffix('.gz')}")
+    command = "iconv -f WINDOWS-1252 -t UTF-8"
+    if name.casefold().endswith(".gz"):
+        return f"`gunzip -c {given} | {command} > {new}`"
+    return f"`{command} {given} > {new}`"
 
 
 def excerpt(value: Any, length: int = 40) -> str:
     """The beginning of a value, on one line and printable."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    shown = io.StringIO()
-    for character in " ".join(text[: 4 * length].split()):
-        shown.write(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}")
-    line = shown.getvalue()
+    text = value if isinstance(value, str) else _dump(value)
+    line = show_line(" ".join(text[: 4 * length].split()))
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
@@ -172,8 +132,29 @@ def kind(value: Any) -> str:
         bool: "true or false",
         int: "a number",
         float: "a number",
+        Decimal: "a number",
         str: "text",
+        bytes: "bytes",
         list: "a list",
         dict: "an object",
     }
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _encoding(head: bytes) -> tuple[str, str]:
+    """How the text is encoded, and how Python is to take what is not: by the mark at the beginning, or by NULs in step."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32", "surrogatepass"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16", "surrogatepass"
+    for encoding, pattern in (("utf-16-le", (True, False)), ("utf-16-be", (False, True))):
+        if len(head) >= 4 and tuple(map(bool, head[:4])) == pattern * 2:
+            return encoding, "surrogatepass"
+    return "utf-8-sig", "surrogateescape"
+
+
+def _dump(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, TypeError, ValueError):  # nested too deep; keys that are no texts
+        return kind(value)

@@ -9,7 +9,7 @@ from meetara_build.stages.dataset.check import table
 
 BAD = [
     {"prompt": "", "response": "x"},
-    {"prompt": "who", "response": 42},
+    {"prompt": "who", "response": True},
     {"prompt": None, "response": ""},
     {"prompt": "who"},
     {"prompt": ["who"], "response": float("nan")},
@@ -22,14 +22,14 @@ def test_every_fault_of_every_source_is_in_one_table(write):
         prepare(recipe([path.name for path in paths]), {f"source_{n}": path for n, path in enumerate(paths)})
     assert str(error.value).splitlines() == [
         "nutrition.jsonl: 5 of 8 records are bad; more.jsonl: 1 of 3 records are bad (allowed: 5%)",
-        "File             Line  Column    What is wrong          Found",
+        "File             Line  Column    What is wrong               Found",
         "nutrition.jsonl  4     prompt    is empty",
-        "nutrition.jsonl  5     response  is a number, not text  42",
+        "nutrition.jsonl  5     response  is true or false, not text  true",
         "nutrition.jsonl  6     prompt    is null",
         "nutrition.jsonl  6     response  is empty",
         "nutrition.jsonl  7     response  is missing",
-        'nutrition.jsonl  8     prompt    is a list, not text    ["who"]',
-        "nutrition.jsonl  8     response  is a number, not text  NaN",
+        'nutrition.jsonl  8     prompt    is a list, not text         ["who"]',
+        "nutrition.jsonl  8     response  is null",
         "more.jsonl       1     prompt    is empty",
         "Mend these lines, or raise `max_bad_share` to leave them out",
     ]
@@ -63,8 +63,8 @@ def test_check_sources_lists_faults_without_refusing(write):
         "source": "nutrition.jsonl",
         "line": 4,
         "column": "response",
-        "problem": "is a number, not text",
-        "found": "42",
+        "problem": "is true or false, not text",
+        "found": "true",
     }
     assert len(faults) == 7
 
