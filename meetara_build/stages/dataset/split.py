@@ -27,7 +27,7 @@ def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: fl
     """
     if len(ids) < FEWEST_RECORDS:
         raise DataError(
-            f"{len(ids)} usable records are too few to train, validate and test: "
+            f"the {len(ids)} usable records are too few to train, validate and test: "
             f"at least {FEWEST_RECORDS} are needed; add records"
         )
     smallest: dict[int, str] = {}
@@ -36,7 +36,7 @@ def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: fl
     if len(smallest) < FEWEST_GROUPS:
         raise DataError(
             f"the {len(ids)} usable records are so alike that they form {len(smallest)} group(s), and near-duplicates "
-            "must stay on one side of the split: add records that differ, or raise near_group"
+            "must stay on one side of the split: add records that differ, or raise data.near_group"
         )
     places = {group: place(name) for group, name in smallest.items()}
     sides: dict[int, Side] = {group: _side(at, validation, test) for group, at in places.items()}
