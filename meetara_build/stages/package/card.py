@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from meetara_build.losses import Losses
+
 
 def model_card(
     recipe: Mapping[str, Any],
@@ -76,10 +78,14 @@ def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: st
 
 def _data(card: Mapping[str, Any]) -> str:
     counts = card["counts"]
+    losses = Losses.of(counts, card["dropped_by_reason"])
+    lost = f" {losses.text()}." if losses.is_large else ""
+    changes = ", ".join(f"{kind} in {count:,}" for kind, count in card["changed_texts"].items())
+    changed = f" Texts were changed (records): {changes}." if changes else ""
     return (
         "## Data\n\n"
         f"{counts['kept']} of {counts['read']} records kept: {counts['train']} to train, {counts['validation']} to validate, "
-        f"{counts['test']} held out."
+        f"{counts['test']} held out.{lost}{changed}"
     )
 
 
