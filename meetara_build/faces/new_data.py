@@ -17,7 +17,9 @@ from meetara_build.stages.dataset.clean import languages_of
 
 FAULTS = 5
 """Bad records that are shown; `data check` shows the others."""
-LOOK_AT = 300
+LOOK_AT = 2000
+"""Records that are looked at: to compare all of a large file with each other takes minutes."""
+LANGUAGES_OF = 300
 """Records by which the languages are guessed."""
 
 
@@ -73,15 +75,17 @@ def look_at(project: Path, name: str, content: Mapping[str, Any], source: Path) 
     common = configuration.common(configuration.defaults["base"])
     configuration.save()
     recipe = recipes.dataset(name, Domain.model_validate(content), common.build)
+    recipe["sources"] = [{**recipe["sources"][0], "limit": LOOK_AT}]
     given = {"source_0": source}
     texts = [f"{record.prompt}\n{record.response}" for record in read_all(recipe, given)[0].records]
-    recipe["languages"] = languages = languages_of(texts[:: 1 + len(texts) // LOOK_AT])
+    recipe["languages"] = languages = languages_of(texts[:: 1 + len(texts) // LANGUAGES_OF])
     (read,) = sources = read_all(recipe, given)
     tokenizer = _tokenizer(project, f"base/{common.base_name}")
     examined = examine(recipe, sources, tokenizer)
     used = {column.partition(".")[0] for column in content["sources"][0].get("columns", {}).values()}
     unused = [column for column in read.reading.columns if column not in used] if used else []
-    reading = f"{read.read:,} records read" + (f"; columns that are not used: {', '.join(unused)}" if unused else "")
+    looked_at = f"{read.read:,} records read" if read.read < LOOK_AT else f"the first {LOOK_AT:,} records looked at"
+    reading = looked_at + (f"; columns that are not used: {', '.join(unused)}" if unused else "")
     shown = show_records(examined.records, tokenizer, whole=common.build.training.loss_on_prompt)
     measured = "" if tokenizer is not None else not_measured(common.base_name)
     return Looked(reading, languages, recipe, examined, shown, measured)

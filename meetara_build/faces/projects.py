@@ -95,8 +95,8 @@ def add_domain(
     content["languages"] = looked.languages
     text = f"# Added from {source.name}.\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     if as_json:
-        path.write_text(text, encoding="utf-8")
         print_json({"file": str(path), "domain": content, "notes": [*found.notes, *looked.notes()], **looked.as_json()})
+        path.write_text(text, encoding="utf-8")
         return
     mapped = ", ".join(f"{column} → {field}" for field, column in found.source["columns"].items()) or "as they are"
     for line in [f"columns: {mapped}", *found.notes, *looked.lines()]:

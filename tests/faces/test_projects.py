@@ -246,6 +246,13 @@ def test_what_is_left_out_is_said_with_counts_and_keys(add: Add) -> None:
     assert re.search(r"^new\.jsonl +33 +response +is missing$", "\n".join(lines), re.MULTILINE)
 
 
+def test_of_a_large_file_the_first_records_are_looked_at(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meetara_build.faces.new_data.LOOK_AT", 20)
+    lines, content = add(pairs(32))
+    assert "the first 20 records looked at" in lines
+    assert "limit" not in content["sources"][0]
+
+
 def test_data_that_a_build_would_refuse_are_said_to_be_refused_and_their_file_can_be_edited(add: Add) -> None:
     lines, content = add(pairs(5))
     assert "as they are, a build refuses these data: the 5 usable records are too few to train, validate and test" in (
