@@ -88,6 +88,7 @@ def dataset(name: str, domain: Domain, build: Build) -> Slice:
         **_preparation(name, domain, build),
         "min_tokens": build.data.min_tokens,
         "max_tokens": build.data.max_tokens,
+        "max_drop_share": build.data.max_drop_share,
         "drop": sorted(set(build.data.drop)),
     }
 
@@ -189,7 +190,7 @@ def report(domains: Mapping[str, tuple[Domain, Build]]) -> Slice:
 
 def _preparation(name: str, domain: Domain, build: Build) -> Slice:
     """What decides the records of a domain and their split, before any limit in tokens."""
-    limits = build.data.model_dump(exclude={"min_tokens", "max_tokens", "drop"})
+    limits = build.data.model_dump(exclude={"min_tokens", "max_tokens", "max_drop_share", "drop"})
     return {
         "domain": name,
         "system_prompt": domain.system_prompt,

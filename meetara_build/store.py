@@ -250,11 +250,12 @@ class Store:
     def _give_rights(self, path: Path) -> None:
         """Give what we have just made in the store the group and the rights of the store's folder."""
         of_store, made = os.stat(self.folder), os.stat(path)
-        if made.st_gid != of_store.st_gid:
-            with contextlib.suppress(PermissionError):  # a group we are not in
-                os.chown(path, -1, of_store.st_gid)
         rights = stat.S_IMODE(of_store.st_mode)
-        path.chmod(rights if stat.S_ISDIR(made.st_mode) else rights & 0o666)
+        with contextlib.suppress(OSError):  # a group we are not in, a file system without groups
+            if made.st_gid != of_store.st_gid:
+                os.chown(path, -1, of_store.st_gid)
+        with contextlib.suppress(OSError):  # a file system without rights, as of cloud drives
+            path.chmod(rights if stat.S_ISDIR(made.st_mode) else rights & 0o666)
 
     @contextlib.contextmanager
     def explaining(self, what: str) -> Iterator[None]:

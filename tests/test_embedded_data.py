@@ -278,6 +278,8 @@ def test_the_dataset_stage_takes_every_pair(domain: str) -> None:
         "validation": 0.1,
         "test": 0.2,
         "max_bad_share": 0.0,
+        "repair_text": True,
+        "html_to_text": False,
     }  # fmt: skip
     prepared = dataset.prepare(recipe, {"source_0": FOLDER / f"{domain}.jsonl"})
     sides = (prepared.train, prepared.validation, prepared.test)

@@ -1,13 +1,14 @@
 """The three parts of llama.cpp come from one source distribution, or nothing runs."""
 
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from meetara_build import setup_check
 from meetara_build.errors import SetupError
-from meetara_build.setup_check import LLAMA_CPP_PYTHON, check_llama, llama_fault
+from meetara_build.setup_check import LLAMA_CPP_PYTHON, cache_fault, check_llama, llama_fault
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **parts: tuple[str, str | None] | None) -> None:
@@ -57,3 +58,21 @@ def test_a_mismatch_is_named_with_the_command_that_mends_it(
     installed(monkeypatch, **{**GOOD, part: found})
     with pytest.raises(SetupError, match=f"{said}.*meetara-build setup"):
         check_llama()
+
+
+@pytest.mark.parametrize(
+    ("home", "caches", "said"),
+    [
+        ("{}", "", None),
+        ("{}/not/there/yet", "", None),
+        ("{}/file", "", "{}/file/.cache cannot be written"),
+        ("{}/file", "{}/caches", None),
+    ],
+)
+def test_where_libraries_keep_their_caches_can_be_written_or_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, caches: str, said: str | None
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", home.format(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", caches.format(tmp_path))
+    assert cache_fault() == (said and said.format(tmp_path))

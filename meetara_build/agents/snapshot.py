@@ -97,26 +97,26 @@ class Context:
         runs: stage runs, oldest first.
         sections: the context's four sections, by name.
         messages: what agents told each other, oldest first, each with its answers.
-        passed_over: by sender, what was wrong with a message of theirs that nobody can read.
         records: by agent, how its proposals fared: see ``record.Record``.
         settings: what build.yaml's ``agents.settings`` holds for this agent.
         policy: build.yaml's ``agents`` section.
         tuning: build.yaml's ``tuning`` section: the keys that tuning may try, and which values of each.
         slots: threads of jobs that run side by side.
         usd_per_hour: the machine's price; zero for one's own.
+        passed_over: by sender, what was wrong with a message of theirs that nobody can read.
     """
 
     domains: Mapping[str, Domain]
     runs: Sequence[Run] = ()
     sections: Mapping[str, Any] = field(default_factory=dict)
     messages: Sequence[Mapping[str, Any]] = ()
-    passed_over: Mapping[str, str] = field(default_factory=dict)
     records: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
     slots: int = 1
     usd_per_hour: float = 0.0
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
     def runs_of(self, domain: str, stage: str, outcome: str | None = "built") -> list[Run]:
         """The runs of a step, oldest first; of any outcome, if None."""

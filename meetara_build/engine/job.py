@@ -44,9 +44,9 @@ def perform(request: Mapping[str, Any]) -> int:
     """
     try:
         with warnings.catch_warnings():
-            # What a library means to change some day would hide the one line that a person needs.
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
+            # What libraries warn each other of would hide the one line that a person needs.
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module=r"meetara_build\.")
             _perform(request)
     except Exception as error:
         return _failed(request, error)
@@ -104,6 +104,7 @@ def is_full(place: Path) -> bool:
 def _perform(request: Mapping[str, Any]) -> None:
     module = importlib.import_module(f"meetara_build.stages.{request['stage']}")
     _use_threads(request["threads"])
+    _silence_transformers()
     output = Path(request["output"])
     inputs = {name: Path(path) for name, path in request["inputs"].items()}
     started, cpu = time.monotonic(), _cpu_seconds()
@@ -174,6 +175,15 @@ def _use_threads(threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _silence_transformers() -> None:
+    """Errors alone, and no bars: what it warns of in its own log (an attention, a kernel, an unknown key) a stage proves or refuses."""
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _cpu_seconds() -> float:

@@ -45,7 +45,7 @@ def unseal(graph: Graph, made: Plan) -> None:
     """
     for item in made.to_do():
         for path in _sealed(graph, item.step):
-            with contextlib.suppress(PermissionError):  # another user's: Snakemake names it
+            with contextlib.suppress(OSError):  # another user's: Snakemake names it; or gone by now
                 path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 

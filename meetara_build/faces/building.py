@@ -14,6 +14,7 @@ from meetara_build.faces.output import amount, err, out, print_json, progress, t
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
 from meetara_build.outside import parse_json
+from meetara_build.plan.data_losses import DataLosses, data_losses
 from meetara_build.setup_check import check_llama
 from meetara_build.sweep import sweep
 
@@ -22,12 +23,13 @@ TOLD = ("base", "adapter", "package")
 
 
 class Built(NamedTuple):
-    """A build that has ended: its domains, the stage runs it took, and seconds."""
+    """A build that has ended: its domains, the stage runs it took, seconds, and what large parts its data sets lost."""
 
     graph: Graph
     domains: list[str]
     runs: list[history.Run]
     seconds: float
+    losses: list[DataLosses]
 
 
 def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: bool) -> None:
@@ -39,10 +41,19 @@ def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: boo
     done = built(words, profile, cores=cores, quiet=as_json)
     figures = {domain: _figures(done.graph, domain) for domain in done.domains}
     if as_json:
-        print_json({"seconds": done.seconds, "runs": [run._asdict() for run in done.runs], "domains": figures})
+        print_json(
+            {
+                "seconds": done.seconds,
+                "runs": [run._asdict() for run in done.runs],
+                "domains": figures,
+                "data_losses": [lost.as_json() for lost in done.losses],
+            }
+        )
         return
     if len(figures) <= 12:
         print_figures(figures)
+    for lost in done.losses:
+        out.print(lost.text())
     out.print(
         f"{amount(len(figures), 'domain')} up to date: {amount(len(done.runs), 'stage run')} in {done.seconds:.0f} s"
     )
@@ -75,12 +86,13 @@ def built(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool)
             sweep(graph, made, targets)
             if made.to_do():
                 run_snakemake(graph, made, profile, listen, arguments)
-    left = look(graph, targets).to_do()
+    after = look(graph, targets)
+    left = after.to_do()
     if left:
         raise BuildError(
             f"{len(left)} steps are still not up to date, {left[0].step.name} first; see `meetara-build plan`"
         )
-    return Built(graph, targets or graph.domains, done, time.monotonic() - started)
+    return Built(graph, targets or graph.domains, done, time.monotonic() - started, data_losses(graph, after))
 
 
 def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:

@@ -4,10 +4,10 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 from rich.progress import Progress
@@ -16,6 +16,7 @@ from meetara_build.artifact import digest_file, faults, parse_manifest, read_man
 from meetara_build.engine.snakemake import profile_hardware, profile_names
 from meetara_build.errors import ArtifactError, ConfigError, DataError, MeetaraError
 from meetara_build.faces.building import build
+from meetara_build.faces.measuring import find_tokenizer, not_measured
 from meetara_build.faces.output import out, print_json, progress, styled, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph, Step, find_project
@@ -23,40 +24,97 @@ from meetara_build.outside import show_line
 from meetara_build.setup_check import LLAMA_CPP_PYTHON, cache_fault, llama_fault, user_folder
 from meetara_build.store import Store, known_by
 
+if TYPE_CHECKING:
+    from meetara_build.stages.dataset import Examined
+
 SUMS = "SHA256SUMS"
 LOCAL = "local"
 BASE = "base/"
 
 
 def check_data(words: Sequence[str], *, as_json: bool) -> bool:
-    """Print every bad record of the domains' sources; whether there is none."""
-    from meetara_build.stages.dataset import Fault, check_sources
-    from meetara_build.stages.dataset.check import table as fault_table
-
+    """Print every bad record of the domains' sources, what a build would leave out, and why it would refuse them, if it would;
+    whether all is well."""
     graph = project_graph()
-    found: dict[str, list[Fault]] = {}
-    unusable: dict[str, str] = {}
     domains = wanted(graph, words) or graph.domains
+    examined: dict[str, Examined] = {}
+    unusable: dict[str, str] = {}
+    unmeasured: dict[str, None] = {}
+    tokenizers: dict[str, Any] = {}
     with progress() as bar:
         for domain in bar.track(domains, description="reading"):
             step = graph.step("dataset", domain)
-            sources = {name: Path(path) for name, path in step.sources.items()}
+            base = graph.step("base", step.inputs["base"].target)
+            if base.target not in tokenizers:
+                tokenizers[base.target] = find_tokenizer(graph, base)
+            if tokenizers[base.target] is None:
+                unmeasured[base.recipe["name"]] = None
             try:
-                found[domain] = check_sources(step.recipe, sources)
+                examined[domain] = _examined(step, tokenizers[base.target])
             except DataError as fault:
                 unusable[domain] = str(fault)
-    bad = {domain: listed for domain, listed in found.items() if listed}
+    refused = unusable | {domain: found.refusal for domain, found in examined.items() if found.refusal}
     if as_json:
-        content = {domain: [fault.as_json() for fault in listed] for domain, listed in bad.items()}
-        print_json({"checked": len(domains), "faults": content, "errors": unusable})
-        return not bad and not unusable
-    for domain, listed in bad.items():
-        out.print(f"{domain}: {len(listed)} faults\n{fault_table(listed)}", markup=False)
-    for domain, error in unusable.items():
-        out.print(f"{domain}: {error}", markup=False)
-    count = sum(map(len, bad.values())) + len(unusable)
-    out.print(f"{len(domains)} domains read, {count} faults" + ("; mend the lines above" if count else ""))
-    return not count
+        _print_examined_json(len(domains), examined, refused, list(unmeasured))
+    else:
+        _print_examined(graph, len(domains), examined, refused, list(unmeasured))
+    return not refused and not any(found.faults for found in examined.values())
+
+
+def _examined(step: Step, tokenizer: Any) -> "Examined":
+    from meetara_build.stages.dataset import examine, read_all
+
+    sources = read_all(step.recipe, {name: Path(path) for name, path in step.sources.items()})
+    return examine(step.recipe, sources, tokenizer)
+
+
+def _print_examined_json(
+    checked: int, examined: Mapping[str, "Examined"], refused: Mapping[str, str], unmeasured: Sequence[str]
+) -> None:
+    print_json(
+        {
+            "checked": checked,
+            "faults": {
+                domain: [fault.as_json() for fault in found.faults]
+                for domain, found in examined.items()
+                if found.faults
+            },
+            "errors": refused,
+            "losses": {domain: found.losses._asdict() for domain, found in examined.items() if found.losses.left_out},
+            "notes": {domain: found.notes for domain, found in examined.items() if found.notes},
+            "bases_not_here": unmeasured,
+        }
+    )
+
+
+def _print_examined(
+    graph: Graph,
+    checked: int,
+    examined: Mapping[str, "Examined"],
+    refused: Mapping[str, str],
+    unmeasured: Sequence[str],
+) -> None:
+    from meetara_build.stages.dataset.check import table as fault_table
+
+    lines = []
+    for domain, found in examined.items():
+        listed = fault_table(found.faults) if found.faults else ""
+        if listed and listed not in refused.get(domain, ""):
+            lines.append(f"{domain}: {len(found.faults)} faults\n{listed}")
+        if found.losses.left_out and domain not in refused:
+            lines.append(f"{domain}: {found.losses.text(graph.step('dataset', domain).recipe)}")
+        for note in found.notes:
+            lines.append(f"{domain}: {note}")
+    for domain, reason in refused.items():
+        lines.append(f"{domain}: a build refuses these data: {reason.removeprefix(f'{domain}: ')}")
+    for base in unmeasured:
+        lines.append(not_measured(base))
+    for line in lines:
+        out.print(line)
+    # A refusal for bad records is those records once more.
+    count = sum(max(len(found.faults), domain in refused) for domain, found in examined.items())
+    count += len(refused.keys() - examined.keys())
+    out.print(f"{checked} domains read, {count} faults" + ("; mend the lines above" if count else ""))
 
 
 def verify(words: Sequence[str], profile: str | None, *, repair: bool, as_json: bool) -> bool:
@@ -126,7 +184,8 @@ def _store_faults(graph: Graph, bar: Progress, *, repair: bool) -> list[str]:
             if not is_right(path):
                 found.append(f"{path}: its content is not what was stored")
                 if repair:
-                    path.unlink()
+                    with store.explaining("written"):
+                        path.unlink()
     return found
 
 

@@ -77,14 +77,16 @@ def add_domain(
     category: Annotated[str, typer.Option(help="Groups domains.")] = "own",
     prompt: Annotated[str | None, typer.Option(help="The column of the questions, if the guess is wrong.")] = None,
     response: Annotated[str | None, typer.Option(help="The column of the answers, if the guess is wrong.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv or parquet, where the file's name does not say it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add a domain from a data file, its columns guessed."""
+    """Add a domain from a data file, its columns guessed, and show what is learnt of it."""
     from meetara_build.faces.projects import add_domain
 
-    add_domain(
-        name, source, description=description, category=category, prompt=prompt, response=response, as_json=as_json
-    )
+    columns = {field: column for field, column in (("prompt", prompt), ("response", response)) if column}
+    add_domain(name, source, description=description, category=category, columns=columns, form=form, as_json=as_json)
 
 
 @app.command()
@@ -232,7 +234,7 @@ def tune(
 
 @data.command("check")
 def data_check(domains: Domains = None, as_json: Json = False) -> None:
-    """Read the sources of domains and list every bad record."""
+    """Read the sources of domains: list every bad record, what is left out and why, and what a build would refuse."""
     from meetara_build.faces.checking import check_data
 
     if not check_data(domains or [], as_json=as_json):

@@ -54,9 +54,7 @@ def show(graph: Graph, section: str | None, domain: str | None, *, watch: bool, 
             return
         delivery.once()
         if delivery.refused:
-            err.print(
-                f"{amount(delivery.refused, 'report')} put aside: {refused_file(graph.root)} says why", markup=False
-            )
+            err.print(f"{amount(delivery.refused, 'report')} put aside: {refused_file(graph.root)} says why")
         found = {name: context.section(name, domain) for name in names}
         print_json(found) if as_json else out.print(_rendered(found))
     finally:
@@ -103,7 +101,7 @@ def export_to(graph: Graph, path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from None
     again = quote_command("meetara-build", "context", "import", path)
-    out.print(f"{len(lines)} reports in {path}; take them in elsewhere with `{again}`", markup=False)
+    out.print(f"{len(lines)} reports in {path}; take them in elsewhere with `{again}`")
 
 
 def import_from(graph: Graph, path: Path) -> None:

@@ -10,6 +10,7 @@ from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
 from meetara_build.plan.base_origins import base_origins
 from meetara_build.plan.causes import CONFIG, DRIFT, Cause
 from meetara_build.plan.content import decision
+from meetara_build.plan.data_losses import data_losses
 from meetara_build.plan.estimate import HISTORY, MODEL, SIMILAR, Total
 from meetara_build.proposals import newer_plugins
 
@@ -34,6 +35,8 @@ def print_plan(graph: Graph, made: Plan, total: Total, profile: str, domains: Se
         _print_group(graph, group)
     for origin in base_origins(graph, domains):
         out.print(origin.text())
+    for lost in data_losses(graph, made):
+        out.print(lost.text())
     if made.to_do():
         _print_maybe(made)
         _print_total(graph, total, profile)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from meetara_build.digests import state
 from meetara_build.errors import ConfigError, DataError
 from meetara_build.faces.output import out, print_json
 from meetara_build.graph import find_project
+from meetara_build.nearest import nearest
 from meetara_build.outside import quote_command, show_line
 from meetara_build.resolve import check_name
 from meetara_build.schema import Domain, check
 from meetara_build.yaml_files import render_yaml
 
+FORMATS = ("jsonl", "csv", "parquet")
 PARTS = ("conf", "rules", "plugins", "Snakefile")
 IGNORED = ".meetara/\n.snakemake/\nartifacts/\n"
 
@@ -34,7 +37,6 @@ def init(folder: Path) -> None:
     out.print(
         f"{folder} is ready:\n  {quote_command('cd', folder)}\n  meetara-build setup\n  meetara-build plan nutrition\n"
         "  meetara-build build nutrition",
-        markup=False,
     )
 
 
@@ -61,16 +63,19 @@ def add_domain(
     *,
     description: str | None,
     category: str,
-    prompt: str | None,
-    response: str | None,
+    columns: Mapping[str, str],
+    form: str | None,
     as_json: bool,
 ) -> None:
-    """Write ``conf/domain/NAME.yaml`` for a data file, its columns guessed unless they are given.
+    """Write ``conf/domain/NAME.yaml`` for a data file, and show what will be learnt of it.
+
+    What is not given, columns and format, is guessed. The file is written last, so that nothing is left by a command that fails.
 
     Raises:
-        ConfigError: the name is not allowed or taken.
+        ConfigError: the name is not allowed or taken, or there is no such format.
         DataError: the file is missing, or no question and answer can be found in it.
     """
+    from meetara_build.faces.new_data import look_at
     from meetara_build.stages.dataset.guess import guess
 
     project = find_project()
@@ -81,22 +86,25 @@ def add_domain(
         raise ConfigError(f"{path}: this domain is there already; edit it, or choose another name")
     if not source.exists():
         raise DataError(f"{source}: no such file; name a JSONL, CSV or Parquet file")
-    given = {field: column for field, column in (("prompt", prompt), ("response", response)) if column}
-    found = guess(source, given).source
-    columns = found["columns"]
-    content = _content(
-        path, source, found["format"], columns, description or f"Questions and answers of {source.name}", category
-    )
+    if form is not None and form not in FORMATS:
+        raise ConfigError(f"--format: unknown format '{form}'{nearest(form, FORMATS)}; use {', '.join(FORMATS)}")
+    found = guess(source, columns, form)
+    content = _content(path, source, found.source, description or f"Questions and answers of {source.name}", category)
     check(Domain, content, path)
-    path.write_text(f"# Added from {show_line(source.name)}.\n{render_yaml(content, str(path))}", encoding="utf-8")
+    looked = look_at(project, name, content, source)
+    content["languages"] = looked.languages
+    text = f"# Added from {show_line(source.name)}.\n{render_yaml(content, str(path))}"
     if as_json:
-        print_json({"file": str(path), "domain": content})
+        print_json({"file": str(path), "domain": content, "notes": [*found.notes, *looked.notes()], **looked.as_json()})
+        path.write_text(text, encoding="utf-8")
         return
-    mapped = ", ".join(f"{column} → {field}" for field, column in columns.items()) or "as they are"
+    mapped = ", ".join(f"{column} → {field}" for field, column in found.source["columns"].items()) or "as they are"
+    for line in [f"columns: {mapped}", *found.notes, *looked.lines()]:
+        out.print(line)
+    path.write_text(text, encoding="utf-8")
     out.print(
-        f"{path.relative_to(project)} written; columns: {mapped}\nNext: meetara-build data check {name}, "
-        f"meetara-build build {name}", markup=False,
-    )  # fmt: skip
+        f"{path.relative_to(project)} written\nNext: meetara-build data check {name}, meetara-build build {name}",
+    )
 
 
 def _refuse_endless(source: Path) -> None:
@@ -108,13 +116,10 @@ def _refuse_endless(source: Path) -> None:
         raise DataError(f"{error.filename}: {error.strerror}; name a JSONL, CSV or Parquet file") from None
 
 
-def _content(
-    path: Path, source: Path, form: str, columns: dict[str, str], description: str, category: str
-) -> dict[str, Any]:
+def _content(path: Path, source: Path, found: Mapping[str, Any], description: str, category: str) -> dict[str, Any]:
     written = os.path.relpath(source.resolve(), path.parent.resolve())
-    place: dict[str, Any] = {"hub": written} if form == "hub" else {"path": written, "format": form}
-    if columns:
-        place["columns"] = columns
+    reading = {key: value for key, value in found.items() if value and (key, value) != ("format", "hub")}
+    place = {"hub" if found["format"] == "hub" else "path": written, **reading}
     return {
         "category": category,
         "description": description,
@@ -146,4 +151,4 @@ def install_profiles(*, quiet: bool = False) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(folder.resolve())
         if not quiet:
-            out.print(f"{link} → {folder.relative_to(project)}", markup=False)
+            out.print(f"{link} → {folder.relative_to(project)}")

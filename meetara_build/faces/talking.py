@@ -119,7 +119,7 @@ def _talk(model: Model, tokens: int) -> None:
         try:
             prompt = model.prompt(asked, tokens)
         except DataError as error:  # the talk goes on without this question
-            err.print(str(error), markup=False)
+            err.print(str(error))
             continue
         _tell(prompt, tokens)
         said = []
@@ -133,9 +133,9 @@ def _talk(model: Model, tokens: int) -> None:
 def _tell(prompt: Prompt, tokens: int) -> None:
     """Say what does not fit into what the model reads at once."""
     if prompt.left_out:
-        err.print(f"the first {prompt.left_out} turns no longer fit and are left out", style="dim", markup=False)
+        err.print(f"the first {prompt.left_out} turns no longer fit and are left out", style="dim")
     if prompt.room < tokens:
-        err.print(f"there is room for {amount(prompt.room, 'token')} of an answer", style="dim", markup=False)
+        err.print(f"there is room for {amount(prompt.room, 'token')} of an answer", style="dim")
 
 
 def compare(one: str, other: str, questions: Sequence[str], *, count: int, tokens: int, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from meetara_build.graph import Graph
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Item, Plan
 from meetara_build.plan.base_origins import base_origins
 from meetara_build.plan.causes import ABOVE, Cause, recipe_causes
+from meetara_build.plan.data_losses import data_losses
 from meetara_build.plan.estimate import Estimate, Total
 
 VERSION = 2
@@ -33,6 +34,7 @@ def content(
         "items": [_item(graph, item, estimates.get(item.step.name)) for item in made.to_do()],
         "estimate": total._asdict() if total else None,
         "base_origins": [origin._asdict() for origin in base_origins(graph, domains)],
+        "data_losses": [lost.as_json() for lost in data_losses(graph, made)],
     }
     return found | (
         {"made_from": {step.name: step.made_from for step in graph.above(graph.ends(domains))}} if whole else {}

@@ -115,6 +115,12 @@ class Data(Shape):
     validation: Share
     test: Share
     max_bad_share: Share
+    max_drop_share: Share = 0.5
+    """Of the good records, how many may be dropped, for length or as copies, before the data set is refused."""
+    repair_text: bool = True
+    """Mend garbled text (mojibake) and bring line ends and Unicode into one form; false leaves every text as it is."""
+    html_to_text: bool = False
+    """Turn HTML in questions and answers into plain text."""
     drop: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]] = []
     """Records that are not trained on, by their id in the dataset's account.jsonl; held-out ones stay."""
 

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_builds import fresh, train_nothing
 
 from meetara_build.engine import job
 from meetara_build.errors import ConfigError
@@ -83,6 +85,27 @@ def test_what_no_one_foresaw_names_the_file_with_its_traceback(
 def test_debug_shows_the_traceback(built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.perform(request(built_project, tmp_path, recipe={}, debug=True)) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_libraries_warn_each_other_of_is_not_told_to_a_person(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PEFT's several lines on an adapter of a tied embedding, before the one line that says what is wrong."""
+    build = train_nothing(tmp_path / "build", lora={"target_modules": ["embed_tokens"]}, tie_word_embeddings=True)
+    output = fresh(tmp_path / "out")
+    asked = {
+        "name": "nutrition/merge", "stage": "merge", "recipe": {"domain": "nutrition", "threads": 1, "bound": 0.0},
+        "inputs": {"base": build.base, "adapter": build.adapter, "dataset": build.dataset}, "output": str(output), "threads": 1,
+        "gpus": 0, "root": str(tmp_path), "about": {"domain": "nutrition", "stage": "merge"}, "report": str(tmp_path / "report"),
+    }  # fmt: skip
+    capsys.readouterr()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert job.perform(asked) == 1
+    assert [str(warning.message) for warning in warned] == []
+    said = capsys.readouterr().err
+    assert said.startswith("nutrition/merge: nutrition: merged logits differ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG])

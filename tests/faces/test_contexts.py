@@ -104,9 +104,9 @@ def test_for_people_it_is_tables(project: Path, command: Any) -> None:
 
 def test_what_others_report_is_shown_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = load(small_project(tmp_path / "project"))
-    message = "No such file: [/data/x.jsonl]\nPlan: 0 to run"
+    message = "No such file: [/data/x.jsonl]\nPlan: 0 [bold]x[/]"
     box = Outbox(graph.root, domain="nutrition", sender="someone")
-    box.put("error", stage="[bold]adapter[/]", message=message)
+    box.put("error", stage="adapter", message=message)
     box.put("metrics", values={"[link=http://evil.example]loss[/link]": 1.0})
     box.close()
     screen = Screen(file=StringIO(), force_terminal=True, color_system=None, width=300)
@@ -114,8 +114,7 @@ def test_what_others_report_is_shown_as_it_is_written(tmp_path: Path, monkeypatc
     show(graph, None, None, watch=False, as_json=False)
     said = screen.file.getvalue()  # type: ignore[attr-defined]
     for words in (
-        "[bold]adapter[/]",
-        "No such file: [/data/x.jsonl]\\nPlan: 0 to run",
+        "No such file: [/data/x.jsonl]\\nPlan: 0 [bold]x[/]",
         "[link=http://evil.example]loss[/link]",
     ):
         assert words in said

@@ -42,7 +42,7 @@ def domain(folder: Path, name: str, text: str = "", config: Mapping[str, Any] | 
     """A domain whose artifacts are below ``folder``, trained on one file that says ``text``."""
     source = folder / f"{name}.jsonl"
     source.parent.mkdir(parents=True, exist_ok=True)
-    source.write_text(text or name, encoding="utf-8")
+    source.write_text(json.dumps({"text": text or name}) + "\n", encoding="utf-8")
     given: dict[str, Any] = {
         "category": "own", "description": name, "topics": [], "languages": ["en"], "model": {}, "machine": {}, "locked": [],
         "decisions": [], "decided": {}, "folder": folder / name, "sources": [source], **fields,

@@ -84,8 +84,9 @@ def test_its_tokenizer_cuts_as_the_original_does(cut: str, tmp_path: Path) -> No
     path = tmp_path / "gguf" / "small-F16.gguf"
     take(path, tmp_path / "base")
     one, other = (AutoTokenizer.from_pretrained(folder) for folder in (build.base, tmp_path / "base"))
+    alone = from_gguf.read_tokenizer("small", path)
     for text in ("In 2024, 12345 people", "Don't panic", "नमस्ते १२३", "x = 10\n\n\ty += 3.14"):
-        assert one(text)["input_ids"] == other(text)["input_ids"]
+        assert one(text)["input_ids"] == other(text)["input_ids"] == alone(text)["input_ids"]
     assert prove(path, tmp_path / "base", tmp_path / "proof")["original"]["worst"] < 5e-3
 
 

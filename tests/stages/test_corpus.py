@@ -33,6 +33,8 @@ def preparation(domain: str, **changes: Any) -> dict[str, Any]:
         "validation": 0.1,
         "test": 0.2,
         "max_bad_share": 0.05,
+        "repair_text": True,
+        "html_to_text": False,
         **changes,
     }  # fmt: skip
 
@@ -65,7 +67,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[s
     found = {}
     for name in SHIPPED:
         (root / name).mkdir()
-        recipe = {**preparation(name), "min_tokens": 1, "max_tokens": 100_000, "drop": []}
+        recipe = {**preparation(name), "min_tokens": 1, "max_tokens": 100_000, "max_drop_share": 1.0, "drop": []}
         dataset.run(recipe, {"base": root / "base", "source_0": shipped()[name]}, root / name)
         found[name] = {
             side: {line["id"] for line in read(root / name / f"{side}.jsonl")}

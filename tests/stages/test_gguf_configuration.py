@@ -23,6 +23,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "topk_group": 1, "n_shared_experts": 1,
     },
     "cohere2": {},
+    "ministral3": {},
     "qwen3_next": {
         "head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 256,
         "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 64, "linear_value_head_dim": 64,

@@ -57,7 +57,8 @@ def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dic
         path.write_text(json.dumps(content))
 
     write("evaluation/evaluation.json", figures)
-    write("dataset/card.json", {"counts": {"kept": 40, "read": 44, "train": 30, "validation": 4, "test": 6}})
+    counts = {"kept": 40, "read": 44, "bad": 1, "dropped": 3, "train": 30, "validation": 4, "test": 6}
+    write("dataset/card.json", {"counts": counts, "dropped_by_reason": {"too long": 3}, "changed_texts": {}})
     write(
         "adapter/training.json",
         {"steps": 20, "best_step": 18, "validation_loss_before": 3.0, "validation_loss_after": 2.5},
@@ -131,6 +132,31 @@ def test_a_divergence_that_is_no_number_is_above_any_bound() -> None:
 
 def test_a_type_without_a_bound_of_its_own_need_only_beat_the_base() -> None:
     assert check_bounds({**RECIPE, "max_kl": {}}, evaluation(kl=5.0))
+
+
+def card(tmp_path: Path, counts: dict[str, int], dropped: dict[str, int], changed: dict[str, int]) -> str:
+    """The model card of a package whose data set has this card."""
+    given = inputs(tmp_path, evaluation())
+    path = given["dataset"] / "card.json"
+    content = json.loads(path.read_text())
+    content["counts"] |= counts
+    path.write_text(json.dumps(content | {"dropped_by_reason": dropped, "changed_texts": changed}))
+    package.run(RECIPE, given, tmp_path / "package")
+    return (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_model_card_says_where_many_records_were_left_out_and_which_key_decides(tmp_path: Path) -> None:
+    text = card(tmp_path, {"read": 1012, "kept": 60, "dropped": 950, "bad": 2}, {"too long": 950}, {"line ends": 7})
+    assert (
+        "952 of 1,012 records (94%) are left out: 950 too long (data.max_tokens), 2 bad (data.max_bad_share)." in text
+    )
+    assert "Texts were changed (records): line ends in 7." in text
+
+
+def test_the_model_card_says_nothing_of_few_losses_and_of_texts_that_were_not_changed(tmp_path: Path) -> None:
+    text = card(tmp_path, {}, {"too long": 3}, {})
+    assert "left out" not in text
+    assert "changed" not in text
 
 
 def test_nothing_is_written_where_a_bound_is_missed(tmp_path: Path) -> None:

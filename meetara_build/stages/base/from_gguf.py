@@ -126,3 +126,23 @@ def _cut_as_llama_cpp_does(tokenizer: Any, texts: Mapping[str, str]) -> None:
         prefix = [normalizers.Prepend("▁")] if texts.get(PREFIX, "true") == "true" else []
         tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
         tokenizer.backend_tokenizer.pre_tokenizer = None
+
+
+def read_tokenizer(name: str, path: Path) -> Any:
+    """The tokenizer of a GGUF file alone, for who wants to count tokens before the base is taken back.
+
+    Raises:
+        ConfigError: the file is not a whole model, has no chat template, or transformers cannot read its tokenizer.
+    """
+    stored = _check(name, path)
+    with tempfile.TemporaryDirectory() as alone:
+        (Path(alone) / "model.gguf").symlink_to(path.resolve())
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
+        except Exception as error:  # whatever its reader of this architecture runs into
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConfigError(
+                f"base {name}: {path.name}: transformers cannot read its tokenizer ({reason}); use another base"
+            ) from None
+    _cut_as_llama_cpp_does(tokenizer, stored.texts)
+    return tokenizer

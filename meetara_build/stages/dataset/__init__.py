@@ -4,15 +4,17 @@
 
     sources    files and hub data sets → rows            (text_files, json_files, csv_files, tables)
     shape      rows → conversations, whatever their form (columns: which is what; turns: chats and what stands in them)
-    clean      ftfy, Unicode NFC, language tag
     check      pandera: every bad record with file, line and column, in one table
+    clean      garbled text mended, Unicode NFC, language tag (HTML as text in markup)
     duplicates exact and near-duplicates dropped, kin grouped
     split      by content hash, a group at a time
-    tokens     length limits in the base's tokens
+    limits     length limits in the base's tokens (measured in tokens), records left out by name, losses refused
+    examine    the same without writing, for those who want to know before
 """
 
-from meetara_build.stages.dataset.prepare import Prepared, check_sources, prepare
+from meetara_build.stages.dataset.examine import Examined, examine
+from meetara_build.stages.dataset.prepare import Prepared, prepare, read_all
 from meetara_build.stages.dataset.records import Drop, Fault, Record
 from meetara_build.stages.dataset.stage import run, warm
 
-__all__ = ["Drop", "Fault", "Prepared", "Record", "check_sources", "prepare", "run", "warm"]
+__all__ = ["Drop", "Examined", "Fault", "Prepared", "Record", "examine", "prepare", "read_all", "run", "warm"]

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset import check, clean, columns, shape
+from meetara_build.losses import Losses
+from meetara_build.stages.dataset import check, clean, columns, markup, shape
 from meetara_build.stages.dataset.duplicates import distinct
-from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id
+from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id, tally
 from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
 from meetara_build.stages.dataset.text_files import advise_encoding
@@ -42,9 +43,14 @@ class Checked:
     drops: list[Drop]
 
     @property
+    def read(self) -> int:
+        """How many records it holds."""
+        return self.reading.read
+
+    @property
     def bad(self) -> int:
         """How many of its records have a fault."""
-        return self.reading.read - len(self.records) - len(self.drops)
+        return self.read - len(self.records) - len(self.drops)
 
 
 def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
@@ -54,36 +60,44 @@ def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
         DataError: a source cannot be read or lacks a column, more than ``max_bad_share`` of its records are bad
             (the message holds the table of faults), or too few records are left to split.
     """
-    sources = _check_all(recipe, inputs)
-    faults = [fault for source in sources for fault in source.faults]
-    _refuse_bad(sources, recipe["max_bad_share"])
-    records = [record for source in sources for record in source.records]
-    found = distinct(records, recipe["near_duplicate"], recipe["near_group"])
-    sides = split([record.id for record in found.records], found.groups, recipe["validation"], recipe["test"])
-    by_side = {
-        side: [record for record, of in zip(found.records, sides, strict=True) if of == side]
-        for side in ("train", "validation", "test")
-    }
-    read: dict[str, int] = {}
-    for source in sources:
-        read[source.reading.name] = read.get(source.reading.name, 0) + source.reading.read
-    bad = sum(source.bad for source in sources)
-    ids = frozenset(record.id for record in records)
-    drops = [*(drop for source in sources for drop in source.drops), *found.drops]
-    return Prepared(**by_side, drops=drops, faults=faults, bad=bad, read=read, ids=ids)
+    return divide(recipe, read_all(recipe, inputs))
 
 
-def check_sources(recipe: Recipe, inputs: Inputs) -> list[Fault]:
-    """Every fault in a domain's sources, however many there are.
+def read_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
+    """What each source of a domain holds, good and bad.
 
     Raises:
         DataError: a source cannot be read at all or lacks a column.
     """
-    return [fault for source in _check_all(recipe, inputs) for fault in source.faults]
-
-
-def _check_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
     return [_check(source, inputs.get(f"source_{number}"), recipe) for number, source in enumerate(recipe["sources"])]
+
+
+def divide(recipe: Recipe, sources: Sequence[Checked]) -> Prepared:
+    """The records of sources by side, copies left out.
+
+    Raises:
+        DataError: more than ``max_bad_share`` of a source's records are bad, or too few are left to split.
+    """
+    faults = [fault for source in sources for fault in source.faults]
+    _refuse_bad(sources, recipe["max_bad_share"])
+    records = [record for source in sources for record in source.records]
+    found = distinct(records, recipe["near_duplicate"], recipe["near_group"])
+    read: dict[str, int] = {}
+    for source in sources:
+        read[source.reading.name] = read.get(source.reading.name, 0) + source.read
+    bad = sum(source.bad for source in sources)
+    drops = [*(drop for source in sources for drop in source.drops), *found.drops]
+    try:
+        sides = split([record.id for record in found.records], found.groups, recipe["validation"], recipe["test"])
+    except DataError as error:
+        lost = Losses.of({"read": sum(read.values()), "bad": bad}, tally([drop.reason for drop in drops]))
+        raise DataError(f"{lost.text(recipe)}; {error}" if lost.left_out else str(error)) from None
+    by_side = {
+        side: [record for record, of in zip(found.records, sides, strict=True) if of == side]
+        for side in ("train", "validation", "test")
+    }
+    ids = frozenset(record.id for record in records)
+    return Prepared(**by_side, drops=drops, faults=faults, bad=bad, read=read, ids=ids)
 
 
 def _check(source: Mapping[str, Any], path: Path | None, recipe: Recipe) -> Checked:
@@ -100,21 +114,16 @@ def _check(source: Mapping[str, Any], path: Path | None, recipe: Recipe) -> Chec
         elif isinstance(drafted, Drop):
             drops.append(drafted)
         else:
-            drafts.append(replace(drafted, cells=[_mended(cell) for cell in drafted.cells]))
+            drafts.append(drafted)
     bad = check.faults_of(drafts)
     faults += [fault for of_one in bad.values() for fault in of_one]
     records = [_record(draft, source, recipe) for at, draft in enumerate(drafts) if at not in bad]
     return Checked(reading, records, sorted(faults, key=lambda fault: fault.line), drops)
 
 
-def _mended(cell: shape.Cell) -> shape.Cell:
-    if isinstance(cell.content, str):
-        return replace(cell, content=clean.mend(cell.content))
-    return cell
-
-
 def _record(draft: shape.Draft, source: Mapping[str, Any], recipe: Recipe) -> Record:
-    messages = [message for message in shape.messages(draft.cells) if message["content"]]
+    cells, changed = _cleaned(draft.cells, recipe)
+    messages = shape.messages([cell for cell in cells if cell.content.strip()])
     if messages[0]["role"] != "system" and recipe["system_prompt"]:
         messages.insert(0, {"role": "system", "content": recipe["system_prompt"]})
     languages = recipe["languages"]
@@ -125,9 +134,25 @@ def _record(draft: shape.Draft, source: Mapping[str, Any], recipe: Recipe) -> Re
         source.get("language") or (languages[0] if languages else "en"),
         languages,
     )
-    topic = next((cell.content for cell in draft.cells if cell.role == "topic"), None)
+    topic = next((cell.content.strip() for cell in cells if cell.role == "topic"), None)
     where = f"{draft.row.source}:{draft.row.line}"
-    return Record(content_id(messages), messages, language, topic or None, where)
+    return Record(content_id(messages), messages, language, topic or None, where, changed)
+
+
+def _cleaned(cells: Sequence[shape.Cell], recipe: Recipe) -> tuple[list[shape.Cell], dict[str, list[str]]]:
+    """Checked cells as they are learnt, and by column what was changed in them."""
+    changed: dict[str, list[str]] = {}
+    if recipe["html_to_text"]:
+        plain = [markup.to_text(cell.content) for cell in cells]
+        changed = {cell.column: ["HTML"] for cell, text in zip(cells, plain, strict=True) if text != cell.content}
+        cells = [replace(cell, content=text) for cell, text in zip(cells, plain, strict=True)]
+    if recipe["repair_text"]:
+        mended = clean.mend([cell.content for cell in cells])
+        for cell, (_, changes) in zip(cells, mended, strict=True):
+            if changes:
+                changed.setdefault(cell.column, []).extend(changes)
+        cells = [replace(cell, content=text) for cell, (text, _) in zip(cells, mended, strict=True)]
+    return list(cells), changed
 
 
 def _said_by(messages: Sequence[Message], role: str) -> str:
@@ -140,19 +165,17 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
         if not source.records and not source.faults:
             reasons = ", ".join(sorted({drop.reason for drop in source.drops}))
             raise DataError(
-                f"{source.reading.name}: none of its {source.reading.read} records is to be learnt ({reasons}): "
+                f"{source.reading.name}: none of its {source.read} records is to be learnt ({reasons}): "
                 "add records, or take it out of the domain's sources"
             )
-    over = [source for source in sources if source.bad > allowed * source.reading.read or not source.records]
+    over = [source for source in sources if source.bad > allowed * source.read or not source.records]
     if not over:
         return
-    shares = "; ".join(
-        f"{source.reading.name}: {source.bad} of {source.reading.read} records are bad" for source in over
-    )
+    shares = "; ".join(f"{source.reading.name}: {source.bad} of {source.read} records are bad" for source in over)
     faults = [fault for source in over for fault in source.faults]
     raise DataError(
-        f"{shares} (allowed: {allowed:.0%})\n{check.table(faults)}\n{_advice(over)}"
-        "Mend these lines, or raise data.max_bad_share to leave them out"
+        f"{shares} (data.max_bad_share allows {allowed:.0%})\n{check.table(faults)}\n{_advice(over)}"
+        "Mend these lines, or raise `data.max_bad_share` to leave them out"
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,13 +53,14 @@ class Drop:
 
 @dataclass(frozen=True)
 class Record:
-    """One conversation, clean and checked; ``source`` is ``file:line``."""
+    """One conversation, clean and checked; ``source`` is ``file:line``, ``changed`` says by column how its text was changed."""
 
     id: str
     messages: list[Message] = field(hash=False)
     language: str
     topic: str | None
     source: str
+    changed: dict[str, list[str]] = field(default_factory=dict, hash=False)
 
     @property
     def prompt(self) -> str:
@@ -70,6 +72,11 @@ class Record:
         """All that the assistant says."""
         return "\n".join(m["content"] for m in self.messages if m["role"] == "assistant")
 
+    @property
+    def kinds_of_change(self) -> list[str]:
+        """What was changed in its text, each kind once."""
+        return sorted({change for changes in self.changed.values() for change in changes})
+
     def as_json(self) -> dict[str, Any]:
         """The record as a line of the data set: without its source, so that who reads it does not see a line that moved."""
         return {key: getattr(self, key) for key in ("id", "messages", "language", "topic")}
@@ -79,12 +86,21 @@ def content_id(messages: Sequence[Message]) -> str:
     """16 hex digits of what is asked and answered.
 
     System prompts do not count, nor do case and spacing: the same question and answer are the same record in every
-    domain, so that they land on the same side of every split.
+    domain, so that they land on the same side of every split. A turn that is not to be learnt makes another record.
     """
-    said = [f"{m['role']}\x1f{folded(m['content'])}" for m in messages if m["role"] != "system"]
+    said = [
+        f"{m['role']}\x1f{folded(m['content'])}" + ("" if m.get("learn", True) else "\x1fnot learnt")
+        for m in messages
+        if m["role"] != "system"
+    ]
     return hashlib.sha256("\x1e".join(said).encode()).hexdigest()[:16]
 
 
 def folded(text: str) -> str:
     """The text without differences of case, spacing and compatibility forms."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def tally(values: Sequence[str]) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))

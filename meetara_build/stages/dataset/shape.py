@@ -1,7 +1,7 @@
 """Rows of any form as conversations: prompt and response, Alpaca, chat messages, ShareGPT, preferences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from meetara_build.stages.dataset.columns import value_at
@@ -114,6 +114,12 @@ def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
         return question
     before = _history(row) if question[0].role == "user" else []
     cells = [*before, *(Cell(cell.role, cell.column, cell.content, learn=False) for cell in question)]
+    if isinstance(found["prompt"], str) and found["prompt"].rstrip().endswith("Assistant:"):
+        # The space after the colon is no part of the answer, wherever the two were cut apart.
+        answer = [
+            replace(cell, content=cell.content.lstrip(" ")) if isinstance(cell.content, str) else cell
+            for cell in answer
+        ]
     given = _optional(row, fields.get("input"))
     if given is not None and question[-1].role == "user":
         more = read_cell(row, "input", fields["input"], given)

@@ -27,7 +27,7 @@ def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: fl
     """
     if len(ids) < FEWEST_RECORDS:
         raise DataError(
-            f"{len(ids)} usable records are too few to train, validate and test: "
+            f"the {len(ids)} usable records are too few to train, validate and test: "
             f"at least {FEWEST_RECORDS} are needed; add records"
         )
     smallest: dict[int, str] = {}

@@ -12,6 +12,9 @@ from meetara_build.errors import DataError
 from meetara_build.stages.dataset.records import Record
 from meetara_build.training.chat import encode_all
 
+NO_LIMIT = 10**30
+"""Records are measured to leave out those that are too long: no warning of the library's is needed."""
+
 
 @dataclass(frozen=True)
 class Length:
@@ -41,6 +44,7 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
         raise DataError(message) from None
     if not tokenizer.chat_template:
         raise DataError(f"{base.name}: the base's tokenizer has no chat template: name one in the base's file")
+    tokenizer.model_max_length = NO_LIMIT
     return tokenizer
 
 

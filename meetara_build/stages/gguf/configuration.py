@@ -11,6 +11,22 @@ import conversion
 
 OLD_LAYERS = {"linear_attention": "mamba", "full_attention": "attention"}
 """What kinds of layers were called, by transformers 5's names."""
+SIGMOID = (
+    *(
+        "afmoe",
+        "deepseek_v3",
+        "deepseek_v32",
+        "dots1",
+        "exaone_moe",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "glm_moe_dsa",
+        "kimi_linear",
+    ),
+    *("mimo_v2_flash", "minimax_m2", "nemotron_h", "solar_open"),
+)
+"""Model types whose router is a sigmoid in transformers' code, where the converter takes it for a softmax unless a key says so."""
+BUILT_IN: dict[str, dict[str, Any]] = {"cohere2": {"rotary_pct": 1.0}, "afmoe": {"route_norm": True}}
 HYBRIDS = ("granitemoehybrid", "bamba")
 """Model types whose converter looks for the old names of layers."""
 
@@ -35,8 +51,7 @@ def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    rope = hparams.get("rope_parameters") or {}
-    flat = {**rope, **rope.get("full_attention", {})} if isinstance(rope, dict) else {}
+    flat = _rope(hparams)
     return {
         "n_ctx": hparams.get("n_positions") or hparams.get("max_position_embeddings"),
         "rotary_pct": flat.get("partial_rotary_factor"),
@@ -46,17 +61,24 @@ def _renamed(hparams: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _rope(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """How positions are rotated in full attention."""
+    rope = hparams.get("rope_parameters") or {}
+    return {**rope, **rope.get("full_attention", {})} if isinstance(rope, dict) else {}
+
+
 def _built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers' code does where the configuration says nothing of it, and the converter asks for."""
-    if kind == "cohere2":
-        return {"rotary_pct": 1.0}
-    if kind == "deepseek_v3":
-        return {"scoring_func": "sigmoid"}
+    found = dict(BUILT_IN.get(kind, {}))
+    if kind in SIGMOID:
+        found["scoring_func"] = "sigmoid"
     if kind == "phimoe":
-        return {"original_max_position_embeddings": hparams.get("max_position_embeddings")}
+        found["original_max_position_embeddings"] = hparams.get("max_position_embeddings")
+    if kind == "minimax_m2":
+        found["rotary_dim"] = int(hparams["head_dim"] * _rope(hparams).get("partial_rotary_factor", 1.0))
     if kind.startswith("gemma4") and not any("head_dim" in own for own in hparams.get("per_layer_config", {}).values()):
-        return {"global_head_dim": hparams.get("head_dim")}
-    return {}
+        found["global_head_dim"] = hparams.get("head_dim")
+    return found
 
 
 def _known_spelling(architecture: str) -> str:

@@ -71,12 +71,20 @@ def converter_class(folder: Path) -> tuple[type[Any], dict[str, Any]]:
         hparams = with_old_names(conversion.ModelBase.load_hparams(folder, False))
         try:
             architecture = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
-            return conversion.get_model_class(architecture), hparams
+            return _whole_class(conversion.get_model_class(architecture), hparams), hparams
         except (NotImplementedError, KeyError, ValueError) as error:
             raise ConfigError(
                 f"the base cannot become a GGUF file: {str(error) or tell(error)}. "
                 "Choose a base whose architecture llama.cpp knows."
             ) from error
+
+
+def _whole_class(official: type[Any], hparams: Mapping[str, Any]) -> type[Any]:
+    """Ministral's class only hands on to one of two within it, each with a writer of its own: that one."""
+    if official.__name__ != "Mistral3Model":
+        return official
+    inner: type[Any] = official.Mistral4Model if hparams.get("model_type") == "mistral4" else official.Ministral3Model
+    return inner
 
 
 def convert(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from meetara_build.losses import Losses
 from meetara_build.yaml_files import render_yaml
 
 
@@ -76,10 +77,14 @@ def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: st
 
 def _data(card: Mapping[str, Any]) -> str:
     counts = card["counts"]
+    losses = Losses.of(counts, card["dropped_by_reason"])
+    lost = f" {losses.text()}." if losses.is_large else ""
+    changes = ", ".join(f"{kind} in {count:,}" for kind, count in card["changed_texts"].items())
+    changed = f" Texts were changed (records): {changes}." if changes else ""
     return (
         "## Data\n\n"
         f"{counts['kept']} of {counts['read']} records kept: {counts['train']} to train, {counts['validation']} to validate, "
-        f"{counts['test']} held out."
+        f"{counts['test']} held out.{lost}{changed}"
     )
 
 

@@ -37,6 +37,9 @@ def recipe(names: list[str], **changes: Any) -> dict[str, Any]:
         "validation": 0.1,
         "test": 0.2,
         "max_bad_share": 0.05,
+        "max_drop_share": 1.0,
+        "repair_text": True,
+        "html_to_text": False,
         "drop": [],
         **changes,
     }

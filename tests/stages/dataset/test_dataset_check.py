@@ -4,7 +4,7 @@ import pytest
 from made_sources import pairs, recipe
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset import Fault, check_sources, prepare
+from meetara_build.stages.dataset import Fault, prepare, read_all
 from meetara_build.stages.dataset.check import table
 
 BAD = [
@@ -21,7 +21,7 @@ def test_every_fault_of_every_source_is_in_one_table(write):
     with pytest.raises(DataError) as error:
         prepare(recipe([path.name for path in paths]), {f"source_{n}": path for n, path in enumerate(paths)})
     assert str(error.value).splitlines() == [
-        "nutrition.jsonl: 5 of 8 records are bad; more.jsonl: 1 of 3 records are bad (allowed: 5%)",
+        "nutrition.jsonl: 5 of 8 records are bad; more.jsonl: 1 of 3 records are bad (data.max_bad_share allows 5%)",
         "File             Line  Column    What is wrong               Found",
         "nutrition.jsonl  4     prompt    is empty",
         "nutrition.jsonl  5     response  is true or false, not text  true",
@@ -31,7 +31,7 @@ def test_every_fault_of_every_source_is_in_one_table(write):
         'nutrition.jsonl  8     prompt    is a list, not text         ["who"]',
         "nutrition.jsonl  8     response  is null",
         "more.jsonl       1     prompt    is empty",
-        "Mend these lines, or raise data.max_bad_share to leave them out",
+        "Mend these lines, or raise `data.max_bad_share` to leave them out",
     ]
 
 
@@ -56,9 +56,10 @@ def test_the_share_counts_for_each_source_so_that_a_small_one_cannot_vanish(writ
         prepare(recipe([path.name for path in paths]), {f"source_{n}": path for n, path in enumerate(paths)})
 
 
-def test_check_sources_lists_faults_without_refusing(write):
+def test_reading_lists_faults_without_refusing(write):
     path = write([*pairs(2), *BAD])
-    faults = check_sources(recipe([path.name]), {"source_0": path})
+    (read,) = read_all(recipe([path.name]), {"source_0": path})
+    faults = read.faults
     assert faults[1].as_json() == {
         "source": "nutrition.jsonl",
         "line": 4,

@@ -77,6 +77,22 @@ def test_every_record_read_is_accounted_for(built):
     assert card["topics"] == {"food": 30, "sleep": 30}
 
 
+def test_no_text_is_changed_without_a_count_and_a_line(built):
+    code = {"prompt": "Finish: CafÃ© ole", "response": "    total = 0\r\n    return total\n"}
+    _, lines, card, output = built([*pairs(40), code])
+    (record,) = [one for side in SIDES for one in lines[side] if "Café ole" in one["messages"][0]["content"]]
+    assert record["messages"][1]["content"] == "    total = 0\n    return total"
+    assert card["changed_texts"] == {"garbled text": 1, "line ends": 1, "newlines at the ends": 1}
+    account = list(read_records(output / "account.jsonl"))
+    assert [(line["source"], line["id"], line["changed"]) for line in account if "changed" in line] == [
+        (
+            "nutrition.jsonl:41",
+            record["id"],
+            {"prompt": ["garbled text"], "response": ["line ends", "newlines at the ends"]},
+        )
+    ]
+
+
 def test_a_line_holds_what_later_stages_read(built):
     _, lines, _, _ = built(mixed(), system_prompt="You know food.")
     records = [record for side in SIDES for record in lines[side]]
