@@ -7,4 +7,5 @@ public reports of users of other tools. Every case works on a small project of i
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # for the small projects and models that tests use too
+TESTS = Path(__file__).parents[2] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "faces")]  # for the small projects, models and servers that tests use too

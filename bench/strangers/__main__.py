@@ -7,7 +7,15 @@ import time
 from pathlib import Path
 
 from bench import machine
-from bench.strangers import hostile, public_bases, public_builds, public_data  # noqa: F401  which hold the cases
+from bench.strangers import (  # noqa: F401  which hold the cases
+    hostile_agents,
+    hostile_context,
+    hostile_files,
+    hostile_store,
+    public_bases,
+    public_builds,
+    public_data,
+)
 from bench.strangers.campaign import CASES, Case, Place, Wrong, expect_success
 
 RESULT = Path(__file__).parents[1] / "results" / "strangers.json"
@@ -36,7 +44,13 @@ def try_case(case: Case, folder: Path, built: Path) -> dict[str, object]:
     print(f"{case.number:5} {'right' if right else 'WRONG':6} {seconds:6.1f} s  {case.title}", flush=True)
     if seen:
         print(f"      {seen}", flush=True)
-    return {"number": case.number, "case": case.title, "right": right, "seconds": seconds, **({"seen": seen} if seen else {})}
+    return {
+        "number": case.number,
+        "case": case.title,
+        "right": right,
+        "seconds": seconds,
+        **({"seen": seen} if seen else {}),
+    }
 
 
 def main() -> int:
