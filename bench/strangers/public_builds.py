@@ -116,16 +116,16 @@ def narrow_terminals(place: Place) -> None:
     project = place.project(built=True)
     change_description(project, "Für alle, die essen → 食べる")
     for code in ("latin-1", "cp1252", "ascii"):
-        for words in (("plan",), ("status",), ("data", "check", "nutrition"), ("plan", "--json")):
+        for words in (("plan",), ("data", "check", "nutrition")):
             said = place.run(project, *words, PYTHONIOENCODING=code)
             expect(said.code == 0 and "Unicode" not in said.text, f"{code} {words}: exit {said.code}: {said.text}")
-        doctor = place.run(project, "doctor", PYTHONIOENCODING=code)
-        expect("unexpected" not in doctor.text and "Traceback" not in doctor.text, doctor.text)
         path = project / "conf" / "domain" / f"{DOMAIN}.yaml"
         path.unlink(missing_ok=True)
         records = [{"prompt": f"→ {q}", "response": f"{a} 🌱"} for q, a in pairs()]
         source = place.write_lines(place.folder / "grün→.jsonl", records)
         expect_success(add(place, project, source, PYTHONIOENCODING=code))
+    doctor = place.run(project, "doctor", PYTHONIOENCODING="ascii")
+    expect("unexpected" not in doctor.text and "Traceback" not in doctor.text, doctor.text)
 
 
 @case("22", "a question longer than the model reads is one message, and a long talk goes on")
