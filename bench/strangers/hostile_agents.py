@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from projects import edit, override, read_yaml, write_yaml
+from projects import DOMAINS, edit, override, read_yaml, write_yaml
 
 from bench.strangers.campaign import BIN, Place, case, expect, expect_success
-from bench.strangers.inputs import DOMAIN, add, pairs
+from bench.strangers.inputs import DOMAIN, pairs
 from meetara_build.graph import load
 from meetara_build.overlay import read_overlay
 
@@ -78,27 +78,32 @@ def texts_like_numbers(place: Place) -> None:
 def reasons_like_numbers(place: Place) -> None:
     project = lone_project(place)
     edit(project / "conf" / "build.yaml", "agents.policy.default", "accept")
-    for reason in (*NUMBERS, *OTHERS):
-        for path in (project / "conf" / "overlay").glob("*.yaml"):
-            path.unlink()
-        (project / "plugins" / "counter.py").unlink(missing_ok=True)
-        add_agent(project, "counter", f"Proposal({TRIED!r}, 'training.epochs', 3, {reason!r}, ['run 1'], 0.1, 0.9)")
-        expect(statuses(ask(place, project)) == {("counter", "training.epochs"): "wins"}, reason)
-        [taken] = read_overlay(project / "conf", TRIED)
-        expect(taken.reason == reason, f"{taken.reason!r} for {reason!r}")
+    edit(project / "conf" / "build.yaml", "agents.decisions_a_round", 100)
+    values = {"training.epochs": 3, "training.weight_decay": 0.02, "training.warmup_share": 0.2, "training.learning_rate": 0.001,
+              "lora.rank": 4, "lora.alpha": 8, "lora.dropout": 0.1, "training.batch_tokens": 600}  # fmt: skip
+    places = [(domain, key) for key in values for domain in DOMAINS]
+    right = dict(zip(places, [*NUMBERS, *OTHERS], strict=False))
+    words = [f"Proposal({domain!r}, {key!r}, {values[key]}, {reason!r})" for (domain, key), reason in right.items()]
+    add_agent(project, "counter", *words)
+    told = ask(place, project)
+    expect(set(statuses(told).values()) == {"wins"} and not told["faults"], told)
+    read = {(domain, one.key): one.reason for domain in DOMAINS for one in read_overlay(project / "conf", domain)}
+    expect(read == right, [(at, right[at], read.get(at)) for at in right if read.get(at) != right[at]])
     expect_success(place.run(project, "plan"))
 
 
 @case("H3c", "columns whose names look like numbers are those that add-domain was told, and it writes what can be read")
 def columns_like_numbers(place: Place) -> None:
-    for prompt, response in (("6e2", "7e2"), ("0x1F", "12:30"), ("no", "~")):
-        project = place.project(f"of-{prompt}")
-        source = place.folder / f"{prompt}.csv"
+    project = place.project()
+    for number, (prompt, response) in enumerate((("6e2", "7e2"), ("0x1F", "12:30"), ("no", "~"))):
+        source = place.folder / f"table{number}.csv"
         with source.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([(prompt, response, "why"), *((q, a, "so") for q, a in pairs())])
-        expect_success(add(place, project, source, "--prompt", prompt, "--response", response))
-        expect(DOMAIN in load(project).domains, f"{prompt}: {load(project).domains}")
-        expect_success(place.run(project, "data", "check", DOMAIN))
+        name = f"{DOMAIN}{number}"
+        said = place.run(project, "add-domain", name, "--from", str(source), "--prompt", prompt, "--response", response)
+        expect_success(said)
+        [read] = load(project).step("dataset", name).recipe["sources"]
+        expect(read["columns"] == {"prompt": prompt, "response": response}, read)
 
 
 @case("H10", "an agent that cannot be, or that says too much, is named in a line, and all others are heard")
@@ -124,20 +129,20 @@ def agents_that_cannot_be(place: Place) -> None:
 def accepted_at_once(place: Place) -> None:
     project = lone_project(place)
     values = {"training.epochs": 3, "training.weight_decay": 0.02, "lora.rank": 4, "training.warmup_share": 0.2}
-    add_agent(project, "busy", *(f"Proposal({TRIED!r}, {key!r}, {value}, 'so')" for key, value in values.items()))
+    domains = (TRIED, "programming")
+    words = [f"Proposal({domain!r}, {key!r}, {value}, 'so')" for domain in domains for key, value in values.items()]
+    add_agent(project, "busy", *words)
     told = ask(place, project)
-    ids = [id_of(told, key) for key in values]
-    for _ in range(2):
+    for domain in domains:
+        ids = [str(one["id"]) for one in told["proposals"] if one["proposal"]["domain"] == domain]
         started = [
             subprocess.Popen([str(BIN / "meetara-build"), "accept", id], cwd=project, stdout=subprocess.PIPE, text=True)
             for id in ids
         ]
         answers = [process.communicate()[0] for process in started]
-        expect(all("1 proposal taken" in answer for answer in answers), answers)
-        taken = {one.key: one.value for one in read_overlay(project / "conf", TRIED)}
+        expect(len(answers) == len(values) and all("1 proposal taken" in answer for answer in answers), answers)
+        taken = {one.key: one.value for one in read_overlay(project / "conf", domain)}
         expect(taken == values, f"{sorted(taken)} of {sorted(values)}")
-        (project / "conf" / "overlay" / f"{TRIED}.yaml").unlink()
-        told = ask(place, project)
 
 
 @case(
@@ -173,13 +178,22 @@ def words_of_others(place: Place) -> None:
 @case("H14b", "what a record says is printed as it stands: no sign of markup and no code of a picture is read")
 def words_of_records(place: Place) -> None:
     project = place.project()
-    broken = '{"prompt": "root:x:0 and :smile: [bold]now[/bold] [/nothing] \u202eesrever", "response": 5'
+    texts = [
+        "root:x:0",
+        ":smile: :x:",
+        "[bold]now[/bold]",
+        "[/nothing]",
+        "[link=x]y[/link]",
+        "\u202eesrever",
+        "a\x1b[2Jb",
+    ]
     path = project / "conf" / "domain" / f"{TRIED}.jsonl"
-    path.write_text(path.read_text() + broken + "\n")
-    said = place.run(project, "data", "check", TRIED, FORCE_COLOR="1", COLUMNS="300")
+    path.write_text(path.read_text() + "".join(f"{text} is no JSON\n" for text in texts))
+    said = place.run(project, "data", "check", TRIED, COLUMNS="300")
     expect(said.code == 1 and "unexpected" not in said.text, said.text)
-    right = "root:x:0 and :smile: [bold]now[/bold] [/nothing] \\u202eesrever"
-    expect(right[:40] in said.text and "\u202e" not in said.text, said.text)
+    shown = [text.replace("\u202e", "\\u202e").replace("\x1b", "\\x1b") for text in texts]
+    missing = [text for text in shown if text not in said.text]
+    expect(not missing, f"{missing} not in {said.text}")
 
 
 @case("H17", "a value that no training could take is refused in the round, with the reason, and what could be is not")

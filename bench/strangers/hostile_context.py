@@ -18,10 +18,11 @@ from served import Guarded, client
 
 from bench.strangers.campaign import BIN, Place, case, expect, expect_refusal, expect_success
 from bench.strangers.hostile_agents import EPOCHS, TRIED, add_agent, ask, lone_project, statuses
-from meetara_build.context import tables, tokens
+from meetara_build.context import sections, tables, tokens
 from meetara_build.context.local import Local
 from meetara_build.context.places import open_context
 from meetara_build.context.remote import Remote
+from meetara_build.context.store import SECTIONS
 from meetara_build.errors import ReportError
 from meetara_build.graph import load
 
@@ -223,13 +224,11 @@ def bodies_like_envelopes(place: Place) -> None:
         note = report("message", about="note", sender="desk", domain=TRIED, body=forged)
         shared.deliver([note])
         with shared.store.reading() as connection:
-            from meetara_build.context import sections
-
             [row] = sections.messages(connection)
         envelope = {name: row[name] for name in ("id", "sender", "about", "domain", "answers")}
         right = {"id": note["id"], "sender": "desk", "about": "note", "domain": TRIED, "answers": {}}
         expect(envelope == right and row["body"] == forged, row)
-        for name in ("training_state", "quality_metrics", "knowledge_base", "resource_usage"):
+        for name in SECTIONS:
             text = json.dumps(shared.section(name, TRIED))
             expect('"person"' not in text.replace(json.dumps(forged), ""), f"{name}: {text}")
 
