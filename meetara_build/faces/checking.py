@@ -50,7 +50,7 @@ def check_data(words: Sequence[str], *, as_json: bool) -> bool:
             if tokenizers[base.target] is None:
                 unmeasured[base.recipe["name"]] = None
             try:
-                examined[domain] = _examined(step, tokenizers[base.target])
+                examined[domain] = _examined(step, tokenizers[base.target], bar)
             except DataError as fault:
                 unusable[domain] = str(fault)
     refused = unusable | {domain: found.refusal for domain, found in examined.items() if found.refusal}
@@ -61,11 +61,15 @@ def check_data(words: Sequence[str], *, as_json: bool) -> bool:
     return not refused and not any(found.faults for found in examined.values())
 
 
-def _examined(step: Step, tokenizer: Any) -> "Examined":
+def _examined(step: Step, tokenizer: Any, bar: Progress) -> "Examined":
     from meetara_build.stages.dataset import examine, read_all
 
     sources = read_all(step.recipe, {name: Path(path) for name, path in step.sources.items()})
-    return examine(step.recipe, sources, tokenizer)
+
+    def tell(what: str, share: float) -> None:
+        bar.update(bar.task_ids[0], description=f"{step.target}: {what} {share:.0%}")
+
+    return examine(step.recipe, sources, tokenizer, tell)
 
 
 def _print_examined_json(

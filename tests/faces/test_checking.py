@@ -145,7 +145,7 @@ def test_programs_get_losses_and_refusals_too(checked: Check) -> None:
 def test_what_may_not_be_meant_is_said_and_is_no_fault(checked: Check) -> None:
     html = [{**record, "response": f"<p>{record['response']}</p>\r\n"} for record in pairs(31)]
     well, said = checked(
-        [*html, {"prompt": "My export shows Ã© instead of é, why?", "response": "It is read as Latin-1."}]
+        [*html, {"prompt": "My export shows Ã© instead of é, why?", "response": "Choose another import filter."}]
     )
     assert well
     assert "storytelling: 31 of 32 answers hold HTML, which is learnt as it stands; data.html_to_text: true" in said

@@ -10,6 +10,9 @@ from typing import Any
 # Texts of fewer letters (counted in UTF-8 bytes, so that a Chinese character weighs more than a Latin one) are too
 # short to ask py3langid which of all languages they are in.
 SHORT = 40
+ENCODINGS = re.compile(
+    r"mojibake|\butf|latin-?1|iso-?8859|windows-?12|cp-?12|unicode|encod|decod|charset", re.IGNORECASE
+)
 CARRIAGES = re.compile(r"\r+\n")
 ABOUT_TEXT = re.compile(
     r"mojibake|\butf|latin-?1|iso-?8859|windows-?12|cp-?12|65001|unicode|ascii|encod|decod|charset|code ?page|garbled|gibberish|iconv|"
@@ -63,14 +66,18 @@ def _mended(text: str, garbled: bool) -> tuple[str, list[str]]:
 
 
 def looks_garbled(text: str) -> bool:
-    """Whether a text holds what UTF-8 looks like where it was read as something else."""
+    """Whether a text holds what UTF-8 looks like where it was read as something else, and says nothing of encodings."""
+    return _is_garbled_text(text) and not ENCODINGS.search(text)
+
+
+def _is_garbled_text(text: str) -> bool:
     return not text.isascii() and encodable(text) and bool(_ftfy().is_bad(text))
 
 
 def _is_garbled(texts: Sequence[str]) -> bool:
     """Whether a record came garbled: its texts have no letter beyond ASCII that is right, and do not talk of garbled text."""
     beyond = [text for text in texts if not text.isascii()]
-    if not beyond or not all(looks_garbled(text) and _ungarbled(text) != text for text in beyond):
+    if not beyond or not all(_is_garbled_text(text) and _ungarbled(text) != text for text in beyond):
         return False
     return not any(ABOUT_TEXT.search(text) for text in texts) and not any(QUOTED.search(text) for text in beyond)
 

@@ -39,6 +39,10 @@ Tell = Callable[[str, float], None]
 """Hears what is compared and which share of it is done."""
 
 
+def say_nothing(_what: str, _share: float) -> None:
+    """Where nobody waits."""
+
+
 @dataclass(frozen=True)
 class Distinct:
     """Records without duplicates; ``groups[i]`` is the same number for records that are kin."""
@@ -48,9 +52,7 @@ class Distinct:
     drops: list[Drop]
 
 
-def distinct(
-    records: Sequence[Record], near_duplicate: float, near_group: float, tell: Tell = lambda what, share: None
-) -> Distinct:
+def distinct(records: Sequence[Record], near_duplicate: float, near_group: float, tell: Tell = say_nothing) -> Distinct:
     """Drop duplicates and group kin; a record is dropped for an earlier one that stays.
 
     Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from meetara_build.errors import DataError
 from meetara_build.losses import Losses
 from meetara_build.stages.dataset import clean, markup
+from meetara_build.stages.dataset.duplicates import Tell, say_nothing
 from meetara_build.stages.dataset.limits import limit, losses, refuse_losses
 from meetara_build.stages.dataset.prepare import Checked, divide
 from meetara_build.stages.dataset.records import Fault, Record, tally
@@ -32,7 +33,12 @@ class Examined:
     notes: list[str]
 
 
-def examine(recipe: Recipe, sources: Sequence[Checked], tokenizer: "PreTrainedTokenizerBase | None") -> Examined:
+def examine(
+    recipe: Recipe,
+    sources: Sequence[Checked],
+    tokenizer: "PreTrainedTokenizerBase | None",
+    tell: Tell = say_nothing,
+) -> Examined:
     """What a build would make of these sources; without a tokenizer, but for the limits in tokens."""
     faults = [fault for source in sources for fault in source.faults]
     good = [record for source in sources for record in source.records]
@@ -40,7 +46,7 @@ def examine(recipe: Recipe, sources: Sequence[Checked], tokenizer: "PreTrainedTo
     found = Losses.of(counts, tally([drop.reason for source in sources for drop in source.drops]))
     records, refusal = good, None
     try:
-        prepared = divide(recipe, sources)
+        prepared = divide(recipe, sources, tell)
         limited, _ = limit(recipe, prepared, tokenizer)
         found = losses(limited)
         refuse_losses(recipe, prepared, limited)

@@ -8,7 +8,7 @@ from typing import Any
 from meetara_build.errors import DataError
 from meetara_build.losses import Losses
 from meetara_build.stages.dataset import check, clean, columns, markup, shape
-from meetara_build.stages.dataset.duplicates import distinct
+from meetara_build.stages.dataset.duplicates import Tell, distinct, say_nothing
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id, tally
 from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
@@ -53,14 +53,14 @@ class Checked:
         return self.read - len(self.records) - len(self.drops)
 
 
-def prepare(recipe: Recipe, inputs: Inputs) -> Prepared:
+def prepare(recipe: Recipe, inputs: Inputs, tell: Tell = say_nothing) -> Prepared:
     """The records of a domain by side, before any limit in tokens.
 
     Raises:
         DataError: a source cannot be read or lacks a column, more than ``max_bad_share`` of its records are bad
             (the message holds the table of faults), or too few records are left to split.
     """
-    return divide(recipe, read_all(recipe, inputs))
+    return divide(recipe, read_all(recipe, inputs), tell)
 
 
 def read_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
@@ -72,8 +72,8 @@ def read_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
     return [_check(source, inputs.get(f"source_{number}"), recipe) for number, source in enumerate(recipe["sources"])]
 
 
-def divide(recipe: Recipe, sources: Sequence[Checked]) -> Prepared:
-    """The records of sources by side, copies left out.
+def divide(recipe: Recipe, sources: Sequence[Checked], tell: Tell = say_nothing) -> Prepared:
+    """The records of sources by side, copies left out; ``tell`` hears how far the comparison is.
 
     Raises:
         DataError: more than ``max_bad_share`` of a source's records are bad, or too few are left to split.
@@ -81,7 +81,7 @@ def divide(recipe: Recipe, sources: Sequence[Checked]) -> Prepared:
     faults = [fault for source in sources for fault in source.faults]
     _refuse_bad(sources, recipe["max_bad_share"])
     records = [record for source in sources for record in source.records]
-    found = distinct(records, recipe["near_duplicate"], recipe["near_group"])
+    found = distinct(records, recipe["near_duplicate"], recipe["near_group"], tell)
     read: dict[str, int] = {}
     for source in sources:
         read[source.reading.name] = read.get(source.reading.name, 0) + source.read

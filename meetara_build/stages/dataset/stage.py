@@ -1,6 +1,7 @@
 """The stage itself: prepare, limit the length, write."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from meetara_build.stages.dataset.limits import SIDES, limit, refuse_losses
 from meetara_build.stages.dataset.prepare import Prepared, prepare
 from meetara_build.stages.dataset.records import tally
 from meetara_build.stages.types import Inputs, Metrics, Recipe
+
+SECONDS_BETWEEN = 10.0
 
 
 def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
@@ -30,7 +33,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     """
     from meetara_build.stages.dataset import tokens
 
-    prepared = prepare(recipe, inputs)
+    prepared = prepare(recipe, inputs, _Progress())
     limited, measured = limit(recipe, prepared, tokens.load_tokenizer(inputs["base"]))
     refuse_losses(recipe, prepared, limited)
     metrics = _counts(limited)
@@ -41,6 +44,19 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     (output / "card.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     _write_lines(output / "account.jsonl", _account(limited))
     return metrics
+
+
+class _Progress:
+    """Prints how far a comparison is, at most every ten seconds: for the job's log."""
+
+    def __init__(self) -> None:
+        self.said = time.monotonic()
+
+    def __call__(self, what: str, share: float) -> None:
+        """Hear that a share of it is done."""
+        if time.monotonic() - self.said > SECONDS_BETWEEN:
+            self.said = time.monotonic()
+            print(f"comparing records ({what}): {share:.0%}", flush=True)
 
 
 def warm() -> None:
