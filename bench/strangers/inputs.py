@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from projects import edit, write_yaml
-from small_models import train_tokenizer
+from small_models import make_model, train_tokenizer
 
 from bench.strangers.campaign import Place, Said, expect, expect_refusal, expect_success
 from meetara_build.training.chat import read_records
@@ -136,8 +136,6 @@ def expect_refused_or_pairs(place: Place, source: Path, right: Sequence[tuple[st
 
 def make_base(folder: Path, kind: str = "llama", *, template: str | None = None, **changes: Any) -> Path:
     """A random model with a byte-level tokenizer of its own, and a chat template; ``changes`` are its configuration's."""
-    from small_models import make_model
-
     train_tokenizer(folder)
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

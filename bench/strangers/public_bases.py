@@ -179,7 +179,7 @@ def untied_head(place: Place) -> None:
 def few_positions(place: Place) -> None:
     folder = place.folder / "base"
     train_tokenizer(folder)
-    make_model(folder, "gpt2", n_inner=512, max_position_embeddings=48)
+    make_model(folder, "gpt2", max_position_embeddings=48)
     project = use_base(place, folder)
     expect_untrained(place, project, "48", "data.max_tokens")
 
