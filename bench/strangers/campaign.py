@@ -1,5 +1,7 @@
 """What a case is, and the place that it works in."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -45,7 +47,8 @@ class Place:
         """A small project of three domains on a base that trains in seconds; with ``built``, one that is up to date."""
         target = self.folder / name
         if not built:
-            return small_project(target)
+            with contextlib.redirect_stdout(io.StringIO()):  # what `init` says
+                return small_project(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(self._built, target, symlinks=True)
         return target
