@@ -90,14 +90,16 @@ def _text(sources: Iterable[Path]) -> str:
 
 
 def _records(sources: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
-    """Records as the dataset stage reads them; of a folder, those of the files in it."""
+    """Records as the dataset stage reads them; of a folder of shards, those of the files in it."""
     from meetara_build.stages.dataset.sources import read_source
+    from meetara_build.stages.dataset.tables import is_saved
 
     for source in sources:
         with suppress(OSError):  # the plan says what is wrong with it
-            for file in map(Path, list_files(source) if source.is_dir() else [source]):
+            shards = source.is_dir() and not is_saved(source)
+            for part in map(Path, list_files(source)) if shards else [source]:
                 with suppress(DataError):
-                    yield from (row.values for row in read_source({"name": file.name, "limit": RECORDS}, file).rows)
+                    yield from (row.values for row in read_source({"name": part.name, "limit": RECORDS}, part).rows)
 
 
 def _texts(value: Any) -> Iterator[str]:

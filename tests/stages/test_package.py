@@ -9,45 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from chat_templates import FAMILIES, save_tokenizer
+from packages import RECIPE, evaluation
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from meetara_build.errors import GateError
 from meetara_build.stages import package
-from meetara_build.stages.package.gate import check_bounds
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.training.chat import render
-
-RECIPE: dict[str, Any] = {
-    "domain": "nutrition",
-    "description": "Everyday eating",
-    "category": "healthcare",
-    "languages": ["en", "es"],
-    "safety": "strict",
-    "system_prompt": "You are a dietitian.",
-    "base": "tiny",
-    "base_origin": "made by this build",
-    "licence": "apache-2.0",
-    "quants": ["F16", "Q4_K_M"],
-    "lora": True,
-    "beat_base_by": 0.02,
-    "max_loss": None,
-    "max_kl": {"Q4_K_M": 0.25},
-}
-
-
-def evaluation(f16: float = 1.8, q4: float = 1.9, kl: float = 0.1) -> dict[str, Any]:
-    def figures(loss: float, **more: float) -> dict[str, Any]:
-        return {"loss": loss, "perplexity": 7.5, "bytes": 1000, **more}
-
-    return {
-        "records": 12,
-        "tokens": 345,
-        "base": figures(2.0),
-        "variants": {
-            "F16": figures(f16),
-            "Q4_K_M": figures(q4, kl_mean=kl, top_token_agreement=0.95),
-        },
-    }
 
 
 def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dict[str, Path]:
@@ -69,69 +37,6 @@ def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dic
     save_tokenizer(FAMILIES[family], folder / "base")
     (folder / "package").mkdir()
     return {name: folder / name for name in ("evaluation", "dataset", "adapter", "gguf", "base")}
-
-
-# The gate
-
-
-def test_figures_within_their_bounds_pass() -> None:
-    assert check_bounds(RECIPE, evaluation()) == {"base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
-
-
-@pytest.mark.parametrize(
-    ("figures", "said"),
-    [
-        (evaluation(f16=2.1), "F16: held-out loss 2.1000 is 5.0% above the base's 2.0000; it must be below it by 2.0%"),
-        (
-            evaluation(q4=1.97),
-            "Q4_K_M: held-out loss 1.9700 is 1.5% below the base's 2.0000; it must be below it by 2.0%",
-        ),
-        (
-            evaluation(kl=0.3),
-            "Q4_K_M: KL divergence from F16 0.3 is above 0.25 nats per token (evaluation.max_kl.Q4_K_M)",
-        ),
-    ],
-)
-def test_a_missed_bound_is_named_with_its_figure_and_its_key(figures: dict[str, Any], said: str) -> None:
-    with pytest.raises(GateError) as fault:
-        check_bounds(RECIPE, figures)
-    message = str(fault.value)
-    assert message.startswith("nutrition: not packaged:\n")
-    assert said in message.replace("0.3000", "0.3")
-    assert "state another bound in conf/domain/nutrition.yaml" in message
-
-
-def test_all_missed_bounds_are_named_at_once() -> None:
-    with pytest.raises(GateError) as fault:
-        check_bounds(RECIPE, evaluation(f16=2.1, q4=2.2, kl=0.9))
-    assert len(re.findall(r"^  (F16|Q4_K_M): ", str(fault.value), re.MULTILINE)) == 3
-
-
-def test_a_model_as_good_as_its_base_is_not_better() -> None:
-    with pytest.raises(GateError, match=r"F16: held-out loss 2\.0000"):
-        check_bounds({**RECIPE, "beat_base_by": 0.0}, evaluation(f16=2.0))
-
-
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_is_not_better(loss: float) -> None:
-    with pytest.raises(GateError, match="F16: held-out loss"):
-        check_bounds(RECIPE, evaluation(f16=loss))
-
-
-@pytest.mark.parametrize("loss", [1.9, float("nan")])
-def test_an_f16_loss_above_the_domain_s_own_bound_is_named_with_the_figure_and_the_bound(loss: float) -> None:
-    with pytest.raises(GateError, match=r"F16: held-out loss .* is above 1\.8 nats per token \(evaluation\.max_loss\)"):
-        check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=loss))
-    assert check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=1.8))["loss"] == 1.8
-
-
-def test_a_divergence_that_is_no_number_is_above_any_bound() -> None:
-    with pytest.raises(GateError, match="Q4_K_M: KL divergence from F16 nan"):
-        check_bounds(RECIPE, evaluation(kl=float("nan")))
-
-
-def test_a_type_without_a_bound_of_its_own_need_only_beat_the_base() -> None:
-    assert check_bounds({**RECIPE, "max_kl": {}}, evaluation(kl=5.0))
 
 
 def card(tmp_path: Path, counts: dict[str, int], dropped: dict[str, int], changed: dict[str, int]) -> str:

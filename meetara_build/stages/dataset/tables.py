@@ -76,6 +76,11 @@ def _refuse_other(path: Path, name: str) -> None:
         refuse_other(head, name)
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is a data set as the library ``datasets`` saves it, which it alone can read."""
+    return any((folder / file).is_file() for file in SAVED)
+
+
 def read_hub(path: Path | None, hub: str, split: str, revision: str | None = None) -> Iterator[Row]:
     """The rows of one split of a data set: a local folder, or a hub id at a commit where ``path`` is None."""
     name = path.name if path else hub
@@ -93,7 +98,7 @@ def _load(path: Path | None, hub: str, split: str, revision: str | None, cache: 
     # A progress bar of another library in the middle of ours helps nobody.
     datasets.disable_progress_bars()
     try:
-        if path and any((path / file).is_file() for file in SAVED):
+        if path and is_saved(path):
             data = datasets.load_from_disk(str(path))
             if isinstance(data, datasets.DatasetDict):
                 return data[split]
