@@ -40,7 +40,7 @@ class Looked(NamedTuple):
             self.reading,
             "as it is learnt, what the model has to say marked with >:",
             *self.shown,
-            *([table(self.examined.faults, FAULTS)] if self.examined.faults else []),
+            *([f"bad records:\n{table(self.examined.faults, FAULTS)}"] if self.examined.faults else []),
             *self.notes(),
         ]
 

@@ -102,9 +102,8 @@ def add_domain(
     for line in [f"columns: {mapped}", *found.notes, *looked.lines()]:
         out.print(line)
     path.write_text(text, encoding="utf-8")
-    out.print(
-        f"{path.relative_to(project)} written\nNext: meetara-build data check {name}, meetara-build build {name}",
-    )
+    out.print(f"{path.relative_to(project)} written")
+    out.print(f"Next: meetara-build data check {name}, meetara-build build {name}")
 
 
 def _refuse_endless(source: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_column_that_looks_like_a_number_is_written_as_a_name(
     monkeypatch.chdir(fresh)
     add_domain(
         "repairs", tmp_path / "faq.csv",
-        description="1e9", category="home", prompt="1e3", response="Answer", as_json=True,
+        description="1e9", category="home", columns={"prompt": "1e3", "response": "Answer"}, form=None, as_json=True,
     )  # fmt: skip
     assert Configuration(fresh).domain("repairs").description == "1e9"
     assert "repairs" in load(fresh).domains
@@ -117,7 +117,7 @@ def test_a_name_that_no_folder_rule_and_report_can_have_is_refused(
 ) -> None:
     monkeypatch.chdir(fresh)
     with pytest.raises(ConfigError, match=r"cannot name a domain; use lower-case letters, digits and _, .* 64 at most"):
-        add_domain(name, data, description=None, category="home", prompt=None, response=None, as_json=True)
+        add_domain(name, data, description=None, category="home", columns={}, form=None, as_json=True)
 
 
 def test_a_pipe_is_no_data_file(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_pipe_is_no_data_file(fresh: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DataError, match=r"pipe\.csv: no regular file; name a JSONL, CSV or Parquet file"):
         add_domain(
             "repairs", tmp_path / "pipe.csv",
-            description=None, category="home", prompt=None, response=None, as_json=True,
+            description=None, category="home", columns={}, form=None, as_json=True,
         )  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def test_what_is_left_out_is_said_with_counts_and_keys(add: Add) -> None:
     assert (
         "5 of 33 records (15%) are left out: 4 too long (data.max_tokens 512), 1 bad (data.max_bad_share 0.05)" in lines
     )
-    assert re.search(r"^new\.jsonl +33 +response +is missing$", "\n".join(lines), re.MULTILINE)
+    assert re.search(r"^  new\.jsonl +33 +response +is missing$", "\n".join(lines), re.MULTILINE)
 
 
 def test_of_a_large_file_the_first_records_are_looked_at(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
