@@ -4,48 +4,13 @@ import re
 from html.parser import HTMLParser
 
 BLOCKS = {
-    *(
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "dd",
-        "div",
-        "dl",
-        "dt",
-        "figure",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-    ),
-    *("h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "tr", "ul"),
-}
+    "address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer", "form", "h1", "h2", "h3", "h4",
+    "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "tr", "ul",
+}  # fmt: skip
 INLINE = {
-    *(
-        "a",
-        "abbr",
-        "b",
-        "big",
-        "cite",
-        "code",
-        "del",
-        "em",
-        "font",
-        "i",
-        "img",
-        "ins",
-        "kbd",
-        "mark",
-        "q",
-        "s",
-        "small",
-        "span",
-    ),
-    *("strike", "strong", "sub", "sup", "td", "th", "tt", "u", "var"),
-}
+    "a", "abbr", "b", "big", "cite", "code", "del", "em", "font", "i", "img", "ins", "kbd", "mark", "q", "s", "small", "span",
+    "strike", "strong", "sub", "sup", "td", "th", "tt", "u", "var",
+}  # fmt: skip
 UNSEEN = ("script", "style", "head", "title")
 HTML = re.compile(
     rf"<(/({'|'.join(sorted(BLOCKS | INLINE))})\s*|(br|div|h[1-6]|hr|li|ol|p|ul)(\s[^<>]*)?/?)>", re.IGNORECASE
