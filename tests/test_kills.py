@@ -24,7 +24,16 @@ def fast(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(project / "conf" / "build.yaml", "domains", ["storytelling"])
     edit(project / "conf" / "build.yaml", "evaluation.max_records", 2)
     edit(project / "conf" / "build.yaml", "gguf.imatrix", {"enabled": False, "tokens": 1})
-    override(project, "storytelling", {"training.max_steps": 4, "training.epochs": 1, "training.checkpoint_seconds": 1})
+    override(
+        project,
+        "storytelling",
+        {
+            "training.max_steps": 4,
+            "training.epochs": 1,
+            "training.learning_rate": 1e-2,
+            "training.checkpoint_seconds": 1,
+        },
+    )
     path = project / "conf" / "domain" / "storytelling.yaml"
     write_yaml(path, {**read_yaml(path), "quants": ["Q8_0"]})
     for name in ("adapter", "merged", "gguf", "package"):

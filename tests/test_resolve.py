@@ -274,17 +274,23 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)
 
 
 @SLOW
-@example(targets=[r"a\.b\\'c\\", "\\", "it's", "${x}", ""], rate=1e-7, alpha=1, rslora=True)
-@given(targets=st.lists(TEXT, max_size=3), rate=st.floats(1e-9, 0.9), alpha=st.integers(1, 10**9), rslora=st.booleans())
+@example(texts=[r"a\.b\\'c\\", "\\", "it's", "${x}", ""], rate=1e-7, alpha=1, rslora=True)
+@given(
+    texts=st.lists(TEXT, max_size=3, unique=True),
+    rate=st.floats(1e-9, 0.9),
+    alpha=st.integers(1, 10**9),
+    rslora=st.booleans(),
+)
 def test_any_value_passes_through_unchanged(
-    fixed: Path, targets: list[str], rate: float, alpha: int, rslora: bool
+    fixed: Path, texts: list[str], rate: float, alpha: int, rslora: bool
 ) -> None:
     decide(
         fixed, "nutrition",
-        lora__targets=targets, training__learning_rate=rate, lora__alpha=alpha, lora__rslora=rslora, training__max_steps=None,
+        training__topic_weights=dict.fromkeys(texts, 2), training__learning_rate=rate, lora__alpha=alpha,
+        lora__rslora=rslora, training__max_steps=None,
     )  # fmt: skip
     build = resolve(fixed).build
-    assert (build.lora.targets, build.training.learning_rate) == (targets, rate)
+    assert (list(build.training.topic_weights), build.training.learning_rate) == (texts, rate)
     assert (build.lora.alpha, build.lora.rslora, build.training.max_steps) == (alpha, rslora, None)
 
 

@@ -113,7 +113,7 @@ def test_the_schema_holds_even_a_model_that_babbles(server: str, seen: Context) 
 def test_a_gguf_file_is_asked_in_the_agents_own_process(model: Path, seen: Context, tmp_path: Path) -> None:
     given = {"context": told(seen, gguf=str(model))}
     prepared = {"llm_advisor": plugin("llm_advisor", REPOSITORY / "plugins" / "llm_advisor.py", given)}
-    first, second = (ask_all(prepared, {"hook": "propose"}, 60, tmp_path / "logs")["llm_advisor"] for _ in range(2))
+    first, second = (ask_all(prepared, {"hook": "propose"}, 240, tmp_path / "logs")["llm_advisor"] for _ in range(2))
     assert first.fault is None
     assert first.value == second.value
     sound([Proposal(**one) for one in first.value], seen)
