@@ -118,7 +118,14 @@ def test_a_change_of_one_line_plans_what_the_readme_says(folder: Path, environme
 def test_its_figures_name_the_commands_they_come_from() -> None:
     figures = README[README.index("## Figures") :]
     for command in re.findall(r"`python -m (bench[\w.]*)", figures):
-        assert (REPOSITORY / (command.replace(".", "/") + ".py")).exists() or command == "bench"
+        place = REPOSITORY / command.replace(".", "/")
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), command
+
+
+def test_the_inputs_of_strangers_end_as_it_says() -> None:
+    kept = json.loads((REPOSITORY / "bench" / "results" / "strangers.json").read_text(encoding="utf-8"))["cases"]
+    right = sum(one["right"] for one in kept)
+    assert f"| all | {right} of {len(kept)} | `python -m bench.strangers` |" in README
 
 
 def test_the_ten_answers_are_those_that_were_measured() -> None:
