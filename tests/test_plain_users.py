@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -147,7 +148,7 @@ def built_by(user: int, folder: Path, text: str) -> list[list[str]]:
     # Whose rights count for writing alone: the Python and the tests may lie where only root may read.
     caps = [f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
     who = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={GROUP}", *caps]
-    asked = f"umask {UMASKS[user]}; exec {sys.executable} -c '{TOLD}' {folder / str(user)} '{text}'"
+    asked = f"umask {UMASKS[user]}; exec {shlex.join([sys.executable, '-c', TOLD, str(folder / str(user)), text])}"
     paths = f"{REPOSITORY}:{REPOSITORY / 'tests'}"
     (folder / f"tmp-{user}").mkdir(exist_ok=True)
     (folder / f"tmp-{user}").chmod(0o777)
