@@ -59,7 +59,7 @@ def collect(
     Raises:
         ArtifactError: the store cannot be read or written.
     """
-    with store.locked(fcntl.LOCK_EX), store.explaining("written"):
+    with store.locked(fcntl.LOCK_EX), store.explain_refusals("written"):
         keep = set(wanted) | set(_referred(store, wanted, dry_run=dry_run))
         works = sorted(_works(store), key=lambda work: (work.key in keep, work.used, work.key))
         # What a current result began from was pinned by whoever built it, here or in another checkout.

@@ -20,7 +20,7 @@ from llama_cpp import llama_cpp as ll
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from meetara_build.errors import ArtifactError, ProofError
-from meetara_build.training.turns import Control, Controls, as_taken, takes_system, write_date
+from meetara_build.training.turns import Control, Controls, place_system_text, takes_system, write_date
 
 Floats = npt.NDArray[np.float32]
 
@@ -135,8 +135,8 @@ class Model:
         Raises:
             Exception: whatever the template raises.
         """
-        turns = as_taken(self.controls.hidden(messages), self._takes_system)
-        pieces = self.controls.cut(self.render(turns, ask=True))
+        turns = place_system_text(self.controls.hide(messages), self._takes_system)
+        pieces = self.controls.cut_pieces(self.render(turns, ask=True))
         return [token for piece in pieces for token in self.tokenize(piece.text, special=piece.special)]
 
     @cached_property

@@ -32,7 +32,7 @@ from meetara_build.artifact import (
     digest_file,
     digest_json,
     parse_manifest,
-    replacing,
+    replace_file,
     work_key,
     write_durably,
     write_text,
@@ -64,7 +64,7 @@ class Store:
             ArtifactError: the store cannot be read.
         """
         for path in (self.action(key), *self._notes(key)):
-            if (manifest := self._kept(path)) is not None and known_by(manifest) == key:
+            if (manifest := self._read_manifest(path)) is not None and find_work_key(manifest) == key:
                 return manifest
         return None
 
@@ -101,7 +101,7 @@ class Store:
         Raises:
             ArtifactError: the store cannot be read.
         """
-        with self.explaining("read"):
+        with self.explain_refusals("read"):
             return self.fingerprint(fingerprint).exists()
 
     def add(self, key: str, manifest: Manifest, folder: Path) -> None:
@@ -110,7 +110,7 @@ class Store:
         Raises:
             ArtifactError: the store cannot be written, or its disk is full.
         """
-        with self._shared(), self.explaining("written"):
+        with self._shared(), self.explain_refusals("written"):
             if self.look_up(key) == manifest and self.knows(manifest.fingerprint):
                 self._mark_used(key)
                 return
@@ -132,12 +132,12 @@ class Store:
             for name, entry in manifest.files.items():
                 blob = self.blob(entry["sha256"])
                 try:
-                    with self.explaining("read"):
+                    with self.explain_refusals("read"):
                         whole = digest_file(blob) == entry["sha256"]
                 except FileNotFoundError:
                     return False
                 if not whole:
-                    with self.explaining("written"):
+                    with self.explain_refusals("written"):
                         blob.unlink(missing_ok=True)
                     return False
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ class Store:
             if not (self.refs / "root.json").exists():
                 self._write(self.refs / "root.json", json.dumps({"host": host(), "root": str(self.root)}))
             self._make(self.refs)
-            with replacing(self.refs / name) as temporary:
+            with replace_file(self.refs / name) as temporary:
                 temporary.write_text(f"{key}\n{manifest}\n")
                 self._give_rights(temporary)
 
@@ -190,15 +190,15 @@ class Store:
         with contextlib.suppress(OSError):
             os.utime(self.action(key))
 
-    def _kept(self, path: Path) -> Manifest | None:
+    def _read_manifest(self, path: Path) -> Manifest | None:
         """The manifest in a file; None where it is not there, or damaged."""
-        with self.explaining("read"), contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        with self.explain_refusals("read"), contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
             return parse_manifest(path.read_bytes())
         return None
 
     def _holds(self, digest: str, size: int) -> bool:
         """Whether a blob is there, and of this size: a file, and neither a link elsewhere nor a pipe that never ends."""
-        with self.explaining("read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with self.explain_refusals("read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             state = os.lstat(self.blob(digest))
             return stat.S_ISREG(state.st_mode) and state.st_size == size
         return False
@@ -220,7 +220,7 @@ class Store:
         """
         path, reads = self.folder / "lock", how == fcntl.LOCK_SH
         with contextlib.ExitStack() as held:
-            with self.explaining("read" if reads else "written"):
+            with self.explain_refusals("read" if reads else "written"):
                 if not path.exists():
                     self._make(self.folder)
                     with contextlib.suppress(FileExistsError):  # another job was quicker
@@ -233,7 +233,7 @@ class Store:
 
     def _write(self, path: Path, text: str) -> None:
         self._make(path.parent)
-        with replacing(path) as temporary:
+        with replace_file(path) as temporary:
             write_durably(temporary, text)
             self._give_rights(temporary)
 
@@ -258,7 +258,7 @@ class Store:
             path.chmod(rights if stat.S_ISDIR(made.st_mode) else rights & 0o666)
 
     @contextlib.contextmanager
-    def explaining(self, what: str) -> Iterator[None]:
+    def explain_refusals(self, what: str) -> Iterator[None]:
         """Have the system's refusal of a file of the store name the file, whose it is, and what mends it.
 
         Raises:
@@ -274,7 +274,7 @@ class Store:
     @contextlib.contextmanager
     def _if_ours_to_write(self) -> Iterator[None]:
         """A store that can only be read keeps no note of who reads it, and serves all the same."""
-        with self.explaining("written"):
+        with self.explain_refusals("written"):
             try:
                 yield
             except OSError as error:
@@ -315,7 +315,7 @@ def _described(path: Path) -> str:
     return f"{owner}'s, with the rights {stat.filemode(state.st_mode)}"
 
 
-def known_by(manifest: Manifest) -> str:
+def find_work_key(manifest: Manifest) -> str:
     """The key of the work that a manifest is the result of."""
     return work_key(manifest.stage, manifest.target, manifest.fingerprint, manifest.inputs)
 
@@ -330,7 +330,7 @@ def share(source: Path, target: Path) -> None:
 
     Another user's file is copied: of a link neither could change the rights, nor the system agree to it.
     """
-    with replacing(target) as temporary:
+    with replace_file(target) as temporary:
         if not _cloned(source, temporary) and not _linked(source, temporary):
             _copy(source, temporary)
         temporary.chmod(0o444)

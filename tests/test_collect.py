@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meetara_build.artifact import Manifest
 from meetara_build.collect import IN_FLIGHT_SECONDS, collect
-from meetara_build.store import Store, known_by
+from meetara_build.store import Store, find_work_key
 
 KILO = b"x" * 1000
 
@@ -22,7 +22,7 @@ def result(number: int, made: Path) -> Manifest:
 
 
 def key(number: int) -> str:
-    return known_by(result(number, Path("/nowhere")))
+    return find_work_key(result(number, Path("/nowhere")))
 
 
 def filled(above: Path, count: int) -> Store:

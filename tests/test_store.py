@@ -14,9 +14,9 @@ from hypothesis import given
 
 from meetara_build.artifact import faults
 from meetara_build.errors import ArtifactError
-from meetara_build.store import Store, known_by, share
+from meetara_build.store import Store, find_work_key, share
 
-KEY = known_by(manifest_of(Path("/nowhere")))
+KEY = find_work_key(manifest_of(Path("/nowhere")))
 """That of the work which all manifests here are results of."""
 
 
@@ -177,14 +177,14 @@ SHARED = """
 import os, sys
 from pathlib import Path
 from artifacts import fill, manifest_of
-from meetara_build.store import Store, known_by
+from meetara_build.store import Store, find_work_key
 os.umask(int(sys.argv[2], 8))
 above = Path(sys.argv[1])
 made = fill(above / "made", {"a.gguf": b"weights", "deep/b.json": b"{}"})
 manifest, store = manifest_of(made), Store(above / "store", above / "root")
-store.add(known_by(manifest), manifest, made)
-store.remember(known_by(manifest), manifest)
-store.refer("nutrition-dataset", known_by(manifest), "manifest.json")
+store.add(find_work_key(manifest), manifest, made)
+store.remember(find_work_key(manifest), manifest)
+store.refer("nutrition-dataset", find_work_key(manifest), "manifest.json")
 """
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from meetara_build.graph import Graph, Step
 from meetara_build.plan import FRESH, MAYBE, Plan
 from meetara_build.plan.sight import Sight
-from meetara_build.store import Store, known_by
+from meetara_build.store import Store, find_work_key
 
 
 def preserve(graph: Graph, made: Plan) -> None:
@@ -28,7 +28,7 @@ def preserve(graph: Graph, made: Plan) -> None:
         manifest = sight.manifest(step) if item.action != FRESH else None
         if manifest is None:
             continue
-        key = known_by(manifest)
+        key = find_work_key(manifest)
         again = item.action == MAYBE and manifest.fingerprint == step.fingerprint
         if again and store.look_up(key) is None and not sight.faults(step, manifest):
             store.add(key, manifest, graph.root / step.place.folder)
@@ -44,12 +44,12 @@ def unseal(graph: Graph, made: Plan) -> None:
     Only root never sees that. Nothing is deleted, since Snakemake may only have been asked what it would do.
     """
     for item in made.to_do():
-        for path in _sealed(graph, item.step):
+        for path in _find_sealed(graph, item.step):
             with contextlib.suppress(OSError):  # another user's: Snakemake names it; or gone by now
                 path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
-def _sealed(graph: Graph, step: Step) -> Iterator[Path]:
+def _find_sealed(graph: Graph, step: Step) -> Iterator[Path]:
     """The files in a step's folder that may not be written; a rule's outputs are all in it."""
     with contextlib.suppress(FileNotFoundError), os.scandir(graph.root / step.place.folder) as entries:
         for entry in entries:

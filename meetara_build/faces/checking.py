@@ -17,12 +17,12 @@ from meetara_build.engine.snakemake import profile_hardware, profile_names
 from meetara_build.errors import ArtifactError, ConfigError, DataError, MeetaraError
 from meetara_build.faces.building import build
 from meetara_build.faces.measuring import find_tokenizer, not_measured
-from meetara_build.faces.output import out, print_json, progress, styled, table
+from meetara_build.faces.output import out, print_json, progress, style_line, table
 from meetara_build.faces.planning import project_graph, wanted
 from meetara_build.graph import Graph, Step, find_project
 from meetara_build.outside import show_line
 from meetara_build.setup_check import LLAMA_CPP_PYTHON, cache_fault, llama_fault, user_folder
-from meetara_build.store import Store, known_by
+from meetara_build.store import Store, find_work_key
 
 if TYPE_CHECKING:
     from meetara_build.stages.dataset import Examined
@@ -177,7 +177,7 @@ def _store_faults(graph: Graph, bar: Progress, *, repair: bool) -> list[str]:
     store = Store(graph.store, graph.root)
     kinds = {"blobs": _is_own_blob, "actions": _is_own_manifest, "notes": _is_own_manifest}
     found = []
-    with store.explaining("read"):
+    with store.explain_refusals("read"):
         files = [
             (path, is_right)
             for kind, is_right in kinds.items()
@@ -188,7 +188,7 @@ def _store_faults(graph: Graph, bar: Progress, *, repair: bool) -> list[str]:
             if not is_right(path):
                 found.append(f"{path}: its content is not what was stored")
                 if repair:
-                    with store.explaining("written"):
+                    with store.explain_refusals("written"):
                         path.unlink()
     return found
 
@@ -200,7 +200,7 @@ def _is_own_blob(path: Path) -> bool:
 def _is_own_manifest(path: Path) -> bool:
     """Whether a file of the store holds the manifest of the work that it is named after."""
     try:
-        return known_by(parse_manifest(path.read_bytes())) == path.stem
+        return find_work_key(parse_manifest(path.read_bytes())) == path.stem
     except ValueError:
         return False
 
@@ -283,7 +283,7 @@ def doctor(*, as_json: bool) -> bool:
         return well
     shown = table("", "", "")
     for check in checks:
-        shown.add_row(styled(("ok", "green") if check.mend is None else ("no", "red")), check.name, check.found)
+        shown.add_row(style_line(("ok", "green") if check.mend is None else ("no", "red")), check.name, check.found)
         if check.mend:
             shown.add_row("", "", f"→ {check.mend}")
     out.print(shown)

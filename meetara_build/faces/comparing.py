@@ -7,7 +7,7 @@ from typing import Any
 from meetara_build import history
 from meetara_build.differences import differences
 from meetara_build.errors import ConfigError
-from meetara_build.faces.output import out, print_json, styled, table
+from meetara_build.faces.output import out, print_json, style_line, table
 from meetara_build.faces.planning import project_graph
 from meetara_build.graph import Graph
 from meetara_build.outside import show_line, show_short
@@ -31,7 +31,7 @@ def diff(one: str | None, other: str | None, *, as_json: bool) -> None:
         print_json(found)
         return
     for entry in found:
-        out.print(styled((f"{entry['step']}  ", "bold"), (entry["state"], "dim")))
+        out.print(style_line((f"{entry['step']}  ", "bold"), (entry["state"], "dim")))
         for line in entry["recipe"]:
             out.print(f"  {show_line(line)}")
         for name, (was, is_now) in entry["metrics"].items():

@@ -20,7 +20,7 @@ from meetara_build.context.reports import checked
 from meetara_build.context.store import SECTIONS
 from meetara_build.context.tokens import create, listed, revoke
 from meetara_build.errors import ConfigError, ReportError
-from meetara_build.faces.output import amount, err, out, print_json, styled, table
+from meetara_build.faces.output import amount, err, out, print_json, style_line, table
 from meetara_build.graph import Graph
 from meetara_build.nearest import nearest
 from meetara_build.outside import parse_json, quote_command, read_file, show_short
@@ -180,7 +180,7 @@ def _when(moment: float) -> str:
 def _rendered(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     parts: list[RenderableType] = []
     for name, section in found.items():
-        parts.append(styled((name, "bold")))
+        parts.append(style_line((name, "bold")))
         for field, value in section.items():
             parts += _field(field, value, 1)
     return Group(*parts)
@@ -190,13 +190,13 @@ def _field(name: str, value: Any, depth: int) -> Iterator[RenderableType]:
     """A field: its figures on a line, a table where it holds rows, and whatever else it holds below it."""
     indent = "  " * depth
     said = f"{indent}{name}" + ("" if value else ": nothing yet")
-    yield styled((said, "cyan" if depth == 1 else "dim"))
+    yield style_line((said, "cyan" if depth == 1 else "dim"))
     if rows := _rows(value):
         yield Padding(_table(rows), (0, 0, 0, len(indent)))
     elif isinstance(value, dict):
         plain = [f"{key} {_short(held)}" for key, held in value.items() if not isinstance(held, dict | list)]
         if plain:
-            yield styled((f"{indent}  {', '.join(plain)}", ""))
+            yield style_line((f"{indent}  {', '.join(plain)}", ""))
         for key, held in value.items():
             if isinstance(held, dict | list):
                 yield from _field(key, held, depth + 1)

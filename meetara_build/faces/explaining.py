@@ -8,7 +8,7 @@ from typing import Any
 from meetara_build import history
 from meetara_build.artifact import Manifest, read_manifest
 from meetara_build.errors import ArtifactError, ConfigError
-from meetara_build.faces.output import out, print_json, size, span, styled
+from meetara_build.faces.output import out, print_json, size, span, style_line
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.fingerprint import file_of
 from meetara_build.graph import STAGES, Graph, Step
@@ -146,7 +146,7 @@ def _leaves(recipe: Mapping[str, Any], above: Sequence[str] = ()) -> list[tuple[
 def _print_explained(entry: Mapping[str, Any]) -> None:
     out.print()
     out.print(
-        styled((f"{entry['step']}  ", "bold"), (entry["state"], "green" if entry["state"] == "fresh" else "yellow"))
+        style_line((f"{entry['step']}  ", "bold"), (entry["state"], "green" if entry["state"] == "fresh" else "yellow"))
     )
     if run := entry["run"]:
         when = datetime.fromtimestamp(run["started"], UTC).strftime("%Y-%m-%d %H:%M UTC")

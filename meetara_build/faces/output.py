@@ -42,8 +42,8 @@ out = Screen(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else W
 err = Screen(stderr=True)
 
 
-def styled(*parts: tuple[str, str]) -> Text:
-    """A line of parts in several styles: ``styled(("nutrition", "bold"), (": fresh", "green"))``."""
+def style_line(*parts: tuple[str, str]) -> Text:
+    """A line of parts in several styles: ``style_line(("nutrition", "bold"), (": fresh", "green"))``."""
     return Text.assemble(*((show_line(text), style) for text, style in parts))
 
 
@@ -74,7 +74,7 @@ class _Doing(ProgressColumn):
     """What is being done, as plain text: rich's own column would read it as markup."""
 
     def render(self, task: Task) -> Text:
-        return styled((task.description, ""))
+        return style_line((task.description, ""))
 
 
 def amount(count: int, thing: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from meetara_build.faces.output import amount, money, out, size, span, styled
+from meetara_build.faces.output import amount, money, out, size, span, style_line
 from meetara_build.graph import STAGES, Graph
 from meetara_build.outside import show_line, show_short
 from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
@@ -95,7 +95,7 @@ def _print_group(graph: Graph, group: Reached) -> None:
     causes = sorted(group, key=lambda cause: -len(group[cause]))
     items = list({item.step.name: item for reached in group.values() for item in reached}.values())
     for cause in causes[:SHOWN] if out.is_terminal else causes:
-        out.print(styled((_with_line(graph, cause), "bold"), (f"  → {_reach(group[cause])}", "dim")))
+        out.print(style_line((_with_line(graph, cause), "bold"), (f"  → {_reach(group[cause])}", "dim")))
         if found := decision(graph, cause):
             said = f"base {found['base']} → overlay {found['overlay']}, by {found['agent']}: {found['reason']}"
             out.print(f"    {show_line(said)}", style="dim")
@@ -105,7 +105,9 @@ def _print_group(graph: Graph, group: Reached) -> None:
         shown = targets[:SHOWN] if out.is_terminal else targets
         more = f" and {len(targets) - len(shown)} more" if len(targets) > len(shown) else ""
         out.print(
-            styled(("  ", ""), (f"{action:8}", COLOURS[action]), (f"{' '.join(stages)}: {', '.join(shown)}{more}", ""))
+            style_line(
+                ("  ", ""), (f"{action:8}", COLOURS[action]), (f"{' '.join(stages)}: {', '.join(shown)}{more}", "")
+            )
         )
 
 

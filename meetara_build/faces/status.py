@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from meetara_build import history
-from meetara_build.faces.output import out, print_json, styled, table
+from meetara_build.faces.output import out, print_json, style_line, table
 from meetara_build.faces.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
 from meetara_build.outside import show_line
@@ -45,7 +45,7 @@ def _print_states(states: dict[str, tuple[str, str]]) -> None:
     columns = max(1, out.width // COLUMN)
     shown = table(*[""] * columns)
     cells = [
-        styled(("● ", COLOURS[state]), (f"{domain} ", ""), ("" if state == FRESH_STATE else state, "dim"))
+        style_line(("● ", COLOURS[state]), (f"{domain} ", ""), ("" if state == FRESH_STATE else state, "dim"))
         for domain, (state, _) in states.items()
     ]
     rows = -(-len(cells) // columns)
@@ -57,7 +57,7 @@ def _print_states(states: dict[str, tuple[str, str]]) -> None:
     out.print(shown)
     for domain, (state, note) in states.items():
         if note:
-            out.print(styled((f"{domain} ", COLOURS[state]), (note, "")))
+            out.print(style_line((f"{domain} ", COLOURS[state]), (note, "")))
 
 
 def _state(graph: Graph, items: Iterable[Item], last: dict[tuple[str, str], history.Run]) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from meetara_build.training.turns import (
     Controls,
     Message,
     Piece,
-    as_taken,
     is_control,
+    place_system_text,
     takes_system,
     write_date,
 )
@@ -70,7 +70,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Turns, *, ask: bool = F
     Templates without a system role (Gemma's) get the system text at the head of the first user turn.
     """
     base = _base(tokenizer, str(tokenizer.chat_template))
-    return base.controls.shown(base.render(base.controls.hidden(messages), ask=ask))
+    return base.controls.restore(base.render(base.controls.hide(messages), ask=ask))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: Turns) -> Encoded:
@@ -164,11 +164,11 @@ class _Base:
 
     def render(self, turns: Sequence[Message], *, ask: bool = False) -> str:
         """What the template makes of hidden turns."""
-        return write(self.tokenizer, as_taken(turns, self.takes_system), ask=ask)
+        return write(self.tokenizer, place_system_text(turns, self.takes_system), ask=ask)
 
     def split(self, messages: Turns) -> list[_Part] | DataError:
         """The conversation as pieces; an error where it cannot be written or split."""
-        turns = self.controls.hidden(messages)
+        turns = self.controls.hide(messages)
         learnt = [turn.get("learn", True) for turn in messages]
         try:
             texts = self._by_turns(turns, learnt) or self._last_answer(turns, learnt)
@@ -182,7 +182,7 @@ class _Base:
                 "the base's chat template rewrites what stands before the last answer, so the answer's tokens cannot be told apart: use "
                 "records of one question and one answer, or a base with another template"
             )
-        return [_Part(piece, one.learnt, one.never) for one in texts for piece in self.controls.cut(one.text)]
+        return [_Part(piece, one.learnt, one.never) for one in texts for piece in self.controls.cut_pieces(one.text)]
 
     def _by_turns(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[_Text] | None:
         """The text before each answer, and each answer; None where the template writes earlier turns otherwise once others follow."""
@@ -203,7 +203,7 @@ class _Base:
 
     def _kept(self, answered: str, whole: str) -> str:
         """The text up to an answer without the control tokens that a template writes only where nothing follows (Phi 3's)."""
-        while not whole.startswith(answered) and (token := self.controls.ending(answered)):
+        while not whole.startswith(answered) and (token := self.controls.find_ending(answered)):
             answered = answered.removesuffix(token)
         return answered
 

@@ -50,19 +50,19 @@ class Controls:
         self._mark = secrets.token_hex(8)
         self._marked = re.compile(rf"{self._mark}-(\d+)-")
 
-    def hidden(self, messages: Iterable[Mapping[str, Any]]) -> list[Message]:
+    def hide(self, messages: Iterable[Mapping[str, Any]]) -> list[Message]:
         """Roles and texts of some turns, with something else in place of each control token's text."""
         return [{"role": turn["role"], "content": self._hide(turn["content"])} for turn in messages]
 
-    def shown(self, text: str) -> str:
+    def restore(self, text: str) -> str:
         """The text as it was before it was hidden."""
         return self._marked.sub(lambda found: self._texts[int(found[1])], text)
 
-    def ending(self, text: str) -> str | None:
+    def find_ending(self, text: str) -> str | None:
         """The control token that a text ends with."""
         return next((token for token in self._texts if text.endswith(token)), None)
 
-    def cut(self, text: str) -> list[Piece]:
+    def cut_pieces(self, text: str) -> list[Piece]:
         """A conversation rendered from hidden turns as pieces, in which all texts are shown again."""
         if self._mark not in text:
             return [Piece(text, True)]
@@ -70,7 +70,7 @@ class Controls:
         start = edge = 0
         for begin, end in [*self._spans(text), (len(text), len(text))]:
             if self._mark in text[edge:begin]:
-                pieces += [Piece(text[start:edge], True), Piece(self.shown(text[edge:begin]), False)]
+                pieces += [Piece(text[start:edge], True), Piece(self.restore(text[edge:begin]), False)]
                 start = begin
             edge = end
         pieces.append(Piece(text[start:], True))
@@ -110,7 +110,7 @@ def is_control(text: str, special: bool) -> bool:
     return special or bool(_LOOK.fullmatch(text))
 
 
-def as_taken(turns: Sequence[Message], takes_system: bool) -> list[Message]:
+def place_system_text(turns: Sequence[Message], takes_system: bool) -> list[Message]:
     """The turns as a template takes them: without a system role the system text stands at the head of the first user turn."""
     if not turns or turns[0]["role"] != "system" or takes_system:
         return list(turns)

@@ -19,7 +19,7 @@ from meetara_build.engine import job, stage_run
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.graph import load, work_folder
-from meetara_build.store import Store, known_by
+from meetara_build.store import Store, find_work_key
 
 
 def package(project: Path) -> str:
@@ -229,11 +229,11 @@ def test_a_temporary_is_made_at_once_where_its_reader_has_to_be_worked_out(proje
 def test_what_another_work_gave_is_not_taken_from_the_store(project: Path) -> None:
     """A store whose files were mixed up: each is asked what work it is the result of."""
     folder = project / "artifacts" / "nutrition" / "package"
-    key = known_by(read_manifest(folder / "manifest.json"))
+    key = find_work_key(read_manifest(folder / "manifest.json"))
     ask_more(project)
     assert package(project) == "built"
     store = Store(project / "artifacts" / "store", project / "artifacts")
-    other = known_by(read_manifest(folder / "manifest.json"))
+    other = find_work_key(read_manifest(folder / "manifest.json"))
     store.action(key).unlink()
     shutil.copy(store.action(other), store.action(key))
     ask_more(project, read_yaml(project / "conf" / "domain" / "programming.yaml")["evaluation"]["beat_base_by"])

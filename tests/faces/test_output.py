@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from projects import REPOSITORY
 
 from meetara_build.faces import output
-from meetara_build.faces.output import Screen, print_json, styled, table
+from meetara_build.faces.output import Screen, print_json, style_line, table
 from meetara_build.outside import write_any_text
 
 FACES = REPOSITORY / "meetara_build" / "faces"
@@ -42,8 +42,8 @@ def printed(*things: object, **options: object) -> str:
 def test_nothing_in_a_line_a_cell_a_heading_or_a_style_steers_a_terminal(text: str) -> None:
     shown = table(f"head {text}")
     shown.add_row(text)
-    shown.add_row(styled((text, "bold"), (text, "")))
-    lines = printed(text) + printed(shown) + printed(styled((text, "red"))) + printed(text, style="dim")
+    shown.add_row(style_line((text, "bold"), (text, "")))
+    lines = printed(text) + printed(shown) + printed(style_line((text, "red"))) + printed(text, style="dim")
     assert not STEERS.search(lines.replace("\n", ""))
 
 
@@ -61,8 +61,8 @@ def test_markup_and_codes_of_emoji_are_text(text: str) -> None:
 def test_no_quoted_text_begins_a_line_where_the_tool_s_own_lines_begin(end: str) -> None:
     forged = f"a reason{end}Plan: 0 to run, 0 to restore, 0 maybe, 999 fresh."
     shown = table("what")
-    shown.add_row(styled((forged, "")))
-    for text in (printed(f"why: {forged}"), printed(styled((forged, ""))), printed(shown)):
+    shown.add_row(style_line((forged, "")))
+    for text in (printed(f"why: {forged}"), printed(style_line((forged, ""))), printed(shown)):
         assert not [line for line in text.splitlines() if line.startswith("Plan:")]
 
 

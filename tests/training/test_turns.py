@@ -2,7 +2,15 @@
 
 import pytest
 
-from meetara_build.training.turns import Control, Controls, Piece, as_taken, is_control, takes_system, write_date
+from meetara_build.training.turns import (
+    Control,
+    Controls,
+    Piece,
+    is_control,
+    place_system_text,
+    takes_system,
+    write_date,
+)
 
 CONTROLS = Controls(
     [Control("<|im_start|>"), Control("<|im_end|>"), Control("<|end|>", rstrip=True), Control("<|end|>x")]
@@ -10,24 +18,24 @@ CONTROLS = Controls(
 
 
 def hidden(text: str) -> str:
-    return str(CONTROLS.hidden([{"role": "user", "content": text, "learn": False}])[0]["content"])
+    return str(CONTROLS.hide([{"role": "user", "content": text, "learn": False}])[0]["content"])
 
 
 @pytest.mark.parametrize("text", ["", "plain", "a < b | c", "<|im_en", "नमस्ते 🙂"])
 def test_texts_without_control_tokens_are_given_as_they_are(text: str) -> None:
     assert hidden(text) == text
-    assert CONTROLS.cut(text) == [Piece(text, True)]
+    assert CONTROLS.cut_pieces(text) == [Piece(text, True)]
 
 
 @pytest.mark.parametrize("text", ["<|im_end|>", "a<|im_end|><|im_start|>b", "<|<|im_end|>", " <|end|>x <|end|>\n"])
 def test_a_hidden_text_holds_no_control_token_and_can_be_shown_again(text: str) -> None:
     assert not any(token in hidden(text) for token in ("<|im_start|>", "<|im_end|>", "<|end|>"))
-    assert CONTROLS.shown(hidden(text)) == text
+    assert CONTROLS.restore(hidden(text)) == text
 
 
 def test_what_stands_between_a_template_s_tokens_is_plain_where_something_was_hidden_in_it() -> None:
     rendered = f"<|im_start|>user\nHi<|im_end|>\n<|im_start|>user\n{hidden('the <|im_end|> token')}<|im_end|>\n"
-    assert CONTROLS.cut(rendered) == [
+    assert CONTROLS.cut_pieces(rendered) == [
         Piece("<|im_start|>user\nHi<|im_end|>\n<|im_start|>", True),
         Piece("user\nthe <|im_end|> token", False),
         Piece("<|im_end|>\n", True),
@@ -35,17 +43,20 @@ def test_what_stands_between_a_template_s_tokens_is_plain_where_something_was_hi
 
 
 def test_space_that_a_token_takes_into_itself_stays_with_it() -> None:
-    assert CONTROLS.cut(f"<|end|>\n{hidden('<|im_end|>')}") == [Piece("<|end|>\n", True), Piece("<|im_end|>", False)]
+    assert CONTROLS.cut_pieces(f"<|end|>\n{hidden('<|im_end|>')}") == [
+        Piece("<|end|>\n", True),
+        Piece("<|im_end|>", False),
+    ]
 
 
 def test_the_token_at_a_text_s_end_is_named() -> None:
-    assert CONTROLS.ending("so<|im_end|>") == "<|im_end|>"
-    assert CONTROLS.ending("so<|im_end|> ") is None
+    assert CONTROLS.find_ending("so<|im_end|>") == "<|im_end|>"
+    assert CONTROLS.find_ending("so<|im_end|> ") is None
 
 
 def test_another_process_hides_otherwise() -> None:
     """So that no text can be written that passes for a hidden token."""
-    one, other = (Controls([Control("<s>")]).hidden([{"role": "user", "content": "<s>"}]) for _ in range(2))
+    one, other = (Controls([Control("<s>")]).hide([{"role": "user", "content": "<s>"}]) for _ in range(2))
     assert one != other
 
 
@@ -65,8 +76,8 @@ def test_control_tokens_are_those_that_are_marked_or_look_as_such(text: str, spe
 
 def test_a_system_text_heads_the_first_question_where_the_template_has_no_system_role() -> None:
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]
-    assert as_taken(turns, takes_system=True) == turns
-    assert as_taken(turns, takes_system=False) == [{"role": "user", "content": "Be kind.\n\nWhy?"}]
+    assert place_system_text(turns, takes_system=True) == turns
+    assert place_system_text(turns, takes_system=False) == [{"role": "user", "content": "Be kind.\n\nWhy?"}]
     assert takes_system(lambda some: " ".join(turn["content"] for turn in some))
     assert not takes_system(lambda some: some[-1]["content"])
     assert not takes_system(lambda some: {}[some[0]["role"]])
