@@ -128,6 +128,13 @@ def test_the_inputs_of_strangers_end_as_it_says() -> None:
     assert f"| all | {right} of {len(kept)} | `python -m bench.strangers` |" in README
 
 
+def test_near_duplicates_take_as_long_as_it_says() -> None:
+    kept = json.loads((REPOSITORY / "bench" / "results" / "near_duplicates.json").read_text(encoding="utf-8"))
+    taken = f"{kept['seconds'] / 60:.1f} min, {kept['cpu_seconds']:.0f} CPU-s; {kept['peak_gb']:.1f} GB"
+    assert f"near-duplicates of {kept['records']:,} records: time; peak memory | 5 min; 4 GB | {taken} |" in README
+    assert kept["seconds"] < 300 and kept["peak_gb"] < 4
+
+
 def test_the_ten_answers_are_those_that_were_measured() -> None:
     kept = json.loads((REPOSITORY / "bench" / "results" / "real_base.json").read_text(encoding="utf-8"))["domains"]
     rows = re.findall(r"^\| (\w+) \| (.+?) \| (.+) \| [^|]+ \|$", README.partition("### Ten answers")[2], re.MULTILINE)
