@@ -4,5 +4,13 @@ import subprocess
 import sys
 
 if __name__ == "__main__":
-    for name in ("startup", "real_base", "rounding", "architectures", "build", "incremental", "estimates"):
+    for name in (
+        "startup",
+        "real_base",
+        "rounding",
+        "architectures",
+        "build",
+        "incremental",
+        "estimates",
+    ):
         subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

@@ -26,10 +26,40 @@ from meetara_build.errors import MeetaraError  # noqa: E402
 from meetara_build.stages import adapter, gguf, merge  # noqa: E402
 
 GEMMA = {"head_dim": 64, "query_pre_attn_scalar": 64}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "norm_topk_prob": True}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 256,
+    "norm_topk_prob": True,
+}
 KINDS: dict[str, dict[str, Any]] = {
-    **{kind: {} for kind in ("llama", "qwen2", "phi3", "mistral", "olmo", "olmo2", "olmo3", "stablelm", "granite")},
-    **{kind: {} for kind in ("smollm3", "starcoder2", "gpt2", "gpt_neox", "bloom", "cohere", "glm4", "exaone4")},
+    **{
+        kind: {}
+        for kind in (
+            "llama",
+            "qwen2",
+            "phi3",
+            "mistral",
+            "olmo",
+            "olmo2",
+            "olmo3",
+            "stablelm",
+            "granite",
+        )
+    },
+    **{
+        kind: {}
+        for kind in (
+            "smollm3",
+            "starcoder2",
+            "gpt2",
+            "gpt_neox",
+            "bloom",
+            "cohere",
+            "glm4",
+            "exaone4",
+        )
+    },
     **{kind: {} for kind in ("nemotron", "ernie4_5", "apertus", "mixtral")},
     **{kind: {"head_dim": 64} for kind in ("gemma", "qwen3", "seed_oss", "hunyuan_v1_dense")},
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
@@ -47,8 +77,20 @@ STEPS = 3
 def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[str, Path]:
     """Inputs of the gguf stage: an adapter trained on a bfloat16 base by the stages themselves, and merged by them."""
     targets = SPARSE.get(kind, "all-linear")
-    training = {"epochs": 1, "max_steps": STEPS, "batch_tokens": 256, "micro_batch_tokens": None, "learning_rate": rate}
-    training |= {"warmup_share": 0.1, "schedule": "cosine", "weight_decay": 0.0, "clip_norm": 1.0, "patience": 3}
+    training = {
+        "epochs": 1,
+        "max_steps": STEPS,
+        "batch_tokens": 256,
+        "micro_batch_tokens": None,
+        "learning_rate": rate,
+    }
+    training |= {
+        "warmup_share": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+        "patience": 3,
+    }
     training |= {"validations_per_epoch": 1, "checkpoint_seconds": 60}
     settings = {
         "domain": kind,
@@ -58,10 +100,21 @@ def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[st
         "precision": "float32",
         "loss_on_prompt": False,
     }
-    lora = {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": targets, "rslora": False, "dora": False}
+    lora = {
+        "rank": 16,
+        "alpha": 32,
+        "dropout": 0.0,
+        "targets": targets,
+        "rslora": False,
+        "dora": False,
+    }
     inputs = {"base": build.base, "dataset": build.dataset}
     inputs["adapter"] = fresh(folder / "adapter")
-    adapter.run({**settings, "max_tokens": 512, "lora": lora, "training": training}, inputs, inputs["adapter"])
+    adapter.run(
+        {**settings, "max_tokens": 512, "lora": lora, "training": training},
+        inputs,
+        inputs["adapter"],
+    )
     inputs["merged"] = fresh(folder / "merged")
     merge.run({"domain": kind, "threads": 1, "bound": 1e-3}, inputs, inputs["merged"])
     inputs["base_gguf"] = fresh(folder / "base_gguf")
@@ -72,13 +125,21 @@ def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[st
 def measure(kind: str, cut: str, rate: float, root: Path) -> str:
     """One line of the table."""
     build = train_nothing(
-        root / "build", kind, cut, {"target_modules": SPARSE[kind]} if kind in SPARSE else {}, **KINDS[kind]
+        root / "build",
+        kind,
+        cut,
+        {"target_modules": SPARSE[kind]} if kind in SPARSE else {},
+        **KINDS[kind],
     )
     gguf.load_model(build.base).to(torch.bfloat16).save_pretrained(build.base)
     started = time.process_time()
     output = fresh(root / "out")
     try:
-        gguf.run(recipe(quants=["Q8_0", "Q4_K_M"], lora=True), train_adapter(kind, build, rate, root), output)
+        gguf.run(
+            recipe(quants=["Q8_0", "Q4_K_M"], lora=True),
+            train_adapter(kind, build, rate, root),
+            output,
+        )
     except MeetaraError as error:
         return f"refused: {type(error).__name__}: {str(error)[:140]}"
     seconds = time.process_time() - started
@@ -92,7 +153,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", default=list(KINDS))
-    parser.add_argument("--cut", default="gpt2", help="gpt2, smollm, llama3, qwen2 or a regular expression")
+    parser.add_argument(
+        "--cut", default="gpt2", help="gpt2, smollm, llama3, qwen2 or a regular expression"
+    )
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -103,7 +166,10 @@ def main() -> None:
     for kind in options.kinds:
         for name, rate in RATES.items():
             with tempfile.TemporaryDirectory() as scratch:
-                print(f"{kind:18} {name:8} {measure(kind, options.cut, rate, Path(scratch))}", flush=True)
+                print(
+                    f"{kind:18} {name:8} {measure(kind, options.cut, rate, Path(scratch))}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

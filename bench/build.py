@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bench import machine
 from bench.tiny import tiny_project
-from meetara_build import history
-from meetara_build.artifact import digest_file
+from meetara_build.store import journal
+from meetara_build.store.manifest import digest_file
 
 BIN = Path(sys.executable).parent
 BARE = """
@@ -79,17 +79,24 @@ def cold_build(folder: Path) -> machine.Cost:
     """A new project built whole; prints what it took."""
     tiny_project(folder)
     cost = machine.run(snakemake(folder, "all_domains"), folder)
-    stages = sum(run.stage_cpu_seconds for run in history.runs(folder / "artifacts"))
-    print(f"  wall {cost.seconds / 60:.1f} min, CPU {cost.cpu_seconds:.0f} s, of it in stages {stages:.0f} s")
-    print(f"  outside the stages' own functions: {1 - stages / cost.cpu_seconds:.1%} of CPU (at most 20%)")
-    print(f"  peak memory of the whole process tree: {cost.peak_mb / 1000:.2f} GB (at most 4)", flush=True)
+    stages = sum(run.stage_cpu_seconds for run in journal.runs(folder / "artifacts"))
+    print(
+        f"  wall {cost.seconds / 60:.1f} min, CPU {cost.cpu_seconds:.0f} s, of it in stages {stages:.0f} s"
+    )
+    print(
+        f"  outside the stages' own functions: {1 - stages / cost.cpu_seconds:.1%} of CPU (at most 20%)"
+    )
+    print(
+        f"  peak memory of the whole process tree: {cost.peak_mb / 1000:.2f} GB (at most 4)",
+        flush=True,
+    )
     return cost
 
 
 def by_stage(folder: Path) -> None:
     """Median CPU-seconds and memory of each stage."""
-    found: dict[str, list[history.Run]] = {}
-    for run in history.runs(folder / "artifacts"):
+    found: dict[str, list[journal.Run]] = {}
+    for run in journal.runs(folder / "artifacts"):
         found.setdefault(run.stage, []).append(run)
     for stage, runs in found.items():
         cpu = statistics.median(run.stage_cpu_seconds for run in runs)
@@ -110,8 +117,9 @@ def losses(folder: Path) -> None:
     spread = sorted(gains.items(), key=lambda item: item[1])
     print(
         f"  improvement: median {statistics.median(gains.values()):.1%}, least {spread[0][1]:.1%} ({spread[0][0]}), "
-        f"most {spread[-1][1]:.1%} ({spread[-1][0]})", flush=True,
-    )  # fmt: skip
+        f"most {spread[-1][1]:.1%} ({spread[-1][0]})",
+        flush=True,
+    )
 
 
 def no_op(folder: Path, bare: Path, repeats: int = 5) -> None:
@@ -119,7 +127,12 @@ def no_op(folder: Path, bare: Path, repeats: int = 5) -> None:
     (bare / "Snakefile").write_text(
         BARE.format(domains=sorted(path.stem for path in folder.glob("conf/domain/*.yaml")))
     )
-    subprocess.run([BIN / "snakemake", "--cores", "2", "--quiet", "all"], cwd=bare, check=True, capture_output=True)
+    subprocess.run(
+        [BIN / "snakemake", "--cores", "2", "--quiet", "all"],
+        cwd=bare,
+        check=True,
+        capture_output=True,
+    )
     ours, theirs = [], []
     for _ in range(repeats):
         ours.append(_timed(snakemake(folder, "all_domains"), folder))
@@ -127,8 +140,9 @@ def no_op(folder: Path, bare: Path, repeats: int = 5) -> None:
     ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
     print(
         f"  no-op {statistics.median(ours):.2f} s, bare Snakemake {statistics.median(theirs):.2f} s: {ratio:.2f} times "
-        "(at most 2)", flush=True,
-    )  # fmt: skip
+        "(at most 2)",
+        flush=True,
+    )
 
 
 def _timed(command: list[str], folder: Path) -> float:
@@ -142,12 +156,17 @@ def _timed(command: list[str], folder: Path) -> float:
 def sums(folder: Path) -> dict[str, str]:
     """sha256 of every GGUF file by its name below the root."""
     root = folder / "artifacts"
-    return {str(path.relative_to(root)): digest_file(path) for path in sorted(root.glob("**/gguf/*.gguf"))}
+    return {
+        str(path.relative_to(root)): digest_file(path)
+        for path in sorted(root.glob("**/gguf/*.gguf"))
+    }
 
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--once", action="store_true", help="one build only: no comparison of two")
     words.add_argument("--keep", type=Path, help="build in this new folder and leave it")
     given = words.parse_args()
@@ -167,7 +186,9 @@ def main() -> None:
             cold_build(above / "two")
             first, second = sums(above / "one"), sums(above / "two")
             equal = sum(first[name] == second.get(name) for name in first)
-            print(f"  {equal} of {len(first)} GGUF files have the same SHA-256 in both builds (all)")
+            print(
+                f"  {equal} of {len(first)} GGUF files have the same SHA-256 in both builds (all)"
+            )
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from typing import Any
 
 from bench import machine
 from bench.tiny import tiny_project
-from meetara_build import history
 from meetara_build.graph import load
 from meetara_build.plan import plan
 from meetara_build.plan.estimate import fit
-from meetara_build.workload import workload
+from meetara_build.plan.workload import workload
+from meetara_build.store import journal
 
 BIN = Path(sys.executable).parent
 BOUNDS = {"seconds": 0.25, "peak_mb": 0.25, "size": 0.05}
@@ -54,13 +54,17 @@ def change_everything(folder: Path) -> None:
     path.write_text(text)
 
 
-def errors(planned: Mapping[str, Mapping[str, Any]], taken: Mapping[str, history.Run], figure: str) -> dict[str, float]:
+def errors(
+    planned: Mapping[str, Mapping[str, Any]], taken: Mapping[str, journal.Run], figure: str
+) -> dict[str, float]:
     """Relative error of a figure by step."""
     actual = {name: getattr(run, figure) for name, run in taken.items()}
-    return {name: abs(planned[name][figure] / actual[name] - 1) for name in planned if actual.get(name)}
+    return {
+        name: abs(planned[name][figure] / actual[name] - 1) for name in planned if actual.get(name)
+    }
 
 
-def report(planned: Mapping[str, Any], taken: Mapping[str, history.Run]) -> None:
+def report(planned: Mapping[str, Any], taken: Mapping[str, journal.Run]) -> None:
     """Print medians over all stages, and for each stage."""
     for figure, bound in BOUNDS.items():
         found = errors(planned, taken, figure)
@@ -68,8 +72,10 @@ def report(planned: Mapping[str, Any], taken: Mapping[str, history.Run]) -> None
         for name, error in found.items():
             by_stage.setdefault(name.rpartition("/")[2], []).append(error)
         medians = {stage: statistics.median(values) for stage, values in by_stage.items()}
-        print(f"{figure}: median error {statistics.median(found.values()):.1%} of {len(found)} steps (at most {bound:.0%}); "
-              f"of the stages' medians {statistics.median(medians.values()):.1%}")  # fmt: skip
+        print(
+            f"{figure}: median error {statistics.median(found.values()):.1%} of {len(found)} steps (at most {bound:.0%}); "
+            f"of the stages' medians {statistics.median(medians.values()):.1%}"
+        )
         print("    " + ", ".join(f"{stage} {error:.0%}" for stage, error in medians.items()))
 
 
@@ -78,10 +84,13 @@ def reference(folder: Path) -> Iterable[str]:
     graph = load(folder)
     made = plan(graph)
     points: dict[str, list[tuple[float, float]]] = {}
-    for run in history.runs(graph.root):
+    for run in journal.runs(graph.root):
         if (run.stage, run.target) in graph.steps and run.outcome == "built":
             step = graph.step(run.stage, run.target)
-            inputs = {name: made.manifests.get((given.stage, given.target)) for name, given in step.inputs.items()}
+            inputs = {
+                name: made.manifests.get((given.stage, given.target))
+                for name, given in step.inputs.items()
+            }
             points.setdefault(run.stage, []).append((workload(step, inputs.get), run.seconds))
     for stage, found in points.items():
         start, rate = fit(found)
@@ -90,7 +99,9 @@ def reference(folder: Path) -> Iterable[str]:
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--domains", type=int, default=62)
     words.add_argument("--keep", type=Path, help="build in this new folder and leave it")
     given = words.parse_args()
@@ -101,9 +112,9 @@ def main() -> None:
         meetara(folder, "build")
         change_everything(folder)
         content = json.loads(meetara(folder, "plan", "--json"))
-        before = len(list(history.runs(folder / "artifacts")))
+        before = len(list(journal.runs(folder / "artifacts")))
         meetara(folder, "build")
-        runs = list(history.runs(folder / "artifacts"))[before:]
+        runs = list(journal.runs(folder / "artifacts"))[before:]
         taken = {f"{run.target}/{run.stage}": run for run in runs if run.outcome == "built"}
         planned = {item["step"]: item["estimate"] for item in content["items"]}
         print(f"{len(planned)} steps planned, {len(taken)} worked out")

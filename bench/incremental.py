@@ -24,19 +24,49 @@ from bench.build import BIN, snakemake
 from meetara_build.graph import Graph, load
 
 DVC = "dvc==3.67.1"
-RESOLVE = "from meetara_build.graph import find_project, load; load(find_project())"
+RESOLVE = "from meetara_build.graph import load; from meetara_build.project import find_project; load(find_project())"
 NOTHING = "Nothing to be done"
 
 FIGURES = [
     ("no-op by Snakemake, against bare Snakemake", "no-op", "bare no-op", "at most 1.5"),
     ("plan, against bare snakemake -n", "plan", "bare -n", "at most 0.5"),
-    ("plan right after an edit of one domain, against bare snakemake -n", "plan edited", "bare -n", "at most 0.5"),
-    ("plan again after that edit, against bare snakemake -n", "plan edited again", "bare -n", "at most 0.5"),
+    (
+        "plan right after an edit of one domain, against bare snakemake -n",
+        "plan edited",
+        "bare -n",
+        "at most 0.5",
+    ),
+    (
+        "plan again after that edit, against bare snakemake -n",
+        "plan edited again",
+        "bare -n",
+        "at most 0.5",
+    ),
     ("resolve where nothing changed, against an empty Python", "resolve", "empty", "at most 5"),
-    ("package answered from the store, against an empty Python", "stage package", "empty", "at most 10"),
-    ("dataset answered from the store, against an empty Python", "stage dataset", "empty", "at most 10"),
-    ("plan of the large project, against plan of the small one", "plan large", "plan", "at most 10"),
-    ("plan of the large project, against bare snakemake -n", "plan large", "bare -n large", "below 1"),
+    (
+        "package answered from the store, against an empty Python",
+        "stage package",
+        "empty",
+        "at most 10",
+    ),
+    (
+        "dataset answered from the store, against an empty Python",
+        "stage dataset",
+        "empty",
+        "at most 10",
+    ),
+    (
+        "plan of the large project, against plan of the small one",
+        "plan large",
+        "plan",
+        "at most 10",
+    ),
+    (
+        "plan of the large project, against bare snakemake -n",
+        "plan large",
+        "bare -n large",
+        "below 1",
+    ),
 ]
 """What is measured, which command, in units of which other, and how much it may be."""
 
@@ -76,7 +106,12 @@ def timed(command: Command) -> Took:
         command.before()
     before, started = _children_cpu_seconds(), time.perf_counter()
     done = subprocess.run(
-        command.words, cwd=command.folder, env=stand_ins.ENVIRONMENT, capture_output=True, text=True, check=False
+        command.words,
+        cwd=command.folder,
+        env=stand_ins.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     took = Took(time.perf_counter() - started, _children_cpu_seconds() - before)
     output = done.stdout + done.stderr
@@ -109,13 +144,18 @@ def small_commands(graph: Graph, scratch: Path, dvc: str | None) -> dict[str, Co
     timed(plan(edited))
     answered = stand_ins.aside_with_one_domain(graph, scratch / "answered")
     root = answered / graph.root.relative_to(project)
-    bare, make = stand_ins.for_snakemake(scratch / "bare", domains), stand_ins.for_make(scratch / "make", domains)
+    bare, make = (
+        stand_ins.for_snakemake(scratch / "bare", domains),
+        stand_ins.for_make(scratch / "make", domains),
+    )
     found = {
         "no-op": Command(snakemake(project, "all_domains"), project, says=NOTHING),
         "bare no-op": Command([str(BIN / "snakemake"), "--cores", "2"], bare, says=NOTHING),
         "plan": plan(project),
         "bare -n": dry_run(bare),
-        "plan edited": plan(edited, 2)._replace(before=_edits(edited / "conf" / "domain" / f"{domains[0]}.yaml")),
+        "plan edited": plan(edited, 2)._replace(
+            before=_edits(edited / "conf" / "domain" / f"{domains[0]}.yaml")
+        ),
         "plan edited again": plan(edited, 2),
         "empty": Command([sys.executable, "-c", "pass"], project),
         "resolve": Command([sys.executable, "-c", RESOLVE], project),
@@ -170,7 +210,9 @@ def find_dvc(given: str | None, scratch: Path) -> str | None:
     if given:
         found = shutil.which(given)
         if found is None:
-            raise SystemExit(f"--dvc {given}: no such command; name the path of one, or leave --dvc away")
+            raise SystemExit(
+                f"--dvc {given}: no such command; name the path of one, or leave --dvc away"
+            )
         return str(Path(found).absolute())
     folder = scratch / "dvc"
     try:
@@ -190,10 +232,14 @@ def median(took: Mapping[str, list[Took]], name: str) -> float:
 def ratio(took: Mapping[str, list[Took]], ours: str, theirs: str, field: str = "seconds") -> float:
     """Median over the rounds of one command's time in units of another's."""
     pairs = zip(took[ours], took[theirs], strict=True)
-    return float(statistics.median(getattr(one, field) / getattr(other, field) for one, other in pairs))
+    return float(
+        statistics.median(getattr(one, field) / getattr(other, field) for one, other in pairs)
+    )
 
 
-def print_figures(took: Mapping[str, list[Took]], figures: Iterable[tuple[str, str, str, str]]) -> None:
+def print_figures(
+    took: Mapping[str, list[Took]], figures: Iterable[tuple[str, str, str, str]]
+) -> None:
     """A line for each figure whose commands were timed."""
     for what, ours, theirs, bound in figures:
         if ours in took and theirs in took:
@@ -205,7 +251,9 @@ def print_figures(took: Mapping[str, list[Took]], figures: Iterable[tuple[str, s
 
 def print_tools(took: Mapping[str, list[Took]]) -> None:
     """All tools side by side: seconds, and how many times as long meetara-build takes."""
-    print(f"{'':17}{'says what to do':>16}{'ours / its':>12}{'does nothing':>15}{'ours / its':>12}  commands")
+    print(
+        f"{'':17}{'says what to do':>16}{'ours / its':>12}{'does nothing':>15}{'ours / its':>12}  commands"
+    )
     for tool, (dry, real) in TOOLS.items():
         if dry in took:
             print(
@@ -216,11 +264,19 @@ def print_tools(took: Mapping[str, list[Took]]) -> None:
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--domains", type=int, default=62, help="domains of the small project")
-    words.add_argument("--large", type=int, default=620, help="domains of the large project; 0: none")
+    words.add_argument(
+        "--large", type=int, default=620, help="domains of the large project; 0: none"
+    )
     words.add_argument("--repeats", type=int, default=7)
-    words.add_argument("--project", type=Path, help="a project built by Snakemake, instead of a small one of stand-ins")
+    words.add_argument(
+        "--project",
+        type=Path,
+        help="a project built by Snakemake, instead of a small one of stand-ins",
+    )
     words.add_argument("--dvc", help="a dvc command, instead of installing one")
     given = words.parse_args()
     print(machine.describe())
@@ -238,8 +294,9 @@ def main() -> None:
         print(
             f"{given.project or 'small project'}: {len(graph.domains)} domains; large project: {given.large or 'none'}; "
             f"everything built; medians of {given.repeats} interleaved runs\nArtifacts of projects made here are "
-            "stand-ins, small but for the base's and one domain's: what is measured is the bookkeeping.", flush=True,
-        )  # fmt: skip
+            "stand-ins, small but for the base's and one domain's: what is measured is the bookkeeping.",
+            flush=True,
+        )
         took = measure(commands, given.repeats)
     print_figures(took, FIGURES)
     print_tools(took)

@@ -26,9 +26,9 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from bench import machine
-from meetara_build import history
 from meetara_build.graph import load
 from meetara_build.plan import plan
+from meetara_build.store import journal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -48,9 +48,14 @@ def fast(folder: Path, steps: int, number: int) -> Counter[str]:
     running = prepare(folder)
     while _things(running.done) < steps:
         chosen = settings(
-            max_examples=2, stateful_step_count=25, deadline=None, database=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
-        )  # fmt: skip
+            max_examples=2,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+        )
         run_state_machine_as_test(seed(number)(running), settings=chosen)
         number += 1
     return running.done
@@ -58,7 +63,10 @@ def fast(folder: Path, steps: int, number: int) -> Counter[str]:
 
 def real(folder: Path, steps: int, number: int) -> Counter[str]:
     """So many things done to a small project whose builds are those of the command line."""
-    place, chance = RealWorkplace(folder / "work", _small(folder / "pristine"), build, {}), random.Random(number)
+    place, chance = (
+        RealWorkplace(folder / "work", _small(folder / "pristine"), build, {}),
+        random.Random(number),
+    )
     try:
         while _things(place.done) < steps or place.done["builds"] < steps // 4:
             [what] = chance.choices(list(WHAT_HAPPENS), list(WHAT_HAPPENS.values()))
@@ -119,11 +127,11 @@ def build(project: Path, domains: Sequence[str]) -> Ran:
     """``meetara-build build DOMAINS``, and what it did by its records."""
     graph = load(project)
     announced = {item.step.name: item.action for item in plan(graph, domains).to_do()}
-    before = len(list(history.runs(graph.root)))
+    before = len(list(journal.runs(graph.root)))
     done = meetara(project, "build", *domains, TMPDIR=_temporary(project))
     if done.returncode:
         sys.exit(f"the build failed ({domains}):\n{done.stdout}{done.stderr}")
-    runs = list(history.runs(graph.root))[before:]
+    runs = list(journal.runs(graph.root))[before:]
     built = frozenset(f"{run.target}/{run.stage}" for run in runs if run.outcome == "built")
     return Ran(announced, built, frozenset(f"{run.target}/{run.stage}" for run in runs) - built)
 
@@ -140,8 +148,12 @@ def _things(done: Mapping[str, int]) -> int:
 
 def main() -> None:
     """Both, and what was done."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--steps", type=int, default=500, help="things done with stand-ins for the stages")
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    words.add_argument(
+        "--steps", type=int, default=500, help="things done with stand-ins for the stages"
+    )
     words.add_argument("--real", type=int, default=30, help="things done with the real stages")
     words.add_argument("--seed", type=int, default=1)
     given: Any = words.parse_args()
@@ -151,10 +163,18 @@ def main() -> None:
         with contextlib.redirect_stdout(sys.stderr):
             done = soak(folder, steps, given.seed) if steps else Counter()
         shutil.rmtree(folder)
-        counts = ", ".join(f"{number} {what}" for what, number in sorted(done.items()) if what != "artifacts compared")
-        print(f"{name}: {_things(done)} steps ({counts}) in {time.monotonic() - started:.0f} s", flush=True)
+        counts = ", ".join(
+            f"{number} {what}"
+            for what, number in sorted(done.items())
+            if what != "artifacts compared"
+        )
         print(
-            f"{name}: {done['artifacts compared']} artifacts compared with a clean build's, 0 differences", flush=True
+            f"{name}: {_things(done)} steps ({counts}) in {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+        print(
+            f"{name}: {done['artifacts compared']} artifacts compared with a clean build's, 0 differences",
+            flush=True,
         )
 
 

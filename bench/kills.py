@@ -25,8 +25,8 @@ from pathlib import Path
 import psutil
 
 from bench import machine
-from meetara_build.artifact import digest_file, faults, read_manifest
 from meetara_build.errors import ArtifactError
+from meetara_build.store.manifest import digest_file, faults, read_manifest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -35,17 +35,26 @@ from projects import copy_built, edit, read_yaml, small_project, write_yaml
 
 DOMAINS = ("nutrition", "storytelling")
 GROUP, SNAKEMAKE, COMMAND, CLIENT, JOB, WARM = VICTIMS = (
-    "the whole process group", "snakemake alone", "meetara-build alone", "one `meetara-build stage`", "one forked job",
+    "the whole process group",
+    "snakemake alone",
+    "meetara-build alone",
+    "one `meetara-build stage`",
+    "one forked job",
     "the warm process",
-)  # fmt: skip
+)
 ENDS_THE_BUILD = (GROUP, SNAKEMAKE, COMMAND)
 MARKS = {SNAKEMAKE: "-m snakemake", CLIENT: "meetara_build stage"}
 SMALL = {
-    "training.max_steps": 4, "training.checkpoint_seconds": 1, "evaluation.max_records": 2, "gguf.imatrix.enabled": False,
-}  # fmt: skip
+    "training.max_steps": 4,
+    "training.checkpoint_seconds": 1,
+    "evaluation.max_records": 2,
+    "gguf.imatrix.enabled": False,
+}
 PLAIN_SHARE = 0.4  # of the trials, those in which what is killed first is Snakemake started by hand
 MOST_KILLS = 7  # in one trial; where a build ends before its kill, there are fewer
-RETRY_SECONDS = 0.3  # a victim that is not there at the moment drawn is looked for again after up to this long
+RETRY_SECONDS = (
+    0.3  # a victim that is not there at the moment drawn is looked for again after up to this long
+)
 GONE_SECONDS, IDLE_SECONDS, END_SECONDS = 10, 60, 120
 
 
@@ -90,13 +99,17 @@ def digests(project: Path) -> dict[str, str]:
         if damaged := faults(path.parent, manifest):
             raise ArtifactError("; ".join(damaged))
         for name, entry in manifest.files.items():
-            found[str((path.parent / name).relative_to(project))] = entry.get("content", entry["sha256"])
+            found[str((path.parent / name).relative_to(project))] = entry.get(
+                "content", entry["sha256"]
+            )
     return found
 
 
 def names(project: Path) -> set[str]:
     """All files below artifacts/ but logs, locks, reports, finished blobs, and what is named after the project's folder."""
-    paths = [path.relative_to(project) for path in (project / "artifacts").rglob("*") if path.is_file()]
+    paths = [
+        path.relative_to(project) for path in (project / "artifacts").rglob("*") if path.is_file()
+    ]
     hidden = {"logs", ".locks", "roots", "blobs", ".outbox"}
     return {str(path) for path in paths if not hidden & set(path.parts) or path.name[0] == "."}
 
@@ -106,7 +119,9 @@ class Campaign:
 
     def __init__(self, scratch: Path, seed: int) -> None:
         self.scratch, self.temporary, self.random = scratch, scratch / "tmp", random.Random(seed)
-        self.seen: Counter[str] = Counter()  # kills, by victim too, and other things that are counted
+        self.seen: Counter[str] = (
+            Counter()
+        )  # kills, by victim too, and other things that are counted
         self.surplus: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.temporary.mkdir()
@@ -135,13 +150,18 @@ class Campaign:
         self._check(project, name)
         wrong = self.wrong[wrong_before:]
         first, how = "snakemake first; " if plain else "", "WRONG" if wrong else "as undisturbed"
-        print(f"{name}: {first}{', '.join(hits) or 'no kill hit'}; last build {last:.1f} s: {how}", flush=True)
+        print(
+            f"{name}: {first}{', '.join(hits) or 'no kill hit'}; last build {last:.1f} s: {how}",
+            flush=True,
+        )
         for line in [*wrong[:10], f"all is left in {project}"] if wrong else []:
             print(f"  {line}", flush=True)
         if not wrong:
             shutil.rmtree(project.parent)
 
-    def _killed_and_built(self, project: Path, name: str, plain: bool, kills: int) -> tuple[list[str], float]:
+    def _killed_and_built(
+        self, project: Path, name: str, plain: bool, kills: int
+    ) -> tuple[list[str], float]:
         """Up to so many kills, a new build at once after each that ended one; what was hit, and the last build's seconds."""
         hits: list[str] = []
         build = self._begin(project, plain)
@@ -163,11 +183,21 @@ class Campaign:
             build = self._begin(project)
 
     def _begin(self, project: Path, plain: bool = False) -> Build:
-        words = ["snakemake", "--profile", "conf/profile/local", "all_domains"] if plain else ["meetara_build", "build"]
+        words = (
+            ["snakemake", "--profile", "conf/profile/local", "all_domains"]
+            if plain
+            else ["meetara_build", "build"]
+        )
         process = subprocess.Popen(
-            [sys.executable, "-m", *words], env={**os.environ, "TMPDIR": str(self.temporary)}, cwd=project, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
-        )  # fmt: skip
+            [sys.executable, "-m", *words],
+            env={**os.environ, "TMPDIR": str(self.temporary)},
+            cwd=project,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
         return Build(process, plain)
 
     def _end(self, build: Build, when: str) -> int:
@@ -175,7 +205,9 @@ class Campaign:
         try:
             said = "".join(build.process.communicate(timeout=END_SECONDS))
         except subprocess.TimeoutExpired:
-            self.wrong.append(f"{when}: the build, or what it started, still ran {END_SECONDS} s later")
+            self.wrong.append(
+                f"{when}: the build, or what it started, still ran {END_SECONDS} s later"
+            )
             os.killpg(build.process.pid, signal.SIGKILL)
             return -1
         status = build.process.returncode
@@ -207,7 +239,11 @@ class Campaign:
         if victim in (GROUP, COMMAND):
             (os.killpg if victim == GROUP else os.kill)(build.process.pid, signal.SIGKILL)
             return True
-        found = processes(project, MARKS[victim]) if victim in MARKS else self._warm(leader=victim == WARM)
+        found = (
+            processes(project, MARKS[victim])
+            if victim in MARKS
+            else self._warm(leader=victim == WARM)
+        )
         with contextlib.suppress(psutil.NoSuchProcess, IndexError):
             self.random.choice(found).kill()
             return True
@@ -230,7 +266,9 @@ class Campaign:
             until(lambda: not find(), seconds)
         for process in find():
             with contextlib.suppress(psutil.NoSuchProcess):
-                self.wrong.append(f"{when}: process {process.pid} is left: {' '.join(process.cmdline())}")
+                self.wrong.append(
+                    f"{when}: process {process.pid} is left: {' '.join(process.cmdline())}"
+                )
                 self.seen["left"] += 1
                 process.kill()
 
@@ -240,16 +278,26 @@ class Campaign:
         try:
             found = digests(project)
             different = sorted(dict(found.items() ^ self.expected.items()))
-            self.wrong += [f"{project / path}: not as the undisturbed build made it" for path in different]
+            self.wrong += [
+                f"{project / path}: not as the undisturbed build made it" for path in different
+            ]
             self.seen["equal"] += not different
         except ArtifactError as error:
             self.wrong.append(str(error))
         blobs = [path for path in project.glob("artifacts/store/blobs/*/*") if path.name[0] != "."]
-        self.wrong += [f"{path}: a damaged blob" for path in blobs if digest_file(path) != path.name]
-        self.wrong += [f"{path}: unfinished, and left" for path in project.glob("artifacts/.work/*/out-*")]
+        self.wrong += [
+            f"{path}: a damaged blob" for path in blobs if digest_file(path) != path.name
+        ]
+        self.wrong += [
+            f"{path}: unfinished, and left" for path in project.glob("artifacts/.work/*/out-*")
+        ]
         plan = start(project, "plan", "--detailed-exitcode", TMPDIR=str(self.temporary))
         said = "".join(plan.communicate(timeout=END_SECONDS))
-        self.wrong += [f"{project}: the plan is not empty, exit {plan.returncode}: {said}"] if plan.returncode else []
+        self.wrong += (
+            [f"{project}: the plan is not empty, exit {plan.returncode}: {said}"]
+            if plan.returncode
+            else []
+        )
         self.surplus.update(sorted(names(project) - self.names))
 
 
@@ -273,7 +321,9 @@ def summary(campaign: Campaign, seconds: float) -> str:
 
 def main() -> None:
     """Print the report; exit 1 if anything was wrong."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--kills", type=int, default=200, help="how many must hit a running build")
     words.add_argument("--seed", type=int, default=1, help="of moments and victims")
     words.add_argument("--minutes", type=float, default=600, help="begin no trial after so many")

@@ -58,7 +58,9 @@ def run(command: Sequence[str], folder: Path, *, check: bool = True) -> Cost:
         SystemExit: the command failed, and ``check`` is true.
     """
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     sampler = _Sampler()
     output = process.communicate()[0]
     seconds = time.monotonic() - started

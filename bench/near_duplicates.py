@@ -52,7 +52,11 @@ def records(count: int) -> Iterator[Record]:
 def main() -> None:
     """Measure, print and keep."""
     made = list(records(int(sys.argv[1]) if sys.argv[1:] else COUNT))
-    before, started, used = resource.getrusage(resource.RUSAGE_SELF), time.monotonic(), time.process_time()
+    before, started, used = (
+        resource.getrusage(resource.RUSAGE_SELF),
+        time.monotonic(),
+        time.process_time(),
+    )
     found = distinct(made, near_duplicate=0.85, near_group=0.75)
     figures = {
         "records": len(made),

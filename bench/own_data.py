@@ -21,13 +21,19 @@ def measure(project: Path, file: Path) -> None:
     """Add one file as a domain, build it, and print its held-out losses."""
     name = file.stem.lower().replace("-", "_")
     tool = str(BIN / "meetara-build")
-    subprocess.run([tool, "add-domain", name, "--from", str(file.resolve())], cwd=project, check=True)
+    subprocess.run(
+        [tool, "add-domain", name, "--from", str(file.resolve())], cwd=project, check=True
+    )
     started = time.monotonic()
     subprocess.run([tool, "build", name], cwd=project, check=True, stdout=subprocess.DEVNULL)
     content = json.loads((project / "artifacts" / name / "evaluation.json").read_text())
-    counts = json.loads((project / "artifacts" / name / "dataset" / "card.json").read_text())["counts"]
+    counts = json.loads((project / "artifacts" / name / "dataset" / "card.json").read_text())[
+        "counts"
+    ]
     base = content["base"]["loss"]
-    print(f"{file.name}: {counts}, built in {(time.monotonic() - started) / 60:.1f} min; base {base:.3f} nats a token")
+    print(
+        f"{file.name}: {counts}, built in {(time.monotonic() - started) / 60:.1f} min; base {base:.3f} nats a token"
+    )
     for quant, figures in content["variants"].items():
         print(
             f"  {quant:7} {figures['loss']:.3f}: {1 - figures['loss'] / base:.1%} below the base (at least 10%)",
@@ -37,7 +43,9 @@ def measure(project: Path, file: Path) -> None:
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("files", type=Path, nargs="+")
     given = words.parse_args()
     print(machine.describe())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from meetara_build import history
+from meetara_build.store import journal
 
 BIN = Path(sys.executable).parent
 RESULTS = Path(__file__).parent / "results"
@@ -36,12 +36,16 @@ def build(project: Path, domains: Sequence[str]) -> machine.Cost:
     subprocess.run([BIN / "meetara-build", "init", project], check=True, stdout=subprocess.DEVNULL)
     path = project / "conf" / "build.yaml"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("domains: all", f"domains: {json.dumps(list(domains))}"), encoding="utf-8")
+    path.write_text(
+        text.replace("domains: all", f"domains: {json.dumps(list(domains))}"), encoding="utf-8"
+    )
     profile = project / "conf" / "profile" / "local"
-    return machine.run([str(BIN / "snakemake"), "--profile", str(profile), "all_domains"], project, check=False)
+    return machine.run(
+        [str(BIN / "snakemake"), "--profile", str(profile), "all_domains"], project, check=False
+    )
 
 
-def figures(project: Path, domain: str, runs: Sequence[history.Run]) -> dict[str, Any]:
+def figures(project: Path, domain: str, runs: Sequence[journal.Run]) -> dict[str, Any]:
     """What became of one domain: its losses, its cost by stage, its bytes, and why it is refused if it is."""
     root = project / "artifacts"
     own = [run for run in runs if run.target == domain]
@@ -49,7 +53,9 @@ def figures(project: Path, domain: str, runs: Sequence[history.Run]) -> dict[str
     found: dict[str, Any] = {
         "packaged": (root / domain / "package" / "manifest.json").exists(),
         "refused": failed[-1].error if failed else None,
-        "cpu_seconds": {run.stage: round(run.cpu_seconds, 1) for run in own if run.outcome == "built"},
+        "cpu_seconds": {
+            run.stage: round(run.cpu_seconds, 1) for run in own if run.outcome == "built"
+        },
         "peak_mb": {run.stage: round(run.peak_mb) for run in own if run.outcome == "built"},
         "bytes": sum(file.stat().st_size for file in (root / domain).rglob("*") if file.is_file()),
     }
@@ -58,7 +64,9 @@ def figures(project: Path, domain: str, runs: Sequence[history.Run]) -> dict[str
         content = json.loads(evaluation.read_text(encoding="utf-8"))
         found["base_loss"] = content["base"]["loss"]
         found["losses"] = {name: one["loss"] for name, one in content["variants"].items()}
-        found["kl"] = {name: one["kl_mean"] for name, one in content["variants"].items() if "kl_mean" in one}
+        found["kl"] = {
+            name: one["kl_mean"] for name, one in content["variants"].items() if "kl_mean" in one
+        }
     return found
 
 
@@ -66,11 +74,23 @@ def answers(project: Path, domain: str) -> list[dict[str, str]]:
     """What the domain's smallest file says to its first held-out prompts, as it comes, beside what a person wrote."""
     if not list((project / "artifacts" / domain / "gguf").glob("*-Q4_K_M.gguf")):
         return []
-    lines = (project / "artifacts" / domain / "dataset" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (project / "artifacts" / domain / "dataset" / "test.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     found = []
     for record in map(json.loads, lines[:PROMPTS]):
         turns = {turn["role"]: turn["content"] for turn in record["messages"]}
-        words = [BIN / "meetara-build", "chat", domain, turns["user"], "--tokens", str(TOKENS), "--json"]
+        words = [
+            BIN / "meetara-build",
+            "chat",
+            domain,
+            turns["user"],
+            "--tokens",
+            str(TOKENS),
+            "--json",
+        ]
         done = subprocess.run(words, cwd=project, capture_output=True, text=True, check=True)
         found.append(
             {
@@ -85,28 +105,40 @@ def answers(project: Path, domain: str) -> list[dict[str, str]]:
 def show(result: dict[str, Any]) -> None:
     """Print a table of the domains, then sums, refusals and answers."""
     print(result["machine"])
-    print(f"{'domain':22} {'base':>6} {'F16':>6} {'Q4_K_M':>6} {'below base':>10} {'KL Q4':>6} {'CPU s':>6} {'MB':>5}")
+    print(
+        f"{'domain':22} {'base':>6} {'F16':>6} {'Q4_K_M':>6} {'below base':>10} {'KL Q4':>6} {'CPU s':>6} {'MB':>5}"
+    )
     gains = []
     for name, one in result["domains"].items():
         line = f"{name:22} "
         if "losses" in one:
             gains.append(1 - one["losses"]["F16"] / one["base_loss"])
-            line += (
-                f"{one['base_loss']:6.3f} {one['losses']['F16']:6.3f} {one['losses']['Q4_K_M']:6.3f} {gains[-1]:10.1%} "
-            )
+            line += f"{one['base_loss']:6.3f} {one['losses']['F16']:6.3f} {one['losses']['Q4_K_M']:6.3f} {gains[-1]:10.1%} "
             line += f"{one['kl']['Q4_K_M']:6.3f} "
         cost = sum(one["cpu_seconds"].values())
-        print(line + f"{cost:6.0f} {one['bytes'] / 1e6:5.0f} {'' if one['packaged'] else 'refused'}")
+        print(
+            line + f"{cost:6.0f} {one['bytes'] / 1e6:5.0f} {'' if one['packaged'] else 'refused'}"
+        )
     packaged = sum(one["packaged"] for one in result["domains"].values())
     print(
         f"{packaged} of {len(result['domains'])} packaged; below the base: median {statistics.median(gains):.1%}, worst {min(gains):.1%}"
     )
     stages = sorted({stage for one in result["domains"].values() for stage in one["cpu_seconds"]})
     for stage in stages:
-        costs = [one["cpu_seconds"][stage] for one in result["domains"].values() if stage in one["cpu_seconds"]]
-        peaks = [one["peak_mb"][stage] for one in result["domains"].values() if stage in one["peak_mb"]]
-        print(f"{stage:10} {statistics.median(costs):6.1f} CPU-s (median), {max(peaks):6.0f} MB at most")
-    print(f"all: {result['seconds'] / 60:.1f} min, {result['cpu_seconds']:.0f} CPU-s, peak {result['peak_mb']:.0f} MB")
+        costs = [
+            one["cpu_seconds"][stage]
+            for one in result["domains"].values()
+            if stage in one["cpu_seconds"]
+        ]
+        peaks = [
+            one["peak_mb"][stage] for one in result["domains"].values() if stage in one["peak_mb"]
+        ]
+        print(
+            f"{stage:10} {statistics.median(costs):6.1f} CPU-s (median), {max(peaks):6.0f} MB at most"
+        )
+    print(
+        f"all: {result['seconds'] / 60:.1f} min, {result['cpu_seconds']:.0f} CPU-s, peak {result['peak_mb']:.0f} MB"
+    )
     for name, one in result["domains"].items():
         if one["refused"]:
             print(f"\n{name} refused: {one['refused']}")
@@ -116,8 +148,12 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Build, measure, ask, print and keep."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--folder", type=Path, help="where to build; a temporary folder if not given")
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    words.add_argument(
+        "--folder", type=Path, help="where to build; a temporary folder if not given"
+    )
     words.add_argument("--domains", default=",".join(DOMAINS))
     words.add_argument("--out", type=Path, default=RESULTS / "real_base.json")
     given = words.parse_args()
@@ -126,14 +162,19 @@ def main() -> None:
         project = given.folder or Path(scratch) / "project"
         domains = given.domains.split(",")
         cost = build(project, domains)
-        runs = list(history.runs(project / "artifacts"))
-        shared = {run.stage: round(run.cpu_seconds, 1) for run in runs if run.target.startswith("base/")}
+        runs = list(journal.runs(project / "artifacts"))
+        shared = {
+            run.stage: round(run.cpu_seconds, 1) for run in runs if run.target.startswith("base/")
+        }
         result = {
             "machine": machine.describe(),
             "commit": machine.commit(),
             **cost._asdict(),
             "base": {"cpu_seconds": shared},
-            "domains": {name: {**figures(project, name, runs), "answers": answers(project, name)} for name in domains},
+            "domains": {
+                name: {**figures(project, name, runs), "answers": answers(project, name)}
+                for name in domains
+            },
         }
     given.out.parent.mkdir(exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

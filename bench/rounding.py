@@ -18,10 +18,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from bench import machine
+from meetara_build.cli.projects import init
 from meetara_build.engine.stage_run import run
-from meetara_build.faces.projects import init
 from meetara_build.graph import load
-from meetara_build.llama import Model
+from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf import proof
 from meetara_build.training.chat import encode, read_records
@@ -57,12 +57,17 @@ def train_adapter(folder: Path, steps: int) -> tuple[Path, Path, Path]:
 def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str, dict[str, float]]:
     """Figures of the F16 file by what its weights were merged in."""
     tokenizer = load_tokenizer(base)
-    records = [record for _, record in zip(range(TEXTS), read_records(dataset / "validation.jsonl"), strict=False)]
+    records = [
+        record
+        for _, record in zip(range(TEXTS), read_records(dataset / "validation.jsonl"), strict=False)
+    ]
     texts = [encode(tokenizer, record["messages"]).ids[:256] for record in records]
     adapted = PeftModel.from_pretrained(gguf.load_model(base), str(adapter)).eval()
     expected = [proof.torch_logits(adapted, ids) for ids in texts]
     merged = adapted.merge_and_unload()
-    before = {name: weight.float() for name, weight in load_file(base / "model.safetensors").items()}
+    before = {
+        name: weight.float() for name, weight in load_file(base / "model.safetensors").items()
+    }
     exact = {name: weight.clone() for name, weight in merged.state_dict().items()}
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -89,23 +94,38 @@ def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str
         output = scratch / f"{name}-gguf"
         output.mkdir()
         gguf.run(recipe, {"merged": folder}, output)
-        with Model(output / f"{name}-F16.gguf") as model, model.session(256, threads=2, exact=True) as session:
-            shares = [proof.distances(theirs, session.logits(ids)) for theirs, ids in zip(expected, texts, strict=True)]
+        with (
+            Model(output / f"{name}-F16.gguf") as model,
+            model.session(256, threads=2, exact=True) as session,
+        ):
+            shares = [
+                proof.distances(theirs, session.logits(ids))
+                for theirs, ids in zip(expected, texts, strict=True)
+            ]
         flat = torch.cat([torch.from_numpy(share) for share in shares])
-        found[name] = {"largest": float(flat.max()), "mean": float(flat.mean()), "taken back": back / changed}
+        found[name] = {
+            "largest": float(flat.max()),
+            "mean": float(flat.mean()),
+            "taken back": back / changed,
+        }
     return found
 
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--steps", type=int, default=3)
     given = words.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
         folders = train_adapter(Path(scratch) / "project", given.steps)
         for name, figures in compare(*folders, Path(scratch)).items():
-            print(f"merged in {name:9}", json.dumps({key: float(f"{value:.3g}") for key, value in figures.items()}))
+            print(
+                f"merged in {name:9}",
+                json.dumps({key: float(f"{value:.3g}") for key, value in figures.items()}),
+            )
 
 
 if __name__ == "__main__":

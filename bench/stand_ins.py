@@ -18,9 +18,9 @@ import yaml
 
 from bench.build import BARE, BIN, snakemake
 from bench.tiny import tiny_project
-from meetara_build.artifact import MEASURED
 from meetara_build.engine import job, stage_run
 from meetara_build.graph import Graph, load
+from meetara_build.store.manifest import MEASURED
 
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "DVC_NO_ANALYTICS": "1"}
 """So that make answers in English, and DVC reports nothing to anyone."""
@@ -33,7 +33,12 @@ FILES = {
     "corpus": ("corpus.jsonl", "card.json"),
     "base": MODEL,
     "dataset": ("train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"),
-    "adapter": ("adapter_model.safetensors", "adapter_config.json", "training.json", "records.jsonl"),
+    "adapter": (
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "training.json",
+        "records.jsonl",
+    ),
     "merge": MODEL,
     "evaluate": ("evaluation.json",),
     "package": ("Modelfile", "README.md", "SHA256SUMS"),
@@ -71,9 +76,13 @@ def quietly(words: list[str], folder: Path) -> None:
     Raises:
         SystemExit: it failed.
     """
-    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed in {folder}:\n{(done.stdout + done.stderr)[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(words)} failed in {folder}:\n{(done.stdout + done.stderr)[-2000:]}"
+        )
 
 
 def make_project(folder: Path, count: int) -> Graph:
@@ -99,7 +108,9 @@ def _choose_domains(conf: Path, count: int) -> None:
         name = shipped[number % len(shipped)]
         copy = f"{name}_{number // len(shipped) + 1}"
         text = (conf / "domain" / f"{name}.yaml").read_text()
-        (conf / "domain" / f"{copy}.yaml").write_text(text.replace(f"path: {name}.jsonl", f"path: {copy}.jsonl"))
+        (conf / "domain" / f"{copy}.yaml").write_text(
+            text.replace(f"path: {name}.jsonl", f"path: {copy}.jsonl")
+        )
         shutil.copyfile(conf / "domain" / f"{name}.jsonl", conf / "domain" / f"{copy}.jsonl")
 
 
@@ -118,7 +129,9 @@ def _stand_in(request: Mapping[str, Any], full_size: str) -> int:
         if name.endswith(".json"):
             content = json.dumps({"stands_for": line, MEASURED: {"seconds": 0.0}}) + "\n"
         if target == full_size or target.startswith("base/"):
-            content = content.ljust(next((size for end, size in SIZES.items() if line.endswith(end)), 0))
+            content = content.ljust(
+                next((size for end, size in SIZES.items() if line.endswith(end)), 0)
+            )
         (output / name).write_text(content)
     took = {"pid": os.getpid(), "seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0}
     output.with_name(job.FIGURES).write_text(json.dumps({"metrics": {"files": len(names)}, **took}))
@@ -157,7 +170,9 @@ def _jobs(domains: Iterable[str]) -> dict[str, list[str]]:
     }
     for domain in domains:
         for stage, needs in NEEDS.items():
-            found[f"out/{domain}/{stage}"] = [base.get(name, f"out/{domain}/{name}") for name in needs]
+            found[f"out/{domain}/{stage}"] = [
+                base.get(name, f"out/{domain}/{name}") for name in needs
+            ]
     return found
 
 
@@ -165,7 +180,9 @@ def for_snakemake(folder: Path, domains: list[str]) -> Path:
     """The graph in Snakemake alone, built."""
     folder.mkdir()
     (folder / "Snakefile").write_text(BARE.format(domains=domains))
-    quietly([str(BIN / "snakemake"), "--cores", "2", "--scheduler", "greedy", "--quiet", "all"], folder)
+    quietly(
+        [str(BIN / "snakemake"), "--cores", "2", "--scheduler", "greedy", "--quiet", "all"], folder
+    )
     return folder
 
 
@@ -190,6 +207,10 @@ def for_dvc(folder: Path, domains: list[str], dvc: str) -> Path:
         (folder / output).parent.mkdir(parents=True, exist_ok=True)
         (folder / output).write_text(f"{output}\n")
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    for words in (["init", "--no-scm"], ["config", "core.check_update", "false"], ["commit", "--force"]):
+    for words in (
+        ["init", "--no-scm"],
+        ["config", "core.check_update", "false"],
+        ["commit", "--force"],
+    ):
         quietly([dvc, *words], folder)
     return folder

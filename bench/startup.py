@@ -30,12 +30,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         project = Path(scratch) / "project"
         subprocess.run([tool, "init", str(project)], check=True, capture_output=True)
-        commands = {"meetara-build --help (at most 10)": [tool, "--help"], "meetara-build plan": [tool, "plan"]}
+        commands = {
+            "meetara-build --help (at most 10)": [tool, "--help"],
+            "meetara-build plan": [tool, "plan"],
+        }
         for name, command in commands.items():
             seconds(command, project)
             pairs = [(seconds(command, project), seconds(empty, project)) for _ in range(REPEATS)]
             ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-            print(f"{name}: {statistics.median(ours for ours, _ in pairs):.3f} s, {ratio:.1f} times `python -c pass`")
+            print(
+                f"{name}: {statistics.median(ours for ours, _ in pairs):.3f} s, {ratio:.1f} times `python -c pass`"
+            )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import contextlib
 import io
 from pathlib import Path
 
-from meetara_build.faces.projects import init
+from meetara_build.cli.projects import init
 
 
 def tiny_project(folder: Path) -> Path:
@@ -12,5 +12,8 @@ def tiny_project(folder: Path) -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
         init(folder)
     path = folder / "conf" / "build.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("- base: smollm2_135m", "- base: tiny"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("- base: smollm2_135m", "- base: tiny"),
+        encoding="utf-8",
+    )
     return folder

@@ -44,7 +44,14 @@ SHAPE = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
-LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False}
+LORA = {
+    "rank": 8,
+    "alpha": 16,
+    "dropout": 0.0,
+    "targets": "all-linear",
+    "rslora": False,
+    "dora": False,
+}
 CONTENDERS = {
     "meetara": "this trainer, {batch_tokens} tokens a step",
     "padded recipe": "every record padded to 512, batch 2, logits of every position",
@@ -74,7 +81,9 @@ def main() -> None:
         base = Path(folder) / "base"
         shape = make_base(options.data, base)
         names = [name for name in CONTENDERS if not options.only or name in options.only]
-        trl = find_trl(options.trl_python) if any(name.startswith("trl") for name in names) else None
+        trl = (
+            find_trl(options.trl_python) if any(name.startswith("trl") for name in names) else None
+        )
         describe(options, shape)
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for repeat in range(options.repeats):
@@ -86,17 +95,31 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Benchmark the trainer; see the head of this file.")
+    parser = argparse.ArgumentParser(
+        description="Benchmark the trainer; see the head of this file."
+    )
     parser.add_argument("data", type=Path, help="JSON lines with question and answer")
-    parser.add_argument("--quick", action="store_true", help="one repeat of 25 CPU-seconds: a smoke test, not a figure")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one repeat of 25 CPU-seconds: a smoke test, not a figure",
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0, help="CPU-seconds of training in each run")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="CPU-seconds of training in each run"
+    )
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="constant, for everybody")
-    parser.add_argument("--batch-tokens", type=int, default=160, help="tokens in a step of this trainer")
-    parser.add_argument("--trl-python", type=Path, default=Path(tempfile.gettempdir()) / "trl-venv" / "bin" / "python",
-                        help="a Python that has TRL; its virtual environment is made if it is missing")  # fmt: skip
+    parser.add_argument(
+        "--batch-tokens", type=int, default=160, help="tokens in a step of this trainer"
+    )
+    parser.add_argument(
+        "--trl-python",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "trl-venv" / "bin" / "python",
+        help="a Python that has TRL; its virtual environment is made if it is missing",
+    )
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, help="run only these")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
@@ -113,7 +136,10 @@ def read(data: Path) -> list[list[dict[str, str]]]:
     """Each record as a question and an answer in chat form."""
     records = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
     return [
-        [{"role": "user", "content": record["question"]}, {"role": "assistant", "content": record["answer"]}]
+        [
+            {"role": "user", "content": record["question"]},
+            {"role": "assistant", "content": record["answer"]},
+        ]
         for record in records
     ]
 
@@ -134,7 +160,11 @@ def make_base(data: Path, folder: Path) -> dict[str, Any]:
     }
     tokenizer = make_tokenizer(texts, recipe)
     torch.manual_seed(0)
-    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    ends = {
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     model = LlamaForCausalLM(LlamaConfig(**SHAPE, **ends))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -145,7 +175,8 @@ def make_base(data: Path, folder: Path) -> dict[str, Any]:
         "records": len(encoded),
         "median tokens": statistics.median(len(record.ids) for record in encoded),
         "longest": max(len(record.ids) for record in encoded),
-        "completion share": sum(record.completion_tokens for record in encoded) / sum(len(r.ids) for r in encoded),
+        "completion share": sum(record.completion_tokens for record in encoded)
+        / sum(len(r.ids) for r in encoded),
     }
 
 
@@ -154,14 +185,16 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from meetara_build.training.chat import encode
+    from meetara_build.training.kernels.lora import attach
     from meetara_build.training.loop import evaluate
-    from meetara_build.training.lora import attach
     from meetara_build.training.model import load_model, load_tokenizer
 
     torch.set_num_threads(options.threads)
     tokenizer = load_tokenizer(options.base)
     conversations = read(options.data)[: HELD_OUT + TRAINED_ON]
-    conversations = [several for several in conversations if len(encode(tokenizer, several).ids) <= 512]
+    conversations = [
+        several for several in conversations if len(encode(tokenizer, several).ids) <= 512
+    ]
     held_out = [encode(tokenizer, conversation) for conversation in conversations[:HELD_OUT]]
     judge = attach(load_model(options.base, torch.float32), LORA, seed=0)
 
@@ -172,16 +205,29 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
 
     before, first = judged()
     dtype = torch.bfloat16 if options.worker == "meetara bfloat16" else torch.float32
-    trainee, training = attach(load_model(options.base, dtype), LORA, seed=0), conversations[HELD_OUT:]
-    contend = trl if options.worker.startswith("trl") else padded if options.worker == "padded recipe" else meetara
+    trainee, training = (
+        attach(load_model(options.base, dtype), LORA, seed=0),
+        conversations[HELD_OUT:],
+    )
+    contend = (
+        trl
+        if options.worker.startswith("trl")
+        else padded
+        if options.worker == "padded recipe"
+        else meetara
+    )
     tokens, steps, seconds = contend(trainee, tokenizer, training, options)
     learned = {name: value for name, value in trainee.state_dict().items() if "lora_" in name}
     judge.load_state_dict(learned, strict=False)
     after, second = judged()
     return {
-        "tokens": tokens, "steps": steps, "seconds": seconds, "before": before, "after": after,
+        "tokens": tokens,
+        "steps": steps,
+        "seconds": seconds,
+        "before": before,
+        "after": after,
         "held_out_seconds": (first + second) / 2,
-    }  # fmt: skip
+    }
 
 
 # --- the contenders: each trains until its CPU-seconds are spent and says (completion tokens, steps, CPU-seconds)
@@ -273,19 +319,41 @@ def trl(model: Any, tokenizer: Any, conversations: Any, options: argparse.Namesp
             tokens[0] += int((inputs["labels"][:, 1:] != -100).sum())
             return super().compute_loss(model, inputs, *args, **others)
 
-    grouped = {"train_sampling_strategy": "group_by_length"} if options.worker == "trl grouped" else {}
+    grouped = (
+        {"train_sampling_strategy": "group_by_length"} if options.worker == "trl grouped" else {}
+    )
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
-            output_dir=folder, max_length=512, packing=options.worker == "trl packed", completion_only_loss=True,
-            per_device_train_batch_size=TRL_BATCH[options.worker], num_train_epochs=EPOCHS, gradient_checkpointing=False,
+            output_dir=folder,
+            max_length=512,
+            packing=options.worker == "trl packed",
+            completion_only_loss=True,
+            per_device_train_batch_size=TRL_BATCH[options.worker],
+            num_train_epochs=EPOCHS,
+            gradient_checkpointing=False,
             seed=options.seed,
-            bf16=False, fp16=False, use_cpu=True, learning_rate=options.learning_rate, lr_scheduler_type="constant",
-            weight_decay=0.0, max_grad_norm=1.0, logging_strategy="no", save_strategy="no", report_to="none",
-            disable_tqdm=True, **grouped,
-        )  # fmt: skip
-        data = Dataset.from_list([{"prompt": [asked], "completion": [said]} for asked, said in conversations])
+            bf16=False,
+            fp16=False,
+            use_cpu=True,
+            learning_rate=options.learning_rate,
+            lr_scheduler_type="constant",
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            **grouped,
+        )
+        data = Dataset.from_list(
+            [{"prompt": [asked], "completion": [said]} for asked, said in conversations]
+        )
         trainer = Counting(
-            model=model, args=config, train_dataset=data, processing_class=tokenizer, callbacks=[Watch()]
+            model=model,
+            args=config,
+            train_dataset=data,
+            processing_class=tokenizer,
+            callbacks=[Watch()],
         )
         start = time.process_time()
         trainer.train()
@@ -295,11 +363,17 @@ def trl(model: Any, tokenizer: Any, conversations: Any, options: argparse.Namesp
 # --- running and reporting
 
 
-def call(python: str, name: str, base: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def call(
+    python: str, name: str, base: Path, seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
     arguments = ["--worker", name, "--base", str(base), "--seconds", str(options.seconds)]
     arguments += ["--threads", str(options.threads), "--learning-rate", str(options.learning_rate)]
     arguments += ["--batch-tokens", str(options.batch_tokens), "--seed", str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(options.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     command = [python, __file__, str(options.data), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -313,7 +387,10 @@ def find_trl(python: Path) -> Path:
     if not python.exists():
         print(f"making {python.parent.parent} with {' '.join(TRL)} (minutes)", flush=True)
         subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-        for packages in (TRL[:1], TRL[1:]):  # torch first, alone: else pip takes the build with CUDA
+        for packages in (
+            TRL[:1],
+            TRL[1:],
+        ):  # torch first, alone: else pip takes the build with CUDA
             subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     return python
 
@@ -323,20 +400,47 @@ def describe(options: argparse.Namespace, shape: dict[str, Any]) -> None:
     import torch
     import transformers
 
-    model = next((line.split(":")[1].strip() for line in lines("/proc/cpuinfo") if line.startswith("model name")), "?")
-    memory = next((int(line.split()[1]) // 2**20 for line in lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
-    features = "avx512_bf16" if any("avx512_bf16" in line for line in lines("/proc/cpuinfo")) else "no avx512_bf16"
-    print(f"machine   {model} ({features}), {os.cpu_count()} cores, {memory} GB, {platform.platform()}")
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        "?",
+    )
+    memory = next(
+        (
+            int(line.split()[1]) // 2**20
+            for line in lines("/proc/meminfo")
+            if line.startswith("MemTotal")
+        ),
+        0,
+    )
+    features = (
+        "avx512_bf16"
+        if any("avx512_bf16" in line for line in lines("/proc/cpuinfo"))
+        else "no avx512_bf16"
+    )
+    print(
+        f"machine   {model} ({features}), {os.cpu_count()} cores, {memory} GB, {platform.platform()}"
+    )
     print(f"load      {os.getloadavg()[0]:.1f} jobs waiting or running in the last minute")
-    print(f"software  Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
-          f"peft {peft.__version__}, {TRL[1]}")  # fmt: skip
+    print(
+        f"software  Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"peft {peft.__version__}, {TRL[1]}"
+    )
     print(
         f"base      {shape['parameters'] / 1e6:.1f} M parameters, vocabulary {SHAPE['vocab_size']} ({shape['vocabulary']} used)"
     )
-    print(f"data      {options.data.name}: {shape['records']} records, median {shape['median tokens']:.0f} tokens, longest "
-          f"{shape['longest']}, {shape['completion share']:.0%} completion; {HELD_OUT} held out")  # fmt: skip
-    print(f"runs      {options.repeats} x {options.seconds:.0f} CPU-seconds each, {options.threads} thread(s), "
-          f"learning rate {options.learning_rate:g}\n", flush=True)  # fmt: skip
+    print(
+        f"data      {options.data.name}: {shape['records']} records, median {shape['median tokens']:.0f} tokens, longest "
+        f"{shape['longest']}, {shape['completion share']:.0%} completion; {HELD_OUT} held out"
+    )
+    print(
+        f"runs      {options.repeats} x {options.seconds:.0f} CPU-seconds each, {options.threads} thread(s), "
+        f"learning rate {options.learning_rate:g}\n",
+        flush=True,
+    )
 
 
 def lines(path: str) -> list[str]:
@@ -344,43 +448,64 @@ def lines(path: str) -> list[str]:
 
 
 def show_run(repeat: int, name: str, run: dict[str, Any]) -> None:
-    print(f"repeat {repeat + 1}  {name:17} {run['tokens'] / run['seconds']:6.1f} completion tokens per CPU-second, "
-          f"{run['steps']:3d} steps in {run['seconds']:5.1f} s, held-out loss {run['before']:.3f} -> {run['after']:.3f}, "
-          f"held-out pass {run['held_out_seconds']:.1f} s", flush=True)  # fmt: skip
+    print(
+        f"repeat {repeat + 1}  {name:17} {run['tokens'] / run['seconds']:6.1f} completion tokens per CPU-second, "
+        f"{run['steps']:3d} steps in {run['seconds']:5.1f} s, held-out loss {run['before']:.3f} -> {run['after']:.3f}, "
+        f"held-out pass {run['held_out_seconds']:.1f} s",
+        flush=True,
+    )
 
 
 def report(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
     """The table of medians, and the two figures that matter against their targets."""
-    pace = statistics.median(run["held_out_seconds"] for several in runs.values() for run in several)
+    pace = statistics.median(
+        run["held_out_seconds"] for several in runs.values() for run in several
+    )
 
     def median(name: str, value: Callable[[dict[str, Any]], float]) -> float:
         return statistics.median(value(run) for run in runs[name])
 
     raw = {name: median(name, lambda run: run["tokens"] / run["seconds"]) for name in runs}
     even = {
-        name: median(name, lambda run: run["tokens"] / run["seconds"] * run["held_out_seconds"] / pace) for name in runs
+        name: median(
+            name, lambda run: run["tokens"] / run["seconds"] * run["held_out_seconds"] / pace
+        )
+        for name in runs
     }
     loss = {name: median(name, lambda run: run["after"]) for name in runs}
-    print(f"\n{'medians':17} {'tokens/CPU-s':>12} {'evened out':>11} {'steps':>6} {'held-out loss':>14}")
+    print(
+        f"\n{'medians':17} {'tokens/CPU-s':>12} {'evened out':>11} {'steps':>6} {'held-out loss':>14}"
+    )
     for name in runs:
         steps = median(name, lambda run: run["steps"])
         what = CONTENDERS[name].format(batch_tokens=options.batch_tokens)
-        print(f"{name:17} {raw[name]:12.1f} {even[name]:11.1f} {steps:6.0f} {loss[name]:14.3f}   {what}")
+        print(
+            f"{name:17} {raw[name]:12.1f} {even[name]:11.1f} {steps:6.0f} {loss[name]:14.3f}   {what}"
+        )
     rivals = [name for name in runs if name.startswith("trl")]
     if "meetara" not in runs:
         return
     print()
-    compared = {"padded recipe": ["padded recipe"] if "padded recipe" in runs else [], "best of TRL": rivals}
+    compared = {
+        "padded recipe": ["padded recipe"] if "padded recipe" in runs else [],
+        "best of TRL": rivals,
+    }
     for what, names in compared.items():
         if names:
-            ratios = [min(speed["meetara"] / speed[name] for name in names) for speed in (raw, even)]
+            ratios = [
+                min(speed["meetara"] / speed[name] for name in names) for speed in (raw, even)
+            ]
             good = "reached" if min(ratios) >= SPEED_TARGETS[what] else "MISSED"
-            print(f"speed against {what}: {ratios[0]:.2f} (evened out {ratios[1]:.2f}); "
-                  f"target {SPEED_TARGETS[what]}: {good}")  # fmt: skip
+            print(
+                f"speed against {what}: {ratios[0]:.2f} (evened out {ratios[1]:.2f}); "
+                f"target {SPEED_TARGETS[what]}: {good}"
+            )
     if rivals:
         best = min(rivals, key=lambda name: loss[name])
         good = "reached" if loss["meetara"] <= loss[best] else "MISSED"
-        print(f"held-out loss {loss['meetara']:.3f}, best of TRL {loss[best]:.3f} ({best}); target no worse: {good}")
+        print(
+            f"held-out loss {loss['meetara']:.3f}, best of TRL {loss[best]:.3f} ({best}); target no worse: {good}"
+        )
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from meetara_build.outside import write_any_text
 def main() -> None:
     """Run the command line and exit with its status."""
     write_any_text()
-    os.environ["PYTHONIOENCODING"] = "utf-8"  # of the processes that we start, whose logs are read as that
+    os.environ["PYTHONIOENCODING"] = (
+        "utf-8"  # of the processes that we start, whose logs are read as that
+    )
     try:
         if sys.argv[1:2] == ["stage"]:
-            from meetara_build.faces.stage import main as stage
+            from meetara_build.cli.stage import main as stage
 
             sys.exit(stage(sys.argv[2:]))
-        from meetara_build.faces.cli import main as cli
+        from meetara_build.cli.cli import main as cli
 
         sys.exit(cli())
     except KeyboardInterrupt:  # during the imports

@@ -18,6 +18,8 @@
 A message starts with what is wrong and where (file, line or key) and ends with what to do.
 """
 
+from collections.abc import Sequence
+
 
 class MeetaraError(Exception):
     """Anything a person can mend."""
@@ -65,3 +67,14 @@ class AgentError(MeetaraError):
 
 class SetupError(MeetaraError):
     """The installation does not fit together."""
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``; did you mean 'x'?`` or the known words, for the end of a message."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    shown = sorted(known)
+    return f"; known: {', '.join(shown[:30])}{' …' if len(shown) > 30 else ''}"

@@ -14,9 +14,22 @@ from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode's categories of what prints nothing, moves the cursor or turns the direction of a line."""
+SPEAKER = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}"
+"""The name of whoever says something to the others: an agent, a token, a person."""
 JOINERS = "\u200c\u200d"
 """Format characters that words of Persian and of Indian scripts, and emoji, are written with."""
-PLAINER = {"→": "->", "…": "...", "●": "*", "×": "x", "─": "-", "│": "|", "├": "|", "└": "|", "—": "-", "–": "-"}
+PLAINER = {
+    "→": "->",
+    "…": "...",
+    "●": "*",
+    "×": "x",
+    "─": "-",
+    "│": "|",
+    "├": "|",
+    "└": "|",
+    "—": "-",
+    "–": "-",
+}
 """What the tool's own words are written with where an output has no such character."""
 
 
@@ -75,7 +88,9 @@ def show_json(text: str) -> str:
     """JSON as safe to look at as `show_text`, by escapes of JSON itself, so that it says the same."""
     if all(line.isprintable() for line in text.split("\n")):
         return text
-    return "".join(char if char == "\n" or _visible(char) == char else json.dumps(char)[1:-1] for char in text)
+    return "".join(
+        char if char == "\n" or _visible(char) == char else json.dumps(char)[1:-1] for char in text
+    )
 
 
 def write_any_text() -> None:
@@ -98,4 +113,8 @@ def _plainer(error: UnicodeError) -> tuple[str, int]:
 def _visible(char: str) -> str:
     if char in JOINERS or unicodedata.category(char) not in HIDDEN:
         return char
-    return char.encode("unicode_escape").decode("ascii") if not "\ud800" <= char <= "\udfff" else f"\\u{ord(char):04x}"
+    return (
+        char.encode("unicode_escape").decode("ascii")
+        if not "\ud800" <= char <= "\udfff"
+        else f"\\u{ord(char):04x}"
+    )

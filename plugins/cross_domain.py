@@ -7,7 +7,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from meetara_build.agents import Context, Domain, Proposal, Run, evidence, hookimpl
+from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
+from meetara_build.toolbox import paired_runs
 
 JOINT, WARM, STEPS = "training.joint", "training.warm_start", "training.max_steps"
 COMPANIONS = 2
@@ -18,20 +19,28 @@ FIRST_GAIN = 0.005
 LEAST_DOMAINS = 3
 """Domains that must have tried a change before it is called a pattern."""
 MOST = 250
-OWN_KEYS = (WARM, JOINT, "training.observers", "training.topic_weights", "training.micro_batch_tokens")
+OWN_KEYS = (
+    WARM,
+    JOINT,
+    "training.observers",
+    "training.topic_weights",
+    "training.micro_batch_tokens",
+)
 """Keys whose value means something else in each domain, or changes no loss."""
 
-Patterns = Mapping[tuple[str, str, str], list[evidence.Change]]
+Patterns = Mapping[tuple[str, str, str], list[paired_runs.Change]]
 """Changes of a key from one value to another, as text, in all domains."""
 
 
 @hookimpl
 def propose(context: Context) -> Sequence[Proposal]:
     """Groups to train jointly, and universal patterns, those that promise most first."""
-    past = evidence.changes(context)
+    past = paired_runs.changes(context)
     found = [*joint(context, past), *universal(context, past)]
     allowed = [one for one in found if not context.domains[one.domain].is_locked(one.key)]
-    return sorted(allowed, key=lambda one: (-one.expected_gain * one.confidence, one.domain, one.key))[:MOST]
+    return sorted(
+        allowed, key=lambda one: (-one.expected_gain * one.confidence, one.domain, one.key)
+    )[:MOST]
 
 
 @hookimpl
@@ -40,20 +49,20 @@ def insights(context: Context) -> Iterator[str]:
     if len(context.domains) > 1:
         order = teachers(context)
         yield f"Most useful teachers first: {', '.join(order[:10])}{' …' if len(order) > 10 else ''}"
-    past = evidence.changes(context)
-    tried = evidence.by_domain(_set(change) for change in past if change.key == JOINT)
+    past = paired_runs.changes(context)
+    tried = paired_runs.by_domain(_set(change) for change in past if change.key == JOINT)
     if tried:
         helped = sum(gain > 0 for gain in tried.values())
         mean = sum(tried.values()) / len(tried)
         yield f"Joint training helped {helped} of {len(tried)} domains that tried it, {mean:.1%} less loss on average"
     for (key, old, new), several in sorted(_patterns(past).items()):
-        gains = evidence.by_domain(several)
+        gains = paired_runs.by_domain(several)
         if len(gains) >= LEAST_DOMAINS and _bound(gains) > 0.5:
             yield f"Universal: {key} {old} → {new} helped {_counted(gains)}"
 
 
 def _bound(gains: Mapping[str, float]) -> float:
-    return evidence.lower_bound(sum(gain > 0 for gain in gains.values()), len(gains))
+    return paired_runs.lower_bound(sum(gain > 0 for gain in gains.values()), len(gains))
 
 
 def _counted(gains: Mapping[str, float]) -> str:
@@ -63,26 +72,30 @@ def _counted(gains: Mapping[str, float]) -> str:
 # Joint training
 
 
-def joint(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposal]:
+def joint(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[Proposal]:
     """For every domain that learns alone: to learn the records of its nearest neighbours too.
 
     Whether it is better than alone is measured by the build: what is not is taken back. So what is known is what it did so far.
     """
-    known = evidence.by_domain(_set(change) for change in past if change.key == JOINT)
+    known = paired_runs.by_domain(_set(change) for change in past if change.key == JOINT)
     threshold = similarity_from(context, past)
     gain = sum(known.values()) / len(known) if known else FIRST_GAIN
     if gain <= 0:
         return
     helped = sum(one > 0 for one in known.values())
     for name, domain in context.domains.items():
-        near = [other for other in context.similar(name, COMPANIONS) if other.similarity >= threshold]
+        near = [
+            other for other in context.similar(name, COMPANIONS) if other.similarity >= threshold
+        ]
         alone = context.runs_of(name, "adapter")  # what joint training is measured against
         if not near or not alone or domain.config.get(JOINT) or name in known:
             continue
         if not _has_room(context, domain, alone[-1], [other.domain for other in near]):
             continue  # what is learnt of others would be taken from its own
         names = sorted(other.domain for other in near)
-        past_of_it = f"it helped {_counted(known)} so far" if known else "nothing of it is measured yet"
+        past_of_it = (
+            f"it helped {_counted(known)} so far" if known else "nothing of it is measured yet"
+        )
         yield Proposal(
             name,
             JOINT,
@@ -97,28 +110,36 @@ def joint(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposa
 def _has_room(context: Context, domain: Domain, last: Run, companions: Sequence[str]) -> bool:
     """Whether the bound on steps leaves a domain as many passes over its own records as it has alone."""
     bound = domain.config.get(STEPS)
-    records = [last, *(runs[-1] for name in companions if (runs := context.runs_of(name, "adapter")))]
+    records = [
+        last,
+        *(runs[-1] for name in companions if (runs := context.runs_of(name, "adapter"))),
+    ]
     own, *others = [run.metrics.get("training_records") or 0 for run in records]
     return bound is None or not own or last.metrics["steps"] * (own + sum(others)) / own <= bound
 
 
-def similarity_from(context: Context, past: Sequence[evidence.Change]) -> float:
+def similarity_from(context: Context, past: Sequence[paired_runs.Change]) -> float:
     """The similarity of companions from which joint training has helped more often than not."""
     tried = []
     for change in map(_set, past):
         if change.key == JOINT and change.new:
             alike = dict(context.similar(change.domain, len(context.domains)))
-            tried.append((sum(alike.get(name, 0.0) for name in change.new) / len(change.new), change.gain > 0))
+            tried.append(
+                (
+                    sum(alike.get(name, 0.0) for name in change.new) / len(change.new),
+                    change.gain > 0,
+                )
+            )
     if len(tried) < LEAST_DOMAINS:
         return FIRST_THRESHOLD
     for threshold in sorted(alike for alike, _ in tried):
         helped = [good for alike, good in tried if alike >= threshold]
-        if evidence.lower_bound(sum(helped), len(helped)) > 0.5:
+        if paired_runs.lower_bound(sum(helped), len(helped)) > 0.5:
             return threshold
     return 1.01
 
 
-def _set(change: evidence.Change) -> evidence.Change:
+def _set(change: paired_runs.Change) -> paired_runs.Change:
     """A change that takes joint training back, told as one that begins it."""
     return change.turned() if change.key == JOINT and change.old and not change.new else change
 
@@ -126,15 +147,20 @@ def _set(change: evidence.Change) -> evidence.Change:
 # Patterns
 
 
-def universal(context: Context, past: Sequence[evidence.Change]) -> Iterator[Proposal]:
+def universal(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[Proposal]:
     """Changes that helped most of the domains that tried them, for those that have the old value and have not tried."""
     for (key, old, new), several in sorted(_patterns(past).items()):
-        gains = evidence.by_domain(several)
+        gains = paired_runs.by_domain(several)
         if len(gains) < LEAST_DOMAINS or (bound := _bound(gains)) <= 0.5:
             continue
         mean = sum(gains.values()) / len(gains)
         for name, domain in context.domains.items():
-            if name in gains or mean <= 0 or key not in domain.config or str(domain.config[key]) != old:
+            if (
+                name in gains
+                or mean <= 0
+                or key not in domain.config
+                or str(domain.config[key]) != old
+            ):
                 continue
             if key.startswith("lora.") and domain.config.get(WARM):
                 continue  # it begins from an adapter of the present shape
@@ -143,15 +169,18 @@ def universal(context: Context, past: Sequence[evidence.Change]) -> Iterator[Pro
                 key,
                 several[0].new,
                 f"{key} {old} → {new} helped {_counted(gains)} that tried it",
-                [f"run {change.runs[1]}: {change.gain:+.1%} less validation loss" for change in several[:5]],
+                [
+                    f"run {change.runs[1]}: {change.gain:+.1%} less validation loss"
+                    for change in several[:5]
+                ],
                 mean,
                 bound,
             )
 
 
-def _patterns(past: Sequence[evidence.Change]) -> Patterns:
+def _patterns(past: Sequence[paired_runs.Change]) -> Patterns:
     """Every change, told from both sides."""
-    found: dict[tuple[str, str, str], list[evidence.Change]] = {}
+    found: dict[tuple[str, str, str], list[paired_runs.Change]] = {}
     for change in past:
         if change.key not in OWN_KEYS:
             for one in (change, change.turned()):

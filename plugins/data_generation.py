@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from meetara_build.agents import Context, Domain, Proposal, hookimpl
-from meetara_build.agents.evidence import by_domain, changes, loss, told
-from meetara_build.agents.topics import Law, law, more_records, topics_of
+from meetara_build.toolbox.paired_runs import by_domain, changes, loss, told
+from meetara_build.toolbox.topics import Law, law, more_records, topics_of
 
 WEIGHTS = "training.topic_weights"
 WEIGHT = 2
@@ -47,10 +47,14 @@ def propose(context: Context) -> Iterator[Proposal]:
 def weights(context: Context, domain: Domain, gain: float) -> Proposal | None:
     """The weights of today, and those of the weakest topics that have none."""
     now = domain.config.get(WEIGHTS) or {}
-    weak = [topic for topic in topics_of(_trained(domain)) if topic.weak and topic.name not in now][:MOST_TOPICS]
+    weak = [topic for topic in topics_of(_trained(domain)) if topic.weak and topic.name not in now][
+        :MOST_TOPICS
+    ]
     if not weak:
         return None
-    names = ", ".join(f"'{topic.name}' ({topic.above:+.1%}, {topic.records} records)" for topic in weak)
+    names = ", ".join(
+        f"'{topic.name}' ({topic.above:+.1%}, {topic.records} records)" for topic in weak
+    )
     run = context.current(domain.name, "adapter")
     evidence = [told(run)] if run is not None and isinstance(loss(run), float) else []
     return Proposal(
@@ -122,7 +126,11 @@ def losing_sources(domain: Domain) -> Iterator[str]:
 def _became(line: Mapping[str, Any]) -> tuple[str, int, str | None]:
     """Of a record in the account: its file and line, and why it is left out, if it is."""
     if "problem" in line:
-        return line["source"], line["line"], f"bad, {line['column'] or 'the line'} {line['problem']}"
+        return (
+            line["source"],
+            line["line"],
+            f"bad, {line['column'] or 'the line'} {line['problem']}",
+        )
     file, _, place = line["source"].rpartition(":")
     return file, int(place), line.get("reason")
 
@@ -142,4 +150,8 @@ def _shares(domain: Domain) -> dict[str, float]:
     """By topic, which share of the base's held-out loss is left."""
     report = domain.read("evaluation.json") or {}
     base = report.get("base_by_topic", {})
-    return {name: loss / base[name] for name, (loss, _) in report.get("by_topic", {}).items() if base.get(name)}
+    return {
+        name: loss / base[name]
+        for name, (loss, _) in report.get("by_topic", {}).items()
+        if base.get(name)
+    }

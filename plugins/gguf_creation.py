@@ -35,10 +35,18 @@ class Storage(NamedTuple):
 
 
 STORAGE = {
-    "Q8_0": Storage(8.5, 2.9e-5), "Q6_K": Storage(6.5625, 3.0e-4), "Q5_K": Storage(5.5, 1.26e-3), "Q5_1": Storage(6.0, 1.15e-3),
-    "Q5_0": Storage(5.5, 1.64e-3), "Q4_K": Storage(4.5, 5.0e-3), "Q4_0": Storage(4.5, 6.7e-3), "IQ4_NL": Storage(4.5, 5.6e-3),
-    "IQ4_XS": Storage(4.25, 5.7e-3), "Q3_K": Storage(3.4375, 2.1e-2), "Q2_K": Storage(2.625, 7.2e-2),
-}  # fmt: skip
+    "Q8_0": Storage(8.5, 2.9e-5),
+    "Q6_K": Storage(6.5625, 3.0e-4),
+    "Q5_K": Storage(5.5, 1.26e-3),
+    "Q5_1": Storage(6.0, 1.15e-3),
+    "Q5_0": Storage(5.5, 1.64e-3),
+    "Q4_K": Storage(4.5, 5.0e-3),
+    "Q4_0": Storage(4.5, 6.7e-3),
+    "IQ4_NL": Storage(4.5, 5.6e-3),
+    "IQ4_XS": Storage(4.25, 5.7e-3),
+    "Q3_K": Storage(3.4375, 2.1e-2),
+    "Q2_K": Storage(2.625, 7.2e-2),
+}
 STEPS = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "IQ4_XS", "Q3_K", "Q2_K")
 """What a tensor of a mix may become; all but the first want rows of a multiple of 256."""
 LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
@@ -51,11 +59,15 @@ FAIR = 0.1  # of the share of bytes saved: the share of loss that a smaller type
 DOUBT = 1.5  # by how much a type's divergence may be above what few neighbours, or its storage's error, promise
 SIZE = 0.99  # of the uniform file's bytes is what a mix gets
 TRIES = 3  # mixes that a domain measures at most, for one type: the last for sensitivities as they are known
-BETTER = 0.97  # a mix is proposed where at most this share of the present divergence is expected of it
+BETTER = (
+    0.97  # a mix is proposed where at most this share of the present divergence is expected of it
+)
 LOWER = 5.0  # times its error is the most that a group of tensors may get: a size smaller has four
 NOISE = 0.1  # relative error of a measured divergence, and of the sum above
 UNKNOWN = 1.0  # how far off llama.cpp's own choice may be of what a group's sensitivity calls for, as a share of it
-GPU_SHARE = 0.9  # of a GPU's memory that a file and its attention cache may take; the rest is for computing
+GPU_SHARE = (
+    0.9  # of a GPU's memory that a file and its attention cache may take; the rest is for computing
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,11 @@ class File:
     def error(self, group: str) -> float:
         """Squared error of a group's weights, summed."""
         kinds = ((kind.upper(), size) for kind, size in self.stored.get(group, {}).items())
-        return sum(size * 8 / STORAGE[kind].bits * STORAGE[kind].error for kind, size in kinds if kind in STORAGE)
+        return sum(
+            size * 8 / STORAGE[kind].bits * STORAGE[kind].error
+            for kind, size in kinds
+            if kind in STORAGE
+        )
 
 
 @hookimpl
@@ -113,7 +129,9 @@ def insights(context: Context) -> Iterable[str]:
             yield _one_smaller(known.plain(file) or file, known)
         for mix, plain in known.mixes(domain.config["base"]):
             if mix in now:
-                types = ", ".join(f"{pattern} {kind}" for pattern, kind in mix.types.items()).replace(r"\b", "")
+                types = ", ".join(
+                    f"{pattern} {kind}" for pattern, kind in mix.types.items()
+                ).replace(r"\b", "")
                 share, size = mix.kl / plain.kl, mix.bytes / plain.bytes
                 yield f"{domain.name}: {mix.quant} with {types}: {share:.0%} of the KL without, {size:.1%} of the bytes"
 
@@ -135,21 +153,32 @@ class Known:
             if run.stage == "gguf":
                 made[run.domain] = run
             elif run.stage == "evaluate" and run.domain in made:
-                found.update({(file.made, file.quant): file for file in _measured(made[run.domain], run)})
+                found.update(
+                    {(file.made, file.quant): file for file in _measured(made[run.domain], run)}
+                )
         return cls([*found.values()], [*context.domains.values()])
 
     def now(self, domain: Domain) -> list[File]:
         """A domain's quantized files; none where they are not measured as it is configured now."""
-        files = [file for file in self.files if (file.domain, file.made) == (domain.name, domain.decided.get("gguf"))]
+        files = [
+            file
+            for file in self.files
+            if (file.domain, file.made) == (domain.name, domain.decided.get("gguf"))
+        ]
         wanted = {quant for quant in domain.config["domain.quants"] if quant not in WHOLE}
         types = domain.config.get("gguf.tensor_types") or {}
-        as_wanted = {file.quant for file in files} == wanted and all(file.types == types for file in files)
+        as_wanted = {file.quant for file in files} == wanted and all(
+            file.types == types for file in files
+        )
         return files if as_wanted else []
 
     def plain(self, file: File) -> File | None:
         """The same domain's file of the same type without types for single tensors: of the same model if there is one."""
         found = [one for one in self.of_domain(file.domain, file.quant) if not one.types]
-        return next((one for one in reversed(found) if one.model == file.model), found[-1] if found else None)
+        return next(
+            (one for one in reversed(found) if one.model == file.model),
+            found[-1] if found else None,
+        )
 
     def of_domain(self, domain: str, quant: str) -> list[File]:
         """What a domain measured of a type."""
@@ -158,13 +187,21 @@ class Known:
     def pairs(self, base: str, quant: str, other: str) -> list[tuple[File, File]]:
         """Uniform files of two types, of one model each, on a base."""
         uniform = [file for file in self.files if file.base == base and not file.types]
-        mine = {(file.domain, file.model): file for file in uniform if file.quant == quant and file.kl > 0}
+        mine = {
+            (file.domain, file.model): file
+            for file in uniform
+            if file.quant == quant and file.kl > 0
+        }
         theirs = [file for file in uniform if file.quant == other]
-        return [(mine[one.domain, one.model], one) for one in theirs if (one.domain, one.model) in mine]
+        return [
+            (mine[one.domain, one.model], one) for one in theirs if (one.domain, one.model) in mine
+        ]
 
     def mixes(self, base: str) -> list[tuple[File, File]]:
         """Files with types for single tensors on a base, each with its uniform one."""
-        mixed = ((file, self.plain(file)) for file in self.files if file.base == base and file.types)
+        mixed = (
+            (file, self.plain(file)) for file in self.files if file.base == base and file.types
+        )
         return [(file, plain) for file, plain in mixed if plain is not None and plain.kl > 0]
 
 
@@ -176,16 +213,28 @@ def _measured(gguf: Run, evaluation: Run) -> Iterator[File]:
     for quant, divergence in kl.items():
         if quant not in WHOLE and quant in stored:
             yield File(
-                evaluation.id, gguf.key, gguf.inputs.get("merged", ""), gguf.domain, gguf.recipe["base"], quant,
-                gguf.recipe.get("tensor_types", {}), gguf.metrics["bytes"][quant], divergence, evaluation.metrics["losses"][quant],
-                stored[quant], weights, gguf.size,
-            )  # fmt: skip
+                evaluation.id,
+                gguf.key,
+                gguf.inputs.get("merged", ""),
+                gguf.domain,
+                gguf.recipe["base"],
+                quant,
+                gguf.recipe.get("tensor_types", {}),
+                gguf.metrics["bytes"][quant],
+                divergence,
+                evaluation.metrics["losses"][quant],
+                stored[quant],
+                weights,
+                gguf.size,
+            )
 
 
 def _take_back(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     """A smaller type of ours that is further from F16 than the one it replaced may be."""
     quants, ours = list(domain.config["domain.quants"]), ("gguf_creation", "domain.quants")
-    below = next((one["below"] for one in domain.decisions if (one["agent"], one["key"]) == ours), quants)
+    below = next(
+        (one["below"] for one in domain.decisions if (one["agent"], one["key"]) == ours), quants
+    )
     for file in now:
         above = LADDER[: LADDER.index(file.quant)] if file.quant in LADDER else ()
         larger = [one for one in above if one in below and one not in quants][-1:]
@@ -195,10 +244,15 @@ def _take_back(domain: Domain, now: Sequence[File], known: Known) -> Proposal | 
         before = known.of_domain(domain.name, larger[0])[-1:]
         gain = max((file.loss - before[0].loss) / file.loss, 0.0) if before else 0.0
         return Proposal(
-            domain.name, "domain.quants", [larger[0] if one == file.quant else one for one in quants],
+            domain.name,
+            "domain.quants",
+            [larger[0] if one == file.quant else one for one in quants],
             f"{file.quant} measured a KL of {file.kl:.4g}, and {larger[0]}, which it replaced, may have {bound:g}",
-            [*map(str, [file, *before])], gain, 0.9, "loss",
-        )  # fmt: skip
+            [*map(str, [file, *before])],
+            gain,
+            0.9,
+            "loss",
+        )
     return None
 
 
@@ -206,16 +260,33 @@ def _drop(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     """A listed type that another listed one is better than in everything that was measured."""
     measured = (domain.read("evaluation.json") or {}).get("measured", {})
     speeds = {quant: figures["generated_tokens_per_second"] for quant, figures in measured.items()}
-    for file, other in permutations(sorted((one for one in now if one.quant in speeds), key=lambda one: -one.bytes), 2):
+    for file, other in permutations(
+        sorted((one for one in now if one.quant in speeds), key=lambda one: -one.bytes), 2
+    ):
         equal = (file.bytes, file.kl) == (other.bytes, other.kl)
-        no_worse = other.bytes <= file.bytes and other.kl <= file.kl and (not equal or other.quant < file.quant)
+        no_worse = (
+            other.bytes <= file.bytes
+            and other.kl <= file.kl
+            and (not equal or other.quant < file.quant)
+        )
         if no_worse and speeds[other.quant] >= AS_FAST * speeds[file.quant]:
             return Proposal(
-                domain.name, "domain.quants", [quant for quant in domain.config["domain.quants"] if quant != file.quant],
+                domain.name,
+                "domain.quants",
+                [quant for quant in domain.config["domain.quants"] if quant != file.quant],
                 f"{other.quant} is no larger than {file.quant}, no further from F16 and no slower: {file.quant} is of no use",
-                [str(file), str(other), *(f"{one.quant}: {speeds[one.quant]:g} tokens a second" for one in (file, other))],
-                file.bytes / file.all_bytes, 0.9, "size",
-            )  # fmt: skip
+                [
+                    str(file),
+                    str(other),
+                    *(
+                        f"{one.quant}: {speeds[one.quant]:g} tokens a second"
+                        for one in (file, other)
+                    ),
+                ],
+                file.bytes / file.all_bytes,
+                0.9,
+                "size",
+            )
     return None
 
 
@@ -223,22 +294,33 @@ def _fit(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     """On a GPU, types that its memory cannot hold go; where none fits, the largest that should takes their place."""
     memory = domain.machine.get("gpu_memory_gb") or 0.0
     sizes = [domain.model.get(name) or 0 for name in ("layers", "kv_heads", "hidden_size")]
-    cache = 4.0 * prod(sizes) / (domain.model.get("heads") or 1) * domain.config["data.max_tokens"]  # 16 bits a value
+    cache = (
+        4.0 * prod(sizes) / (domain.model.get("heads") or 1) * domain.config["data.max_tokens"]
+    )  # 16 bits a value
     room = memory * 1e9 * GPU_SHARE - cache
     large = [file for file in now if file.bytes > room]
     if domain.machine.get("device") != "cuda" or not memory or not large:
         return None
-    expected = {quant: _bytes(large[-1], quant, known) for quant in LADDER} if len(large) == len(now) else {}
+    expected = (
+        {quant: _bytes(large[-1], quant, known) for quant in LADDER}
+        if len(large) == len(now)
+        else {}
+    )
     added = [quant for quant, size in expected.items() if size <= room][:1]
     if expected and not added:
         return None
     gone = [file.quant for file in large]
     saved = sum(file.bytes for file in large) - sum(expected[quant] for quant in added)
     return Proposal(
-        domain.name, "domain.quants", [*(quant for quant in domain.config["domain.quants"] if quant not in gone), *added],
+        domain.name,
+        "domain.quants",
+        [*(quant for quant in domain.config["domain.quants"] if quant not in gone), *added],
         f"{', '.join(gone)} and an attention cache do not fit {memory:g} GB of GPU memory",
-        [*map(str, large)], saved / large[0].all_bytes, 0.6, "size",
-    )  # fmt: skip
+        [*map(str, large)],
+        saved / large[0].all_bytes,
+        0.6,
+        "size",
+    )
 
 
 def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
@@ -246,7 +328,11 @@ def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | No
     quants = list(domain.config["domain.quants"])
     for file in sorted(now, key=lambda one: -one.bytes):
         bound = domain.config.get(f"evaluation.max_kl.{file.quant}")
-        below = LADDER[LADDER.index(file.quant) + 1 :] if file.quant in LADDER and bound and not file.types else ()
+        below = (
+            LADDER[LADDER.index(file.quant) + 1 :]
+            if file.quant in LADDER and bound and not file.types
+            else ()
+        )
         for quant in reversed(below):
             most, evidence = _expected(file, quant, known)
             size, sure = _bytes(file, quant, known), bool(evidence)
@@ -257,34 +343,56 @@ def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | No
             if quant in quants or failed or most > allowed or not fair or not (sure or trial):
                 continue
             return Proposal(
-                domain.name, "domain.quants", [quant if one == file.quant else one for one in quants],
+                domain.name,
+                "domain.quants",
+                [quant if one == file.quant else one for one in quants],
                 f"{file.quant}'s KL is {file.kl:.4g} of {bound:g} allowed; {quant}'s should be {most:.4g} at most, and it saves "
-                f"{(file.bytes - size) / 1e6:.2f} MB" + ("; nobody on this base has measured it: a trial" if trial else ""),
-                [str(file), *evidence], (file.bytes - size) / file.all_bytes, 0.8 if sure else 0.4, "size",
-            )  # fmt: skip
+                f"{(file.bytes - size) / 1e6:.2f} MB"
+                + ("; nobody on this base has measured it: a trial" if trial else ""),
+                [str(file), *evidence],
+                (file.bytes - size) / file.all_bytes,
+                0.8 if sure else 0.4,
+                "size",
+            )
     return None
 
 
 def _expected(file: File, quant: str, known: Known) -> tuple[float, list[str]]:
     """The most that a type's divergence should be in place of a file's, and what was measured of it on this base."""
     pairs = known.pairs(file.base, file.quant, quant)
-    promised = [other.kl / mine.kl for mine, other in pairs] or [_storage(quant).error / _storage(file.quant).error]
-    return file.kl * max(promised) * (DOUBT if len(pairs) < 3 else 1.0), [str(other) for _, other in pairs[-5:]]
+    promised = [other.kl / mine.kl for mine, other in pairs] or [
+        _storage(quant).error / _storage(file.quant).error
+    ]
+    return file.kl * max(promised) * (DOUBT if len(pairs) < 3 else 1.0), [
+        str(other) for _, other in pairs[-5:]
+    ]
 
 
 def _first(domain: Domain, quant: str, known: Known) -> bool:
     """Whether a domain is the one to try a type that nobody on its base has measured beside the present one, or is about to."""
-    others = [one for one in known.domains if one.config["base"] == domain.config["base"] and one.name != domain.name]
+    others = [
+        one
+        for one in known.domains
+        if one.config["base"] == domain.config["base"] and one.name != domain.name
+    ]
     measured = [other.name for other in others if known.now(other)]
-    awaited = any(quant in other.config["domain.quants"] for other in others if other.name not in measured)
+    awaited = any(
+        quant in other.config["domain.quants"] for other in others if other.name not in measured
+    )
     return not awaited and domain.name < min(measured, default="~")
 
 
 def _bytes(file: File, quant: str, known: Known) -> float:
     """How large a file's like of another type should be: by neighbours' ratio, else by its storage's bits."""
     ratios = [other.bytes / mine.bytes for mine, other in known.pairs(file.base, file.quant, quant)]
-    kinds = [(STORAGE.get(kind.upper()), size) for held in file.stored.values() for kind, size in held.items()]
-    main = sum(size for storage, size in kinds if storage == _storage(file.quant))  # other tensors stay as they are
+    kinds = [
+        (STORAGE.get(kind.upper()), size)
+        for held in file.stored.values()
+        for kind, size in held.items()
+    ]
+    main = sum(
+        size for storage, size in kinds if storage == _storage(file.quant)
+    )  # other tensors stay as they are
     saved = main * (1 - _storage(quant).bits / _storage(file.quant).bits)
     return file.bytes * median(ratios) if ratios else file.bytes - saved
 
@@ -304,11 +412,19 @@ def _mix(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     if len(now) > 1 or plain is None or plain.kl <= 0:
         return None  # the types would go into its other files too
     measured = known.mixes(plain.base)
-    own = [(one, uniform) for one, uniform in measured if (one.domain, one.quant) == (domain.name, file.quant)]
+    own = [
+        (one, uniform)
+        for one, uniform in measured
+        if (one.domain, one.quant) == (domain.name, file.quant)
+    ]
     options = [Mix({}, 1.0, plain.bytes, str(plain))]
-    options += [Mix(dict(one.types), one.kl / uniform.kl, one.bytes, str(one)) for one, uniform in own]
+    options += [
+        Mix(dict(one.types), one.kl / uniform.kl, one.bytes, str(one)) for one, uniform in own
+    ]
     if len(own) < TRIES:
-        candidate = _candidate(plain, measured, f"{domain.name} {len(own)}" if len(own) < TRIES - 1 else None)
+        candidate = _candidate(
+            plain, measured, f"{domain.name} {len(own)}" if len(own) < TRIES - 1 else None
+        )
         options += [candidate] if all(candidate.types != one.types for one in options) else []
     best, present = min(options, key=lambda one: one.ratio), file.kl / plain.kl
     if best.types == file.types or best.ratio > BETTER * present:
@@ -318,27 +434,43 @@ def _mix(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     unmeasured = ("expected", 0.7) if len(own) == TRIES - 1 else ("hoped for, a trial", 0.4)
     how, confidence = ("measured", 0.9) if best.run else unmeasured
     return Proposal(
-        domain.name, "gguf.tensor_types", best.types,
+        domain.name,
+        "gguf.tensor_types",
+        best.types,
         f"{best.ratio:.0%} of the uniform {file.quant}'s KL ({how}) at {best.bytes / plain.bytes:.1%} of its bytes; now {present:.0%}",
-        [best.run or str(plain), *(str(one) for one, _ in measured[-5:])], gain, confidence, "size" if saved > 0 else "loss",
-    )  # fmt: skip
+        [best.run or str(plain), *(str(one) for one, _ in measured[-5:])],
+        gain,
+        confidence,
+        "size" if saved > 0 else "loss",
+    )
 
 
 def _candidate(plain: File, measured: Sequence[tuple[File, File]], seed: str | None) -> Mix:
     """The mix of least divergence at its size, for sensitivities as they are known, or drawn from what is known."""
     sensitivity = _sensitivities(plain, measured, seed)
-    shares = {group: sensitivity.get(group, 1.0) * weights for group, weights in plain.weights.items()}
+    shares = {
+        group: sensitivity.get(group, 1.0) * weights for group, weights in plain.weights.items()
+    }
     options = {group: _options(plain, group, share) for group, share in shares.items()}
     held = sum(sum(plain.stored[group].values()) for group in shares)
     front: list[tuple[float, float, dict[str, str | None]]] = [(0.0, 0.0, {})]
-    for group, found in options.items():  # of what is as small, only the least divergent can become the best
-        grown = [(b + size, d + more, {**own, group: kind}) for b, d, own in front for kind, size, more in found]
+    for (
+        group,
+        found,
+    ) in options.items():  # of what is as small, only the least divergent can become the best
+        grown = [
+            (b + size, d + more, {**own, group: kind})
+            for b, d, own in front
+            for kind, size, more in found
+        ]
         front, least = [], inf
         for one in sorted(grown, key=lambda one: one[:2]):
             if one[1] < least:
                 front, least = [*front, one], one[1]
     fitting = [one for one in front if one[0] <= held - (1 - SIZE) * plain.bytes]
-    size, divergence, chosen = min(fitting or [(held, sum(shares.values()), {})], key=lambda one: one[1])
+    size, divergence, chosen = min(
+        fitting or [(held, sum(shares.values()), {})], key=lambda one: one[1]
+    )
     types = {rf"\b{group}\b": kind for group, kind in sorted(chosen.items()) if kind}
     return Mix(types, divergence / sum(shares.values()), plain.bytes - held + size)
 
@@ -349,19 +481,27 @@ def _options(plain: File, group: str, share: float) -> list[tuple[str | None, fl
     present = max(stored, key=lambda kind: stored[kind]).upper()
     most = LOWER * STORAGE[present].error if present in STEPS[1:] else 0.0  # other rows may not fit
     uniform = present if len(stored) == 1 else None
-    own = ((kind, *STORAGE[kind]) for kind in STEPS if STORAGE[kind].error <= most and kind != uniform)
-    others = [(kind, weights * bits / 8, share * weights * error / plain.error(group)) for kind, bits, error in own]
+    own = (
+        (kind, *STORAGE[kind]) for kind in STEPS if STORAGE[kind].error <= most and kind != uniform
+    )
+    others = [
+        (kind, weights * bits / 8, share * weights * error / plain.error(group))
+        for kind, bits, error in own
+    ]
     return [(None, sum(stored.values()), share), *others]
 
 
-def _sensitivities(plain: File, measured: Sequence[tuple[File, File]], seed: str | None) -> dict[str, float]:
+def _sensitivities(
+    plain: File, measured: Sequence[tuple[File, File]], seed: str | None
+) -> dict[str, float]:
     """How sensitive each group is, as a multiple of what llama.cpp takes it for; with a seed, one draw from what may be."""
     import numpy as np
 
     groups = [group for group in sorted(plain.weights) if plain.error(group) > 0]
     pairs = [(plain, plain), *measured]
     parts = [
-        [mix.error(one) / (uniform.error(one) or 1.0) * uniform.share(one) for one in groups] for mix, uniform in pairs
+        [mix.error(one) / (uniform.error(one) or 1.0) * uniform.share(one) for one in groups]
+        for mix, uniform in pairs
     ]
     wanted = np.array([mix.kl / uniform.kl for mix, uniform in pairs])
     scale = 1 / (NOISE * np.maximum(wanted, 1.0))

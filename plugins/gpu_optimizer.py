@@ -16,7 +16,8 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, NamedTuple
 
-from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, evidence, hookimpl, memory
+from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, hookimpl
+from meetara_build.toolbox import memory_model, paired_runs
 
 MICRO, BATCH = "training.micro_batch_tokens", "training.batch_tokens"
 CHECKPOINTING, LONGEST = "training.gradient_checkpointing", "data.max_tokens"
@@ -41,7 +42,9 @@ def propose(context: Context) -> Iterator[Proposal]:
     measured = Measured(context)
     for _, domain in sorted(context.domains.items()):
         remembered = _remembered(context, domain)
-        for one in [remembered] if remembered else _smaller(measured, domain) or _larger(measured, domain):
+        for one in (
+            [remembered] if remembered else _smaller(measured, domain) or _larger(measured, domain)
+        ):
             if one.value != domain.config.get(one.key) and not domain.is_locked(one.key):
                 yield one
 
@@ -59,7 +62,11 @@ def insights(context: Context) -> Iterator[str]:
     """How good the memory model is, what does not fit at all, and what holds trainings up."""
     measured = Measured(context)
     for device, model in sorted(measured.models.items()):
-        errors = [abs(model.peak_bytes(shape) / peak - 1) for shape, peak in measured.peaks if shape.device == device]
+        errors = [
+            abs(model.peak_bytes(shape) / peak - 1)
+            for shape, peak in measured.peaks
+            if shape.device == device
+        ]
         if errors:
             yield f"Memory model ({device}): {len(errors)} trainings, {median(errors):.1%} median error"
     for name, domain in sorted(context.domains.items()):
@@ -99,30 +106,42 @@ class Measured:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.bases = evidence.base_names(context)
+        self.bases = paired_runs.base_names(context)
         self.facts = {domain.model.get("name"): domain.model for domain in context.domains.values()}
-        runs = [run for run in context.runs if run.stage == "adapter" and run.outcome == "built" and run.recipe]
+        runs = [
+            run
+            for run in context.runs
+            if run.stage == "adapter" and run.outcome == "built" and run.recipe
+        ]
         self.runs = [run for run in runs if self._base(run) in self.facts]
         self.peaks = [(shape, peak) for run in self.runs for shape, peak in self._measured(run)]
         devices = {domain.machine.get("device", "cpu") for domain in context.domains.values()}
-        self.models = {device: memory.fitted(self.peaks, device) for device in devices}
+        self.models = {device: memory_model.fitted(self.peaks, device) for device in devices}
 
-    def shape(self, domain: Domain) -> memory.Shape | None:
+    def shape(self, domain: Domain) -> memory_model.Shape | None:
         """The training of a domain as it is configured now."""
         tokens = domain.config[MICRO] or domain.config[BATCH]
         last = self.context.current(domain.name, "adapter")
-        lora = {key.removeprefix("lora."): value for key, value in domain.config.items() if key.startswith("lora.")}
+        lora = {
+            key.removeprefix("lora."): value
+            for key, value in domain.config.items()
+            if key.startswith("lora.")
+        }
         machine = domain.machine
-        return memory.shape_of(
-            domain.model, lora, machine.get("precision", "float32"), machine.get("device", "cpu"),
-            min(tokens, _tokens_an_epoch(last) if last else tokens), bool(domain.config.get(CHECKPOINTING)),
-        )  # fmt: skip
+        return memory_model.shape_of(
+            domain.model,
+            lora,
+            machine.get("precision", "float32"),
+            machine.get("device", "cpu"),
+            min(tokens, _tokens_an_epoch(last) if last else tokens),
+            bool(domain.config.get(CHECKPOINTING)),
+        )
 
-    def model(self, shape: memory.Shape) -> memory.MemoryModel:
+    def model(self, shape: memory_model.Shape) -> memory_model.MemoryModel:
         """The memory model of its device."""
         return self.models[shape.device]
 
-    def peak(self, shape: memory.Shape) -> float:
+    def peak(self, shape: memory_model.Shape) -> float:
         """Bytes."""
         return self.model(shape).peak_bytes(shape)
 
@@ -138,23 +157,29 @@ class Measured:
         """By micro-batch, how fast trainings of the domain's base were on its hardware."""
         found: dict[int, list[Run]] = {}
         for run in self.runs:
-            alike = (self._base(run), run.hardware) == (domain.model.get("name"), domain.config["hardware"])
+            alike = (self._base(run), run.hardware) == (
+                domain.model.get("name"),
+                domain.config["hardware"],
+            )
             if alike and run.metrics.get("tokens") and run.seconds > 0:
                 found.setdefault(_micro(run), []).append(run)
         return {
-            micro: Speed(median(run.metrics["tokens"] / run.seconds for run in runs), [run.id for run in runs[-3:]])
+            micro: Speed(
+                median(run.metrics["tokens"] / run.seconds for run in runs),
+                [run.id for run in runs[-3:]],
+            )
             for micro, runs in found.items()
         }
 
     def _base(self, run: Run) -> str | None:
         return self.bases.get(run.inputs.get("base", ""))
 
-    def _measured(self, run: Run) -> Iterator[tuple[memory.Shape, float]]:
+    def _measured(self, run: Run) -> Iterator[tuple[memory_model.Shape, float]]:
         device = run.recipe.get("device", "cpu")
         tokens = min(_micro(run), _tokens_an_epoch(run))
         precision = run.recipe.get("precision", "float32")
         checkpointed = bool(run.value(CHECKPOINTING))
-        shape = memory.shape_of(
+        shape = memory_model.shape_of(
             self.facts[self._base(run)], run.recipe["lora"], precision, device, tokens, checkpointed
         )
         peak = run.peak_mb * 2**20 if device == "cpu" else self._on_gpu(run)
@@ -163,7 +188,10 @@ class Measured:
 
     def _on_gpu(self, run: Run) -> float:
         """What the trainer measured; only the newest training's file is there."""
-        if run.domain not in self.context.domains or self.context.current(run.domain, "adapter") is not run:
+        if (
+            run.domain not in self.context.domains
+            or self.context.current(run.domain, "adapter") is not run
+        ):
             return 0.0
         report = self.context.domains[run.domain].read("adapter/training.json") or {}
         return float(report.get("measured", {}).get("peak_memory_bytes", 0.0))
@@ -190,11 +218,17 @@ def _remembered(context: Context, domain: Domain) -> Proposal | None:
         return None
     micro = max(1, _micro(last) // 2**halved)
     return Proposal(
-        domain.name, MICRO, micro,
+        domain.name,
+        MICRO,
+        micro,
         f"the training had to halve its micro-batch {halved} time{'s' if halved > 1 else ''}; begin with what fitted",
-        [f"run {last.id}: {halved} × {Action.HALVE_MICRO_BATCH}, from {_micro(last)} to {micro} tokens"],
-        expected_gain=0.01, confidence=0.9, figure="seconds",
-    )  # fmt: skip
+        [
+            f"run {last.id}: {halved} × {Action.HALVE_MICRO_BATCH}, from {_micro(last)} to {micro} tokens"
+        ],
+        expected_gain=0.01,
+        confidence=0.9,
+        figure="seconds",
+    )
 
 
 def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
@@ -204,7 +238,11 @@ def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
         return []
     model, longest = measured.model(shape), min(domain.config[LONGEST], domain.config[BATCH])
     plain, saving = (replace(shape, checkpointed=on) for on in (False, True))
-    chosen = plain if not shape.checkpointed and model.most_tokens(plain, available) >= longest else saving
+    chosen = (
+        plain
+        if not shape.checkpointed and model.most_tokens(plain, available) >= longest
+        else saving
+    )
     most = model.most_tokens(chosen, available)
     fits = int(domain.config[BATCH])
     while fits > most:
@@ -215,15 +253,24 @@ def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
     whole = fits == domain.config[BATCH]
     wanted: dict[str, Any] = {MICRO: None if whole else fits, CHECKPOINTING: chosen.checkpointed}
     wanted |= {LONGEST: fits} if longest > most else {}
-    changes = {key: value for key, value in wanted.items() if value != domain.config.get(key, False)}
-    said = {MICRO: f"{fits} tokens at once", CHECKPOINTING: "gradient checkpointing", LONGEST: "no longer record"}
+    changes = {
+        key: value for key, value in wanted.items() if value != domain.config.get(key, False)
+    }
+    said = {
+        MICRO: f"{fits} tokens at once",
+        CHECKPOINTING: "gradient checkpointing",
+        LONGEST: "no longer record",
+    }
     reason = (
         f"about {peak / 1e9:.1f} GB at its peak is more than the {available / 1e9:.1f} GB that a job has; "
         f"{' with '.join(said[key] for key in changes)} takes {lower / 1e9:.1f} GB"
     )
     seen = [f"memory model of {model.runs} measured trainings"]
     gain, sure = (1 - lower / peak) / len(changes), _confidence(model)
-    return [Proposal(domain.name, key, value, reason, seen, gain, sure, "memory") for key, value in changes.items()]
+    return [
+        Proposal(domain.name, key, value, reason, seen, gain, sure, "memory")
+        for key, value in changes.items()
+    ]
 
 
 def _larger(measured: Measured, domain: Domain) -> list[Proposal]:
@@ -234,7 +281,9 @@ def _larger(measured: Measured, domain: Domain) -> list[Proposal]:
         return []
     available, speeds = measured.available(domain), measured.speeds(domain)
     fitting = [
-        tokens for tokens in speeds if micro < tokens <= batch and measured.peak(shape.with_tokens(tokens)) <= available
+        tokens
+        for tokens in speeds
+        if micro < tokens <= batch and measured.peak(shape.with_tokens(tokens)) <= available
     ]
     now = speeds.get(micro)
     best = max(fitting, key=lambda tokens: speeds[tokens].tokens_per_second, default=None)
@@ -254,14 +303,16 @@ def _larger(measured: Measured, domain: Domain) -> list[Proposal]:
     idle = [gpu["percent"] for gpu in _gpus(measured.context) if gpu["percent"] < IDLE]
     room = measured.peak(shape.with_tokens(double)) <= available
     if shape.device == "cuda" and idle and room and double not in speeds:
-        reason = f"the GPU idles ({min(idle):.0f}% busy) and there is room for {double} tokens at once"
+        reason = (
+            f"the GPU idles ({min(idle):.0f}% busy) and there is room for {double} tokens at once"
+        )
         said = [f"sample: GPU {min(idle):.0f}% busy"]
         value = double if double < batch else None
         return [Proposal(domain.name, MICRO, value, reason, said, GPU_GAIN, 0.3, "seconds")]
     return []
 
 
-def _confidence(model: memory.MemoryModel) -> float:
+def _confidence(model: memory_model.MemoryModel) -> float:
     return 0.5 + 0.4 * model.runs / (model.runs + 5)
 
 
@@ -278,9 +329,17 @@ def _bottlenecks(context: Context) -> Iterator[str]:
         for machine in usage.get("machines", [])
         if machine["available_mb"] < (1 - FULL) * machine["total_mb"]
     ]
-    jobs = [job for job in usage.get("jobs", []) if job["stage"] == "adapter" and job["domain"] in context.domains]
+    jobs = [
+        job
+        for job in usage.get("jobs", [])
+        if job["stage"] == "adapter" and job["domain"] in context.domains
+    ]
     build = context.runs[-1].build if context.runs else ""
-    trained = [run for run in context.runs if (run.build, run.stage, run.outcome) == (build, "adapter", "built")]
+    trained = [
+        run
+        for run in context.runs
+        if (run.build, run.stage, run.outcome) == (build, "adapter", "built")
+    ]
     gpus = _gpus(context)
     if short:
         yield f"Bottleneck: memory; {', '.join(short)} had less than {1 - FULL:.0%} of it left"
@@ -303,10 +362,12 @@ def _of_gpus(gpus: list[Mapping[str, Any]], jobs: list[Mapping[str, Any]]) -> st
 
 def _of_cores(trained: list[Run]) -> str:
     """By CPU-seconds: samples of trainings of a few seconds are too few."""
-    shares = [100 * run.cpu_seconds / run.seconds / run.recipe.get("threads", 1) for run in trained if run.seconds]
+    shares = [
+        100 * run.cpu_seconds / run.seconds / run.recipe.get("threads", 1)
+        for run in trained
+        if run.seconds
+    ]
     busy = median(shares)
     if busy >= BUSY:
         return f"Bottleneck: compute; trainings keep their cores {busy:.0f}% busy"
-    return (
-        f"Bottleneck: data; trainings keep their cores {busy:.0f}% busy: they wait for files, or for other jobs' cores"
-    )
+    return f"Bottleneck: data; trainings keep their cores {busy:.0f}% busy: they wait for files, or for other jobs' cores"

@@ -75,7 +75,11 @@ def propose(context: Context) -> list[Proposal]:
         {"role": "user", "content": told},
     ]
     schema = answer_schema(settings.max_proposals, list(shown), types)
-    text = from_file(settings, messages, schema) if settings.gguf else from_server(settings, messages, schema)
+    text = (
+        from_file(settings, messages, schema)
+        if settings.gguf
+        else from_server(settings, messages, schema)
+    )
     return list(read_answer(text, context, keys, settings.max_proposals))
 
 
@@ -94,14 +98,21 @@ def understood(given: Mapping[str, Any]) -> Settings:
             raise ValueError(f"{WHERE}: {name} is {value!r}; give a {types[name].__name__}")
     settings = Settings(**given)
     if bool(settings.url) == bool(settings.gguf):
-        raise ValueError(f"{WHERE}: give either url or gguf, or set agents.policy.llm_advisor to never")
+        raise ValueError(
+            f"{WHERE}: give either url or gguf, or set agents.policy.llm_advisor to never"
+        )
     return settings
 
 
 def shown_domains(context: Context) -> dict[str, Domain]:
     """Those that have been trained as they are now, the highest loss first."""
-    losses = {name: loss(run) for name in context.domains if (run := context.current(name, "adapter"))}
-    names = sorted((name for name, found in losses.items() if found), key=lambda name: (-(losses[name] or 0.0), name))
+    losses = {
+        name: loss(run) for name in context.domains if (run := context.current(name, "adapter"))
+    }
+    names = sorted(
+        (name for name, found in losses.items() if found),
+        key=lambda name: (-(losses[name] or 0.0), name),
+    )
     return {name: context.domains[name] for name in names[:MOST_DOMAINS]}
 
 
@@ -114,7 +125,9 @@ def allowed(domain: Domain, policy: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in domain.config.items()
-        if type(value) in TYPES and among(key, policy["may_change"]) and not among(key, [*domain.locked, *GATES])
+        if type(value) in TYPES
+        and among(key, policy["may_change"])
+        and not among(key, [*domain.locked, *GATES])
     }
 
 
@@ -129,24 +142,44 @@ def task(settings: Settings, policy: Mapping[str, Any]) -> str:
     return TASK.format(most=settings.max_proposals, times=policy["at_most_times"])
 
 
-def facts(context: Context, shown: Mapping[str, Domain], keys: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def facts(
+    context: Context, shown: Mapping[str, Domain], keys: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """What the model is told."""
     told = {}
     for name in shown:
         runs = context.runs_of(name, "adapter")[-MOST_RUNS:]
         told[name] = {"config": keys[name], "runs": [figures(run, keys[name]) for run in runs]}
-    failed = [run for run in context.runs if run.outcome == "failed" and run.domain in shown][-MOST_RUNS:]
-    errors = [{"domain": run.domain, "stage": run.stage, "error": (run.error or "")[:200]} for run in failed]
+    failed = [run for run in context.runs if run.outcome == "failed" and run.domain in shown][
+        -MOST_RUNS:
+    ]
+    errors = [
+        {"domain": run.domain, "stage": run.stage, "error": (run.error or "")[:200]}
+        for run in failed
+    ]
     return {"domains": told, "errors": errors}
 
 
 def figures(run: Run, config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's figures, and where its configuration differed from today's."""
-    names = ("training_records", "steps", "best_step", "validation_loss_before", "validation_loss_after")
+    names = (
+        "training_records",
+        "steps",
+        "best_step",
+        "validation_loss_before",
+        "validation_loss_after",
+    )
     found = {name: short(run.metrics[name]) for name in names if name in run.metrics}
     then = {key: run.value(key) for key in config}
-    other = {key: value for key, value in then.items() if value is not None and value != config[key]}
-    return {"run": run.id, **found, "seconds": short(run.seconds), **({"with": other} if other else {})}
+    other = {
+        key: value for key, value in then.items() if value is not None and value != config[key]
+    }
+    return {
+        "run": run.id,
+        **found,
+        "seconds": short(run.seconds),
+        **({"with": other} if other else {}),
+    }
 
 
 def short(value: Any) -> Any:
@@ -156,22 +189,39 @@ def short(value: Any) -> Any:
 
 def answer_schema(most: int, domains: Sequence[str], types: Mapping[str, Any]) -> dict[str, Any]:
     """What the model may answer: each key with a value of its type."""
-    return closed({"proposals": {"type": "array", "maxItems": most, "items": {"anyOf": [
-        closed({
-            "domain": {"enum": list(domains)},
-            "key": {"const": key},
-            "value": {"type": TYPES[type(value)]},
-            "reason": {"type": "string", "maxLength": 200},
-            "figure": {"enum": list(FIGURES)},
-            "expected_gain": {"enum": list(GAINS)},
-        })
-        for key, value in sorted(types.items())
-    ]}}})  # fmt: skip
+    return closed(
+        {
+            "proposals": {
+                "type": "array",
+                "maxItems": most,
+                "items": {
+                    "anyOf": [
+                        closed(
+                            {
+                                "domain": {"enum": list(domains)},
+                                "key": {"const": key},
+                                "value": {"type": TYPES[type(value)]},
+                                "reason": {"type": "string", "maxLength": 200},
+                                "figure": {"enum": list(FIGURES)},
+                                "expected_gain": {"enum": list(GAINS)},
+                            }
+                        )
+                        for key, value in sorted(types.items())
+                    ]
+                },
+            }
+        }
+    )
 
 
 def closed(properties: dict[str, Any]) -> dict[str, Any]:
     """An object with these properties and no others."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def from_server(settings: Settings, messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
@@ -192,7 +242,12 @@ def from_server(settings: Settings, messages: list[dict[str, str]], schema: dict
     )
     try:
         for form in formats:
-            said = httpx2.post(url, json={**asked, "response_format": form}, headers=headers, timeout=settings.seconds)
+            said = httpx2.post(
+                url,
+                json={**asked, "response_format": form},
+                headers=headers,
+                timeout=settings.seconds,
+            )
             if said.status_code not in REFUSALS:
                 break
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -200,11 +255,15 @@ def from_server(settings: Settings, messages: list[dict[str, str]], schema: dict
             f"{url}: no answer ({error or type(error).__name__}); start the server, or mend {WHERE}"
         ) from None
     if said.status_code != 200:
-        raise ValueError(f"{url}: refused with HTTP {said.status_code} ({said.text[:200]}); mend {WHERE}")
+        raise ValueError(
+            f"{url}: refused with HTTP {said.status_code} ({said.text[:200]}); mend {WHERE}"
+        )
     try:
         return str(said.json()["choices"][0]["message"]["content"])
     except (ValueError, LookupError, TypeError):
-        raise ValueError(f"{url}: answered as no chat-completions endpoint does; mend url in {WHERE}") from None
+        raise ValueError(
+            f"{url}: answered as no chat-completions endpoint does; mend url in {WHERE}"
+        ) from None
 
 
 def api_key(settings: Settings) -> str:
@@ -230,16 +289,24 @@ def from_file(settings: Settings, messages: list[dict[str, str]], schema: dict[s
     try:
         model = Llama(str(path), n_ctx=CONTEXT_TOKENS, seed=SEED, verbose=False)
     except Exception as error:
-        raise ValueError(f"{path}: llama.cpp cannot load it ({error}); give another file as gguf of {WHERE}") from None
+        raise ValueError(
+            f"{path}: llama.cpp cannot load it ({error}); give another file as gguf of {WHERE}"
+        ) from None
     try:
         form = {"type": "json_object", "schema": schema}
-        said = model.create_chat_completion(messages, temperature=0.0, seed=SEED, response_format=form)
+        said = model.create_chat_completion(
+            messages, temperature=0.0, seed=SEED, response_format=form
+        )
     except Exception as error:
-        raise ValueError(f"{path}: cannot answer ({error}); give another file as gguf of {WHERE}") from None
+        raise ValueError(
+            f"{path}: cannot answer ({error}); give another file as gguf of {WHERE}"
+        ) from None
     return str(said["choices"][0]["message"]["content"])
 
 
-def read_answer(text: str, context: Context, keys: Mapping[str, Mapping[str, Any]], most: int) -> Iterator[Proposal]:
+def read_answer(
+    text: str, context: Context, keys: Mapping[str, Mapping[str, Any]], most: int
+) -> Iterator[Proposal]:
     """The proposals in an answer; those of what is so already, or locked in that domain, are left out.
 
     Raises:
@@ -264,10 +331,14 @@ def read_answer(text: str, context: Context, keys: Mapping[str, Mapping[str, Any
         if run is None or value == now:
             continue
         if type(value) is not type(now):
-            raise ValueError(f"the model proposed {value!r} for {key}, which is {now!r} now; use another one")
+            raise ValueError(
+                f"the model proposed {value!r} for {key}, which is {now!r} now; use another one"
+            )
         evidence = (f"run {run.id}: validation loss {loss(run):.4g}, {run.seconds:.3g} s",)
         reason = f"a language model: {one['reason']}"
-        yield Proposal(domain, key, value, reason, evidence, one["expected_gain"], CONFIDENCE, one["figure"])
+        yield Proposal(
+            domain, key, value, reason, evidence, one["expected_gain"], CONFIDENCE, one["figure"]
+        )
 
 
 def shaped(one: Any) -> bool:

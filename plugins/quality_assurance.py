@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, hookimpl
-from meetara_build.agents.evidence import loss, told
-from meetara_build.agents.forecast import Curve, curve_of, forecast, still_falling
-from meetara_build.agents.regressions import TOLERANCE, difference, evaluated, regression
-from meetara_build.agents.suspects import Suspect, suspects
-from meetara_build.agents.watch import diverges, nothing_left
+from meetara_build.toolbox.divergence import diverges, nothing_left
+from meetara_build.toolbox.forecast import Curve, curve_of, forecast, still_falling
+from meetara_build.toolbox.mislabelled import Suspect, suspects
+from meetara_build.toolbox.paired_runs import loss, told
+from meetara_build.toolbox.regressions import TOLERANCE, difference, evaluated, regression
 
 NAME = "quality_assurance"
 OBSERVERS, DROP, BOUND = "training.observers", "data.drop", "evaluation.max_loss"
@@ -88,10 +88,16 @@ def watching(context: Context, domain: Domain) -> Proposal | None:
     failed = [run for run in context.runs_of(domain.name, "adapter", "failed") if _not_finite(run)]
     last = context.runs_of(domain.name, "adapter", None)[-1:]
     if failed and failed[-1:] == last:
-        reason = (
-            "The training ended because the loss was not finite; watched, it goes back and on at half the learning rate"
+        reason = "The training ended because the loss was not finite; watched, it goes back and on at half the learning rate"
+        return Proposal(
+            domain.name,
+            OBSERVERS,
+            value,
+            reason,
+            [f"run {failed[-1].id}: {failed[-1].error}"],
+            0.0,
+            0.8,
         )
-        return Proposal(domain.name, OBSERVERS, value, reason, [f"run {failed[-1].id}: {failed[-1].error}"], 0.0, 0.8)
     if curve is None:
         return None
     steps, taken = len(curve.points), _would_take(curve)
@@ -99,7 +105,14 @@ def watching(context: Context, domain: Domain) -> Proposal | None:
         return None
     reason = f"Watched, the last training would have ended after {taken} of {steps} steps with as good a loss"
     return Proposal(
-        domain.name, OBSERVERS, value, reason, _evidence(context, domain), 1 - taken / steps, 0.7, "seconds"
+        domain.name,
+        OBSERVERS,
+        value,
+        reason,
+        _evidence(context, domain),
+        1 - taken / steps,
+        0.7,
+        "seconds",
     )
 
 
@@ -126,7 +139,10 @@ def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
     Each doubling is taken to bring half of what the one before it brought: a loss that falls to its floor as 1/S does, a common curve
     (Viering & Loog, arXiv 2103.10948). S is the sum of the learning rates so far. A doubling pays while it gains more than it costs.
     """
-    run, curve = context.current(domain.name, "adapter"), curve_of(domain.read("adapter/training.json"))
+    run, curve = (
+        context.current(domain.name, "adapter"),
+        curve_of(domain.read("adapter/training.json")),
+    )
     if run is None or curve is None:
         return
     falls = still_falling(curve)
@@ -139,10 +155,20 @@ def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
         {STEPS: times * steps} if bound is not None and bound < times * steps else {}
     )
     for key, value in wanted.items():
-        yield Proposal(domain.name, key, value, reason, _evidence(context, domain), gain / len(wanted), LONGER_HELPS)
+        yield Proposal(
+            domain.name,
+            key,
+            value,
+            reason,
+            _evidence(context, domain),
+            gain / len(wanted),
+            LONGER_HELPS,
+        )
 
 
-def _as_long_as_it_pays(falls: float, minutes: float, policy: Mapping[str, Any]) -> tuple[int, float]:
+def _as_long_as_it_pays(
+    falls: float, minutes: float, policy: Mapping[str, Any]
+) -> tuple[int, float]:
     """How many times as long, and the share of the loss that is to gain; ``minutes`` is how long the training took."""
     times, gain, following = 1, 0.0, falls / 2
     while following >= LEAST_GAIN and 2 * times <= policy["at_most_times"]:
@@ -196,9 +222,12 @@ def dropping(context: Context, domain: Domain) -> Proposal | None:
 def _dropped_in_vain(context: Context, domain: Domain) -> set[str]:
     """Records that were to be dropped by proposals of this agent that were rejected, by people or by the measurement."""
     own = [
-        message for message in context.messages
-        if message["about"] == "proposal" and message["sender"] == NAME and message["domain"] == domain.name
-    ]  # fmt: skip
+        message
+        for message in context.messages
+        if message["about"] == "proposal"
+        and message["sender"] == NAME
+        and message["domain"] == domain.name
+    ]
     rejected = [one for one in own if one["answers"] and one["answers"][-1]["answer"] == "rejected"]
     lists = [one["body"]["value"] for one in rejected if one["body"]["key"] == DROP]
     return {record for several in lists for record in several} - set(domain.config.get(DROP) or [])
@@ -209,7 +238,9 @@ def relabelling(context: Context, domain: Domain) -> Iterator[str]:
     found = look(domain)
     wrong = [one for one in found.suspects if not one.other_answer] if found else []
     if found and wrong:
-        lines = "; ".join(f"{found.places.get(one.id, one.id)} ({one.id}) {one.why}" for one in wrong[:SHOWN])
+        lines = "; ".join(
+            f"{found.places.get(one.id, one.id)} ({one.id}) {one.why}" for one in wrong[:SHOWN]
+        )
         yield f"{domain.name}: look at the topic of {_count(len(wrong), 'record')}: {lines}"
 
 
@@ -228,7 +259,9 @@ def bound(context: Context, domain: Domain) -> Proposal | None:
     value = float(f"{best.loss * TOLERANCE:.4g}")
     if results[-1].loss > value or (now is not None and now <= value):
         return None
-    reason = f"No model that is more than 2% worse than the best so far ({best.loss:.3f}) is packaged"
+    reason = (
+        f"No model that is more than 2% worse than the best so far ({best.loss:.3f}) is packaged"
+    )
     evidence = [f"run {one.run.id}: held-out loss {one.loss:.3f}" for one in results[-SHOWN:]]
     return Proposal(domain.name, BOUND, value, reason, evidence, 0.0, 0.8)
 
@@ -248,7 +281,10 @@ def regressions(context: Context, domain: Domain) -> Iterator[str]:
 
 def forecasts(context: Context) -> Iterator[str]:
     """How near the forecast at a third of training came to what the current adapters reached."""
-    read = {name: curve_of(domain.read("adapter/training.json")) for name, domain in context.domains.items()}
+    read = {
+        name: curve_of(domain.read("adapter/training.json"))
+        for name, domain in context.domains.items()
+    }
     curves = {name: curve for name, curve in read.items() if curve is not None}
     errors, inside = [], 0
     for name, curve in curves.items():

@@ -12,21 +12,35 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl, schedule
+from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
+from meetara_build.toolbox import makespan
 
 MODEL_OR_NONE = 0.5
 """What a remedy is taken to gain: a model where there was none."""
 PRIORITY, RATE, EPOCHS = "priority", "training.learning_rate", "training.epochs"
 MICRO, BATCH, OBSERVERS, QUANTS = (
-    "training.micro_batch_tokens", "training.batch_tokens", "training.observers", "domain.quants",
-)  # fmt: skip
+    "training.micro_batch_tokens",
+    "training.batch_tokens",
+    "training.observers",
+    "domain.quants",
+)
 LEAST_MICRO = 64
 SHOWN = 160
 """Characters of an error's first line."""
 LARGER = {
-    "Q2_K": "Q3_K_M", "Q3_K_S": "Q3_K_M", "Q3_K_M": "Q4_K_M", "Q3_K_L": "Q4_K_M", "Q4_0": "Q4_K_M", "Q4_K_S": "Q4_K_M",
-    "IQ4_XS": "Q4_K_M", "Q4_K_M": "Q5_K_M", "Q5_0": "Q5_K_M", "Q5_K_S": "Q5_K_M", "Q5_K_M": "Q6_K", "Q6_K": "Q8_0",
-}  # fmt: skip
+    "Q2_K": "Q3_K_M",
+    "Q3_K_S": "Q3_K_M",
+    "Q3_K_M": "Q4_K_M",
+    "Q3_K_L": "Q4_K_M",
+    "Q4_0": "Q4_K_M",
+    "Q4_K_S": "Q4_K_M",
+    "IQ4_XS": "Q4_K_M",
+    "Q4_K_M": "Q5_K_M",
+    "Q5_0": "Q5_K_M",
+    "Q5_K_S": "Q5_K_M",
+    "Q5_K_M": "Q6_K",
+    "Q6_K": "Q8_0",
+}
 """The quant type to take where one misses its bound."""
 
 Changes = dict[str, Any]
@@ -43,7 +57,9 @@ def propose(context: Context) -> Iterator[Proposal]:
 @hookimpl
 def insights(context: Context) -> Iterator[str]:
     """What the last build did, and what came of it."""
-    build = [run for run in context.runs if run.build == context.runs[-1].build] if context.runs else []
+    build = (
+        [run for run in context.runs if run.build == context.runs[-1].build] if context.runs else []
+    )
     if build:
         yield _summary(context, build)
         yield from _best_and_worst(build)
@@ -91,7 +107,9 @@ def _lower_rate(case: Case) -> Changes:
     """Half the rate; from the second time on a still lower one, a longer warm-up and a tighter bound on gradients too."""
     found: Changes = {RATE: case.domain.config[RATE] / 2 ** min(case.tries, 3)}
     if case.tries > 1:
-        found["training.warmup_share"] = min(0.3, max(0.1, 2 * case.domain.config["training.warmup_share"]))
+        found["training.warmup_share"] = min(
+            0.3, max(0.1, 2 * case.domain.config["training.warmup_share"])
+        )
         found["training.clip_norm"] = case.domain.config["training.clip_norm"] / 2
     return found
 
@@ -108,7 +126,10 @@ def _less_memory(case: Case) -> Changes:
 def _larger_quants(case: Case) -> Changes:
     """The next larger type for each that is too far from F16."""
     missed = set(re.findall(r"evaluation\.max_kl\.(\w+)", case.run.error or ""))
-    quants = [LARGER.get(quant, quant) if quant in missed else quant for quant in case.domain.config[QUANTS]]
+    quants = [
+        LARGER.get(quant, quant) if quant in missed else quant
+        for quant in case.domain.config[QUANTS]
+    ]
     return {QUANTS: list(dict.fromkeys(quants))}
 
 
@@ -133,26 +154,44 @@ REMEDIES = (
     Remedy(r"(loss|gradient) is -?(nan|inf)", "not finite", _lower_rate),
     Remedy(r"logits differ .* by -?(nan|inf)", "not finite", _lower_rate),
     Remedy(
-        r"out of memory|not enough memory|can't allocate memory|bad_alloc", "out of memory", _less_memory,
+        r"out of memory|not enough memory|can't allocate memory|bad_alloc",
+        "out of memory",
+        _less_memory,
         "fewer jobs at once, a smaller base, or a machine with more memory",
     ),
-    Remedy(r"adapter did not move", "did not move", lambda case: {RATE: min(0.5, 4 * case.domain.config[RATE])}),
+    Remedy(
+        r"adapter did not move",
+        "did not move",
+        lambda case: {RATE: min(0.5, 4 * case.domain.config[RATE])},
+    ),
     Remedy(r"adapter has no effect", "no effect", _longer),
     Remedy(r"training\.warm_start", "warm start", lambda case: {"training.warm_start": None}),
-    Remedy(r"lora\.targets.* matches no layer", "targets", lambda case: {"lora.targets": "all-linear"}),
+    Remedy(
+        r"lora\.targets.* matches no layer", "targets", lambda case: {"lora.targets": "all-linear"}
+    ),
     Remedy(r"evaluation\.max_kl\.", "too far from F16", _larger_quants),
     Remedy(r"evaluation\.(beat_base_by|max_loss)", "not good enough", _better),
-    Remedy(r"positions\s+for", "too long", _nothing, "a person has to lower data.max_tokens, or take a base with more positions"),
-    Remedy(r"cannot be written|disk is full", "disk", _nothing, "a person has to make room, or mend the rights"),
+    Remedy(
+        r"positions\s+for",
+        "too long",
+        _nothing,
+        "a person has to lower data.max_tokens, or take a base with more positions",
+    ),
+    Remedy(
+        r"cannot be written|disk is full",
+        "disk",
+        _nothing,
+        "a person has to make room, or mend the rights",
+    ),
     Remedy(r"input changed during the job", "changed", _nothing, "build again"),
-)  # fmt: skip
+)
 """The first that matches counts."""
 
 
 def failures(context: Context) -> Iterator[Failure]:
     """The first step of each domain's chain whose newest run failed."""
     for name, domain in sorted(context.domains.items()):
-        for stage in schedule.CHAIN:
+        for stage in makespan.CHAIN:
             runs = context.runs_of(name, stage, None)
             if runs and runs[-1].outcome == "failed":
                 yield _failure(context, domain, runs)
@@ -161,14 +200,20 @@ def failures(context: Context) -> Iterator[Failure]:
 
 def _failure(context: Context, domain: Domain, runs: Sequence[Run]) -> Failure:
     run = runs[-1]
-    remedy = next((one for one in REMEDIES if re.search(one.pattern, run.error or "", re.IGNORECASE)), None)
+    remedy = next(
+        (one for one in REMEDIES if re.search(one.pattern, run.error or "", re.IGNORECASE)), None
+    )
     last_good = max((at for at, one in enumerate(runs) if one.outcome != "failed"), default=-1)
     tries = len({one.key for one in runs[last_good + 1 :] if _signature(one) == _signature(run)})
     trained = context.runs_of(domain.name, "adapter")
-    found = remedy.change(Case(domain, run, tries, trained[-1] if trained else None)) if remedy else {}
+    found = (
+        remedy.change(Case(domain, run, tries, trained[-1] if trained else None)) if remedy else {}
+    )
     found = {**_learnt(context, domain, run), **found}
     open_ = {key: value for key, value in found.items() if _may(context, domain, run, key, value)}
-    advice = remedy.advice if remedy else "not known: the same recipe would fail again; look at its log"
+    advice = (
+        remedy.advice if remedy else "not known: the same recipe would fail again; look at its log"
+    )
     return Failure(domain, run, remedy.name if remedy else "learnt", open_, advice)
 
 
@@ -188,25 +233,33 @@ def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
     for key, value in failure.changes.items():
         solved, again = _fared(context, run, key)
         said = [f"run {run.id}: {_shown(run.error)}"]
-        said += [f"of {solved + again} times that {key} was changed after this error, {solved} solved it"] * bool(
-            solved + again
-        )
+        said += [
+            f"of {solved + again} times that {key} was changed after this error, {solved} solved it"
+        ] * bool(solved + again)
         yield Proposal(
-            domain.name, key, value,
+            domain.name,
+            key,
+            value,
             f"{run.stage} failed ({failure.name}); the same again would fail again, so {key} becomes {value}",
-            said, expected_gain=MODEL_OR_NONE, confidence=(solved + 2) / (solved + again + 3),
-        )  # fmt: skip
+            said,
+            expected_gain=MODEL_OR_NONE,
+            confidence=(solved + 2) / (solved + again + 3),
+        )
 
 
 def _fared(context: Context, run: Run, key: str) -> tuple[int, int]:
     """How often a change of a key came between an error like this and a run that went through, or one that failed so again."""
     signature = _signature(run)
-    solved = sum(any(changed == key for changed, _, _ in changes) for changes in _solutions(context, run))
+    solved = sum(
+        any(changed == key for changed, _, _ in changes) for changes in _solutions(context, run)
+    )
     again = 0
     for name in context.domains:
         runs = [one for one in context.runs_of(name, run.stage, None) if one.recipe]
         for one, after in pairwise(runs):
-            again += _signature(one) == _signature(after) == signature and one.value(key) != after.value(key)
+            again += _signature(one) == _signature(after) == signature and one.value(
+                key
+            ) != after.value(key)
     return solved, again
 
 
@@ -226,7 +279,10 @@ def _learnt(context: Context, domain: Domain, run: Run) -> Changes:
 
 def _applied(now: Any, old: Any, new: Any) -> Any:
     """A number is changed in proportion, anything else to what it became."""
-    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in (now, old, new)) and old:
+    if (
+        all(isinstance(one, int | float) and not isinstance(one, bool) for one in (now, old, new))
+        and old
+    ):
         changed = now * new / old
         return round(changed) if isinstance(now, int) else changed
     return new
@@ -251,7 +307,9 @@ def _value(text: str) -> Any:
 def _solutions(context: Context, run: Run) -> Iterator[list[tuple[str, Any, Any]]]:
     """What was changed each time an error like a run's was solved."""
     for entry in context.sections.get("knowledge_base", {}).get("error_solutions", []):
-        like = entry["stage"] == run.stage and _named(entry["message"], entry["domain"]) == _signature(run)
+        like = entry["stage"] == run.stage and _named(
+            entry["message"], entry["domain"]
+        ) == _signature(run)
         if entry["solved"] and like:
             yield list(_parsed(entry["solution"]))
 
@@ -277,39 +335,63 @@ def _shown(message: str | None) -> str:
 
 def _priorities(context: Context) -> Iterator[Proposal]:
     """Which domains to begin with, where that makes a build shorter; what people set stays."""
-    chains, measured = schedule.expected(context)
-    gpus = max((int(domain.machine.get("gpus", 0)) for domain in context.domains.values()), default=0)
+    chains, measured = makespan.expected(context)
+    gpus = max(
+        (int(domain.machine.get("gpus", 0)) for domain in context.domains.values()), default=0
+    )
     now = {name: domain.config.get(PRIORITY, 0) for name, domain in context.domains.items()}
     given = {name: now[name] for name, domain in context.domains.items() if _set_by_others(domain)}
-    wanted = {**dict.fromkeys(now, 0), **given, **schedule.longest_first(chains, context.slots, gpus, given)}
-    before, after = (schedule.usual(chains, one, context.slots, gpus) for one in (now, wanted))
-    if not before or 1 - after / before < schedule.LEAST_GAIN:
+    wanted = {
+        **dict.fromkeys(now, 0),
+        **given,
+        **makespan.longest_first(chains, context.slots, gpus, given),
+    }
+    before, after = (makespan.usual(chains, one, context.slots, gpus) for one in (now, wanted))
+    if not before or 1 - after / before < makespan.LEAST_GAIN:
         return
     share = len(measured) / len(chains)
     for name in sorted(wanted, key=lambda one: (-wanted[one], one)):
         if wanted[name] != now[name]:
             yield Proposal(
-                name, PRIORITY, wanted[name],
+                name,
+                PRIORITY,
+                wanted[name],
                 f"the longest first: a whole build on {context.slots} slots takes about {after:.0f} s instead of {before:.0f} s",
-                [f"expected {schedule.length(chains[name]):.0f} s; {len(measured)} of {len(chains)} domains were measured"],
-                expected_gain=1 - after / before, confidence=0.3 + 0.5 * share, figure="seconds",
-            )  # fmt: skip
+                [
+                    f"expected {makespan.length(chains[name]):.0f} s; {len(measured)} of {len(chains)} domains were measured"
+                ],
+                expected_gain=1 - after / before,
+                confidence=0.3 + 0.5 * share,
+                figure="seconds",
+            )
 
 
 def _set_by_others(domain: Domain) -> bool:
-    own = any(one["key"] == PRIORITY and one["agent"] == "training_conductor" for one in domain.decisions)
+    own = any(
+        one["key"] == PRIORITY and one["agent"] == "training_conductor" for one in domain.decisions
+    )
     return domain.is_locked(PRIORITY) or (bool(domain.config.get(PRIORITY, 0)) and not own)
 
 
 def _summary(context: Context, build: Sequence[Run]) -> str:
-    counts = {outcome: sum(run.outcome == outcome for run in build) for outcome in ("built", "restored", "failed")}
+    counts = {
+        outcome: sum(run.outcome == outcome for run in build)
+        for outcome in ("built", "restored", "failed")
+    }
     wall = max(run.time for run in build) - min(run.time - run.seconds for run in build)
-    chains: dict[str, list[schedule.Job]] = {}
+    chains: dict[str, list[makespan.Job]] = {}
     for run in build:
-        chains.setdefault(run.domain, []).append(schedule.Job(run.stage, run.seconds, run.recipe.get("threads", 1)))
-    ideal = schedule.lower_bound(chains, context.slots)
-    slowest, largest = max(build, key=lambda run: run.seconds), max(build, key=lambda run: run.peak_mb)
-    money = f", {sum(run.usd for run in build):.2f} US dollars" if any(run.usd for run in build) else ""
+        chains.setdefault(run.domain, []).append(
+            makespan.Job(run.stage, run.seconds, run.recipe.get("threads", 1))
+        )
+    ideal = makespan.lower_bound(chains, context.slots)
+    slowest, largest = (
+        max(build, key=lambda run: run.seconds),
+        max(build, key=lambda run: run.peak_mb),
+    )
+    money = (
+        f", {sum(run.usd for run in build):.2f} US dollars" if any(run.usd for run in build) else ""
+    )
     return (
         f"Build {build[-1].build}: {len({run.domain for run in build if run.outcome == 'built'})} domains, "
         f"{', '.join(f'{count} steps {name}' for name, count in counts.items() if count)} in {wall:.0f} s (at least {ideal:.0f} s on "
@@ -319,7 +401,11 @@ def _summary(context: Context, build: Sequence[Run]) -> str:
 
 
 def _best_and_worst(build: Iterable[Run]) -> Iterator[str]:
-    gains = {run.domain: gain for run in build if run.outcome == "built" and (gain := _gain(run)) is not None}
+    gains = {
+        run.domain: gain
+        for run in build
+        if run.outcome == "built" and (gain := _gain(run)) is not None
+    }
     if gains:
         order = sorted(gains, key=lambda name: (-gains[name], name))
         best, worst = order[0], order[-1]
@@ -328,5 +414,8 @@ def _best_and_worst(build: Iterable[Run]) -> Iterator[str]:
 
 
 def _gain(run: Run) -> float | None:
-    before, after = run.metrics.get("validation_loss_before"), run.metrics.get("validation_loss_after")
+    before, after = (
+        run.metrics.get("validation_loss_before"),
+        run.metrics.get("validation_loss_after"),
+    )
     return (before - after) / before if before and after is not None else None

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
-from meetara_build.agents.forecast import curve_of, still_falling
+from meetara_build.toolbox.forecast import curve_of, still_falling
 
 MOST_KEYS = 3
 """That one proposal changes: of more, no one could say which helped."""
@@ -85,7 +85,9 @@ def insights(context: Context) -> Iterator[str]:
     for name, domain in context.domains.items():
         found = importances(space(context, domain), pasts(context, domain))
         if found:
-            shown = ", ".join(f"{key} {share:.0%}" for key, share in list(found.items())[:MOST_KEYS])
+            shown = ", ".join(
+                f"{key} {share:.0%}" for key, share in list(found.items())[:MOST_KEYS]
+            )
             yield f"{name}: of the differences in validation loss between settings, {shown}"
 
 
@@ -93,9 +95,10 @@ def space(context: Context, domain: Domain) -> dict[str, Mapping[str, Any]]:
     """The ranges of the keys that may be changed for a domain."""
     allowed = context.policy.get("may_change", ())
     return {
-        key: given for key, given in sorted(context.tuning.get("space", {}).items())
+        key: given
+        for key, given in sorted(context.tuning.get("space", {}).items())
         if key in domain.config and _within(key, allowed) and not domain.is_locked(key)
-    }  # fmt: skip
+    }
 
 
 def pasts(context: Context, domain: Domain) -> list[Past]:
@@ -106,8 +109,15 @@ def pasts(context: Context, domain: Domain) -> list[Past]:
     found: dict[str, Past] = {}
     for run in runs:
         settings = {key: run.value(key) for key in keys}
-        complete = all(value is not None or domain.config[key] is None for key, value in settings.items())
-        if last and complete and run.inputs == last.inputs and _fixed(run, keys) == _fixed(last, keys):
+        complete = all(
+            value is not None or domain.config[key] is None for key, value in settings.items()
+        )
+        if (
+            last
+            and complete
+            and run.inputs == last.inputs
+            and _fixed(run, keys) == _fixed(last, keys)
+        ):
             found[run.key] = Past(settings, _loss(run) or 0.0, run.id)
     return list(found.values())
 
@@ -116,18 +126,24 @@ def experience(of_domains: Iterable[Sequence[Past]]) -> Experience:
     """What each training after a domain's first gained over the best before it; a worse one gained nothing."""
     gains = [
         max(0.0, 1 - one.loss / min(before.loss for before in trainings[:place]))
-        for trainings in of_domains for place, one in enumerate(trainings) if place
-    ]  # fmt: skip
+        for trainings in of_domains
+        for place, one in enumerate(trainings)
+        if place
+    ]
     return Experience(len(gains), sum(gain > 0 for gain in gains), sum(gains))
 
 
-def importances(ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past]) -> dict[str, float]:
+def importances(
+    ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past]
+) -> dict[str, float]:
     """The share of the loss's differences that each key explains, most first; nothing of too few trainings."""
     if len(trainings) < ENOUGH or len({one.loss for one in trainings}) < ENOUGH or not ranges:
         return {}
     import optuna
 
-    found: dict[str, float] = optuna.importance.get_param_importances(_study(ranges, trainings, {}, 0))
+    found: dict[str, float] = optuna.importance.get_param_importances(
+        _study(ranges, trainings, {}, 0)
+    )
     return found
 
 
@@ -143,9 +159,13 @@ class Point:
 
 
 def _points(
-    context: Context, domain: Domain, ranges: Mapping[str, Mapping[str, Any]], now: Settings,
-    known: Mapping[str, Sequence[Past]], learnt: Experience,
-) -> Iterator[Point]:  # fmt: skip
+    context: Context,
+    domain: Domain,
+    ranges: Mapping[str, Mapping[str, Any]],
+    now: Settings,
+    known: Mapping[str, Sequence[Past]],
+    learnt: Experience,
+) -> Iterator[Point]:
     """What may be tried next, the most promising first; the lowest of many losses over few records is luck, and not looked for."""
     yield from _larger(domain, ranges, now, known[domain.name][-1])
     if context.runs_of(domain.name, "adapter")[-1].metrics.get("validation_records", 0) >= FEWEST:
@@ -153,11 +173,20 @@ def _points(
         yield _sampled(context, domain, ranges, now, known[domain.name], learnt)
 
 
-def _larger(domain: Domain, ranges: Mapping[str, Mapping[str, Any]], now: Settings, last: Past) -> Iterator[Point]:
+def _larger(
+    domain: Domain, ranges: Mapping[str, Mapping[str, Any]], now: Settings, last: Past
+) -> Iterator[Point]:
     """Twice the rank, and alpha with it: adapters of low rank learn less of much data (Biderman et al., arXiv 2405.09673)."""
-    curve, size = curve_of(domain.read("adapter/training.json")), {key: 2 * now[key] for key in SIZE if key in now}
+    curve, size = (
+        curve_of(domain.read("adapter/training.json")),
+        {key: 2 * now[key] for key in SIZE if key in now},
+    )
     falls = still_falling(curve) if curve is not None else 0.0
-    if falls < UNFINISHED or len(size) < len(SIZE) or not all(_in(ranges[key], value) for key, value in size.items()):
+    if (
+        falls < UNFINISHED
+        or len(size) < len(SIZE)
+        or not all(_in(ranges[key], value) for key, value in size.items())
+    ):
         return
     yield Point(
         {**now, **size},
@@ -173,10 +202,16 @@ def _in(given: Mapping[str, Any], value: Any) -> bool:
     return value in choices if choices is not None else bool(given["low"] <= value <= given["high"])
 
 
-def _borrowed(context: Context, domain: Domain, now: Settings, known: Mapping[str, Sequence[Past]]) -> Iterator[Point]:
+def _borrowed(
+    context: Context, domain: Domain, now: Settings, known: Mapping[str, Sequence[Past]]
+) -> Iterator[Point]:
     """The best settings of the most similar domains on the same base."""
     alike = context.similar(domain.name, len(context.domains))
-    same = [one for one in alike if context.domains[one.domain].config.get("base") == domain.config.get("base")]
+    same = [
+        one
+        for one in alike
+        if context.domains[one.domain].config.get("base") == domain.config.get("base")
+    ]
     for other in same[:NEIGHBOURS]:
         trainings = known[other.domain]
         if not trainings:
@@ -192,22 +227,30 @@ def _borrowed(context: Context, domain: Domain, now: Settings, known: Mapping[st
                 f"these settings did best on {other.domain}, whose data is the most similar (cosine {other.similarity:.2f})"
                 if other == same[0]
                 else f"these settings did best on {other.domain}, whose data is similar (cosine {other.similarity:.2f})",
-                (f"run {top.run}: validation loss {top.loss:.4f} on {other.domain}, {gain:.2%} below {reference:.4f}",),
+                (
+                    f"run {top.run}: validation loss {top.loss:.4f} on {other.domain}, {gain:.2%} below {reference:.4f}",
+                ),
                 round(gain * other.similarity, 5),
                 round(0.2 + 0.5 * other.similarity, 3),
             )
 
 
 def _sampled(
-    context: Context, domain: Domain, ranges: Mapping[str, Mapping[str, Any]], now: Settings,
-    trainings: Sequence[Past], learnt: Experience,
-) -> Point:  # fmt: skip
+    context: Context,
+    domain: Domain,
+    ranges: Mapping[str, Mapping[str, Any]],
+    now: Settings,
+    trainings: Sequence[Past],
+    learnt: Experience,
+) -> Point:
     """The sampler's next point; the same for the same trainings and answers."""
     refused = sum(
-        message.get("about") == "proposal" and message.get("sender") == "tuner" and message.get("domain") == domain.name
+        message.get("about") == "proposal"
+        and message.get("sender") == "tuner"
+        and message.get("domain") == domain.name
         and any(said["answer"] == "rejected" for said in message.get("answers", ()))
         for message in context.messages
-    )  # fmt: skip
+    )
     seed = zlib.crc32(f"{domain.name} {len(trainings)} {refused}".encode())
     asked = _study(ranges, trainings, now, seed).ask(_distributions(ranges, trainings, now)).params
     chosen = _bounded(context, now, {key: _rounded(value) for key, value in asked.items()})
@@ -216,11 +259,13 @@ def _sampled(
     return Point(
         settings,
         f"the next point of a search that has tried {len(trainings)} for this domain",
-        (f"run {best.run}: validation loss {best.loss:.4f}, the lowest of {len(trainings)}",
-         f"{learnt.helped} of {learnt.points} points tried in this project helped"),
+        (
+            f"run {best.run}: validation loss {best.loss:.4f}, the lowest of {len(trainings)}",
+            f"{learnt.helped} of {learnt.points} points tried in this project helped",
+        ),
         round(learnt.gain, 5),
         round(learnt.confidence, 3),
-    )  # fmt: skip
+    )
 
 
 def _proposals(domain: Domain, point: Point) -> Iterator[Proposal]:
@@ -231,19 +276,27 @@ def _proposals(domain: Domain, point: Point) -> Iterator[Proposal]:
         yield Proposal(domain.name, key, value, reason, point.evidence, part, point.confidence)
 
 
-def _study(ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past], now: Settings, seed: int) -> Any:
+def _study(
+    ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past], now: Settings, seed: int
+) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=FRESH))
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=FRESH)
+    )
     kinds = _distributions(ranges, trainings, now)
     for one in trainings:
         params = {key: one.settings[key] for key in ranges}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=one.loss))
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=kinds, value=one.loss)
+        )
     return study
 
 
-def _distributions(ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past], now: Settings) -> dict[str, Any]:
+def _distributions(
+    ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past], now: Settings
+) -> dict[str, Any]:
     """The space as Optuna has it, widened by what has been tried and is configured."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -268,7 +321,9 @@ def _bounded(context: Context, now: Settings, settings: Settings) -> Settings:
 
 def _near(now: Any, value: Any, most: float) -> Any:
     """A number within so many times of another; a value that would be in between is left as it is now."""
-    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in (now, value))
+    numbers = all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in (now, value)
+    )
     if not numbers or not now or (value and 1 / most <= value / now <= most):
         return value
     return now
@@ -276,14 +331,18 @@ def _near(now: Any, value: Any, most: float) -> Any:
 
 def _few(settings: Settings, now: Settings, shares: Mapping[str, float]) -> Settings:
     """A point that differs from the present one in few keys: those that matter most, as far as that is known."""
-    order = sorted(settings, key=lambda key: (-shares.get(key, 0.0), not key.endswith("learning_rate"), key))
+    order = sorted(
+        settings, key=lambda key: (-shares.get(key, 0.0), not key.endswith("learning_rate"), key)
+    )
     kept = [key for key in order if settings[key] != now[key]][:MOST_KEYS]
     return {**now, **{key: settings[key] for key in kept}}
 
 
 def _merged(now: Settings, settings: Settings) -> Settings:
     """The settings of the keys that are searched for a domain."""
-    return {key: settings[key] if settings.get(key) is not None else value for key, value in now.items()}
+    return {
+        key: settings[key] if settings.get(key) is not None else value for key, value in now.items()
+    }
 
 
 def _rounded(value: Any) -> Any:
@@ -294,9 +353,12 @@ def _fixed(run: Run, keys: Sequence[str]) -> Any:
     """All of a recipe but the keys that are searched."""
     parts = {
         part: {
-            name: value for name, value in run.recipe.get(part, {}).items() if f"{part}.{name}" not in keys
-        } for part in ("lora", "training")
-    }  # fmt: skip
+            name: value
+            for name, value in run.recipe.get(part, {}).items()
+            if f"{part}.{name}" not in keys
+        }
+        for part in ("lora", "training")
+    }
     return {**run.recipe, **parts}
 
 

@@ -22,7 +22,17 @@ def main() -> int:
         return 0
     FOLDER.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(WANTED, kept)
-    status = npm(["install", "--prefix", str(FOLDER), "--no-audit", "--no-fund", "--no-package-lock", "--silent"])
+    status = npm(
+        [
+            "install",
+            "--prefix",
+            str(FOLDER),
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--silent",
+        ]
+    )
     if status == 0:
         ready.touch()
     return int(status)

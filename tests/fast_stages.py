@@ -20,14 +20,14 @@ from unittest import mock
 
 from projects import edit, override, read_yaml, small_project, write_yaml
 
-from meetara_build.artifact import MEASURED, digest_json
 from meetara_build.engine import job
-from meetara_build.engine.preserve import preserve
+from meetara_build.engine.backfill import preserve
+from meetara_build.engine.cleanup import sweep
+from meetara_build.engine.planning import look
 from meetara_build.engine.stage_run import run
-from meetara_build.faces.planning import look
 from meetara_build.graph import JOINT, OBSERVER, TOKENIZER, Graph, Step, load
 from meetara_build.plan import MAYBE, RESTORE, RUN
-from meetara_build.sweep import sweep
+from meetara_build.store.manifest import MEASURED, digest_json
 
 Edit = Callable[[Path], object]
 """A change of a project's folder."""
@@ -49,12 +49,25 @@ def fast_project(folder: Path) -> Path:
     model.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (model / name).write_text(json.dumps({"name": name}))
-    other = {"description": "A model of ours", "licence": "mit", "chat_template": "chatml", "parameters": 900_000}
+    other = {
+        "description": "A model of ours",
+        "licence": "mit",
+        "chat_template": "chatml",
+        "parameters": 900_000,
+    }
     write_yaml(conf / "base" / "other.yaml", {**other, "folder": "models/other"})
-    write_yaml(conf / "hardware" / "big.yaml", {**read_yaml(conf / "hardware" / "cpu.yaml"), "threads": 2})
+    write_yaml(
+        conf / "hardware" / "big.yaml", {**read_yaml(conf / "hardware" / "cpu.yaml"), "threads": 2}
+    )
     override(folder, "music", {"base": "other"})
     edit(conf / "domain" / "music.yaml", "quants", ["F16", "Q8_0"])
-    taken = {"key": "training.weight_decay", "value": 0.01, "agent": "tuner", "reason": "so", "evidence": ["run 1"]}
+    taken = {
+        "key": "training.weight_decay",
+        "value": 0.01,
+        "agent": "tuner",
+        "reason": "so",
+        "evidence": ["run 1"],
+    }
     write_yaml(conf / "overlay" / "programming.yaml", {"decisions": [taken]})
     return folder
 
@@ -115,7 +128,10 @@ def _make_room(graph: Graph, step: Step) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     names = DECLARED.get(step.stage, ())
     if step.stage == "gguf":
-        names = [f"{recipe['name']}-{kind}.gguf" for kind in ["F16", *recipe["quants"], *["lora"] * recipe["lora"]]]
+        names = [
+            f"{recipe['name']}-{kind}.gguf"
+            for kind in ["F16", *recipe["quants"], *["lora"] * recipe["lora"]]
+        ]
     for path in (graph.root / step.place.manifest, *(folder / name for name in names)):
         path.unlink(missing_ok=True)
 
@@ -124,7 +140,12 @@ DECLARED: dict[str, Sequence[str]] = {
     "corpus": ["corpus.jsonl"],
     "base": ["model.safetensors"],
     "dataset": ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"],
-    "adapter": ["adapter_model.safetensors", "adapter_config.json", "training.json", "records.jsonl"],
+    "adapter": [
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "training.json",
+        "records.jsonl",
+    ],
     "evaluate": ["evaluation.json"],
     "package": ["Modelfile", "README.md", "SHA256SUMS"],
     "report": ["loss_curves.svg", "size_quality.svg", "relations.svg"],
@@ -138,8 +159,15 @@ def stand_in(request: Mapping[str, Any]) -> int:
     inputs = {name: Path(path) for name, path in request["inputs"].items()}
     made = STAND_INS[request["stage"]](request["recipe"], inputs)
     for name, content in made.items():
-        (output / name).write_text(content if isinstance(content, str) else json.dumps(content, sort_keys=True))
-    figures = {"metrics": {"files": len(made)}, "pid": os.getpid(), "seconds": 0.0, "cpu_seconds": 0.0}
+        (output / name).write_text(
+            content if isinstance(content, str) else json.dumps(content, sort_keys=True)
+        )
+    figures = {
+        "metrics": {"files": len(made)},
+        "pid": os.getpid(),
+        "seconds": 0.0,
+        "cpu_seconds": 0.0,
+    }
     figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     output.with_name(job.FIGURES).write_text(json.dumps(figures))
     return 0
@@ -150,8 +178,17 @@ def stand_in(request: Mapping[str, Any]) -> int:
 
 def _read(folder: Path, *patterns: str) -> Content:
     """sha256 of the files that match, their measured figures left out; a folder's own files, manifests excepted."""
-    found = {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()}
-    return {name: _sha(_told(path)) for name, path in found.items() if not name.endswith("manifest.json")}
+    found = {
+        path.name: path
+        for pattern in patterns
+        for path in sorted(folder.glob(pattern))
+        if path.is_file()
+    }
+    return {
+        name: _sha(_told(path))
+        for name, path in found.items()
+        if not name.endswith("manifest.json")
+    }
 
 
 def _told(path: Path) -> bytes:
@@ -184,7 +221,10 @@ class Record(NamedTuple):
     @classmethod
     def of(cls, row: Mapping[str, Any], system_prompt: str | None = None) -> "Record":
         """From a line of a source."""
-        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+        turns = [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": row["response"]},
+        ]
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         return cls(digest_json(turns)[:16], system + turns)
 
@@ -209,11 +249,16 @@ def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[Row
         for at, line in [(at, line) for at, line in lines if line.strip()][: source["limit"]]:
             values = None
             with suppress(ValueError, KeyError):
-                values = {key: json.loads(line)[names.get(key, key)].strip() for key in ("prompt", "response")}
+                values = {
+                    key: json.loads(line)[names.get(key, key)].strip()
+                    for key in ("prompt", "response")
+                }
             yield f"{source['name']}:{at}", values
 
 
-def _prepared(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[dict[str, list[Record]], dict[str, int]]:
+def _prepared(
+    recipe: Mapping[str, Any], inputs: Mapping[str, Path]
+) -> tuple[dict[str, list[Record]], dict[str, int]]:
     """A domain's records by side, without duplicates, in the order of the sources, and what was read."""
     rows = list(_rows(recipe, inputs))
     good = [Record.of(values, recipe["system_prompt"]) for _, values in rows if values is not None]
@@ -233,7 +278,11 @@ def _lines(values: Sequence[Any]) -> str:
 def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     taught, held_out = {}, set()
     for domain, preparation in sorted(recipe["domains"].items()):
-        own = {name.rpartition("/")[2]: path for name, path in inputs.items() if name.startswith(f"{domain}/")}
+        own = {
+            name.rpartition("/")[2]: path
+            for name, path in inputs.items()
+            if name.startswith(f"{domain}/")
+        }
         sides, _ = _prepared(preparation, own)
         held_out |= {record.id for side in ("validation", "test") for record in sides[side]}
         for record in sides["train"]:
@@ -241,17 +290,26 @@ def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
                 turns = [turn for turn in record.messages if turn["role"] != "system"]
                 taught[record.id] = {"id": record.id, "domain": domain, "messages": turns}
     kept = [line for key, line in sorted(taught.items()) if key not in held_out]
-    return {"corpus.jsonl": _lines(kept), "card.json": {"records": len(kept), "held_out_records": len(held_out)}}
+    return {
+        "corpus.jsonl": _lines(kept),
+        "card.json": {"records": len(kept), "held_out_records": len(held_out)},
+    }
 
 
 def _base(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     if "model" not in recipe:
         patterns = ("*.safetensors", "config.json", "tokenizer*")
-        return {path.name: path.read_text() for pattern in patterns for path in inputs["folder"].glob(pattern)}
+        return {
+            path.name: path.read_text()
+            for pattern in patterns
+            for path in inputs["folder"].glob(pattern)
+        }
     corpus = _read(inputs["corpus"], "corpus.jsonl")
     return {
         "config.json": {"model": recipe["model"], "tokenizer": recipe["tokenizer"]},
-        "tokenizer.json": {"of": digest_json([corpus, recipe["tokenizer"], recipe["chat_template"]])},
+        "tokenizer.json": {
+            "of": digest_json([corpus, recipe["tokenizer"], recipe["chat_template"]])
+        },
         "model.safetensors": digest_json([recipe, corpus]),
     }
 
@@ -261,9 +319,16 @@ def _dataset(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     made: Made = {"account.jsonl": _lines(list(_rows(recipe, inputs)))}
     for side, records in sides.items():
         dropped = recipe["drop"] if side == "train" else []
-        lines = [one._asdict() | language for one in records if _fits(one, recipe) and one.id not in dropped]
+        lines = [
+            one._asdict() | language
+            for one in records
+            if _fits(one, recipe) and one.id not in dropped
+        ]
         made[f"{side}.jsonl"], counts[side] = _lines(lines), len(lines)
-    return {**made, "card.json": {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))}}
+    return {
+        **made,
+        "card.json": {"counts": counts, "tokens": digest_json(_read(inputs["base"], *TOKENIZER))},
+    }
 
 
 def _fits(record: Record, recipe: Mapping[str, Any]) -> bool:
@@ -273,42 +338,78 @@ def _fits(record: Record, recipe: Mapping[str, Any]) -> bool:
 
 def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     decides = {**recipe, "training": _without(recipe["training"], "checkpoint_seconds")}
-    joint = {name: _read(path, "train.jsonl") for name, path in inputs.items() if name.startswith(JOINT)}
-    records = _read(inputs["dataset"], "train.jsonl", "validation.jsonl", *["test.jsonl"] * bool(joint))
-    agents = {name: _sha(path.read_bytes()) for name, path in inputs.items() if name.startswith(OBSERVER)}
+    joint = {
+        name: _read(path, "train.jsonl") for name, path in inputs.items() if name.startswith(JOINT)
+    }
+    records = _read(
+        inputs["dataset"], "train.jsonl", "validation.jsonl", *["test.jsonl"] * bool(joint)
+    )
+    agents = {
+        name: _sha(path.read_bytes()) for name, path in inputs.items() if name.startswith(OBSERVER)
+    }
     made = digest_json([decides, _read(inputs["base"], "*"), records, joint, agents])
-    files = {"adapter_model.safetensors": made, "adapter_config.json": recipe["lora"], "records.jsonl": made}
+    files = {
+        "adapter_model.safetensors": made,
+        "adapter_config.json": recipe["lora"],
+        "records.jsonl": made,
+    }
     return {**files, "training.json": {"curve": made, **_measured()}}
 
 
 def _merge(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     # The validation records, and the bound, only prove that the weights are right.
-    made = digest_json([_read(inputs["base"], "*"), _read(inputs["adapter"], "adapter_*"), recipe["domain"]])
+    made = digest_json(
+        [_read(inputs["base"], "*"), _read(inputs["adapter"], "adapter_*"), recipe["domain"]]
+    )
     return {"model.safetensors": made, **_read(inputs["base"], *TOKENIZER)}
 
 
 def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    labels = _without(recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt")
+    labels = _without(
+        recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt"
+    )
     f16 = digest_json([labels, _read(inputs["merged"], "*")])
-    weights = [recipe["imatrix"], _read(inputs["dataset"], "train.jsonl") if "dataset" in inputs else {}]
+    weights = [
+        recipe["imatrix"],
+        _read(inputs["dataset"], "train.jsonl") if "dataset" in inputs else {},
+    ]
     made, own = {f"{recipe['name']}-F16.gguf": f16}, recipe["tensor_types"]
     for quant in recipe["quants"]:
-        weighed = weights if recipe["imatrix"]["enabled"] and (own or quant not in ("F16", "Q8_0")) else []
-        made[f"{recipe['name']}-{quant}.gguf"] = f16 if quant == "F16" else digest_json([f16, quant, weighed, own])
+        weighed = (
+            weights
+            if recipe["imatrix"]["enabled"] and (own or quant not in ("F16", "Q8_0"))
+            else []
+        )
+        made[f"{recipe['name']}-{quant}.gguf"] = (
+            f16 if quant == "F16" else digest_json([f16, quant, weighed, own])
+        )
     if recipe["lora"]:
-        made[f"{recipe['name']}-lora.gguf"] = digest_json([labels, _read(inputs["adapter"], "adapter_*")])
+        made[f"{recipe['name']}-lora.gguf"] = digest_json(
+            [labels, _read(inputs["adapter"], "adapter_*")]
+        )
     return {**made, "proof.json": {"files": sorted(made), **_measured()}}
 
 
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    files = [f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])]
-    read = [_read(inputs["gguf"], *files), _read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
+    files = [
+        f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])
+    ]
+    read = [
+        _read(inputs["gguf"], *files),
+        _read(inputs["base_gguf"], "*-F16.gguf"),
+        _read(inputs["base"], *TOKENIZER),
+    ]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
     return {"evaluation.json": {"of": made, **_measured()}}
 
 
 def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    files = {"gguf": "*.gguf", "evaluation": "evaluation.json", "adapter": "training.json", "dataset": "card.json"}
+    files = {
+        "gguf": "*.gguf",
+        "evaluation": "evaluation.json",
+        "adapter": "training.json",
+        "dataset": "card.json",
+    }
     read = {name: _read(inputs[name], files[name]) for name in files}
     made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), read])
     return {"Modelfile": digest_json(recipe), "README.md": made, "SHA256SUMS": _sha(made.encode())}
@@ -321,9 +422,16 @@ def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = {
-    "corpus": _corpus, "base": _base, "dataset": _dataset, "adapter": _adapter, "merge": _merge, "gguf": _gguf,
-    "evaluate": _evaluate, "package": _package, "report": _report,
-}  # fmt: skip
+    "corpus": _corpus,
+    "base": _base,
+    "dataset": _dataset,
+    "adapter": _adapter,
+    "merge": _merge,
+    "gguf": _gguf,
+    "evaluate": _evaluate,
+    "package": _package,
+    "report": _report,
+}
 
 
 # Edits, of sources and of other files
@@ -332,7 +440,10 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
 def lines(domain: str, change: Callable[[list[str]], Iterable[str]]) -> Edit:
     """The lines of a domain's data file changed."""
 
-    return text(f"conf/domain/{domain}.jsonl", lambda old: "".join(f"{line}\n" for line in change(old.splitlines())))
+    return text(
+        f"conf/domain/{domain}.jsonl",
+        lambda old: "".join(f"{line}\n" for line in change(old.splitlines())),
+    )
 
 
 def side(row: Mapping[str, str]) -> str:
@@ -346,7 +457,10 @@ def added(domain: str, where: str) -> Edit:
     """One more record, that goes to this side."""
 
     def change(old: list[str]) -> list[str]:
-        rows = ({"prompt": "Is it new?", "response": f"Yes, it is new, number {number} of all."} for number in count())
+        rows = (
+            {"prompt": "Is it new?", "response": f"Yes, it is new, number {number} of all."}
+            for number in count()
+        )
         return [*old, json.dumps(next(row for row in rows if side(row) == where))]
 
     return lines(domain, change)
@@ -356,7 +470,9 @@ def reworded(domain: str, where: str) -> Edit:
     """A record of this side with another answer of the same length, and still on that side."""
 
     def change(old: list[str]) -> list[str]:
-        at, row = next((at, row) for at, row in enumerate(map(json.loads, old)) if side(row) == where)
+        at, row = next(
+            (at, row) for at, row in enumerate(map(json.loads, old)) if side(row) == where
+        )
         ways = ({**row, "response": f"{row['response'][:-3]}{number:03}"} for number in count())
         old[at] = json.dumps(next(way for way in ways if side(way) == where), ensure_ascii=False)
         return old

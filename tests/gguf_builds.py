@@ -42,11 +42,21 @@ class Build:
 
     def inputs(self, **more: Path) -> Mapping[str, Path]:
         """The gguf stage's inputs."""
-        return {"merged": self.merged, "base": self.base, "adapter": self.adapter, "dataset": self.dataset, **more}
+        return {
+            "merged": self.merged,
+            "base": self.base,
+            "adapter": self.adapter,
+            "dataset": self.dataset,
+            **more,
+        }
 
 
 def train_nothing(
-    root: Path, kind: str = "llama", cut: str = "gpt2", lora: Mapping[str, Any] | None = None, **model: Any
+    root: Path,
+    kind: str = "llama",
+    cut: str = "gpt2",
+    lora: Mapping[str, Any] | None = None,
+    **model: Any,
 ) -> Build:
     """A base and a random adapter on it, merged."""
     build = Build(*(root / name for name in ("base", "adapter", "merged", "dataset")))
@@ -69,11 +79,16 @@ def train_nothing(
             {
                 "id": f"{number:016x}",
                 "topic": None,
-                "messages": [{"role": "user", "content": text[:50]}, {"role": "assistant", "content": text}],
+                "messages": [
+                    {"role": "user", "content": text[:50]},
+                    {"role": "assistant", "content": text},
+                ],
             }
             for number, text in enumerate(texts)
         ]
-        (build.dataset / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        (build.dataset / f"{part}.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines), "utf-8"
+        )
     return build
 
 

@@ -16,10 +16,11 @@ import psutil
 import pytest
 import yaml
 
+from meetara_build.cli.projects import init
 from meetara_build.engine.stage_run import run
-from meetara_build.faces.projects import init
-from meetara_build.graph import CACHE, Graph, load
-from meetara_build.similarity import similar_domains
+from meetara_build.graph import Graph, load
+from meetara_build.graph.domain_similarity import similar_domains
+from meetara_build.project import CACHE
 
 REPOSITORY = Path(__file__).parents[1]
 DOMAINS = ("nutrition", "programming", "storytelling")
@@ -83,7 +84,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as YAML, its keys in the order given."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120),
+        encoding="utf-8",
+    )
 
 
 def edit(path: Path, key: str, value: Any) -> None:
@@ -125,7 +129,9 @@ def shared_build(factory: pytest.TempPathFactory) -> Path:
         if not done.exists():
             shutil.rmtree(project, ignore_errors=True)
             graph = build_here(small_project(project))
-            similar_domains(graph, graph.domains[0])  # kept with the build, and so worked out once for all tests
+            similar_domains(
+                graph, graph.domains[0]
+            )  # kept with the build, and so worked out once for all tests
             done.touch()
     return project
 
@@ -162,15 +168,22 @@ def date_all(project: Path, seconds: float | None = None) -> None:
         os.utime(path, None if seconds is None else (seconds, seconds))
 
 
-def meetara(project: Path, *words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def meetara(
+    project: Path, *words: str, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """``meetara-build WORDS`` in a project's folder, as a person runs it, with a warm process of its own (`stop_warm`)."""
     own = project.parent / "tmp"
     own.mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, "-m", "meetara_build", *words],
-        cwd=project, env={**os.environ, "TMPDIR": str(own), **environment}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        cwd=project,
+        env={**os.environ, "TMPDIR": str(own), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def stop_warm(project: Path) -> None:

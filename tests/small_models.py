@@ -6,7 +6,17 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 CHATML = (
@@ -43,14 +53,19 @@ def train_tokenizer(folder: Path, cut: str = "gpt2", vocabulary: int = 700, **op
         pre_tokenizers.Split(Regex(expression), behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ]
-    steps = {"gpt2": [whole], "smollm": [pre_tokenizers.Digits(individual_digits=True), whole]}.get(cut, split)
+    steps = {"gpt2": [whole], "smollm": [pre_tokenizers.Digits(individual_digits=True), whole]}.get(
+        cut, split
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
     tokenizer.decoder = decoders.ByteLevel()
     if normaliser := options.get("normaliser"):
         tokenizer.normalizer = normaliser
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=SPECIAL,
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     if options.get("bos"):
@@ -63,9 +78,16 @@ def train_tokenizer(folder: Path, cut: str = "gpt2", vocabulary: int = 700, **op
 def train_sentencepiece_like(folder: Path, vocabulary: int = 900) -> None:
     """A ``tokenizer.json`` as Llama 2 and Mistral have it: ``▁`` for space, bytes for unknown characters."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
     trainer = trainers.BpeTrainer(
@@ -75,14 +97,24 @@ def train_sentencepiece_like(folder: Path, vocabulary: int = 900) -> None:
     written = json.loads(tokenizer.to_str())
     written["added_tokens"] = [token for token in written["added_tokens"] if token["id"] < 3]
     tokenizer = Tokenizer.from_str(json.dumps(written))
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     _save(tokenizer, folder, bos="<s>", eos="</s>", unk="<unk>")
 
 
-def _save(tokenizer: Tokenizer, folder: Path, *, bos: str, eos: str, unk: str | None = None) -> None:
+def _save(
+    tokenizer: Tokenizer, folder: Path, *, bos: str, eos: str, unk: str | None = None
+) -> None:
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, unk_token=unk, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unk,
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHATML
     fast.save_pretrained(folder)

@@ -50,9 +50,12 @@ def replace(path: Path, old: str, new: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "command_words", [["plan"], ["build"], ["status"], ["data", "check"], ["stage", "dataset", "nutrition"]]
+    "command_words",
+    [["plan"], ["build"], ["status"], ["data", "check"], ["stage", "dataset", "nutrition"]],
 )
-def test_a_typo_in_a_domain_s_file(fresh: Path, complaint: Complaint, command_words: list[str]) -> None:
+def test_a_typo_in_a_domain_s_file(
+    fresh: Path, complaint: Complaint, command_words: list[str]
+) -> None:
     line = replace(fresh / NUTRITION, "safety:", "saftey:")
     said = complaint(fresh, *command_words)
     assert f"{fresh / NUTRITION}:{line}: unknown key 'saftey'; did you mean 'safety'?" in said
@@ -63,7 +66,10 @@ def test_a_typo_in_a_domain_s_file(fresh: Path, complaint: Complaint, command_wo
 def test_a_typo_deep_in_build_yaml(fresh: Path, complaint: Complaint) -> None:
     line = replace(fresh / BUILD, "  learning_rate:", "  learning_rte:")
     said = complaint(fresh, "plan")
-    assert f"{fresh / BUILD}:{line}: unknown key 'training.learning_rte'; did you mean 'learning_rate'?" in said
+    assert (
+        f"{fresh / BUILD}:{line}: unknown key 'training.learning_rte'; did you mean 'learning_rate'?"
+        in said
+    )
 
 
 def test_a_typo_in_an_override(fresh: Path, complaint: Complaint) -> None:
@@ -81,7 +87,9 @@ def test_a_value_of_the_wrong_kind(fresh: Path, complaint: Complaint) -> None:
     assert "'three'" in said
 
 
-def test_an_override_of_the_wrong_kind_names_the_file_that_sets_it(fresh: Path, complaint: Complaint) -> None:
+def test_an_override_of_the_wrong_kind_names_the_file_that_sets_it(
+    fresh: Path, complaint: Complaint
+) -> None:
     override(fresh, "nutrition", {"training.epochs": -3})
     said = complaint(fresh, "plan")
     assert str(fresh / NUTRITION) in said
@@ -117,7 +125,8 @@ def test_a_missing_source(fresh: Path, complaint: Complaint) -> None:
     said = complaint(fresh, "build", "nutrition")
     looked = fresh / "conf" / "domain" / "nutritoin.jsonl"
     assert (
-        f"{fresh / NUTRITION}:{line}: source 'nutritoin.jsonl' is not there (looked at {looked}); mend the path" in said
+        f"{fresh / NUTRITION}:{line}: source 'nutritoin.jsonl' is not there (looked at {looked}); mend the path"
+        in said
     )
 
 
@@ -125,19 +134,25 @@ def test_a_missing_source(fresh: Path, complaint: Complaint) -> None:
 def test_an_unknown_base_or_machine(fresh: Path, complaint: Complaint, name: str) -> None:
     content = read_yaml(fresh / BUILD)
     chosen = {"base": "mini", "hardware": "cpu", name: "minni"}
-    write_yaml(fresh / BUILD, {**content, "defaults": [{key: value} for key, value in chosen.items()] + ["_self_"]})
+    write_yaml(
+        fresh / BUILD,
+        {**content, "defaults": [{key: value} for key, value in chosen.items()] + ["_self_"]},
+    )
     assert f"{fresh / BUILD}: unknown {name} 'minni'" in complaint(fresh, "plan")
 
 
 def test_an_unknown_domain_in_build_yaml(fresh: Path, complaint: Complaint) -> None:
     edit(fresh / BUILD, "domains", ["nutritoin"])
-    assert f"{fresh / BUILD}: domains: unknown domain 'nutritoin'; did you mean 'nutrition'?" in complaint(
-        fresh, "plan"
+    assert (
+        f"{fresh / BUILD}: domains: unknown domain 'nutritoin'; did you mean 'nutrition'?"
+        in complaint(fresh, "plan")
     )
 
 
 @pytest.mark.parametrize("name", ["package", "my-domain"])
-def test_a_domain_s_file_with_a_name_that_cannot_be(fresh: Path, complaint: Complaint, name: str) -> None:
+def test_a_domain_s_file_with_a_name_that_cannot_be(
+    fresh: Path, complaint: Complaint, name: str
+) -> None:
     path = fresh / "conf" / "domain" / f"{name}.yaml"
     shutil.copyfile(fresh / NUTRITION, path)
     assert f"{path}: '{name}' cannot name a domain" in complaint(fresh, "plan")
@@ -146,7 +161,14 @@ def test_a_domain_s_file_with_a_name_that_cannot_be(fresh: Path, complaint: Comp
 def overlay(project: Path, key: str, value: Any, domain: str = "nutrition") -> Path:
     """An agent's decision."""
     path = project / "conf" / "overlay" / f"{domain}.yaml"
-    write_yaml(path, {"decisions": [{"key": key, "value": value, "agent": "tuner", "reason": "it seemed better"}]})
+    write_yaml(
+        path,
+        {
+            "decisions": [
+                {"key": key, "value": value, "agent": "tuner", "reason": "it seemed better"}
+            ]
+        },
+    )
     return path
 
 
@@ -173,10 +195,14 @@ def test_an_overlay_for_a_domain_that_is_not_there(fresh: Path, complaint: Compl
     assert "did you mean 'nutrition'?" in said
 
 
-def test_a_table_without_the_mapped_column(project: Path, complaint: Complaint, command: Any) -> None:
+def test_a_table_without_the_mapped_column(
+    project: Path, complaint: Complaint, command: Any
+) -> None:
     """In a domain that the base is not made from."""
     folder = project / "conf" / "domain"
-    (folder / "faq.csv").write_text("Question,Reply\n" + "Why is it so?,Because it is so in the whole world.\n" * 9)
+    (folder / "faq.csv").write_text(
+        "Question,Reply\n" + "Why is it so?,Because it is so in the whole world.\n" * 9
+    )
     source = {"path": "faq.csv", "columns": {"prompt": "Question", "response": "Answer"}}
     write_yaml(folder / "faq.yaml", {**read_yaml(project / NUTRITION), "sources": [source]})
     words = ("faq.csv", "Answer", "Question", "Reply")
@@ -193,7 +219,9 @@ def test_a_record_with_an_empty_answer(project: Path, complaint: Complaint, comm
     path = project / "conf" / "domain" / "nutrition.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     for number in (1, 4, 9):
-        lines[number] = json.dumps({"prompt": f"Is this question number {number}?", "response": "  "})
+        lines[number] = json.dumps(
+            {"prompt": f"Is this question number {number}?", "response": "  "}
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     said = command(project, "data", "check", "nutrition").stdout
     assert [f" {number + 1} " in said for number in (1, 4, 9)] == [True] * 3
@@ -205,7 +233,9 @@ def test_a_record_with_an_empty_answer(project: Path, complaint: Complaint, comm
 
 def test_one_bad_record_of_many_does_not_stop_a_build(project: Path, command: Any) -> None:
     path = project / "conf" / "domain" / "nutrition.jsonl"
-    path.write_text(path.read_text(encoding="utf-8") + '{"prompt": "And?", "response": ""}\n', encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8") + '{"prompt": "And?", "response": ""}\n', encoding="utf-8"
+    )
     assert command(project, "stage", "dataset", "nutrition").returncode == 0
     card = json.loads((project / "artifacts" / "nutrition" / "dataset" / "card.json").read_text())
     assert card["counts"]["bad"] == 1
@@ -230,15 +260,25 @@ def test_a_base_folder_that_is_not_there(fresh: Path, complaint: Complaint) -> N
     base(fresh, {"folder": "models/none"})
     said = complaint(fresh, "plan")
     assert "conf/base/own.yaml" in said
-    assert f"'models/none' is no folder (looked at {fresh / 'models' / 'none'}); mend the path, or use hub_id" in said
+    assert (
+        f"'models/none' is no folder (looked at {fresh / 'models' / 'none'}); mend the path, or use hub_id"
+        in said
+    )
 
 
 def base(project: Path, origin: dict[str, Any]) -> None:
     """Build on a base of one's own."""
-    about = {"description": "My model", "licence": "mit", "chat_template": "chatml", "parameters": 100_000}
+    about = {
+        "description": "My model",
+        "licence": "mit",
+        "chat_template": "chatml",
+        "parameters": 100_000,
+    }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, **origin})
     content = read_yaml(project / BUILD)
-    write_yaml(project / BUILD, {**content, "defaults": [{"base": "own"}, {"hardware": "cpu"}, "_self_"]})
+    write_yaml(
+        project / BUILD, {**content, "defaults": [{"base": "own"}, {"hardware": "cpu"}, "_self_"]}
+    )
 
 
 def test_a_full_disk(project: Path, complaint: Complaint, command: Any) -> None:

@@ -23,10 +23,10 @@ from fast_stages import Edit, added, build, fast_project, gone, lines, reworded,
 from projects import copy_built, date_all, edit, override, write_yaml
 from test_incremental import digest
 
-from meetara_build import fingerprint
-from meetara_build.artifact import digest_file
-from meetara_build.graph import CACHE, load
+from meetara_build.graph import fingerprint, load
 from meetara_build.plan import RESTORE, plan
+from meetara_build.project import CACHE
+from meetara_build.store.manifest import digest_file
 
 Steps = frozenset[str]
 Row = tuple[str, Edit, Steps]
@@ -48,10 +48,20 @@ def made(stages: str, targets: str) -> Steps:
 
 
 # A GGUF file's metadata name the recipes of the stages before: if one changes, it is made anew, if from equal weights.
-evaluated, converted = partial(made, "evaluate package"), partial(made, "merge gguf evaluate package")
-trained, anew = (partial(made, f"{stages} merge gguf evaluate package") for stages in ("adapter", "dataset adapter"))
-prepared = partial(made, "dataset merge gguf evaluate package")  # data sets that come out as they were
-PRETRAIN = of(MINI, "base gguf") | trained(THREE)  # mini gets other weights, and keeps its tokenizer
+evaluated, converted = (
+    partial(made, "evaluate package"),
+    partial(made, "merge gguf evaluate package"),
+)
+trained, anew = (
+    partial(made, f"{stages} merge gguf evaluate package")
+    for stages in ("adapter", "dataset adapter")
+)
+prepared = partial(
+    made, "dataset merge gguf evaluate package"
+)  # data sets that come out as they were
+PRETRAIN = of(MINI, "base gguf") | trained(
+    THREE
+)  # mini gets other weights, and keeps its tokenizer
 TOKENIZE = of(MINI, "base gguf") | anew(THREE)
 TEACH = TOKENIZE | CORPUS  # mini learns from other records
 EVERYTHING = TEACH | of(OTHER, "base gguf") | anew("music")
@@ -65,7 +75,11 @@ def overriding(name: str, key: str, value: Any) -> Edit:
     return lambda project: override(project, name, {key: value})
 
 
-build_yaml, mini, cpu = partial(conf, "build"), partial(conf, "base/mini"), partial(conf, "hardware/cpu")
+build_yaml, mini, cpu = (
+    partial(conf, "build"),
+    partial(conf, "base/mini"),
+    partial(conf, "hardware/cpu"),
+)
 nutrition, storytelling = partial(conf, "domain/nutrition"), partial(conf, "domain/storytelling")
 stories, music = partial(overriding, "storytelling"), partial(overriding, "music")
 
@@ -74,10 +88,14 @@ def decision(name: str, **fields: Any) -> Edit:
     """A domain's overlay with one decision: programming's as it is, but for these fields."""
     taken = {"key": "training.weight_decay", "value": 0.01, "agent": "tuner", "reason": "so"}
     path = Path("conf") / "overlay" / f"{name}.yaml"
-    return lambda project: write_yaml(project / path, {"decisions": [{**taken, "evidence": ["run 1"], **fields}]})
+    return lambda project: write_yaml(
+        project / path, {"decisions": [{**taken, "evidence": ["run 1"], **fields}]}
+    )
 
 
-def each(above: str, change: Callable[[str, Any], Edit], values: Mapping[str, Any], steps: Steps) -> list[Row]:
+def each(
+    above: str, change: Callable[[str, Any], Edit], values: Mapping[str, Any], steps: Steps
+) -> list[Row]:
     """A row for each key below another."""
     return [(above + key, change(above + key, value), steps) for key, value in values.items()]
 
@@ -92,15 +110,24 @@ def then(first: Edit, second: Edit) -> Edit:
 
 
 def respelt(file: str, old: str, new: str) -> Row:
-    return f"{new!r} for {old!r}", text(f"conf/{file}.yaml", lambda written: written.replace(old, new)), NOTHING
+    return (
+        f"{new!r} for {old!r}",
+        text(f"conf/{file}.yaml", lambda written: written.replace(old, new)),
+        NOTHING,
+    )
 
 
 def moved(old: str, new: str) -> Edit:
-    return lambda project: ((project / new).parent.mkdir(exist_ok=True), (project / old).rename(project / new))
+    return lambda project: (
+        (project / new).parent.mkdir(exist_ok=True),
+        (project / old).rename(project / new),
+    )
 
 
 def copied(old: str, new: str) -> Edit:
-    return lambda project: (shutil.copytree if (project / old).is_dir() else shutil.copy)(project / old, project / new)
+    return lambda project: (shutil.copytree if (project / old).is_dir() else shutil.copy)(
+        project / old, project / new
+    )
 
 
 def damaged(name: str) -> Edit:
@@ -311,7 +338,9 @@ def package(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A copy of the package's code, which fingerprints are made from instead; what the project knows of the other is forgotten."""
     (project / CACHE / "code.json").unlink()
     folder = tmp_path / "meetara_build"
-    shutil.copytree(fingerprint.PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__", "project"))
+    shutil.copytree(
+        fingerprint.PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__", "project")
+    )
     monkeypatch.setattr(fingerprint, "PACKAGE", folder)
     yield folder
     monkeypatch.undo()
@@ -327,7 +356,9 @@ def forget() -> None:
 def reaches(project: Path, steps: Steps) -> None:
     """The next build works out these steps and no other, as its plan says; after it all is there, and nothing is to do."""
     ran = build(project)
-    assert ran.worked_out == steps, f"missed: {sorted(steps - ran.worked_out)}; false: {sorted(ran.worked_out - steps)}"
+    assert ran.worked_out == steps, (
+        f"missed: {sorted(steps - ran.worked_out)}; false: {sorted(ran.worked_out - steps)}"
+    )
     assert ran.not_as_announced() == {}
     graph = load(project)
     assert plan(graph).to_do() == []
@@ -357,7 +388,9 @@ def test_an_edit_of_code_reaches_exactly(project: Path, package: Path, modules: 
 def test_an_edit_of_what_only_people_read_reaches_nothing(project: Path, package: Path) -> None:
     """Another docstring, a comment and more empty lines in every file."""
     for path in package.rglob("*.py"):
-        path.write_text(path.read_text("utf-8").replace('"""\n', ' And more."""\n\n\n# A comment\n', 1), "utf-8")
+        path.write_text(
+            path.read_text("utf-8").replace('"""\n', ' And more."""\n\n\n# A comment\n', 1), "utf-8"
+        )
     forget()
     reaches(project, NOTHING)
 
@@ -368,13 +401,22 @@ def test_another_version_reaches_exactly(
 ) -> None:
     real = metadata.version
     monkeypatch.setattr(
-        metadata, "version", lambda name: "999" if name.replace("_", "-") in names.split() else real(name)
+        metadata,
+        "version",
+        lambda name: "999" if name.replace("_", "-") in names.split() else real(name),
     )
     forget()
     reaches(project, LIBRARIES[names])
 
 
-@rows([row for table in (BUILD_YAML, BASES_AND_MACHINES, DOMAINS, OVERRIDES, SOURCES) for row in table[1::9] if row[2]])
+@rows(
+    [
+        row
+        for table in (BUILD_YAML, BASES_AND_MACHINES, DOMAINS, OVERRIDES, SOURCES)
+        for row in table[1::9]
+        if row[2]
+    ]
+)
 def test_what_was_edited_and_built_and_is_reverted_comes_from_the_store(
     project: Path, change: Edit, steps: Steps
 ) -> None:
@@ -387,14 +429,22 @@ def test_what_was_edited_and_built_and_is_reverted_comes_from_the_store(
     reaches(project, NOTHING)
 
 
-def test_a_checkout_that_is_moved_or_copied_has_nothing_to_do(project: Path, tmp_path: Path) -> None:
+def test_a_checkout_that_is_moved_or_copied_has_nothing_to_do(
+    project: Path, tmp_path: Path
+) -> None:
     shutil.copytree(project, tmp_path / "copy")
     reaches(project.rename(tmp_path / "moved"), NOTHING)
     reaches(tmp_path / "copy", NOTHING)
 
 
 def test_another_user_place_and_order_of_hashes_reach_nothing(project: Path) -> None:
-    environment = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "HOME": "/", "USER": "other", "PYTHONHASHSEED": "7"}
+    environment = {
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "HOME": "/",
+        "USER": "other",
+        "PYTHONHASHSEED": "7",
+    }
     words, given = [sys.executable, "-m", "meetara_build", "plan"], {**os.environ, **environment}
     done = subprocess.run(words, cwd=project, env=given, capture_output=True, text=True, check=True)
     assert "Plan: 0 to run, 0 to restore, 0 maybe, " in done.stdout

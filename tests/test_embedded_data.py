@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from projects import REPOSITORY
 
-from meetara_build.schema import Domain, check
+from meetara_build.config.schema import Domain, check
+from meetara_build.config.yaml_files import read_yaml
 from meetara_build.stages import dataset
 from meetara_build.stages.dataset.duplicates import distinct
 from meetara_build.stages.dataset.records import Record, content_id
-from meetara_build.yaml_files import read_yaml
 
 FOLDER = REPOSITORY / "conf" / "domain"
 
@@ -38,7 +38,9 @@ STRICT = sorted(
     {domain for domain, category in CATEGORY.items() if category == "healthcare"}
     | {"legal", "legal_business", "financial", "financial_planning"}
 )
-LANGUAGES = sorted(domain for domain in CATEGORY if "hi" in read_yaml(FOLDER / f"{domain}.yaml")["languages"])
+LANGUAGES = sorted(
+    domain for domain in CATEGORY if "hi" in read_yaml(FOLDER / f"{domain}.yaml")["languages"]
+)
 
 every_domain = pytest.mark.parametrize("domain", sorted(CATEGORY))
 
@@ -51,7 +53,10 @@ def shape(domain: str) -> Domain:
 
 @cache
 def pairs(domain: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (FOLDER / f"{domain}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (FOLDER / f"{domain}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def language(pair: dict[str, Any]) -> str:
@@ -97,7 +102,10 @@ def test_a_domain_has_at_least_32_pairs_on_at_least_six_topics(domain: str) -> N
 @every_domain
 def test_pairs_have_their_keys_and_clean_text(domain: str) -> None:
     for pair in pairs(domain):
-        assert list(pair) in (["topic", "prompt", "response"], ["topic", "prompt", "response", "language"])
+        assert list(pair) in (
+            ["topic", "prompt", "response"],
+            ["topic", "prompt", "response", "language"],
+        )
         for key in ("topic", "prompt", "response"):
             text = pair[key]
             assert text == text.strip()
@@ -133,11 +141,15 @@ def test_at_least_three_domains_also_speak_spanish_and_hindi() -> None:
 @pytest.mark.parametrize("domain", LANGUAGES)
 def test_hindi_is_in_devanagari_and_spanish_is_spanish(domain: str) -> None:
     for pair in pairs(domain):
-        letters = [character for character in pair["prompt"] + pair["response"] if character.isalpha()]
+        letters = [
+            character for character in pair["prompt"] + pair["response"] if character.isalpha()
+        ]
         devanagari = sum("\u0900" <= character <= "\u097f" for character in letters) / len(letters)
         assert devanagari > 0.8 if language(pair) == "hi" else devanagari < 0.1
         if language(pair) == "es":
-            assert {"de", "la", "el", "que", "en", "un", "una", "los", "no", "con", "si"} & set(words(pair["response"]))
+            assert {"de", "la", "el", "que", "en", "un", "una", "los", "no", "con", "si"} & set(
+                words(pair["response"])
+            )
 
 
 def test_health_law_money_and_emergencies_are_strict() -> None:
@@ -158,7 +170,13 @@ HELP = {
 
 
 def field(domain: str) -> str:
-    return "healthcare" if CATEGORY[domain] == "healthcare" else "law" if domain.startswith("legal") else "money"
+    return (
+        "healthcare"
+        if CATEGORY[domain] == "healthcare"
+        else "law"
+        if domain.startswith("legal")
+        else "money"
+    )
 
 
 @pytest.mark.parametrize("domain", STRICT)
@@ -170,7 +188,11 @@ def test_strict_domains_say_often_enough_who_should_be_asked(domain: str) -> Non
 
 
 def test_emergency_care_names_the_number_to_call() -> None:
-    calls = [pair for pair in pairs("emergency_care") if re.search(r"\b(112|911|999)\b", pair["response"])]
+    calls = [
+        pair
+        for pair in pairs("emergency_care")
+        if re.search(r"\b(112|911|999)\b", pair["response"])
+    ]
     assert len(calls) >= 5
 
 
@@ -197,13 +219,18 @@ def test_answers_do_not_share_one_skeleton(domain: str) -> None:
     asked = Counter(" ".join(words(pair["prompt"])[:3]) for pair in english(domain))
     assert asked.most_common(1)[0][1] <= 6, asked.most_common(3)
     sentences = Counter(
-        sentence for text in said for sentence in re.split(r"(?<=[.!?])\s+", text) if len(sentence.split()) > 5
+        sentence
+        for text in said
+        for sentence in re.split(r"(?<=[.!?])\s+", text)
+        if len(sentence.split()) > 5
     )
     assert sentences.most_common(1)[0][1] == 1, sentences.most_common(2)
 
 
 def test_no_opening_is_a_habit_of_all_domains() -> None:
-    openings = Counter(" ".join(words(pair["response"])[:3]) for domain in CATEGORY for pair in english(domain))
+    openings = Counter(
+        " ".join(words(pair["response"])[:3]) for domain in CATEGORY for pair in english(domain)
+    )
     total = sum(openings.values())
     assert openings.most_common(1)[0][1] <= total * 0.005, openings.most_common(5)
 
@@ -216,7 +243,11 @@ def test_there_is_no_filler(domain: str) -> None:
         r"i hope this helps|feel free to (ask|reach|contact)|happy to help|delve|game[- ]changer|embark on|tapestry|"
         r"remember,? everyone is different"
     )
-    found = [pair["response"][:60] for pair in english(domain) if re.search(filler, pair["response"], re.IGNORECASE)]
+    found = [
+        pair["response"][:60]
+        for pair in english(domain)
+        if re.search(filler, pair["response"], re.IGNORECASE)
+    ]
     assert not found
 
 
@@ -226,8 +257,19 @@ def records() -> list[Record]:
     found = []
     for domain in sorted(CATEGORY):
         for number, pair in enumerate(pairs(domain), 1):
-            turns = [{"role": "user", "content": pair["prompt"]}, {"role": "assistant", "content": pair["response"]}]
-            found.append(Record(content_id(turns), turns, language(pair), pair["topic"], f"{domain}.jsonl:{number}"))
+            turns = [
+                {"role": "user", "content": pair["prompt"]},
+                {"role": "assistant", "content": pair["response"]},
+            ]
+            found.append(
+                Record(
+                    content_id(turns),
+                    turns,
+                    language(pair),
+                    pair["topic"],
+                    f"{domain}.jsonl:{number}",
+                )
+            )
     return found
 
 
@@ -240,10 +282,16 @@ def test_no_two_pairs_are_near_duplicates_within_or_across_domains(records: list
 def test_no_question_is_asked_twice_and_no_answer_given_twice(records: list[Record]) -> None:
     def shingles(text: str) -> set[str]:
         said = words(text)
-        return {" ".join(three) for three in zip(said, said[1:], said[2:], strict=False)} or set(said)
+        return {" ".join(three) for three in zip(said, said[1:], said[2:], strict=False)} or set(
+            said
+        )
 
     for part, limit in (("prompt", 0.5), ("response", 0.2)):
-        texts = [(record.source, shingles(getattr(record, part))) for record in records if record.language == "en"]
+        texts = [
+            (record.source, shingles(getattr(record, part)))
+            for record in records
+            if record.language == "en"
+        ]
         holders: dict[str, list[int]] = {}
         for number, (_, found) in enumerate(texts):
             for shingle in found:
@@ -271,8 +319,17 @@ def test_the_dataset_stage_takes_every_pair(domain: str) -> None:
         "domain": domain,
         "system_prompt": found.system_prompt,
         "languages": found.languages,
-        "sources": [{"name": f"{domain}.jsonl", "format": None, "hub": None, "split": "train", "columns": None,
-                     "language": None, "limit": None}],
+        "sources": [
+            {
+                "name": f"{domain}.jsonl",
+                "format": None,
+                "hub": None,
+                "split": "train",
+                "columns": None,
+                "language": None,
+                "limit": None,
+            }
+        ],
         "near_duplicate": 0.85,
         "near_group": 0.75,
         "validation": 0.1,
@@ -280,7 +337,7 @@ def test_the_dataset_stage_takes_every_pair(domain: str) -> None:
         "max_bad_share": 0.0,
         "repair_text": True,
         "html_to_text": False,
-    }  # fmt: skip
+    }
     prepared = dataset.prepare(recipe, {"source_0": FOLDER / f"{domain}.jsonl"})
     sides = (prepared.train, prepared.validation, prepared.test)
     assert sum(map(len, sides)) == len(pairs(domain))
@@ -319,4 +376,6 @@ def check_lines(path: Path) -> None:
     assert text.endswith(b"\n"), path.name
     assert b"\r" not in text, path.name
     assert not text.startswith(b"\xef\xbb\xbf"), path.name
-    assert not re.search(rb"(?<!\\)\\u", text), f"{path.name}: letters as themselves, not as escapes"
+    assert not re.search(rb"(?<!\\)\\u", text), (
+        f"{path.name}: letters as themselves, not as escapes"
+    )

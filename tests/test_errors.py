@@ -8,8 +8,13 @@ import pytest
 from projects import REPOSITORY
 
 from meetara_build import errors
+from meetara_build.errors import nearest
 
-CLASSES = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
+CLASSES = {
+    name: value
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and value.__module__ == errors.__name__
+}
 
 
 def test_the_docstring_draws_every_class_and_no_other() -> None:
@@ -43,3 +48,9 @@ def test_every_raised_error_carries_a_message() -> None:
                 if not arguments and called.id != "BuildError":
                     silent.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
     assert not silent
+
+
+def test_the_nearest_word_is_offered_and_else_what_is_known() -> None:
+    assert nearest("nutritoin", ["sleep", "nutrition"]) == "; did you mean 'nutrition'?"
+    assert nearest("xyz", ["sleep", "nutrition"]) == "; known: nutrition, sleep"
+    assert nearest("xyz", [f"d{number:02}" for number in range(40)]).endswith("d29 …")

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from projects import edit, override
 
-from meetara_build.artifact import read_manifest
 from meetara_build.engine.snakemake import command
 from meetara_build.graph import Step, load
 from meetara_build.plan import plan
+from meetara_build.store.manifest import read_manifest
 
 Build = Callable[[Path, Sequence[str]], Ran]
 Digests = dict[str, str]
@@ -42,7 +42,9 @@ def overriding(domain: str, key: str, value: Any) -> Edit:
 
 
 def swapped(project: Path) -> None:
-    one, other = (project / "conf" / "domain" / f"{name}.jsonl" for name in ("storytelling", "music"))
+    one, other = (
+        project / "conf" / "domain" / f"{name}.jsonl" for name in ("storytelling", "music")
+    )
     one.rename(project / "aside")
     other.rename(one)
     (project / "aside").rename(other)
@@ -65,25 +67,43 @@ CHEAP: dict[str, list[Edit]] = {
     "bounds": [stories("evaluation.max_kl.Q8_0", 0.9), stories("merge.bound", 0.9)],
     "description": [tales("description", "Another"), tales("description", "A third")],
     "category": [tales("category", "own")],
-    "tales": [added("storytelling", "train"), added("storytelling", "test"), reworded("storytelling", "validation"),
-              lines("storytelling", lambda old: [*old, ""]), lines("storytelling", lambda old: old[::-1])],
-}  # fmt: skip
+    "tales": [
+        added("storytelling", "train"),
+        added("storytelling", "test"),
+        reworded("storytelling", "validation"),
+        lines("storytelling", lambda old: [*old, ""]),
+        lines("storytelling", lambda old: old[::-1]),
+    ],
+}
 CHOICES: dict[str, list[Edit]] = {
     **CHEAP,
     "seed": [conf("build", "seed", 3)],
-    "domains": [conf("build", "domains", ["nutrition", "storytelling"]), conf("build", "domains", "all")],
+    "domains": [
+        conf("build", "domains", ["nutrition", "storytelling"]),
+        conf("build", "domains", "all"),
+    ],
     "keep_merged": [conf("build", "keep_merged", True), stories("keep_merged", True)],
     "licence": [mini("licence", "mit")],
-    "pretraining": [mini("pretraining.epochs", 2), mini("pretraining.share", 0.8), mini("pretraining.domains", ["nutrition"])],
+    "pretraining": [
+        mini("pretraining.epochs", 2),
+        mini("pretraining.share", 0.8),
+        mini("pretraining.domains", ["nutrition"]),
+    ],
     "tokenizer": [mini("tokenizer.vocab_size", 2048)],
     "weights": [text("models/other/model.safetensors", str.upper)],
     "base": [stories("base", "other")],
     "machine": [stories("hardware", "big")],
     "overlay": [gone("conf/overlay/programming.yaml"), overriding("programming", "lora.rank", 8)],
-    "records": [added("nutrition", "taught"), added("nutrition", "train"), added("nutrition", "test"), reworded("nutrition", "taught"),
-                lines("nutrition", lambda old: [*old, "{}"]), lines("nutrition", lambda old: old[::-1])],
+    "records": [
+        added("nutrition", "taught"),
+        added("nutrition", "train"),
+        added("nutrition", "test"),
+        reworded("nutrition", "taught"),
+        lines("nutrition", lambda old: [*old, "{}"]),
+        lines("nutrition", lambda old: old[::-1]),
+    ],
     "files": [swapped],
-}  # fmt: skip
+}
 """What can be chosen in a configuration: 0 is as it came, 1 the first edit, and so on."""
 
 
@@ -93,7 +113,9 @@ class Workplace:
     ``make`` builds some domains or all, and says what it did.
     """
 
-    def __init__(self, folder: Path, pristine: Path, make: Build, clean: dict[Any, Digests]) -> None:
+    def __init__(
+        self, folder: Path, pristine: Path, make: Build, clean: dict[Any, Digests]
+    ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self.folder, self.pristine, self.make, self.clean = folder, pristine, make, clean
         self.project = shutil.copytree(pristine, folder / "project")
@@ -110,7 +132,11 @@ class Workplace:
             for path in _files(self.project / part) - _files(wanted / part):
                 (self.project / part / path).unlink()
             for path in _files(wanted / part):
-                _replace(self.project / part / path, (wanted / part / path).read_bytes(), old_time=old_time)
+                _replace(
+                    self.project / part / path,
+                    (wanted / part / path).read_bytes(),
+                    old_time=old_time,
+                )
         shutil.rmtree(wanted)
 
     def _configured(self, folder: Path) -> Path:
@@ -123,15 +149,25 @@ class Workplace:
 
     def touch(self, which: int) -> None:
         """Give a file of the configuration, or a source, another time."""
-        self._any(_files(self.project / "conf"), which, lambda name: os.utime(self.project / "conf" / name))
+        self._any(
+            _files(self.project / "conf"),
+            which,
+            lambda name: os.utime(self.project / "conf" / name),
+        )
 
     def delete(self, which: int) -> None:
         """Delete a file of an artifact, or a manifest."""
-        self._any(self._artifacts(), which, lambda name: (self.project / "artifacts" / name).unlink())
+        self._any(
+            self._artifacts(), which, lambda name: (self.project / "artifacts" / name).unlink()
+        )
 
     def damage(self, which: int) -> None:
         """Change a byte of a file of an artifact, and leave its size and time."""
-        self._any({name for name in self._artifacts() if not name.endswith("manifest.json")}, which, self._damage)
+        self._any(
+            {name for name in self._artifacts() if not name.endswith("manifest.json")},
+            which,
+            self._damage,
+        )
 
     def _damage(self, name: str) -> None:
         path = self.project / "artifacts" / name
@@ -183,8 +219,13 @@ class Workplace:
         graph = load(self.project)
         left = [graph.root / step.place.folder for step in graph.steps.values() if not step.keep]
         for step in graph.steps.values():
-            left += [*graph.root.glob(f".work/{step.reference}-*"), *graph.root.glob(f"{step.place.folder}/.*.[0-9]*")]
-        assert not any(path.exists() for path in left), f"left over: {[str(path) for path in left if path.exists()]}"
+            left += [
+                *graph.root.glob(f".work/{step.reference}-*"),
+                *graph.root.glob(f"{step.place.folder}/.*.[0-9]*"),
+            ]
+        assert not any(path.exists() for path in left), (
+            f"left over: {[str(path) for path in left if path.exists()]}"
+        )
 
     def kill(self, which: int, after: int, *, by_hand: bool) -> None:
         """Begin a build of one domain or all, and kill it."""
@@ -198,7 +239,9 @@ class Workplace:
             project = self._configured(self.folder / "clean")
             self.make(project, [])
             graph = load(project)
-            self.clean[key] = {step.name: digest(graph.root, step) for step in graph.steps.values() if step.keep}
+            self.clean[key] = {
+                step.name: digest(graph.root, step) for step in graph.steps.values() if step.keep
+            }
             shutil.rmtree(project)
         return self.clean[key]
 
@@ -219,14 +262,25 @@ def digest(root: Path, step: Step) -> str:
     """An artifact's content digest, once every file has proved to be what its manifest says, and no other is there."""
     manifest, folder = read_manifest(root / step.place.manifest), root / step.place.folder
     for name, entry in manifest.files.items():
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], f"{step.name}: {name}"
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], (
+            f"{step.name}: {name}"
+        )
     if step.stage not in ("base", "evaluate"):  # these share their folder with other artifacts
         others = _files(folder) - {*manifest.files, "manifest.json"}
         assert not others, f"{step.name}: {others}"
     return manifest.digest()
 
 
-WRITING = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "shutil.rmtree")
+WRITING = (
+    "os.rename",
+    "os.remove",
+    "os.link",
+    "os.mkdir",
+    "os.rmdir",
+    "os.chmod",
+    "os.utime",
+    "shutil.rmtree",
+)
 
 
 def killed(project: Path, domains: Sequence[str], after: int, *, by_hand: bool) -> None:
@@ -256,8 +310,12 @@ def killed(project: Path, domains: Sequence[str], after: int, *, by_hand: bool) 
         os._exit(0)
 
 
-EDITS = st.sampled_from([(name, which) for name, edits in CHOICES.items() for which in range(len(edits) + 1)])
-FOLDERS = st.sampled_from([".meetara", "artifacts/store", "artifacts/nutrition", "artifacts/base", "artifacts/logs"])
+EDITS = st.sampled_from(
+    [(name, which) for name, edits in CHOICES.items() for which in range(len(edits) + 1)]
+)
+FOLDERS = st.sampled_from(
+    [".meetara", "artifacts/store", "artifacts/nutrition", "artifacts/base", "artifacts/logs"]
+)
 ANY, SOME, MOMENTS = st.integers(0, 1000), st.integers(0, 7), st.integers(1, 400)
 
 
@@ -283,7 +341,9 @@ class Incremental(RuleBasedStateMachine):
         self.place.build(self.place.domains(which))
 
     @rule(change=EDITS, which=SOME, after=MOMENTS, by_hand=st.booleans())
-    def is_edited_and_killed(self, change: tuple[str, int], which: int, after: int, by_hand: bool) -> None:
+    def is_edited_and_killed(
+        self, change: tuple[str, int], which: int, after: int, by_hand: bool
+    ) -> None:
         self.place.choose(*change)
         self.place.kill(which, after, by_hand=by_hand)
 
@@ -319,7 +379,8 @@ def prepare(folder: Path) -> type[Incremental]:
 def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None:
     """The same draws each time: a suite that fails by chance says nothing of a change. bench.incremental_soak draws others."""
     run_state_machine_as_test(
-        prepare(tmp_path), settings=settings(max_examples=4, stateful_step_count=12, derandomize=True)
+        prepare(tmp_path),
+        settings=settings(max_examples=4, stateful_step_count=12, derandomize=True),
     )
 
 

@@ -42,7 +42,9 @@ def fast(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(fast: Path, warm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def uninterrupted(
+    fast: Path, warm_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """What a build that no one disturbs makes."""
     project = copy_built(fast, tmp_path_factory.mktemp("uninterrupted") / "project")
     _build(project, warm_folder)
@@ -87,11 +89,20 @@ def _kill(build: Popen[str], project: Path, mark: str) -> None:
         process.kill()
 
 
-def _disturbed(project: Path, temporary: Path, after: str, wait: float, kill: Victim) -> tuple[str, int]:
+def _disturbed(
+    project: Path, temporary: Path, after: str, wait: float, kill: Victim
+) -> tuple[str, int]:
     """Start a build and kill a part of it, a moment after the log of a step has appeared; what it said, and its status."""
     build = start(project, "build", TMPDIR=str(temporary))
     log = project / "artifacts" / "logs" / "storytelling" / f"{after}.log"
-    until(lambda: build.poll() is not None or (not after and processes(project, "-m snakemake")) or log.exists(), 120)
+    until(
+        lambda: (
+            build.poll() is not None
+            or (not after and processes(project, "-m snakemake"))
+            or log.exists()
+        ),
+        120,
+    )
     time.sleep(wait)
     kill(build, project)
     said, complained = build.communicate(timeout=60)
@@ -120,7 +131,13 @@ def _goes_on(project: Path, temporary: Path, expected: dict[str, str]) -> None:
     ],
 )
 def test_a_build_goes_on_after_a_kill(
-    fast: Path, uninterrupted: dict[str, str], warm_folder: Path, tmp_path: Path, after: str, wait: float, kill: Victim
+    fast: Path,
+    uninterrupted: dict[str, str],
+    warm_folder: Path,
+    tmp_path: Path,
+    after: str,
+    wait: float,
+    kill: Victim,
 ) -> None:
     project = copy_built(fast, tmp_path / "project")
     said, status = _disturbed(project, warm_folder, after, wait, kill)
@@ -162,10 +179,21 @@ def test_training_goes_on_from_its_checkpoint(
     whole = copy_built(project, tmp_path / "whole")
     work = project / "artifacts" / ".work"
     client = start(project, "stage", "adapter", "nutrition", TMPDIR=str(warm_folder))
-    until(lambda: [path for path in work.glob("*/checkpoint/*") if not path.name.startswith(".")], 60)
+    until(
+        lambda: [path for path in work.glob("*/checkpoint/*") if not path.name.startswith(".")], 60
+    )
     client.kill()
     client.communicate()
-    until(lambda: not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(project)], 5)
+    until(
+        lambda: (
+            not [
+                process
+                for process in psutil.process_iter(["cwd"])
+                if process.info["cwd"] == str(project)
+            ]
+        ),
+        5,
+    )
     time.sleep(0.2)
     assert list(work.glob("*/checkpoint/*"))
     assert command(project, "stage", "adapter", "nutrition").returncode == 0

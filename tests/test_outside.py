@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meetara_build.outside import parse_json, quote_command, read_file, show_block, show_line, show_short, show_text
+from meetara_build.outside import (
+    parse_json,
+    quote_command,
+    read_file,
+    show_block,
+    show_line,
+    show_short,
+    show_text,
+)
 
 
 def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
@@ -19,7 +27,12 @@ def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
             read_file(path)
 
 
-@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=8), min_size=1))
+@given(
+    st.lists(
+        st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=8),
+        min_size=1,
+    )
+)
 def test_a_command_that_is_shown_has_the_words_it_was_made_of(words: list[str]) -> None:
     assert shlex.split(quote_command(*words)) == words
 
@@ -56,7 +69,10 @@ def test_the_beginning_of_a_value_is_one_short_line() -> None:
 
 
 def test_a_block_begins_no_further_line_at_the_edge() -> None:
-    assert show_block("one\ntwo\n  three\n\nPlan: 0\u202e") == "one\n  two\n  three\n\n  Plan: 0\\u202e"
+    assert (
+        show_block("one\ntwo\n  three\n\nPlan: 0\u202e")
+        == "one\n  two\n  three\n\n  Plan: 0\\u202e"
+    )
 
 
 @given(st.text())
@@ -67,12 +83,18 @@ def test_a_shown_line_is_one_printable_line(text: str) -> None:
     assert show_line(line) == line
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "", "{", b"\xff\xfe", "1" * 5_000, "nul"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "", "{", b"\xff\xfe", "1" * 5_000, "nul"]
+)
 def test_json_that_cannot_be_read_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_json(text)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner)
+    )
+)
 def test_json_is_read_back(value: object) -> None:
     assert parse_json(json.dumps(value)) == value

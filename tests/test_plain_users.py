@@ -49,7 +49,9 @@ def meetara(plainly: list[str], project: Path, warm_folder: Path, tmp_path: Path
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [*plainly, sys.executable, "-m", "meetara_build", *words]
-        return run_there(project, *command, TMPDIR=str(warm_folder), HOME=str(home), XDG_CACHE_HOME="")
+        return run_there(
+            project, *command, TMPDIR=str(warm_folder), HOME=str(home), XDG_CACHE_HOME=""
+        )
 
     return run
 
@@ -58,7 +60,15 @@ def test_a_plain_user_builds_edits_rebuilds_restores_and_collects(
     plainly: list[str], project: Path, meetara: Any
 ) -> None:
     edit(project / "conf" / "domain" / "nutrition.yaml", "description", "Another")
-    words = ["-m", "snakemake", "nutrition", "--profile", "conf/profile/local", "--config", "warm=false"]
+    words = [
+        "-m",
+        "snakemake",
+        "nutrition",
+        "--profile",
+        "conf/profile/local",
+        "--config",
+        "warm=false",
+    ]
     asked = run_there(project, *plainly, sys.executable, *words, "-n")
     assert asked.returncode == 0, asked.stderr
     done = run_there(project, *plainly, sys.executable, *words)
@@ -74,9 +84,10 @@ def test_a_plain_user_builds_edits_rebuilds_restores_and_collects(
     done = meetara("build", "nutrition")
     assert done.returncode == 0, done.stdout + done.stderr
     assert outcomes(project)[-1] == ("gguf", "nutrition", "restored")
-    assert {path.stat().st_mode & 0o222 for path in (project / "artifacts" / "nutrition" / "gguf").glob("*.gguf")} == {
-        0
-    }
+    assert {
+        path.stat().st_mode & 0o222
+        for path in (project / "artifacts" / "nutrition" / "gguf").glob("*.gguf")
+    } == {0}
 
     assert meetara("gc", "--max-size", "0").returncode == 0
     assert json.loads(meetara("verify", "--json").stdout)["faults"] == {}
@@ -84,7 +95,9 @@ def test_a_plain_user_builds_edits_rebuilds_restores_and_collects(
 
 def test_the_doctor_names_a_home_that_cannot_be_written(meetara: Any, tmp_path: Path) -> None:
     (found,) = [
-        check for check in json.loads(meetara("doctor", "--json").stdout)["checks"] if check["name"] == "caches"
+        check
+        for check in json.loads(meetara("doctor", "--json").stdout)["checks"]
+        if check["name"] == "caches"
     ]
     assert found["found"] == f"{tmp_path / 'home' / '.cache'} cannot be written"
     assert found["mend"].startswith("set HOME or XDG_CACHE_HOME to a folder of yours")
@@ -105,7 +118,9 @@ def test_a_store_that_can_only_be_read_serves(project: Path, meetara: Any) -> No
     assert outcomes(project)[-1] == ("package", "nutrition", "restored")
 
 
-def test_a_store_that_cannot_be_read_names_the_file_whose_it_is_and_what_to_do(project: Path, meetara: Any) -> None:
+def test_a_store_that_cannot_be_read_names_the_file_whose_it_is_and_what_to_do(
+    project: Path, meetara: Any
+) -> None:
     actions = project / "artifacts" / "store" / "actions"
     shutil.rmtree(project / "artifacts" / "nutrition" / "package")
     actions.chmod(0)
@@ -146,13 +161,17 @@ print(json.dumps([sorted(ran.worked_out), sorted(ran.restored)]))
 def built_by(user: int, folder: Path, text: str) -> list[list[str]]:
     """What a build of this user's works out and what it restores, after the domain was described so."""
     # Whose rights count for writing alone: the Python and the tests may lie where only root may read.
-    caps = [f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+    caps = [
+        f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")
+    ]
     who = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={GROUP}", *caps]
     asked = f"umask {UMASKS[user]}; exec {shlex.join([sys.executable, '-c', TOLD, str(folder / str(user)), text])}"
     paths = f"{REPOSITORY}:{REPOSITORY / 'tests'}"
     (folder / f"tmp-{user}").mkdir(exist_ok=True)
     (folder / f"tmp-{user}").chmod(0o777)
-    done = run_there(folder, *who, "sh", "-c", asked, PYTHONPATH=paths, TMPDIR=str(folder / f"tmp-{user}"))
+    done = run_there(
+        folder, *who, "sh", "-c", asked, PYTHONPATH=paths, TMPDIR=str(folder / f"tmp-{user}")
+    )
     assert done.returncode == 0, done.stderr
     ran: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
     return ran
@@ -165,7 +184,9 @@ def give(path: Path, user: int) -> None:
 
 def test_two_users_with_umasks_of_their_own_share_a_store(common: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can be two users; tests/test_store.py has the rights of what each makes")
+        pytest.skip(
+            "only root can be two users; tests/test_store.py has the rights of what each makes"
+        )
     store = common / "store"
     store.mkdir()
     os.chown(store, 0, GROUP)

@@ -7,7 +7,10 @@ import pytest
 import yaml
 from projects import REPOSITORY
 
-PROFILES = {path.parent.name: path for path in sorted((REPOSITORY / "conf" / "profile").glob("*/config.yaml"))}
+PROFILES = {
+    path.parent.name: path
+    for path in sorted((REPOSITORY / "conf" / "profile").glob("*/config.yaml"))
+}
 ONE_MACHINE = ["colab", "lambda", "local", "runpod"]
 
 

@@ -9,10 +9,20 @@ import pytest
 import typer.main
 from projects import REPOSITORY
 
-from meetara_build.faces.cli import app
-from meetara_build.faces.stage import parser
+from meetara_build.cli.cli import app
+from meetara_build.cli.stage import parser
+from meetara_build.config.schema import (
+    Base,
+    Build,
+    Decision,
+    Domain,
+    Hardware,
+    Overlay,
+    Provider,
+    Shape,
+    Source,
+)
 from meetara_build.graph import STAGES
-from meetara_build.schema import Base, Build, Decision, Domain, Hardware, Overlay, Provider, Shape, Source
 
 VALUE = "\0"
 """Stands where a message has a value."""
@@ -42,7 +52,12 @@ def messages_of(source: str, name: str) -> Iterator[Message]:
     """Every text of some words that is no docstring."""
     tree = ast.parse(source)
     passed = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    passed |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    passed |= {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
     for node in ast.walk(tree):
         text = None if id(node) in passed else text_of(node)
         if text and " " in text.strip() and not text.startswith("SELECT"):
@@ -51,8 +66,14 @@ def messages_of(source: str, name: str) -> Iterator[Message]:
 
 def all_messages() -> list[Message]:
     paths = [*(REPOSITORY / "meetara_build").rglob("*.py"), *(REPOSITORY / "plugins").glob("*.py")]
-    return [message for path in sorted(paths) if "migrations" not in path.parts
-            for message in messages_of(path.read_text(encoding="utf-8"), str(path.relative_to(REPOSITORY)))]  # fmt: skip
+    return [
+        message
+        for path in sorted(paths)
+        if "migrations" not in path.parts
+        for message in messages_of(
+            path.read_text(encoding="utf-8"), str(path.relative_to(REPOSITORY))
+        )
+    ]
 
 
 # Keys
@@ -92,7 +113,11 @@ def every_shape() -> set[type[Shape]]:
         shape = waiting.pop()
         if shape not in found:
             found.add(shape)
-            waiting += [inner for field in shape.model_fields.values() for inner in shapes_in(field.annotation)]
+            waiting += [
+                inner
+                for field in shape.model_fields.values()
+                for inner in shapes_in(field.annotation)
+            ]
     return found
 
 
@@ -105,12 +130,22 @@ def nested() -> set[str]:
 def wrong_keys(text: str) -> list[str]:
     """Keys of no file below conf/, and keys that are not written in full."""
     names = rf"[a-z{VALUE}][\w{VALUE}]*"
-    dotted = re.findall(rf"(?<![\w./\\{{{VALUE}-])({names}(?:\.(?:{names}|[A-Z]+))+)(?![\w/(])", text)
-    dotted = [re.sub(rf"\.{VALUE}+$", "", word) for word in dotted if not re.search(rf"\.({FILES})$", word)]
+    dotted = re.findall(
+        rf"(?<![\w./\\{{{VALUE}-])({names}(?:\.(?:{names}|[A-Z]+))+)(?![\w/(])", text
+    )
+    dotted = [
+        re.sub(rf"\.{VALUE}+$", "", word)
+        for word in dotted
+        if not re.search(rf"\.({FILES})$", word)
+    ]
     wrong = [word for word in dotted if "." in word and word not in NO_KEYS and not is_key(word)]
-    words = re.findall(r"(?<![\w.\\-])(?:`(\w+)`|([a-z]+(?:_[a-z]+)+))(?![\w.(=]| in config\.json)", text)
+    words = re.findall(
+        r"(?<![\w.\\-])(?:`(\w+)`|([a-z]+(?:_[a-z]+)+))(?![\w.(=]| in config\.json)", text
+    )
     bare = [ticked or plain for ticked, plain in words]
-    return wrong + [word for word in bare if word in nested() and word not in (*STAGES, *COMMAND.commands)]
+    return wrong + [
+        word for word in bare if word in nested() and word not in (*STAGES, *COMMAND.commands)
+    ]
 
 
 # Commands
@@ -121,12 +156,18 @@ def options_of(command: Any) -> set[str]:
         return {option for action in parser()._actions for option in action.option_strings}
     return {
         "--help",
-        *(option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)),
+        *(
+            option
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        ),
     }
 
 
 def takes_words(command: Any) -> bool:
-    return command.name == "stage" or any(parameter.param_type_name == "argument" for parameter in command.params)
+    return command.name == "stage" or any(
+        parameter.param_type_name == "argument" for parameter in command.params
+    )
 
 
 def every_option() -> set[str]:
@@ -166,9 +207,15 @@ def wrong_commands(text: str) -> list[str]:
         elif first == "meetara-build" or first in COMMAND.commands:
             wrong.append(wrong_command(rest if first == "meetara-build" else [first, *rest]))
     plain = re.sub(r"`[^`\n]+`", "", text)
-    said = re.findall(r"(?:^ *|Next: |run |, )meetara-build ((?:data )?[a-z-]+)", plain, re.MULTILINE)
+    said = re.findall(
+        r"(?:^ *|Next: |run |, )meetara-build ((?:data )?[a-z-]+)", plain, re.MULTILINE
+    )
     wrong += [wrong_command(words.split()) for words in said]
-    wrong += [option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", plain) if option not in every_option()]
+    wrong += [
+        option
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", plain)
+        if option not in every_option()
+    ]
     return [word for word in wrong if word]
 
 
@@ -233,7 +280,10 @@ def f(bound):
     """A docstring of words."""
     raise ConfigError(f"raise data.{bound} or " "two {x}", note("say so"))
 '''
-    assert [text for _, text in messages_of(source, "f.py")] == [f"raise data.{VALUE} or two {{x}}", "say so"]
+    assert [text for _, text in messages_of(source, "f.py")] == [
+        f"raise data.{VALUE} or two {{x}}",
+        "say so",
+    ]
 
 
 # The package's own
@@ -242,5 +292,9 @@ def f(bound):
 def test_every_message_of_the_package_and_its_plugins_names_what_exists() -> None:
     messages = all_messages()
     assert len(messages) > 500
-    wrong = [f"{where}: {word}" for where, text in messages for word in (*wrong_keys(text), *wrong_commands(text))]
+    wrong = [
+        f"{where}: {word}"
+        for where, text in messages
+        for word in (*wrong_keys(text), *wrong_commands(text))
+    ]
     assert wrong == []

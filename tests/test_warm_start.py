@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from projects import build_here, override
 
-from meetara_build.artifact import digest_file, read_manifest
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import load
 from meetara_build.plan import plan
+from meetara_build.store.manifest import digest_file, read_manifest
 from meetara_build.training.race import warm_wins
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -23,7 +23,9 @@ def digest(project: Path, domain: str) -> str:
 
 def follow(project: Path, domain: str, neighbour: str, pin: str | None = None) -> None:
     """Have a domain begin from a neighbour's adapter as it is now."""
-    override(project, domain, {"training.warm_start": f"{neighbour}@{pin or digest(project, neighbour)}"})
+    override(
+        project, domain, {"training.warm_start": f"{neighbour}@{pin or digest(project, neighbour)}"}
+    )
 
 
 def train(project: Path, domain: str) -> str:
@@ -50,7 +52,9 @@ def test_the_neighbour_s_weights_are_raced_against_a_cold_start(project: Path) -
     warm = read_manifest(path).metrics
     assert warm["warm_start_loss"] != warm["cold_start_loss"]
     assert warm["warm_start_won"] == warm_wins(warm["warm_start_loss"], warm["cold_start_loss"])
-    assert (warm["validation_loss_before"] == cold["validation_loss_before"]) is not warm["warm_start_won"]
+    assert (warm["validation_loss_before"] == cold["validation_loss_before"]) is not warm[
+        "warm_start_won"
+    ]
     assert digest(project, "programming") in read_manifest(path).made_from["sources"].values()
 
 
@@ -84,7 +88,8 @@ def test_a_pinned_file_is_never_collected(followed: tuple[Path, str], command: A
 def test_what_the_store_does_not_have_is_refused_with_what_to_do(project: Path) -> None:
     follow(project, "nutrition", "programming", "0" * 64)
     with pytest.raises(
-        ConfigError, match="the store has no adapter 000000000000… of programming; build programming, and pin"
+        ConfigError,
+        match="the store has no adapter 000000000000… of programming; build programming, and pin",
     ):
         load(project)
 
@@ -100,7 +105,9 @@ def test_a_circle_is_refused_by_name(project: Path) -> None:
     follow(project, "nutrition", "programming")
     follow(project, "programming", "storytelling")
     follow(project, "storytelling", "nutrition")
-    with pytest.raises(ConfigError, match="nutrition → programming → storytelling → nutrition; remove one of them"):
+    with pytest.raises(
+        ConfigError, match="nutrition → programming → storytelling → nutrition; remove one of them"
+    ):
         load(project)
 
 
@@ -108,7 +115,8 @@ def test_an_adapter_of_another_rank_is_refused(project: Path) -> None:
     override(project, "nutrition", {"lora.rank": 8})
     follow(project, "nutrition", "programming")
     with pytest.raises(
-        ConfigError, match=r"that adapter of programming has rank \d+, and lora.rank is 8 here; make them"
+        ConfigError,
+        match=r"that adapter of programming has rank \d+, and lora.rank is 8 here; make them",
     ):
         load(project)
 

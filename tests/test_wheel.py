@@ -17,7 +17,16 @@ from projects import REPOSITORY, edit
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built as for a release."""
     folder = tmp_path_factory.mktemp("wheel")
-    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
+    words = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(REPOSITORY),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl"))
@@ -25,12 +34,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_what_a_project_is_made_of(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for part in ("conf/build.yaml", "conf/domain/nutrition.jsonl", "conf/profile/lambda/config.yaml", "Snakefile"):
+    for part in (
+        "conf/build.yaml",
+        "conf/domain/nutrition.jsonl",
+        "conf/profile/lambda/config.yaml",
+        "Snakefile",
+    ):
         assert f"meetara_build/project/{part}" in names
     for path in [*(REPOSITORY / "rules").glob("*.smk"), *(REPOSITORY / "conf").rglob("*.yaml")]:
         assert f"meetara_build/project/{path.relative_to(REPOSITORY)}" in names
     assert any(name.startswith("meetara_build/project/plugins/") for name in names)
-    assert not [name for name in names if name.startswith(("tests/", "bench/")) or "__pycache__" in name]
+    assert not [
+        name for name in names if name.startswith(("tests/", "bench/")) or "__pycache__" in name
+    ]
 
 
 # Into an empty environment, by what the messages say alone: one domain on the real base, whole, with few steps
@@ -55,9 +71,13 @@ def tool(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin" / "meetara-build"
 
 
-def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(tool: Path, tmp_path: Path) -> None:
+def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(
+    tool: Path, tmp_path: Path
+) -> None:
     def run(folder: Path, *words: str, status: int = 0) -> str:
-        done = run_there(folder, str(tool), *words, TMPDIR=str(tmp_path), PYTHONPATH="", timeout=900)
+        done = run_there(
+            folder, str(tool), *words, TMPDIR=str(tmp_path), PYTHONPATH="", timeout=900
+        )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 

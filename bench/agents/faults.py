@@ -40,7 +40,7 @@ def once(step):
 
 def patched(loader, module):
     execute(loader, module)
-    if FAULT and module.__name__ == "meetara_build.training.packed":
+    if FAULT and module.__name__ == "meetara_build.training.kernels.packed":
         import torch
         plain, steps = module.PackedModel.loss, [0]
         def loss(self, records, **more):
@@ -100,9 +100,14 @@ def environment(scratch: Path, project: Path, fault: str) -> dict[str, str]:
     temporary.mkdir()
     above = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     return {
-        **os.environ, "PYTHONPATH": os.pathsep.join([str(code), *above]), "INJECTED": fault, "INJECTED_NOTE": str(project / "happened"),
-        "INJECTED_ROOT": str(project / "artifacts"), "TMPDIR": str(temporary), "MEETARA_HANG_SECONDS": "8",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(code), *above]),
+        "INJECTED": fault,
+        "INJECTED_NOTE": str(project / "happened"),
+        "INJECTED_ROOT": str(project / "artifacts"),
+        "TMPDIR": str(temporary),
+        "MEETARA_HANG_SECONDS": "8",
+    }
 
 
 def ran(project: Path, variables: dict[str, str], rounds: int) -> Outcome:
@@ -111,12 +116,18 @@ def ran(project: Path, variables: dict[str, str], rounds: int) -> Outcome:
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "meetara_build", *words],
-        cwd=project, env=variables, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=project,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     seconds = time.monotonic() - started
     folder = project / "artifacts" / "nutrition" / "adapter"
     if not (folder / "manifest.json").exists():
-        return Outcome(done.returncode, seconds, "", float("nan"), (done.stdout + done.stderr)[-1500:])
+        return Outcome(
+            done.returncode, seconds, "", float("nan"), (done.stdout + done.stderr)[-1500:]
+        )
     manifest = json.loads((folder / "manifest.json").read_text())
     digest = manifest["files"]["adapter_model.safetensors"]["sha256"]
     loss = manifest["metrics"]["validation_loss_after"]
@@ -124,8 +135,11 @@ def ran(project: Path, variables: dict[str, str], rounds: int) -> Outcome:
 
 
 LONG_BATCHES = {
-    "training.epochs": 4, "training.batch_tokens": 1024, "training.learning_rate": 2e-3, "data.max_tokens": 900,
-}  # fmt: skip
+    "training.epochs": 4,
+    "training.batch_tokens": 1024,
+    "training.learning_rate": 2e-3,
+    "data.max_tokens": 900,
+}
 """Steps of several records, so that a micro-batch can be halved."""
 FAULTS = {
     "out of memory": "another micro-batch: equal but for rounding",
@@ -141,7 +155,9 @@ FAULTS = {
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--only")
     given = words.parse_args()
     chosen = given.only.split(",") if given.only else list(FAULTS)
@@ -151,7 +167,11 @@ def main() -> None:
         template = small_project(scratch / "template", ["nutrition", "programming"])
         edit(template / "conf" / "build.yaml", "training.checkpoint_seconds", 1)
         edit(template / "conf" / "base" / "mini.yaml", "overrides", {**LONG_BATCHES})
-        edit(template / "conf" / "build.yaml", "agents.policy", {"default": "accept", "llm_advisor": "never"})
+        edit(
+            template / "conf" / "build.yaml",
+            "agents.policy",
+            {"default": "accept", "llm_advisor": "never"},
+        )
         agents = scratch / "agents"
         shutil.move(template / "plugins", agents)
         clean = ran(template, environment(scratch, template, ""), 0)
@@ -176,7 +196,9 @@ def injected(scratch: Path, template: Path, agents: Path, fault: str) -> Outcome
     if fault == "dead context server":
         variables["MEETARA_CONTEXT"] = "http://127.0.0.1:9/mcp"
     if fault in ("lying agent", "hanging agent"):
-        (project / "plugins" / "hostile.py").write_text(LIAR if fault.startswith("lying") else HANGING)
+        (project / "plugins" / "hostile.py").write_text(
+            LIAR if fault.startswith("lying") else HANGING
+        )
         edit(project / "conf" / "build.yaml", "agents.seconds", 5)
     return ran(project, variables, 4)
 
@@ -184,9 +206,19 @@ def injected(scratch: Path, template: Path, agents: Path, fault: str) -> Outcome
 def line(fault: str, clean: Outcome, outcome: Outcome, happened: bool) -> str:
     """What became of a fault, against what may be expected."""
     same = outcome.adapter == clean.adapter
-    found = "same adapter" if same else f"loss {outcome.loss:.4f} ({outcome.loss / clean.loss - 1:+.2%})"
+    found = (
+        "same adapter"
+        if same
+        else f"loss {outcome.loss:.4f} ({outcome.loss / clean.loss - 1:+.2%})"
+    )
     recovered = outcome.status == 0 and (same or FAULTS[fault] != "same")
-    verdict = "NEVER HAPPENED" if not happened else "recovered" if recovered else f"NOT RECOVERED: {outcome.said}"
+    verdict = (
+        "NEVER HAPPENED"
+        if not happened
+        else "recovered"
+        if recovered
+        else f"NOT RECOVERED: {outcome.said}"
+    )
     return f"{fault:22} {found}, expected: {FAULTS[fault]}; {outcome.seconds:.0f} s: {verdict}"
 
 

@@ -21,8 +21,8 @@ from statistics import fmean, median
 from typing import Any
 
 from bench import machine
-from meetara_build.agents.forecast import Curve, Forecast, forecast
-from meetara_build.agents.watch import nothing_left
+from meetara_build.toolbox.divergence import nothing_left
+from meetara_build.toolbox.forecast import Curve, Forecast, forecast
 
 RATES = (5e-4, 2e-3, 6e-3, 2e-2)
 CHOSEN_ON = (
@@ -30,7 +30,13 @@ CHOSEN_ON = (
     *("time_management", "legal_business", "communication", "consulting", "sales"),
     *("marketing", "women_health", "home_management", "medication_management", "senior_health"),
     *("decision_making", "transportation", "academic_tutoring", "work_life_balance", "ai_ml"),
-    *("research_assistance", "project_management", "educational_technology", "emergency_care", "entrepreneurship"),
+    *(
+        "research_assistance",
+        "project_management",
+        "educational_technology",
+        "emergency_care",
+        "entrepreneurship",
+    ),
 )
 SEED = 17
 WORKERS = 2
@@ -97,9 +103,15 @@ def make(job: Job) -> Line:
 
     history, _ = trainer.train(training, {"learning_rate": rate}, SEED, observe)
     return {
-        "domain": name, "rate": rate, "seed": SEED, "watched": watched, "steps": seen[-1], "curve": history.curve,
-        "before": history.validation_before, "after": history.validation_after,
-    }  # fmt: skip
+        "domain": name,
+        "rate": rate,
+        "seed": SEED,
+        "watched": watched,
+        "steps": seen[-1],
+        "curve": history.curve,
+        "before": history.validation_before,
+        "after": history.validation_after,
+    }
 
 
 @cache
@@ -125,10 +137,15 @@ def public(folder: Path | None) -> dict[str, list[Line]]:
     found = {}
     for file, (asked, answered, kind, which) in PUBLIC.items() if folder else ():
         assert folder is not None
-        rows = [json.loads(line) for line in (folder / file).read_text(encoding="utf-8").splitlines()]
+        rows = [
+            json.loads(line) for line in (folder / file).read_text(encoding="utf-8").splitlines()
+        ]
         by_kind: dict[str, list[Line]] = {}
         for row in rows:
-            turns = [{"role": "user", "content": row[asked]}, {"role": "assistant", "content": row[answered]}]
+            turns = [
+                {"role": "user", "content": row[asked]},
+                {"role": "assistant", "content": row[answered]},
+            ]
             by_kind.setdefault(str(row[kind]) if kind else "later", []).append({"messages": turns})
         for name in sorted(by_kind, key=lambda name: (-len(by_kind[name]), name))[which]:
             random.Random(SEED).shuffle(by_kind[name])
@@ -168,7 +185,9 @@ def foretold(found: Sequence[Training]) -> list[tuple[Training, Forecast]]:
     """The forecast for each training, calibrated on the other domains of its kind, as in a project of such domains."""
     said = []
     for one in found:
-        others = [other for other in found if other.domain != one.domain and other.public == one.public]
+        others = [
+            other for other in found if other.domain != one.domain and other.public == one.public
+        ]
         begun = forecast(one.curve.first(), [other.curve for other in others])
         if begun is not None:
             said.append((one, begun))
@@ -200,14 +219,19 @@ def show(label: str, rows: Sequence[tuple[Training, Forecast]]) -> None:
 
 def stopping(found: Sequence[Training]) -> float:
     """Print what ending trainings where nothing is left would have saved and cost, by rate; the worst cost."""
-    print(f"\n{'stopped by the forecast':28} {'runs':>4} {'steps saved':>12} {'mean loss':>10} {'worst':>8}")
+    print(
+        f"\n{'stopped by the forecast':28} {'runs':>4} {'steps saved':>12} {'mean loss':>10} {'worst':>8}"
+    )
     worst = []
     for rate in RATES:
         harm, saved = [], []
         for one in (one for one in found if one.rate == rate):
             points = one.curve.points
             ends = (end for end in range(1, len(points)) if points[end - 1][2] is not None)
-            stop = next((end for end in ends if nothing_left(one.curve._replace(points=points[:end]))), len(points))
+            stop = next(
+                (end for end in ends if nothing_left(one.curve._replace(points=points[:end]))),
+                len(points),
+            )
             reached = one.curve._replace(points=points[:stop]).best
             assert reached is not None
             harm.append(reached / one.best - 1)
@@ -224,7 +248,9 @@ def watched(found: Sequence[Training]) -> None:
     alone = {one.domain: one for one in found if one.rate == RATES[-1] and not one.watched}
     pairs = [(alone[one.domain], one) for one in found if one.watched]
     gains = [1 - with_it.best / without.best for without, with_it in pairs]
-    steps = [1 - len(with_it.curve.points) / len(without.curve.points) for without, with_it in pairs]
+    steps = [
+        1 - len(with_it.curve.points) / len(without.curve.points) for without, with_it in pairs
+    ]
     print(
         f"\nwatched at {RATES[-1]:g}, where trainings diverge: {sum(gain > 0 for gain in gains)} of {len(pairs)} reached a lower "
         f"loss (median {median(gains):+.1%} of it gained, worst {min(gains):+.1%}), with {median(steps):+.0%} of the steps saved (median)"
@@ -233,16 +259,26 @@ def watched(found: Sequence[Training]) -> None:
 
 def main() -> None:
     """Print the tables."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--folder", type=Path, help="keep base and data sets here, and use those that are there")
-    words.add_argument("--curves", type=Path, help="keep the trainings' curves here, and use those that are there")
-    words.add_argument("--domains", type=int, default=12, help="embedded domains that are looked at")
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    words.add_argument(
+        "--folder", type=Path, help="keep base and data sets here, and use those that are there"
+    )
+    words.add_argument(
+        "--curves", type=Path, help="keep the trainings' curves here, and use those that are there"
+    )
+    words.add_argument(
+        "--domains", type=int, default=12, help="embedded domains that are looked at"
+    )
     words.add_argument("--data", type=Path, help="the folder of the public data sets")
     given = words.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
         kept = given.curves or Path(scratch) / "curves.jsonl"
-        every = trainings(given.folder or Path(scratch) / "project", kept, given.domains, given.data)
+        every = trainings(
+            given.folder or Path(scratch) / "project", kept, given.domains, given.data
+        )
     found = [one for one in every if not one.watched]
     rows = foretold(found)
     print(
@@ -256,7 +292,10 @@ def main() -> None:
     show("all", rows)
     worst = stopping(found)
     watched(every)
-    middle, held = median(error(*row) for row in rows), fmean(said.low <= one.best <= said.high for one, said in rows)
+    middle, held = (
+        median(error(*row) for row in rows),
+        fmean(said.low <= one.best <= said.high for one, said in rows),
+    )
     fine = middle <= WORST_ERROR and HELD[0] <= held <= HELD[1]
     print(
         f"\nmedian error {middle:.2%} (at most {WORST_ERROR:.0%}), the 80% interval held {held:.0%} (70% to 90%): {_word(fine)}"

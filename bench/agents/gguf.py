@@ -20,19 +20,28 @@ import yaml
 
 from bench import machine
 from bench.tiny import tiny_project
-from meetara_build.agents.gather import gather
-from meetara_build.agents.host import ask_all, plugin
 from meetara_build.agents.snapshot import Context
+from meetara_build.config.overlay import write_decisions
+from meetara_build.config.resolve import Configuration
+from meetara_build.config.schema import Decision
 from meetara_build.context.places import open_context
 from meetara_build.graph import Graph, load
-from meetara_build.overlay import write_decisions
-from meetara_build.resolve import Configuration
-from meetara_build.schema import Decision
+from meetara_build.hosting.host import ask_all, plugin
+from meetara_build.rounds.gathering import gather
 from meetara_build.stages import evaluate
 
 BIN = Path(sys.executable).parent
 QUANT, AGENT = "Q4_K_M", "gguf_creation"
-DOMAINS = ("cybersecurity", "legal", "music", "nutrition", "parenting", "programming", "sales", "storytelling")
+DOMAINS = (
+    "cybersecurity",
+    "legal",
+    "music",
+    "nutrition",
+    "parenting",
+    "programming",
+    "sales",
+    "storytelling",
+)
 ROUNDS = 6
 """More than the agent takes: it tries three mixes of a type, and may go back to one of them."""
 BOUND = 1.0
@@ -50,13 +59,18 @@ def project(folder: Path) -> Path:
     for name in DOMAINS:
         path = made / "conf" / "domain" / f"{name}.yaml"
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        path.write_text(yaml.safe_dump({**content, "quants": ["F16", QUANT]}, allow_unicode=True), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump({**content, "quants": ["F16", QUANT]}, allow_unicode=True),
+            encoding="utf-8",
+        )
     return made
 
 
 def build(folder: Path) -> Graph:
     """Build what has changed."""
-    done = subprocess.run([BIN / "meetara-build", "build"], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [BIN / "meetara-build", "build"], cwd=folder, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{folder}: the build failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return load(folder)
@@ -83,7 +97,8 @@ def asked(context: Context, hook: str) -> list[Any]:
 def take(graph: Graph, proposal: Mapping[str, Any]) -> None:
     """Write a proposal into its domain's overlay."""
     told = {
-        key: proposal[key] for key in ("key", "value", "reason", "evidence", "expected_gain", "confidence", "figure")
+        key: proposal[key]
+        for key in ("key", "value", "reason", "evidence", "expected_gain", "confidence", "figure")
     }
     write_decisions(graph.project / "conf", proposal["domain"], [Decision(agent=AGENT, **told)])
 
@@ -94,7 +109,9 @@ def divergence(graph: Graph, name: str, files: Path, part: str) -> float:
         records, output = Path(scratch, "records"), Path(scratch, "output")
         records.mkdir()
         output.mkdir()
-        (records / "test.jsonl").write_bytes((graph.root / name / "dataset" / f"{part}.jsonl").read_bytes())
+        (records / "test.jsonl").write_bytes(
+            (graph.root / name / "dataset" / f"{part}.jsonl").read_bytes()
+        )
         base = graph.root / "base" / "tiny"
         inputs = {"gguf": files, "base_gguf": base / "gguf", "dataset": records, "base": base}
         recipe = {**graph.step("evaluate", name).recipe, "quants": ["F16", QUANT]}
@@ -117,12 +134,16 @@ def uniform_files(graph: Graph, folder: Path) -> dict[str, Path]:
 def report(graph: Graph, uniform: Mapping[str, Path]) -> None:
     """A line for each domain, and the medians."""
     shares: dict[str, list[float]] = {"bytes": [], "test": [], "validation": []}
-    print(f"{'domain':14} {'bytes':>7} {'KL, test':>9} {'KL, validation':>15}   as shares of the uniform {QUANT}'s")
+    print(
+        f"{'domain':14} {'bytes':>7} {'KL, test':>9} {'KL, validation':>15}   as shares of the uniform {QUANT}'s"
+    )
     for name, before in uniform.items():
         files, file = graph.root / name / "gguf", f"{name}-{QUANT}.gguf"
         found = {"bytes": (files / file).stat().st_size / (before / file).stat().st_size}
         for part in ("test", "validation"):
-            found[part] = divergence(graph, name, files, part) / divergence(graph, name, before, part)
+            found[part] = divergence(graph, name, files, part) / divergence(
+                graph, name, before, part
+            )
         for figure, share in found.items():
             shares[figure].append(share)
         print(f"{name:14} {found['bytes']:7.1%} {found['test']:9.0%} {found['validation']:15.0%}")
@@ -132,12 +153,16 @@ def report(graph: Graph, uniform: Mapping[str, Path]) -> None:
     )
     larger = sum(share > 1 for share in shares["bytes"])
     worse = sum(share > 1 for share in shares["validation"])
-    print(f"{larger} of {len(DOMAINS)} files have more bytes (none), {worse} more divergence on the validation records")
+    print(
+        f"{larger} of {len(DOMAINS)} files have more bytes (none), {worse} more divergence on the validation records"
+    )
 
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--keep", type=Path, help="build in this new folder and leave it")
     given = words.parse_args()
     machine.adopt_orphans()
@@ -148,7 +173,10 @@ def main() -> None:
         uniform = uniform_files(graph, folder)
         for number in range(1, ROUNDS + 1):
             proposals = asked(seen(graph), "propose")
-            print(f"round {number}: {len(proposals)} of {len(DOMAINS)} domains get other types", flush=True)
+            print(
+                f"round {number}: {len(proposals)} of {len(DOMAINS)} domains get other types",
+                flush=True,
+            )
             if not proposals:
                 break
             for proposal in proposals:

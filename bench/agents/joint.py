@@ -20,7 +20,10 @@ def wanted(trials: Trials, count: int) -> list[tuple[Trial, Trial]]:
     """Separate and joint trainings of the domains with the most similar neighbours."""
     alike = trials.similarities()
     names = with_near_neighbours(alike, count)
-    return [(Trial(name), Trial(name, joint=tuple(sorted(nearest(alike, name)[:COMPANIONS])))) for name in names]
+    return [
+        (Trial(name), Trial(name, joint=tuple(sorted(nearest(alike, name)[:COMPANIONS]))))
+        for name in names
+    ]
 
 
 def main() -> None:
@@ -28,25 +31,35 @@ def main() -> None:
     with opened(__doc__, JOINT) as (options, trials):
         pairs = wanted(trials, options.domains)
         trials.make(trial for pair in pairs for trial in pair)
-        print(f"\n{'domain':20} {'with':42} {'validation':>10} {'joint':>7} {'test':>7} {'joint':>7} {'kept':>5}")
+        print(
+            f"\n{'domain':20} {'with':42} {'validation':>10} {'joint':>7} {'test':>7} {'joint':>7} {'kept':>5}"
+        )
         gains = []
         for alone, together in pairs:
             one, other = trials[alone], trials[together]
             kept = other.after < one.after
             gains.append((1 - other.after / one.after, 1 - other.test / one.test, kept))
-            print(f"{alone.domain:20} {', '.join(together.joint):42} {one.after:10.3f} {other.after:7.3f} {one.test:7.3f} "
-                  f"{other.test:7.3f} {'yes' if kept else 'no':>5}")  # fmt: skip
+            print(
+                f"{alone.domain:20} {', '.join(together.joint):42} {one.after:10.3f} {other.after:7.3f} {one.test:7.3f} "
+                f"{other.test:7.3f} {'yes' if kept else 'no':>5}"
+            )
     validation, test, kept_test = (
         [gain for gain, _, _ in gains],
         [gain for _, gain, _ in gains],
         [gain if kept else 0.0 for _, gain, kept in gains],
     )
-    for what, values in (("validation", validation), ("test", test), ("test, with what a build keeps", kept_test)):
+    for what, values in (
+        ("validation", validation),
+        ("test", test),
+        ("test, with what a build keeps", kept_test),
+    ):
         better = sum(value > 0 for value in values)
         print(
             f"{what}: {better} of {len(values)} domains better, {mean(values):.1%} less loss on average, worst {min(values):+.1%}"
         )
-    print(f"a build's choice does no harm on the test records: {'reached' if mean(kept_test) >= 0 else 'MISSED'}")
+    print(
+        f"a build's choice does no harm on the test records: {'reached' if mean(kept_test) >= 0 else 'MISSED'}"
+    )
 
 
 if __name__ == "__main__":

@@ -19,8 +19,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench import machine
-from meetara_build.agents.schedule import LEAST_GAIN, Chains, Job, longest_first, lower_bound, makespan, usual
-from meetara_build.history import read
+from meetara_build.store.journal import read
+from meetara_build.toolbox.makespan import (
+    LEAST_GAIN,
+    Chains,
+    Job,
+    longest_first,
+    lower_bound,
+    makespan,
+    usual,
+)
 
 IDEAL = 30.0
 SLOTS = (2, 8)
@@ -62,16 +70,23 @@ def shipped() -> Chains:
 def lognormal(count: int = 62) -> Chains:
     """Domains of very different sizes."""
     chance = random.Random(5)
-    return {f"domain_{number:02}": _chain(chance.lognormvariate(0.0, 0.8)) for number in range(count)}
+    return {
+        f"domain_{number:02}": _chain(chance.lognormvariate(0.0, 0.8)) for number in range(count)
+    }
 
 
 def recorded(path: Path) -> Chains:
     """The newest time of each step that a history has."""
-    newest = {(run.target, run.stage): run.seconds for run in read(path.read_bytes()) if run.outcome == "built"}
+    newest = {
+        (run.target, run.stage): run.seconds
+        for run in read(path.read_bytes())
+        if run.outcome == "built"
+    }
     domains = sorted({target for target, stage in newest if stage == "package"})
     return {
         name: [
-            Job(stage, sum(newest.get((name, one), 0.0) for one, at in AT.items() if at == stage)) for stage in SHARES
+            Job(stage, sum(newest.get((name, one), 0.0) for one, at in AT.items() if at == stage))
+            for stage in SHARES
         ]
         for name in domains
     }
@@ -84,14 +99,20 @@ def _chain(seconds: float) -> list[Job]:
 def scaled(chains: Chains, slots: int) -> Chains:
     """The same, so that the ideal is ``IDEAL`` seconds."""
     factor = IDEAL / lower_bound(chains, slots)
-    return {name: [Job(job.stage, job.seconds * factor) for job in jobs] for name, jobs in chains.items()}
+    return {
+        name: [Job(job.stage, job.seconds * factor) for job in jobs]
+        for name, jobs in chains.items()
+    }
 
 
 def measure(chains: Chains, priorities: Mapping[str, int], slots: int) -> float:
     """Seconds that Snakemake takes for the jobs, from the start of the first to the end of the last."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        seconds = {name: {job.stage: round(job.seconds, 3) for job in jobs} for name, jobs in chains.items()}
+        seconds = {
+            name: {job.stage: round(job.seconds, 3) for job in jobs}
+            for name, jobs in chains.items()
+        }
         (folder / "jobs.json").write_text(json.dumps([seconds, priorities]))
         stages = list(SHARES)
         rules = [
@@ -99,13 +120,28 @@ def measure(chains: Chains, priorities: Mapping[str, int], slots: int) -> float:
             for before, stage in zip(["", *stages], stages, strict=False)
         ]
         (folder / "Snakefile").write_text(SNAKEFILE + "".join(rules))
-        words = ["--cores", str(slots), "--scheduler", "greedy", "--scheduler-subsample", "200", "--quiet", "all"]
+        words = [
+            "--cores",
+            str(slots),
+            "--scheduler",
+            "greedy",
+            "--scheduler-subsample",
+            "200",
+            "--quiet",
+            "all",
+        ]
         started = time.time()
-        subprocess.run([sys.executable, "-m", "snakemake", "all", *words], cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "snakemake", "all", *words],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
         ended = [path.stat().st_mtime for path in folder.glob("out/*/*")]
         assert len(ended) == len(chains) * len(stages)
         first = min(
-            path.stat().st_mtime - seconds[path.parent.name][path.name] for path in folder.glob("out/*/dataset")
+            path.stat().st_mtime - seconds[path.parent.name][path.name]
+            for path in folder.glob("out/*/dataset")
         )
         assert first > started
         return max(ended) - first
@@ -141,7 +177,9 @@ def _longest(chains: Chains) -> float:
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--runs", type=Path, help="the runs.jsonl of a build of many domains")
     given = words.parse_args()
     print(machine.describe())

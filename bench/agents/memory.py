@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import machine
-from meetara_build.agents.memory import MemoryModel, Shape, fitted, shape_of
+from meetara_build.toolbox.memory_model import MemoryModel, Shape, fitted, shape_of
 
 BOUND = 0.15
 LORA = {"alpha": 32, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False}
@@ -43,7 +43,9 @@ class Tried(NamedTuple):
         """As the memory model takes it."""
         names = ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "vocab_size")
         model = {"parameters": parameters, **dict(zip(names, self, strict=False))}
-        found = shape_of(model, {**LORA, "rank": self.rank}, "float32", "cpu", tokens, self.checkpointed)
+        found = shape_of(
+            model, {**LORA, "rank": self.rank}, "float32", "cpu", tokens, self.checkpointed
+        )
         assert found is not None
         return found
 
@@ -105,7 +107,9 @@ def measure(tried: Tried) -> Measured:
         _forked(_make_base, tried, folder)
         _forked(_train, tried, folder)
         found = json.loads((folder / "measured.json").read_text())
-    return Measured(tried.shape(found["parameters"], found["tokens"]), found["peak"], found["seconds"])
+    return Measured(
+        tried.shape(found["parameters"], found["tokens"]), found["peak"], found["seconds"]
+    )
 
 
 def _forked(work: Any, *given: Any) -> None:
@@ -123,18 +127,23 @@ def _make_base(tried: Tried, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=tried.hidden, intermediate_size=tried.intermediate, num_hidden_layers=tried.layers,
-        num_attention_heads=tried.heads, num_key_value_heads=tried.kv_heads, vocab_size=tried.vocabulary,
-        max_position_embeddings=1024, tie_word_embeddings=True,
-    )  # fmt: skip
+        hidden_size=tried.hidden,
+        intermediate_size=tried.intermediate,
+        num_hidden_layers=tried.layers,
+        num_attention_heads=tried.heads,
+        num_key_value_heads=tried.kv_heads,
+        vocab_size=tried.vocabulary,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def _train(tried: Tried, folder: Path) -> None:
     import torch
 
+    from meetara_build.training.kernels.lora import attach
     from meetara_build.training.loop import train
-    from meetara_build.training.lora import attach
     from meetara_build.training.model import load_model
     from meetara_build.training.settings import Settings
 
@@ -145,7 +154,10 @@ def _train(tried: Tried, folder: Path) -> None:
     adapted = attach(model, {**LORA, "rank": tried.rank}, seed=0)
     records = _records(tried)
     settings = Settings(
-        epochs=1, batch_tokens=tried.tokens, learning_rate=1e-3, gradient_checkpointing=tried.checkpointed
+        epochs=1,
+        batch_tokens=tried.tokens,
+        learning_rate=1e-3,
+        gradient_checkpointing=tried.checkpointed,
     )
     train(adapted, records, records[:8], settings)
     figures = {
@@ -173,11 +185,16 @@ def _records(tried: Tried) -> list[Any]:
 def report(title: str, model: MemoryModel, runs: Mapping[Tried, Measured]) -> list[float]:
     """A line for each training; the errors."""
     print(f"\n{title}")
-    print("hidden  inner  layers   vocab  rank  tokens   measured  predicted   error  without the fixed part  seconds")
+    print(
+        "hidden  inner  layers   vocab  rank  tokens   measured  predicted   error  without the fixed part  seconds"
+    )
     errors = []
     for tried, run in runs.items():
         predicted = model.peak_bytes(run.shape)
-        error, above = predicted / run.peak - 1, (predicted - run.peak) / (run.peak - model.fixed_bytes)
+        error, above = (
+            predicted / run.peak - 1,
+            (predicted - run.peak) / (run.peak - model.fixed_bytes),
+        )
         errors.append(error)
         print(
             f"{tried.hidden:6} {tried.intermediate:6} {tried.layers:7} {tried.vocabulary:7} {tried.rank:5} {tried.tokens:7}"
@@ -221,7 +238,9 @@ def main() -> None:
         for run in [*held_out.values(), *larger.values(), *checkpointed.values()]
     ]
     print(summary("held out, by the code's figures alone, nothing measured", by_code))
-    print(f"{len(calibration) + len(held_out_errors)} trainings in {(time.monotonic() - started) / 60:.1f} min")
+    print(
+        f"{len(calibration) + len(held_out_errors)} trainings in {(time.monotonic() - started) / 60:.1f} min"
+    )
     if any(abs(error) > BOUND for error in held_out_errors):
         raise SystemExit(f"a predicted peak is more than {BOUND:.0%} off")
 

@@ -65,13 +65,20 @@ def spoil(records: Records, draw: random.Random) -> Spoilt:
     swapped, flipped = chosen[:swaps], chosen[swaps:]
     turned = sorted(swapped, key=lambda index: several[index]["topic"])
     half = len(turned) // 2
-    answers = {index: several[turned[(at + half) % len(turned)]]["messages"][-1] for at, index in enumerate(turned)}
+    answers = {
+        index: several[turned[(at + half) % len(turned)]]["messages"][-1]
+        for at, index in enumerate(turned)
+    }
     for index, answer in answers.items():
         several[index]["messages"] = [*several[index]["messages"][:-1], answer]
     topics = sorted({record["topic"] for record in several})
     for index in flipped:
-        several[index]["topic"] = draw.choice([topic for topic in topics if topic != several[index]["topic"]])
-    return Spoilt(several, *({several[index]["id"] for index in group} for group in (swapped, flipped)))
+        several[index]["topic"] = draw.choice(
+            [topic for topic in topics if topic != several[index]["topic"]]
+        )
+    return Spoilt(
+        several, *({several[index]["id"] for index in group} for group in (swapped, flipped))
+    )
 
 
 def at_k(score: Mapping[str, float], wrong: set[str], count: int) -> tuple[float, float]:
@@ -97,19 +104,23 @@ class Pool:
         self.trainer.validation = self.trainer.encoded(_together(trainers, "validation"))
         self.training, self.test = (_together(trainers, side) for side in ("train", "test"))
 
-    def train(self, records: Records, without: Collection[str] = ()) -> tuple[float, dict[str, list[float | None]]]:
+    def train(
+        self, records: Records, without: Collection[str] = ()
+    ) -> tuple[float, dict[str, list[float | None]]]:
         """The loss of the test records, and of each training record in each epoch."""
         from meetara_build.training.loop import evaluate
 
         kept = [one for one in records if one["id"] not in without and self.trainer.encoded([one])]
         history, model = self.trainer.train(self.trainer.encoded(kept), {}, SEED)
         loss, _ = evaluate(model, self.trainer.encoded(self.test))
-        return loss, {record["id"]: several for record, several in zip(kept, history.losses, strict=True)}
+        return loss, {
+            record["id"]: several for record, several in zip(kept, history.losses, strict=True)
+        }
 
 
 def examine(job: tuple[Path, str, Sequence[str]]) -> Found:
     """Spoil, train, score, drop, train again."""
-    from meetara_build.agents.suspects import suspects
+    from meetara_build.toolbox.mislabelled import suspects
 
     folder, name, domains = job
     pool, draw = Pool(folder, domains), random.Random(SEED)
@@ -133,12 +144,15 @@ def examine(job: tuple[Path, str, Sequence[str]]) -> Found:
     )
 
 
-def compared(spoilt: Spoilt, losses: Mapping[str, Any], many: int) -> dict[str, tuple[float, float]]:
+def compared(
+    spoilt: Spoilt, losses: Mapping[str, Any], many: int
+) -> dict[str, tuple[float, float]]:
     """Precision and recall of each score for each kind of fault."""
-    from meetara_build.agents.suspects import doubts, hardness
+    from meetara_build.toolbox.mislabelled import doubts, hardness
 
     said = {
-        record["id"]: (record["messages"][0]["content"], record["messages"][-1]["content"]) for record in spoilt.records
+        record["id"]: (record["messages"][0]["content"], record["messages"][-1]["content"])
+        for record in spoilt.records
     }
     topics = {record["id"]: record["topic"] for record in spoilt.records}
     doubted = {key: doubt.score for key, doubt in doubts(said, topics).items()}
@@ -164,7 +178,9 @@ def categories(folder: Path, count: int) -> list[tuple[str, list[str]]]:
     """The categories with the fewest domains: so that all of it takes minutes."""
     domains: dict[str, list[str]] = {}
     for path in sorted((folder / "conf" / "domain").glob("*.yaml")):
-        domains.setdefault(yaml.safe_load(path.read_text(encoding="utf-8"))["category"], []).append(path.stem)
+        domains.setdefault(yaml.safe_load(path.read_text(encoding="utf-8"))["category"], []).append(
+            path.stem
+        )
     return sorted(domains.items(), key=lambda one: (len(one[1]), one[0]))[:count]
 
 
@@ -176,27 +192,45 @@ def report(found: Sequence[Found]) -> None:
     for one in found:
         changes = f"{one.cleaned / one.spoilt - 1:+8.2%} {one.by_chance / one.spoilt - 1:+9.2%}"
         shares = [f"{right} of {many}" for many, right in (one.dropped, one.named)]
-        print(f"{one.name:14} {one.records:7} {one.wrong:5} {shares[0]:>9} {shares[1]:>9} {one.spoilt:7.3f} {changes}")
-    print("\nprecision and recall, means over categories; as many as are wrong of that kind, unless said otherwise")
+        print(
+            f"{one.name:14} {one.records:7} {one.wrong:5} {shares[0]:>9} {shares[1]:>9} {one.spoilt:7.3f} {changes}"
+        )
+    print(
+        "\nprecision and recall, means over categories; as many as are wrong of that kind, unless said otherwise"
+    )
     for label in found[0].scores:
         precision, recall = (mean(one.scores[label][at] for one in found) for at in (0, 1))
         print(f"  {label:36} {precision:5.0%} {recall:5.0%}")
-    dropped, named = ([sum(getattr(one, part)[at] for one in found) for at in (0, 1)] for part in ("dropped", "named"))
+    dropped, named = (
+        [sum(getattr(one, part)[at] for one in found) for at in (0, 1)]
+        for part in ("dropped", "named")
+    )
     print(
         f"\ndropped: {dropped[1]} of {dropped[0]} had another's answer; named to relabel: {named[1]} of {named[0]} had another topic; "
         f"chance {SWAPPED:.0%} and {FLIPPED:.0%}"
     )
-    cleaned, chance = (mean(getattr(one, part) / one.spoilt - 1 for one in found) for part in ("cleaned", "by_chance"))
-    print(f"held-out loss after dropping: {cleaned:+.2%} on average; {chance:+.2%} after dropping as many at random")
+    cleaned, chance = (
+        mean(getattr(one, part) / one.spoilt - 1 for one in found)
+        for part in ("cleaned", "by_chance")
+    )
+    print(
+        f"held-out loss after dropping: {cleaned:+.2%} on average; {chance:+.2%} after dropping as many at random"
+    )
 
 
 def main() -> None:
     """Print the report."""
     from bench.agents.short_trainings import project
 
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--folder", type=Path, help="keep base and data sets here, and use those that are there")
-    words.add_argument("--pools", type=int, default=4, help="how many categories, the smallest first")
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    words.add_argument(
+        "--folder", type=Path, help="keep base and data sets here, and use those that are there"
+    )
+    words.add_argument(
+        "--pools", type=int, default=4, help="how many categories, the smallest first"
+    )
     given = words.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:

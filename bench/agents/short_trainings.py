@@ -10,8 +10,8 @@ from bench.tiny import tiny_project
 from meetara_build.engine.stage_run import run
 from meetara_build.graph import Graph, Step, load
 from meetara_build.training.chat import Encoded, encode, read_records
+from meetara_build.training.kernels.lora import attach
 from meetara_build.training.loop import train
-from meetara_build.training.lora import attach
 from meetara_build.training.model import load_model, load_tokenizer
 from meetara_build.training.settings import History, Observer, Settings
 
@@ -59,10 +59,16 @@ class Trainer:
         return [record for record in found if len(record.ids) <= self.recipe["max_tokens"]]
 
     def train(
-        self, training: Sequence[Encoded], changes: Mapping[str, Any], seed: int, observe: Observer | None = None
+        self,
+        training: Sequence[Encoded],
+        changes: Mapping[str, Any],
+        seed: int,
+        observe: Observer | None = None,
     ) -> tuple[History, torch.nn.Module]:
         """Train a fresh adapter; ``changes`` are training settings that differ from the recipe's."""
-        model = attach(load_model(self.base, torch.float32, self.recipe["device"]), self.recipe["lora"], seed)
+        model = attach(
+            load_model(self.base, torch.float32, self.recipe["device"]), self.recipe["lora"], seed
+        )
         known = Settings.__dataclass_fields__
         given = {key: value for key, value in self.recipe["training"].items() if key in known}
         settings = Settings(**{**given, "seed": seed, **changes})

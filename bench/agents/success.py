@@ -18,8 +18,8 @@ from bench.agents.joint import wanted as joint_trials
 from bench.agents.transfer import raced
 from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
 from meetara_build.agents import Context, Domain, Run
-from meetara_build.agents.evidence import Change
-from meetara_build.resolve import Configuration
+from meetara_build.config.resolve import Configuration
+from meetara_build.toolbox.paired_runs import Change
 
 FOLDS = 10
 SETTINGS = 10
@@ -50,16 +50,34 @@ def wanted(trials: Trials, count: int) -> list[Trial]:
     found = [Trial(name, nearest(alike, name)[0]) for name in names]
     found += [Trial(name, nearest(alike, name)[-1]) for name in names]
     found += [together for _, together in joint_trials(trials, JOINT)]
-    return found + [Trial(name, changes=(change,)) for change in CHANGES for name in names[:SETTINGS]]
+    return found + [
+        Trial(name, changes=(change,)) for change in CHANGES for name in names[:SETTINGS]
+    ]
 
 
 def as_change(trial: Trial, cold: Result, result: Result, recipe: Any) -> Change:
     """An outcome as past runs would show it; a warm start after its race."""
     if trial.warm:
         after = raced(cold, result).after
-        return Change(trial.domain, "training.warm_start", None, pinned(trial.warm), cold.after, after, ("", ""))
+        return Change(
+            trial.domain,
+            "training.warm_start",
+            None,
+            pinned(trial.warm),
+            cold.after,
+            after,
+            ("", ""),
+        )
     if trial.joint:
-        return Change(trial.domain, "training.joint", [], list(trial.joint), cold.after, result.after, ("", ""))
+        return Change(
+            trial.domain,
+            "training.joint",
+            [],
+            list(trial.joint),
+            cold.after,
+            result.after,
+            ("", ""),
+        )
     ((key, new),) = trial.changes
     part, _, name = key.partition(".")
     return Change(trial.domain, key, recipe[part][name], new, cold.after, result.after, ("", ""))
@@ -77,20 +95,55 @@ def context(trials: Trials, used: list[str]) -> Context:
     for name in trials.domains:
         item, step = configuration.resolve(name).domain, trials.graph.step("dataset", name)
         domains[name] = Domain(
-            name, item.category, item.description, item.topics, item.languages, {}, {}, {}, [], [],
-            trials.graph.root / name, [Path(path) for path in step.sources.values()], {},
-        )  # fmt: skip
+            name,
+            item.category,
+            item.description,
+            item.topics,
+            item.languages,
+            {},
+            {},
+            {},
+            [],
+            [],
+            trials.graph.root / name,
+            [Path(path) for path in step.sources.values()],
+            {},
+        )
     for name in used:
         cold = trials[Trial(name)]
         metrics = {
-            "validation_loss_before": cold.before, "validation_loss_after": cold.after, "training_records": cold.records
-        }  # fmt: skip
+            "validation_loss_before": cold.before,
+            "validation_loss_after": cold.after,
+            "training_records": cold.records,
+        }
         recipe = trials.graph.step("adapter", name).recipe
         runs.append(
-            Run(name, 0.0, name, "adapter", "", "", "", "built", 0.0, 0.0, 0.0, 0, "", "", 0.0, metrics, recipe)
+            Run(
+                name,
+                0.0,
+                name,
+                "adapter",
+                "",
+                "",
+                "",
+                "built",
+                0.0,
+                0.0,
+                0.0,
+                0,
+                "",
+                "",
+                0.0,
+                metrics,
+                recipe,
+            )
         )
     told = [
-        {"about": "proposal", "domain": None, "body": {"key": "training.warm_start", "value": pinned(name)}}
+        {
+            "about": "proposal",
+            "domain": None,
+            "body": {"key": "training.warm_start", "value": pinned(name)},
+        }
         for name in used
     ]
     return Context(domains, runs, messages=told)
@@ -99,7 +152,10 @@ def context(trials: Trials, used: list[str]) -> Context:
 def predicted(seen: Context, changes: list[Change]) -> tuple[list[float], list[float]]:
     """For each change the agent's chance and the base rate, from the changes of other folds' domains."""
     module = agent()
-    places = {name: place % FOLDS for place, name in enumerate(sorted({change.domain for change in changes}))}
+    places = {
+        name: place % FOLDS
+        for place, name in enumerate(sorted({change.domain for change in changes}))
+    }
     chances, rates = [], []
     for fold in range(FOLDS):
         past = [change for change in changes if places[change.domain] != fold]
@@ -123,7 +179,10 @@ def main() -> None:
         trials.make([Trial(trial.domain) for trial in several] + several)
         changes = [
             as_change(
-                trial, trials[Trial(trial.domain)], trials[trial], trials.graph.step("adapter", trial.domain).recipe
+                trial,
+                trials[Trial(trial.domain)],
+                trials[trial],
+                trials.graph.step("adapter", trial.domain).recipe,
             )
             for trial in several
         ]
@@ -131,19 +190,27 @@ def main() -> None:
         chances, rates = predicted(context(trials, used), changes)
     helped = [change.gain > 0 for change in changes]
     print(f"\n{'change':40} {'tried':>5} {'helped':>6} {'mean chance':>11}")
-    kinds = [f"{one.key} {'' if one.key.endswith(('joint', 'start')) else one.new}" for one in changes]
+    kinds = [
+        f"{one.key} {'' if one.key.endswith(('joint', 'start')) else one.new}" for one in changes
+    ]
     for kind in dict.fromkeys(kinds):
         places = [index for index, one in enumerate(kinds) if one == kind]
-        print(f"{kind:40} {len(places):5} {sum(helped[index] for index in places):6} "
-              f"{mean(chances[index] for index in places):11.0%}")  # fmt: skip
+        print(
+            f"{kind:40} {len(places):5} {sum(helped[index] for index in places):6} "
+            f"{mean(chances[index] for index in places):11.0%}"
+        )
     print(f"\n{'chance':12} {'changes':>7} {'helped':>6}")
     for low, high in ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.01)):
-        inside = [good for chance, good in zip(chances, helped, strict=True) if low <= chance < high]
+        inside = [
+            good for chance, good in zip(chances, helped, strict=True) if low <= chance < high
+        ]
         if inside:
             print(f"{low:4.0%}–{min(high, 1):4.0%}    {len(inside):7} {mean(inside):6.0%}")
     own, base = brier(chances, helped), brier(rates, helped)
-    print(f"\nBrier score over {len(changes)} changes of {len({one.domain for one in changes})} domains: {own:.3f}, "
-          f"of the base rate {base:.3f}: {'reached' if own < base else 'MISSED'}")  # fmt: skip
+    print(
+        f"\nBrier score over {len(changes)} changes of {len({one.domain for one in changes})} domains: {own:.3f}, "
+        f"of the base rate {base:.3f}: {'reached' if own < base else 'MISSED'}"
+    )
 
 
 if __name__ == "__main__":

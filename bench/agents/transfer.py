@@ -39,9 +39,15 @@ def similar(trials: Trials, names: list[str]) -> float:
         saved.append(1 - (took or warm.steps) / needed)
         wins = raced(cold, warm) is warm
         won += wins
-        with_race.append(1 - ((took or warm.steps) if wins else needed) / needed - ceil(STRETCH * cold.steps) / needed)
-        print(f"{name:22} {teacher:22} {alike[name][teacher]:5.2f} {needed:5} {took or 'never':>5} {saved[-1]:6.0%} "
-              f"{cold.after:10.3f} {warm.after:7.3f}")  # fmt: skip
+        with_race.append(
+            1
+            - ((took or warm.steps) if wins else needed) / needed
+            - ceil(STRETCH * cold.steps) / needed
+        )
+        print(
+            f"{name:22} {teacher:22} {alike[name][teacher]:5.2f} {needed:5} {took or 'never':>5} {saved[-1]:6.0%} "
+            f"{cold.after:10.3f} {warm.after:7.3f}"
+        )
     print(
         f"the warm one won {won} of {len(names)} races; steps saved where the race's own count too: {median(with_race):.0%}"
     )
@@ -58,9 +64,11 @@ def dissimilar(trials: Trials, names: list[str]) -> list[float]:
         won += winner is warm
         harm.append(winner.after / cold.after - 1)
         tests.append(winner.test / cold.test - 1)
-    print(f"\nLeast similar pairs: the warm one won {won} of {len(names)} races. Loss of the race above the cold training's: "
-          f"validation median {median(harm):+.1%}, worst {max(harm):+.1%}; test median {median(tests):+.1%}, "
-          f"worst {max(tests):+.1%}")  # fmt: skip
+    print(
+        f"\nLeast similar pairs: the warm one won {won} of {len(names)} races. Loss of the race above the cold training's: "
+        f"validation median {median(harm):+.1%}, worst {max(harm):+.1%}; test median {median(tests):+.1%}, "
+        f"worst {max(tests):+.1%}"
+    )
     return harm
 
 
@@ -73,9 +81,14 @@ def main() -> None:
         trials.make(Trial(name, nearest(alike, name)[0]) for name in names)
         trials.make(Trial(name, nearest(alike, name)[-1]) for name in names)
         saved = similar(trials, names)
-        tests = [trials[Trial(name, nearest(alike, name)[0])].test / trials[Trial(name)].test - 1 for name in names]
+        tests = [
+            trials[Trial(name, nearest(alike, name)[0])].test / trials[Trial(name)].test - 1
+            for name in names
+        ]
         print(f"test loss of the warm ones against the cold: median {median(tests):+.1%}")
-        harm = dissimilar(trials, names[:SEEN]) + (dissimilar(trials, names[SEEN:]) if names[SEEN:] else [])
+        harm = dissimilar(trials, names[:SEEN]) + (
+            dissimilar(trials, names[SEEN:]) if names[SEEN:] else []
+        )
     reached = "reached" if saved >= FEWER else "MISSED"
     print(
         f"\nsteps saved by a similar neighbour: median {saved:.0%} over {len(names)} pairs; target {FEWER:.0%}: {reached}"

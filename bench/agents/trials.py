@@ -94,7 +94,9 @@ class Trials:
                 for number, (trial, result) in enumerate(zip(missing, made, strict=True), 1):
                     self.results[trial.name] = result
                     with self.kept.open("a") as file:
-                        file.write(json.dumps({"trial": trial.name, "result": asdict(result)}) + "\n")
+                        file.write(
+                            json.dumps({"trial": trial.name, "result": asdict(result)}) + "\n"
+                        )
                     _say(number, len(missing))
 
     def __getitem__(self, trial: Trial) -> Result:
@@ -103,18 +105,21 @@ class Trials:
 
     def similarities(self) -> dict[str, dict[str, float]]:
         """How alike the domains are, as agents see it."""
-        from meetara_build.similarity import similarities
+        from meetara_build.graph.domain_similarity import similarities
 
         return similarities(
-            {name: [*map(Path, self.graph.step("dataset", name).sources.values())] for name in self.domains}
+            {
+                name: [*map(Path, self.graph.step("dataset", name).sources.values())]
+                for name in self.domains
+            }
         )
 
     def _work(self, trial: Trial) -> Result:
         from bench.agents.short_trainings import Trainer
         from meetara_build.stages.adapter import save_adapter
         from meetara_build.training.batches import batches
+        from meetara_build.training.kernels.lora import attach, begin_from
         from meetara_build.training.loop import evaluate, train
-        from meetara_build.training.lora import attach, begin_from
         from meetara_build.training.model import load_model
         from meetara_build.training.settings import Settings
 
@@ -123,9 +128,20 @@ class Trials:
         held_out = {record["id"] for side in ("validation", "test") for record in own.records(side)}
         others = [record for name in trial.joint for record in Trainer(self.graph, name).training]
         records = own.training + [record for record in others if record["id"] not in held_out]
-        training, lora = (_changed(own.recipe[part], part, trial.changes) for part in ("training", "lora"))
-        known = {key: value for key, value in training.items() if key in Settings.__dataclass_fields__}
-        settings = Settings(**{**known, "seed": SEED, "max_steps": STEPS * (1 + len(trial.joint)), "patience": NEVER})
+        training, lora = (
+            _changed(own.recipe[part], part, trial.changes) for part in ("training", "lora")
+        )
+        known = {
+            key: value for key, value in training.items() if key in Settings.__dataclass_fields__
+        }
+        settings = Settings(
+            **{
+                **known,
+                "seed": SEED,
+                "max_steps": STEPS * (1 + len(trial.joint)),
+                "patience": NEVER,
+            }
+        )
         learnt = own.encoded(records)
         steps = len(batches(learnt, settings.batch_tokens, SEED, 0))
         settings = replace(settings, validations_per_epoch=max(1, steps // BETWEEN))
@@ -136,15 +152,24 @@ class Trials:
         if trial == Trial(trial.domain):
             (self.weights / trial.domain).mkdir(exist_ok=True)
             save_adapter(model, own.base.name, self.weights / trial.domain)
-        curve = [(step, validation) for step, _, validation, _ in history.curve if validation is not None]
+        curve = [
+            (step, validation) for step, _, validation, _ in history.curve if validation is not None
+        ]
         assert history.validation_before is not None and history.validation_after is not None
         test, _ = evaluate(model, own.test)
         return Result(
-            curve, history.validation_before, history.validation_after, test, len(records), time.monotonic() - started
+            curve,
+            history.validation_before,
+            history.validation_after,
+            test,
+            len(records),
+            time.monotonic() - started,
         )
 
 
-def _changed(given: Mapping[str, Any], part: str, changes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def _changed(
+    given: Mapping[str, Any], part: str, changes: Iterable[tuple[str, Any]]
+) -> dict[str, Any]:
     own = {key.partition(".")[2]: value for key, value in changes if key.partition(".")[0] == part}
     return {**given, **own}
 
@@ -172,11 +197,17 @@ def _say(number: int, of: int) -> None:
 @contextlib.contextmanager
 def opened(words: str | None, domains: int) -> Iterator[tuple[argparse.Namespace, Trials]]:
     """A benchmark's options and trials; without ``--folder`` everything is made anew, and thrown away at the end."""
-    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--folder", type=Path, help="keep base, data sets and trainings here, and use those that are there"
+    parser = argparse.ArgumentParser(
+        description=words, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--domains", type=int, default=domains, help="how many domains are looked at")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="keep base, data sets and trainings here, and use those that are there",
+    )
+    parser.add_argument(
+        "--domains", type=int, default=domains, help="how many domains are looked at"
+    )
     options = parser.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:

@@ -30,20 +30,41 @@ from bench import machine
 from bench.tiny import tiny_project
 
 DOMAINS = (
-    "nutrition", "fitness", "sleep", "programming", "ai_ml", "cybersecurity", "music", "photography", "art_appreciation",
-    "writing", "financial", "legal",
-)  # fmt: skip
+    "nutrition",
+    "fitness",
+    "sleep",
+    "programming",
+    "ai_ml",
+    "cybersecurity",
+    "music",
+    "photography",
+    "art_appreciation",
+    "writing",
+    "financial",
+    "legal",
+)
 TRIALS = 24
 AT_LEAST_AS_GOOD, OF_THE_STEPS = 0.9, 0.5
 BASE = {
-    "model": {"hidden_size": 128, "intermediate_size": 256, "layers": 1, "heads": 4, "kv_heads": 2, "positions": 1024},
+    "model": {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "layers": 1,
+        "heads": 4,
+        "kv_heads": 2,
+        "positions": 1024,
+    },
     "tokenizer": {"vocab_size": 2048},
     "parameters": 500_000,
     "overrides": {
-        "training.epochs": 3, "training.validations_per_epoch": 2, "training.batch_tokens": 512,
-        "training.learning_rate": 2e-3, "data.validation": 0.3, "data.test": 0.1,
+        "training.epochs": 3,
+        "training.validations_per_epoch": 2,
+        "training.batch_tokens": 512,
+        "training.learning_rate": 2e-3,
+        "data.validation": 0.3,
+        "data.test": 0.1,
     },
-}  # fmt: skip
+}
 """Where it differs from conf/base/tiny.yaml. More records to validate by: a lowest loss over five records is mostly luck."""
 
 Curve = list[tuple[int, float]]
@@ -102,7 +123,10 @@ def project(folder: Path, domains: Sequence[str]) -> None:
         (folder / "conf" / "base" / "small.yaml").write_text(yaml.safe_dump({**base, **BASE}))
     path = folder / "conf" / "build.yaml"
     build = yaml.safe_load(path.read_text())
-    build |= {"defaults": [{"base": "small"}, {"hardware": "cpu"}, "_self_"], "domains": list(domains)}
+    build |= {
+        "defaults": [{"base": "small"}, {"hardware": "cpu"}, "_self_"],
+        "domains": list(domains),
+    }
     path.write_text(yaml.safe_dump(build))
     graph = load(folder)
     for step in graph.above(("dataset", name) for name in domains):
@@ -113,15 +137,17 @@ def campaign(folder: Path, domains: Sequence[str], trials: int, seed: int) -> li
     """Both searches of every domain, in an order of this seed's."""
     import optuna
 
+    from meetara_build.config.resolve import Configuration
     from meetara_build.graph import load
-    from meetara_build.resolve import Configuration
-    from meetara_build.similarity import similarities
-    from meetara_build.tuning.neighbours import Start
+    from meetara_build.graph.domain_similarity import similarities
+    from meetara_build.tuning.seeding import Start
     from meetara_build.tuning.studies import SETTINGS, best
 
     _quiet()
     graph, build = load(folder), Configuration(folder).build
-    alike = similarities({name: [*map(Path, graph.step("dataset", name).sources.values())] for name in domains})
+    alike = similarities(
+        {name: [*map(Path, graph.step("dataset", name).sources.values())] for name in domains}
+    )
     order = random.Random(seed).sample(list(domains), len(domains))
     tuned: dict[str, Start] = {}
     outcomes = []
@@ -130,12 +156,18 @@ def campaign(folder: Path, domains: Sequence[str], trials: int, seed: int) -> li
         plain, _ = searches.plain(trials)
         similar = sorted(tuned, key=lambda other: -alike[domain][other])
         ours, study = searches.ours(tuned, similar, plain[-1][0])
-        within = [trial for trial, (steps, _) in zip(study.trials, ours, strict=True) if steps <= plain[-1][0]]
+        within = [
+            trial
+            for trial, (steps, _) in zip(study.trials, ours, strict=True)
+            if steps <= plain[-1][0]
+        ]
         top = best(within)
         assert top is not None and isinstance(study, optuna.Study)
         tuned[domain] = Start(top.user_attrs[SETTINGS], domain, domain)
         current = study.trials[0].value
-        outcomes.append(Outcome(domain, seed, current, plain, ours, searches.starts, len(study.trials)))
+        outcomes.append(
+            Outcome(domain, seed, current, plain, ours, searches.starts, len(study.trials))
+        )
         print(f"seed {seed}, {domain}: {_line(outcomes[-1])}", flush=True)
     return outcomes
 
@@ -164,17 +196,23 @@ class _Searches:
         study = optuna.create_study(
             sampler=optuna.samplers.TPESampler(seed=self.seed), pruner=optuna.pruners.NopPruner()
         )
-        plain = Space(tuple(one._replace(ordered=False) for one in self.space.dimensions), self.space.current)
+        plain = Space(
+            tuple(one._replace(ordered=False) for one in self.space.dimensions), self.space.current
+        )
         return self._followed(study, plain, lambda steps, count: count < trials), study
 
-    def ours(self, tuned: Mapping[str, Any], similar: Sequence[str], budget: int) -> tuple[Curve, Any]:
+    def ours(
+        self, tuned: Mapping[str, Any], similar: Sequence[str], budget: int
+    ) -> tuple[Curve, Any]:
         """The search of `meetara-build tune`, until the budget is used up."""
         import optuna
 
         from meetara_build.tuning import search
-        from meetara_build.tuning.neighbours import NEIGHBOURS, starts
+        from meetara_build.tuning.seeding import NEIGHBOURS, starts
 
-        study = optuna.create_study(sampler=search.sampler(self.seed), pruner=search.pruner(self.reduction_factor))
+        study = optuna.create_study(
+            sampler=search.sampler(self.seed), pruner=search.pruner(self.reduction_factor)
+        )
         known = starts(self.space, tuned, {}, similar[:NEIGHBOURS])
         self.starts = len(known)
         search.prepare(study, self.space, known)
@@ -209,10 +247,14 @@ def report(outcomes: Sequence[Outcome]) -> bool:
     strict = statistics.median(taken / own for own, taken in (one.steps for one in outcomes))
     whole = statistics.median(one.steps[1] / one.budget for one in outcomes)
     gains = [1 - ours / plain for plain, ours in (one.found for one in outcomes)]
-    print(f"\nat least as good at equal steps: {good:.0%} of {len(outcomes)} (at least {AT_LEAST_AS_GOOD:.0%}); "
-          f"median {statistics.median(gains):+.2%} loss less, worst {min(gains):+.2%}")  # fmt: skip
-    print(f"steps to plain TPE's lowest loss, of those after which plain TPE had it: {strict:.2f} (median; at most {OF_THE_STEPS}); "
-          f"of plain TPE's whole search: {whole:.2f}")  # fmt: skip
+    print(
+        f"\nat least as good at equal steps: {good:.0%} of {len(outcomes)} (at least {AT_LEAST_AS_GOOD:.0%}); "
+        f"median {statistics.median(gains):+.2%} loss less, worst {min(gains):+.2%}"
+    )
+    print(
+        f"steps to plain TPE's lowest loss, of those after which plain TPE had it: {strict:.2f} (median; at most {OF_THE_STEPS}); "
+        f"of plain TPE's whole search: {whole:.2f}"
+    )
     later = [one for one in outcomes if one.starts]
     alone = [one for one in outcomes if not one.starts]
     for name, some in (("with a tuned neighbour", later), ("without one", alone)):
@@ -224,9 +266,7 @@ def report(outcomes: Sequence[Outcome]) -> bool:
 
 def _line(one: Outcome) -> str:
     plain, ours = one.found
-    return (
-        f"{plain:.4f} plain, {ours:.4f} ours in {one.budget} steps, {one.trials} trials, {one.starts} from neighbours"
-    )
+    return f"{plain:.4f} plain, {ours:.4f} ours in {one.budget} steps, {one.trials} trials, {one.starts} from neighbours"
 
 
 def _quiet() -> None:
@@ -240,7 +280,9 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-def _campaigns(folder: Path, domains: Sequence[str], trials: int, seeds: Iterable[int]) -> list[Outcome]:
+def _campaigns(
+    folder: Path, domains: Sequence[str], trials: int, seeds: Iterable[int]
+) -> list[Outcome]:
     """One after the other on each core."""
     work = [(folder, domains, trials, seed) for seed in seeds]
     with multiprocessing.get_context("spawn").Pool(min(2, len(work))) as pool:
@@ -249,8 +291,12 @@ def _campaigns(folder: Path, domains: Sequence[str], trials: int, seeds: Iterabl
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--seeds", default="3,4", help="1 and 2 are those that the method was chosen on")
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    words.add_argument(
+        "--seeds", default="3,4", help="1 and 2 are those that the method was chosen on"
+    )
     words.add_argument("--trials", type=int, default=TRIALS, help="of plain TPE, for each domain")
     words.add_argument("--domains", nargs="+", default=DOMAINS)
     words.add_argument("--folder", type=Path, help="keep the project here, and use it again")
@@ -260,7 +306,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch) / "project"
         project(folder, given.domains)
-        outcomes = _campaigns(folder, given.domains, given.trials, [int(seed) for seed in given.seeds.split(",")])
+        outcomes = _campaigns(
+            folder, given.domains, given.trials, [int(seed) for seed in given.seeds.split(",")]
+        )
         (folder / "tuning.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
     kept = report(outcomes)
     print(f"{(time.monotonic() - started) / 60:.0f} min")

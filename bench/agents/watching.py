@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import machine
 from bench.agents.short_trainings import Trainer, project
-from meetara_build.agents.watching import Observers
+from meetara_build.hosting.observers import Observers
 from meetara_build.training.settings import Progress
 
 BOUND = 0.01
@@ -26,7 +26,9 @@ TRIVIAL = "from meetara_build.agents import hookimpl\n\n\n@hookimpl\ndef observe
 
 def main() -> None:
     """Train, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, help="keep the project with its base here")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -37,8 +39,10 @@ def main() -> None:
         plugin = Path(scratch) / "trivial.py"
         plugin.write_text(TRIVIAL)
         rounds = [_steps(trainer, plugin) for _ in range(options.rounds)]
-    _print([min(step) for step in zip(*(steps for steps, _ in rounds), strict=True)],
-           [min(step) for step in zip(*(waits for _, waits in rounds), strict=True)])  # fmt: skip
+    _print(
+        [min(step) for step in zip(*(steps for steps, _ in rounds), strict=True)],
+        [min(step) for step in zip(*(waits for _, waits in rounds), strict=True)],
+    )
 
 
 def _steps(trainer: Trainer, plugin: Path) -> tuple[list[float], list[float]]:
@@ -68,7 +72,9 @@ def _print(steps: list[float], waits: list[float]) -> None:
     print(
         f"{len(steps)} steps of {1000 * statistics.median(steps):.1f} ms; the agent's answer {1000 * statistics.median(waits):.2f} ms"
     )
-    print(f"share of the time: {share:.2%} (bound {BOUND:.0%}) {'ok' if share <= BOUND else 'ABOVE'}")
+    print(
+        f"share of the time: {share:.2%} (bound {BOUND:.0%}) {'ok' if share <= BOUND else 'ABOVE'}"
+    )
 
 
 if __name__ == "__main__":

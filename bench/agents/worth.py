@@ -56,9 +56,13 @@ def tool(project: Path, *words: str) -> None:
     Raises:
         SystemExit: it failed.
     """
-    done = subprocess.run([BIN / "meetara-build", *words], cwd=project, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [BIN / "meetara-build", *words], cwd=project, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise SystemExit(f"meetara-build {' '.join(words)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"meetara-build {' '.join(words)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        )
 
 
 def edited(project: Path, **values: Any) -> None:
@@ -93,10 +97,16 @@ def template(folder: Path, domains: Sequence[str], split: Sequence[str]) -> list
 def topics(file: Path, field: str) -> dict[str, Rows]:
     """The first records of the commonest values of a field, by the name of their domain."""
     with file.open(encoding="utf-8", newline="") as lines:
-        rows: Rows = [*csv.DictReader(lines)] if file.suffix == ".csv" else [json.loads(line) for line in lines]
+        rows: Rows = (
+            [*csv.DictReader(lines)]
+            if file.suffix == ".csv"
+            else [json.loads(line) for line in lines]
+        )
     common = [value for value, _ in Counter(row[field] for row in rows).most_common(TOPICS)]
     names = {value: re.sub(r"[^a-z0-9]+", "_", f"{file.stem}_{value}".lower()) for value in common}
-    return {names[value]: [row for row in rows if row[field] == value][:RECORDS] for value in common}
+    return {
+        names[value]: [row for row in rows if row[field] == value][:RECORDS] for value in common
+    }
 
 
 def added(project: Path, name: str, rows: Rows) -> str:
@@ -116,7 +126,11 @@ def categories(folder: Path) -> dict[str, str]:
 def variant(parent: Path, name: str, seed: int, domains: Sequence[str], **values: Any) -> Path:
     """A copy of the template in which the domains, and not the base, have another seed."""
     project = parent / name
-    shutil.copytree(parent / "template", project, ignore=shutil.ignore_patterns("artifacts", ".meetara", ".snakemake"))
+    shutil.copytree(
+        parent / "template",
+        project,
+        ignore=shutil.ignore_patterns("artifacts", ".meetara", ".snakemake"),
+    )
     for domain in domains:
         path = project / "conf" / "domain" / f"{domain}.yaml"
         content = yaml.safe_load(path.read_text())
@@ -129,20 +143,30 @@ def variant(parent: Path, name: str, seed: int, domains: Sequence[str], **values
 
 def results(project: Path, domains: Sequence[str], known: dict[str, float]) -> Results:
     """What a variant reached; ``known`` has the CPU-seconds of each training by its key, from all variants so far."""
-    lines = [json.loads(line) for line in (project / "artifacts" / "runs.jsonl").read_text().splitlines()]
-    trainings = [line for line in lines if line["stage"] == "adapter" and line["outcome"] != "failed"]
+    lines = [
+        json.loads(line) for line in (project / "artifacts" / "runs.jsonl").read_text().splitlines()
+    ]
+    trainings = [
+        line for line in lines if line["stage"] == "adapter" and line["outcome"] != "failed"
+    ]
     known |= {line["key"]: line["cpu_seconds"] for line in trainings if line["outcome"] == "built"}
     found = {}
     for domain in domains:
         evaluation = json.loads((project / "artifacts" / domain / "evaluation.json").read_text())
-        training = json.loads((project / "artifacts" / domain / "adapter" / "training.json").read_text())
+        training = json.loads(
+            (project / "artifacts" / domain / "adapter" / "training.json").read_text()
+        )
         keys = {line["key"] for line in trainings if line["target"] == domain}
         seconds = sum(known[key] for key in keys)
-        found[domain] = Result(evaluation["variants"]["F16"]["loss"], training["validation_loss_after"], seconds)
+        found[domain] = Result(
+            evaluation["variants"]["F16"]["loss"], training["validation_loss_after"], seconds
+        )
     return found
 
 
-def off(parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[str, float], on: Results) -> Results:
+def off(
+    parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[str, float], on: Results
+) -> Results:
     """Without agents, as long as ``on`` took: the default, and one training with more epochs; the better by validation."""
     project = variant(parent, name, seed, domains)
     tool(project, "build")
@@ -167,15 +191,26 @@ def off(parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[
 def compared(title: str, on: Sequence[Results], other: Sequence[Results]) -> str:
     """A line: the median change of the held-out loss over domains and seeds, how many domains are better over all seeds, the worst."""
     losses = {
-        name: [mine[name].loss / theirs[name].loss - 1 for mine, theirs in zip(on, other, strict=True)]
+        name: [
+            mine[name].loss / theirs[name].loss - 1 for mine, theirs in zip(on, other, strict=True)
+        ]
         for name in on[0]
     }
     times = {
-        name: [mine[name].seconds / max(theirs[name].seconds, 1e-9) for mine, theirs in zip(on, other, strict=True)]
+        name: [
+            mine[name].seconds / max(theirs[name].seconds, 1e-9)
+            for mine, theirs in zip(on, other, strict=True)
+        ]
         for name in on[0]
     }
-    better = [name for name in losses if _better(statistics.mean(losses[name]), statistics.mean(times[name]))]
-    all_losses, all_times = ([value for seeds in of.values() for value in seeds] for of in (losses, times))
+    better = [
+        name
+        for name in losses
+        if _better(statistics.mean(losses[name]), statistics.mean(times[name]))
+    ]
+    all_losses, all_times = (
+        [value for seeds in of.values() for value in seeds] for of in (losses, times)
+    )
     return (
         f"{title:38} {statistics.median(all_losses):+7.2%} {len(better):3d} of {len(losses):2d} {max(all_losses):+7.2%} "
         f"{statistics.median(all_times):6.2f}"
@@ -194,7 +229,9 @@ def _better(change: float, time: float) -> bool:
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--domains", default=EMBEDDED)
     words.add_argument("--split", nargs="*", default=(), metavar="FILE:FIELD")
     words.add_argument("--seeds", default="17,18,19")
@@ -218,24 +255,46 @@ def main() -> None:
             on.append(ran(parent, f"on-{seed}", seed, domains, known, given.rounds))
             without.append(off(parent, f"off-{seed}", seed, domains, known, on[-1]))
             print(compared(f"without any, seed {seed}", on[-1:], without[-1:]), flush=True)
-            print(*(each(name, on[-1][name], without[-1][name]) for name in domains), sep="\n", flush=True)
+            print(
+                *(each(name, on[-1][name], without[-1][name]) for name in domains),
+                sep="\n",
+                flush=True,
+            )
         print(compared("without any, all seeds", on, without), flush=True)
         for agent in taken(parent / f"on-{seeds[0]}") if given.without else ():
             policy = {"default": "accept", "llm_advisor": "never", agent: "never"}
-            left = ran(parent, f"without-{agent}", seeds[0], domains, known, given.rounds, agents__policy=policy)
+            left = ran(
+                parent,
+                f"without-{agent}",
+                seeds[0],
+                domains,
+                known,
+                given.rounds,
+                agents__policy=policy,
+            )
             print(compared(f"without {agent}, seed {seeds[0]}", on[:1], [left]), flush=True)
 
 
 def taken(project: Path) -> list[str]:
     """The agents of which something was taken; without another nothing would have been different."""
     done = subprocess.run(
-        [BIN / "meetara-build", "agents", "--json"], cwd=project, capture_output=True, text=True, check=True
+        [BIN / "meetara-build", "agents", "--json"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [name for name, agent in json.loads(done.stdout)["agents"].items() if agent["accepted"]]
 
 
 def ran(
-    parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[str, float], rounds: int, **values: Any
+    parent: Path,
+    name: str,
+    seed: int,
+    domains: Sequence[str],
+    known: dict[str, float],
+    rounds: int,
+    **values: Any,
 ) -> Results:
     """A variant with agents, after so many rounds."""
     project = variant(parent, name, seed, domains, **values)

@@ -45,8 +45,14 @@ with contextlib.ExitStack() as off:
 def train(folder: Path, word: str, url: str) -> tuple[float, float]:
     """Train once; its CPU-seconds and wall seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run([sys.executable, "-c", TRAIN, word], cwd=folder, env={**os.environ, URL: url},
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, word],
+        cwd=folder,
+        env={**os.environ, URL: url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode or "built" not in done.stdout:
         raise SystemExit(f"the training in {folder} failed:\n{done.stdout}{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -75,7 +81,9 @@ def forget(folder: Path) -> None:
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--repeats", type=int, default=5)
     words.add_argument("--epochs", type=int, default=20)
     given = words.parse_args()
@@ -83,9 +91,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = tiny_project(Path(scratch) / "project")
         path = folder / "conf" / "build.yaml"
-        text = path.read_text().replace("epochs: 3", f"epochs: {given.epochs}").replace("patience: 3", "patience: 1000")
+        text = (
+            path.read_text()
+            .replace("epochs: 3", f"epochs: {given.epochs}")
+            .replace("patience: 3", "patience: 1000")
+        )
         path.write_text(text.replace("domains: all ", "domains: [nutrition] "))
-        subprocess.run([str(BIN / "meetara-build"), "build", "nutrition"], cwd=folder, check=False, capture_output=True)
+        subprocess.run(
+            [str(BIN / "meetara-build"), "build", "nutrition"],
+            cwd=folder,
+            check=False,
+            capture_output=True,
+        )
         took: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
         beside = []
         with served(folder) as url:
@@ -98,9 +115,11 @@ def main() -> None:
                         beside.append(helpers() - before)
     cpu = {word: statistics.median(run[0] for run in runs) for word, runs in took.items()}
     wall = {word: statistics.median(run[1] for run in runs) for word, runs in took.items()}
-    print(f"a training of {wall['without']:.0f} s: {cpu['without']:.2f} CPU-seconds without, {cpu['with']:.2f} with "
-          f"({cpu['with'] / cpu['without'] - 1:+.1%}; bound 1%); wall {wall['with'] / wall['without'] - 1:+.1%}; "
-          f"courier and server beside it {statistics.median(beside):.2f} CPU-seconds")  # fmt: skip
+    print(
+        f"a training of {wall['without']:.0f} s: {cpu['without']:.2f} CPU-seconds without, {cpu['with']:.2f} with "
+        f"({cpu['with'] / cpu['without'] - 1:+.1%}; bound 1%); wall {wall['with'] / wall['without'] - 1:+.1%}; "
+        f"courier and server beside it {statistics.median(beside):.2f} CPU-seconds"
+    )
 
 
 if __name__ == "__main__":

@@ -25,15 +25,46 @@ from bench import machine
 from bench.context.servers import project
 from meetara_build.context.local import Local
 from meetara_build.context.store import SECTIONS, Retention
-from meetara_build.faces.mcp import make_server
-from meetara_build.faces.mcp.served import Served
+from meetara_build.mcp import make_server
+from meetara_build.mcp.served import Served
 
 SLOW = ("get_plan", "similar_domains")
 """Tools that work for a tenth of a second or more: called less often."""
-TEXTS = ["", "nutrition", "base/mini", "../../etc/passwd", "a\0b", "\ud800", "é" * 300, "'; DROP TABLE run; --", "%00", "x" * 9000,
-         "nutrition/../legal", "\u202enoitirtun", "accepted", "note", "report-1", "{{7*7}}", "training.epochs", "\n"]  # fmt: skip
+TEXTS = [
+    "",
+    "nutrition",
+    "base/mini",
+    "../../etc/passwd",
+    "a\0b",
+    "\ud800",
+    "é" * 300,
+    "'; DROP TABLE run; --",
+    "%00",
+    "x" * 9000,
+    "nutrition/../legal",
+    "\u202enoitirtun",
+    "accepted",
+    "note",
+    "report-1",
+    "{{7*7}}",
+    "training.epochs",
+    "\n",
+]
 GOOD = ["nutrition", "legal", "base/mini", "adapter", "a"]
-NUMBERS = [0, 1, -1, 2**31, 2**63, -(2**63), 1e308, float("nan"), float("inf"), -float("inf"), 0.5, 10**30]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2**31,
+    2**63,
+    -(2**63),
+    1e308,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    0.5,
+    10**30,
+]
 
 
 class Unexpected(logging.Handler):
@@ -45,7 +76,11 @@ class Unexpected(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note it."""
-        self.records.append(f"{record.getMessage()} {record.exc_info[1]!r}" if record.exc_info else record.getMessage())
+        self.records.append(
+            f"{record.getMessage()} {record.exc_info[1]!r}"
+            if record.exc_info
+            else record.getMessage()
+        )
 
 
 def value(schema: dict[str, Any], draw: random.Random, depth: int = 0) -> Any:
@@ -60,11 +95,17 @@ def value(schema: dict[str, Any], draw: random.Random, depth: int = 0) -> Any:
         return schema["const"]
     kind = schema.get("type")
     if kind == "object":
-        names = list(schema.get("properties", {})) or [draw.choice(TEXTS) for _ in range(draw.randint(0, 3))]
+        names = list(schema.get("properties", {})) or [
+            draw.choice(TEXTS) for _ in range(draw.randint(0, 3))
+        ]
         inner = schema.get("properties", {})
         other = schema.get("additionalProperties")
         other = other if isinstance(other, dict) else {}
-        return {name: value(inner.get(name, other), draw, depth + 1) for name in names if draw.random() < 0.85}
+        return {
+            name: value(inner.get(name, other), draw, depth + 1)
+            for name in names
+            if draw.random() < 0.85
+        }
     if kind == "array":
         return [value(schema.get("items", {}), draw, depth + 1) for _ in range(draw.randint(0, 4))]
     if kind in ("integer", "number"):
@@ -78,8 +119,23 @@ def value(schema: dict[str, Any], draw: random.Random, depth: int = 0) -> Any:
 
 def junk(draw: random.Random) -> Any:
     """Any JSON, and what is none."""
-    found = [draw.choice(TEXTS), draw.choice(NUMBERS), None, True, [], {}, [draw.choice(TEXTS)] * 3, {draw.choice(TEXTS): 1},
-             [{"kind": draw.choice(["run", "sample", "message", "reply", "gossip"]), "id": "a", "time": 1.0}]]  # fmt: skip
+    found = [
+        draw.choice(TEXTS),
+        draw.choice(NUMBERS),
+        None,
+        True,
+        [],
+        {},
+        [draw.choice(TEXTS)] * 3,
+        {draw.choice(TEXTS): 1},
+        [
+            {
+                "kind": draw.choice(["run", "sample", "message", "reply", "gossip"]),
+                "id": "a",
+                "time": 1.0,
+            }
+        ],
+    ]
     return draw.choice(found)
 
 
@@ -98,23 +154,36 @@ async def fuzz(client: Client, calls: int, draw: random.Random) -> tuple[Counter
                 if tool.name in SLOW and draw.random() < 0.95:
                     continue
                 name, arguments = tool.name, value(tool.input_schema, draw)
-                answer = await client.call_tool(name, arguments if isinstance(arguments, dict) else {})
+                answer = await client.call_tool(
+                    name, arguments if isinstance(arguments, dict) else {}
+                )
                 seen["refused" if answer.is_error else "answered"] += 1
             elif what < 0.95:
-                name = draw.choice([f"meetara://{draw.choice(SECTIONS)}/{draw.choice(TEXTS)}", draw.choice(TEXTS),
-                                    f"meetara://{draw.choice(SECTIONS)}"])  # fmt: skip
+                name = draw.choice(
+                    [
+                        f"meetara://{draw.choice(SECTIONS)}/{draw.choice(TEXTS)}",
+                        draw.choice(TEXTS),
+                        f"meetara://{draw.choice(SECTIONS)}",
+                    ]
+                )
                 await client.read_resource(name)
                 seen["read"] += 1
             else:
                 name = draw.choice([*(prompt.name for prompt in prompts), "nope"])
-                await client.get_prompt(name, {"domain": draw.choice(TEXTS), "domains": draw.choice(TEXTS)})
+                await client.get_prompt(
+                    name, {"domain": draw.choice(TEXTS), "domains": draw.choice(TEXTS)}
+                )
                 seen["prompted"] += 1
         except MCPError as error:
             seen["refused"] += 1
             if error.error.code == INTERNAL_ERROR:
                 wrong.append(f"call {number}: {name} {arguments!r}: {error}")
         except Exception as error:
-            if type(error).__name__ not in ("UnicodeEncodeError", "ValidationError", "PydanticSerializationError"):
+            if type(error).__name__ not in (
+                "UnicodeEncodeError",
+                "ValidationError",
+                "PydanticSerializationError",
+            ):
                 wrong.append(f"call {number}: {name} {arguments!r}: {error!r}")
             seen["not sent by the client"] += 1
     return seen, wrong
@@ -122,7 +191,9 @@ async def fuzz(client: Client, calls: int, draw: random.Random) -> tuple[Counter
 
 def main() -> int:
     """Print the report; 1 if anything was unhandled."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--calls", type=int, default=10_000)
     words.add_argument("--seed", type=int, default=1)
     given = words.parse_args()

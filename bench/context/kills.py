@@ -56,26 +56,46 @@ class Notes:
         """All that was left there."""
         self.ended.set()
         self.thread.join()
-        lines = [line for path in self.aside.iterdir() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [
+            line
+            for path in self.aside.iterdir()
+            for line in path.read_text(encoding="utf-8").splitlines()
+        ]
         return [json.loads(line) for line in lines]
 
 
 def build(folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     """Start a build of all that the project has."""
-    return subprocess.Popen([sys.executable, "-m", "meetara_build", "build"], cwd=folder, env={**os.environ, **environment},
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "meetara_build", "build"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def forget(folder: Path) -> None:
     """Have everything but the base be made again."""
     for path in (folder / "artifacts").iterdir():
-        if path.name not in ("base", ".outbox", "context.db", "context.db-wal", "context.db-shm", "runs.jsonl", "logs"):
+        if path.name not in (
+            "base",
+            ".outbox",
+            "context.db",
+            "context.db-wal",
+            "context.db-shm",
+            "runs.jsonl",
+            "logs",
+        ):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def main() -> int:
     """Print the report; 1 if anything was wrong."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--kills", type=int, default=50)
     words.add_argument("--seed", type=int, default=1)
     given = words.parse_args()
@@ -98,20 +118,30 @@ def main() -> int:
             time.sleep(draw.uniform(0.0, 1.5))
             if running.poll() is not None:
                 said = running.communicate()[0]
-                builds, different = builds + 1, different + (running.returncode != 0 or digests(near) != expected)
+                builds, different = (
+                    builds + 1,
+                    different + (running.returncode != 0 or digests(near) != expected),
+                )
                 forget(near)
                 running = build(near, environment)
         with served(far, "--port", str(PORT)):
             said = running.communicate()[0]
-            builds, different = builds + 1, different + (running.returncode != 0 or digests(near) != expected)
-            until(lambda: not list(outbox(near / "artifacts").glob("[!.]*.reports")), DELIVERED_WITHIN)
+            builds, different = (
+                builds + 1,
+                different + (running.returncode != 0 or digests(near) != expected),
+            )
+            until(
+                lambda: not list(outbox(near / "artifacts").glob("[!.]*.reports")), DELIVERED_WITHIN
+            )
         made = notes.reports()
         local = Local(f"sqlite:///{far / 'artifacts' / 'context.db'}", Retention())
         kept = [row["id"] for row in local.store.export()]
         local.close()
     ids = {report["id"] for report in made}
     lost, doubled = ids - set(kept), len(kept) - len(set(kept))
-    print(f"{kills} kills of the server during {builds} builds, {(time.monotonic() - started) / 60:.1f} min")
+    print(
+        f"{kills} kills of the server during {builds} builds, {(time.monotonic() - started) / 60:.1f} min"
+    )
     print(f"  {different} builds with other artifacts than an undisturbed one")
     print(f"  {len(ids)} reports made, {len(lost)} lost, {doubled} doubled")
     print(said[-1500:] if different else "", end="")

@@ -38,7 +38,12 @@ def write(url: str, domain: str, count: int, ready: object, times: Path) -> None
             ready.wait()  # type: ignore[attr-defined]
             for number in range(count):
                 sent.append(time.monotonic())
-                made = {"domain": domain, "values": {"number": number}, "id": f"{domain}-{number}", "sender": "bench"}
+                made = {
+                    "domain": domain,
+                    "values": {"number": number},
+                    "id": f"{domain}-{number}",
+                    "sender": "bench",
+                }
                 answer = await connected.call_tool("report_metrics", made)
                 assert not answer.is_error, answer.content
         times.write_text(json.dumps(sent))
@@ -82,7 +87,9 @@ def campaign(folder: Path, url: str, database: str, writers: int, count: int) ->
     ready, ended = context.Barrier(writers + len(halves)), context.Event()
     scratch = folder.parent
     listeners = [
-        context.Process(target=listen, args=(url, half, ready, ended, scratch / f"heard-{number}.json"))
+        context.Process(
+            target=listen, args=(url, half, ready, ended, scratch / f"heard-{number}.json")
+        )
         for number, half in enumerate(halves)
     ]
     processes = [
@@ -105,12 +112,19 @@ def campaign(folder: Path, url: str, database: str, writers: int, count: int) ->
     kept = [row["id"] for row in local.store.export() if row["kind"] == "metrics"]
     local.close()
     wanted = {f"{domain}-{number}" for domain in domains for number in range(count)}
-    seconds = max(max(times) for times in sent.values()) - min(min(times) for times in sent.values())
-    print(f"  {len(wanted)} reports of {writers} writers in {seconds:.0f} s; lost {len(wanted - set(kept))}, "
-          f"doubled {len(kept) - len(set(kept))}")  # fmt: skip
-    print(f"  heard of by {len(domains)} subscribers: median {statistics.median(delays) * 1000:.0f} ms, "
-          f"95% within {delays[int(len(delays) * SHARE)] * 1000:.0f} ms (bound {SECONDS * 1000:.0f}), "
-          f"last {delays[-1] * 1000:.0f} ms", flush=True)  # fmt: skip
+    seconds = max(max(times) for times in sent.values()) - min(
+        min(times) for times in sent.values()
+    )
+    print(
+        f"  {len(wanted)} reports of {writers} writers in {seconds:.0f} s; lost {len(wanted - set(kept))}, "
+        f"doubled {len(kept) - len(set(kept))}"
+    )
+    print(
+        f"  heard of by {len(domains)} subscribers: median {statistics.median(delays) * 1000:.0f} ms, "
+        f"95% within {delays[int(len(delays) * SHARE)] * 1000:.0f} ms (bound {SECONDS * 1000:.0f}), "
+        f"last {delays[-1] * 1000:.0f} ms",
+        flush=True,
+    )
 
 
 def _delays(sent: Sequence[float], heard: Sequence[float]) -> list[float]:
@@ -124,7 +138,9 @@ def _delays(sent: Sequence[float], heard: Sequence[float]) -> list[float]:
 
 def main() -> None:
     """Print the report."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("--writers", type=int, default=16)
     words.add_argument("--reports", type=int, default=1000, help="of each writer")
     given = words.parse_args()
@@ -133,7 +149,13 @@ def main() -> None:
         folder = project(Path(scratch) / "project")
         print("SQLite", flush=True)
         with served(folder) as url:
-            campaign(folder, url, f"sqlite:///{folder / 'artifacts' / 'context.db'}", given.writers, given.reports)
+            campaign(
+                folder,
+                url,
+                f"sqlite:///{folder / 'artifacts' / 'context.db'}",
+                given.writers,
+                given.reports,
+            )
         print("PostgreSQL", flush=True)
         with postgres() as database, served(folder, **{URL: database}) as url:
             campaign(folder, url, database, given.writers, given.reports)

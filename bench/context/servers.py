@@ -20,7 +20,10 @@ __all__ = ["client", "postgres", "project", "served"]
 
 def project(folder: Path) -> Path:
     """A project of all shipped domains."""
-    names = [path.stem for path in (Path(__file__).resolve().parents[2] / "conf" / "domain").glob("*.yaml")]
+    names = [
+        path.stem
+        for path in (Path(__file__).resolve().parents[2] / "conf" / "domain").glob("*.yaml")
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         return small_project(folder, names)
 

@@ -8,4 +8,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[2] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "faces")]  # for the small projects, models and servers that tests use too
+sys.path[:0] = [
+    str(TESTS),
+    str(TESTS / "faces"),
+]  # for the small projects, models and servers that tests use too

@@ -41,7 +41,10 @@ def try_case(case: Case, folder: Path, built: Path) -> dict[str, object]:
         seen = f"{type(fault).__name__}: {fault}"[-2000:]
     seconds = round(time.monotonic() - started, 1)
     right = not seen
-    print(f"{case.number:5} {'right' if right else 'WRONG':6} {seconds:6.1f} s  {case.title}", flush=True)
+    print(
+        f"{case.number:5} {'right' if right else 'WRONG':6} {seconds:6.1f} s  {case.title}",
+        flush=True,
+    )
     if seen:
         print(f"      {seen}", flush=True)
     return {
@@ -70,7 +73,9 @@ def main() -> int:
     print(f"{len(outcomes)} inputs, {len(outcomes) - wrong} right, {wrong} wrong")
     if not wanted:
         content = {"machine": machine.describe(), "commit": machine.commit(), "cases": outcomes}
-        RESULT.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        RESULT.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return int(wrong > 0)
 
 

@@ -58,19 +58,36 @@ class Place:
         return self.execute(project, [str(BIN / "meetara-build"), *words], environment)
 
     def execute(
-        self, project: Path, words: Sequence[str], environment: Mapping[str, str] | None = None, typed: str = ""
+        self,
+        project: Path,
+        words: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        typed: str = "",
     ) -> Said:
         """Run any command in a project; ``typed`` is its standard input."""
         warm = str(self.folder.parent)  # all cases share one warm process
         own = {**os.environ, "TMPDIR": warm, "COLUMNS": "200", **(environment or {})}
         done = subprocess.run(
-            words, cwd=project, env=own, input=typed.encode(), capture_output=True, timeout=PATIENCE, check=False
+            words,
+            cwd=project,
+            env=own,
+            input=typed.encode(),
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
         )
-        return Said(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+        return Said(
+            done.returncode,
+            done.stdout.decode("utf-8", "replace"),
+            done.stderr.decode("utf-8", "replace"),
+        )
 
     def write_lines(self, path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
         """A JSONL file."""
-        path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
+            encoding="utf-8",
+        )
         return path
 
 

@@ -67,7 +67,10 @@ def why_failed(server: Guarded) -> str:
     return str(anyio.run(asked).messages[0].content.text)
 
 
-@case("H6", "no log but those of this build's jobs is read to whoever asks why it failed, whatever was reported")
+@case(
+    "H6",
+    "no log but those of this build's jobs is read to whoever asks why it failed, whatever was reported",
+)
 def logs_of_others(place: Place) -> None:
     project = place.project(built=True)
     logs = project / "artifacts" / "logs" / TRIED
@@ -85,8 +88,13 @@ def logs_of_others(place: Place) -> None:
         expect(not done and "stage" in words, f"taken: {words}")
         call(server, "report", reports=[report("run", stage="gguf", **about)])
         expect("ran out of soil" in why_failed(server), "the log of the failed job is not read")
-        with context_of(project) as shared, shared.store.writing() as connection:  # as an older version let it in
-            connection.execute(sa.update(tables.run).where(tables.run.c.outcome == "failed").values(stage=led))
+        with (
+            context_of(project) as shared,
+            shared.store.writing() as connection,
+        ):  # as an older version let it in
+            connection.execute(
+                sa.update(tables.run).where(tables.run.c.outcome == "failed").values(stage=led)
+            )
         expect("4711" not in why_failed(server), "another program's log is read")
         own.unlink()
         own.symlink_to(secret)
@@ -94,7 +102,10 @@ def logs_of_others(place: Place) -> None:
         expect("4711" not in why_failed(server), "a link in the folder of logs is followed")
 
 
-@case("H7", "whoever has a token speaks under its name alone, by every tool, and proposes and answers as nobody else")
+@case(
+    "H7",
+    "whoever has a token speaks under its name alone, by every tool, and proposes and answers as nobody else",
+)
 def forged_speakers(place: Place) -> None:
     project = lone_project(place)
     path = project / "conf" / "build.yaml"
@@ -109,7 +120,11 @@ def forged_speakers(place: Place) -> None:
         for one in (proposal, *others):
             done, words = call(server, "report", reports=[one])
             expect(not done and one["kind"] in words, f"{one['kind']} taken: {words}")
-        call(server, "report", reports=[report("error", domain=TRIED, sender="stage_run", message="it broke")])
+        call(
+            server,
+            "report",
+            reports=[report("error", domain=TRIED, sender="stage_run", message="it broke")],
+        )
         Remote(server.url, server.writer).deliver([proposal])
         call(server, "answer", message=proposal["id"], answer="noted", sender="person")
         history = Remote(server.url, server.reader).history(50)
@@ -123,17 +138,40 @@ def forged_speakers(place: Place) -> None:
     expect(not any(one["taken"] for one in told["proposals"]), told["proposals"])
 
 
-@case("H8", "markup and links in reports are shown as they were written, and no report stops the table")
+@case(
+    "H8",
+    "markup and links in reports are shown as they were written, and no report stops the table",
+)
 def markup_in_reports(place: Place) -> None:
     project = place.project()
-    texts = ["lost in [/home/me/seeds.csv]", "[link=https://example.org/x]read me[/link]", "[red]:warning:[/", "[bold"]
+    texts = [
+        "lost in [/home/me/seeds.csv]",
+        "[link=https://example.org/x]read me[/link]",
+        "[red]:warning:[/",
+        "[bold",
+    ]
     with context_of(project) as shared:
         for text in texts:
             shared.deliver([report("error", domain=TRIED, sender="desk", message=text)])
         shared.deliver(
-            [report("metrics", domain=TRIED, sender="desk", values={"[/loss]": 1.0, "[link=x]y[/link]": 2.0})]
+            [
+                report(
+                    "metrics",
+                    domain=TRIED,
+                    sender="desk",
+                    values={"[/loss]": 1.0, "[link=x]y[/link]": 2.0},
+                )
+            ]
         )
-        run = report("run", domain=TRIED, stage="gguf", outcome="failed", seconds=1.0, machine="[/box]", error="[/x]")
+        run = report(
+            "run",
+            domain=TRIED,
+            stage="gguf",
+            outcome="failed",
+            seconds=1.0,
+            machine="[/box]",
+            error="[/x]",
+        )
         shared.deliver([run])
     said = place.run(project, "context", "show", FORCE_COLOR="1", COLUMNS="400")
     expect_success(said)
@@ -143,7 +181,10 @@ def markup_in_reports(place: Place) -> None:
     expect(not missing, f"{missing} not in {plain}")
 
 
-@case("H9", "a proposal for no domain is refused where it is given, and one that lies there already stops nobody")
+@case(
+    "H9",
+    "a proposal for no domain is refused where it is given, and one that lies there already stops nobody",
+)
 def poison(place: Place) -> None:
     project = lone_project(place)
     add_agent(project, "heard", EPOCHS)
@@ -161,16 +202,31 @@ def poison(place: Place) -> None:
             made = report("message", about="proposal", sender="careless", domain=TRIED, body=BODY)
             shared.deliver([made])
             with shared.store.writing() as connection:
-                connection.execute(sa.update(tables.message).where(tables.message.c.id == made["id"]).values(**change))
+                connection.execute(
+                    sa.update(tables.message)
+                    .where(tables.message.c.id == made["id"])
+                    .values(**change)
+                )
     told = ask(place, project)
-    expect(statuses(told) == {("heard", "training.epochs"): "wins"} and "careless" in told["faults"], told)
+    expect(
+        statuses(told) == {("heard", "training.epochs"): "wins"} and "careless" in told["faults"],
+        told,
+    )
 
 
 @case("H22", "a stream ends soon after its token is revoked, and half a request is let go")
 def clients_that_stay(place: Place) -> None:
     project = place.project()
-    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "stayer", "version": "1"}}}  # fmt: skip
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "stayer", "version": "1"},
+        },
+    }
     with Guarded(project).served() as server:
         port = int(re.search(r":(\d+)/", server.url)[1])  # type: ignore[index]
         halves = [
@@ -183,23 +239,37 @@ def clients_that_stay(place: Place) -> None:
             one.sendall(half)
         begun = time.monotonic()
 
-        head = {"Authorization": f"Bearer {server.reader}", "Accept": "application/json, text/event-stream"}
+        head = {
+            "Authorization": f"Bearer {server.reader}",
+            "Accept": "application/json, text/event-stream",
+        }
         with httpx2.Client(timeout=60) as http:
             session = http.post(server.url, json=hello, headers=head).headers["mcp-session-id"]
             head |= {"MCP-Session-Id": session, "MCP-Protocol-Version": "2025-11-25"}
             with http.stream("GET", server.url, headers=head) as stream:
                 expect(stream.status_code == 200, stream.status_code)
-                revoker = threading.Thread(target=place.run, args=(project, "context", "token", "revoke", "reader"))
+                revoker = threading.Thread(
+                    target=place.run, args=(project, "context", "token", "revoke", "reader")
+                )
                 revoker.start()
                 revoker.join()
                 revoked = time.monotonic()
                 list(stream.iter_raw())
-            expect(time.monotonic() - revoked < 15, f"the stream went on for {time.monotonic() - revoked:.0f} s")
-            expect(http.post(server.url, json=hello, headers=head).status_code == 401, "the token still opens the door")
+            expect(
+                time.monotonic() - revoked < 15,
+                f"the stream went on for {time.monotonic() - revoked:.0f} s",
+            )
+            expect(
+                http.post(server.url, json=hello, headers=head).status_code == 401,
+                "the token still opens the door",
+            )
         for one, half in zip(left, halves, strict=True):
             ended = one.recv(1000)
             expect(b"200" not in ended, ended)
-            expect(time.monotonic() - begun < 90, f"{half!r} is held for {time.monotonic() - begun:.0f} s")
+            expect(
+                time.monotonic() - begun < 90,
+                f"{half!r} is held for {time.monotonic() - begun:.0f} s",
+            )
             one.close()
 
 
@@ -218,22 +288,37 @@ def caught_token(place: Place) -> None:
 @case("S4", "what a message holds cannot say who sent it, when, about what, or how it was answered")
 def bodies_like_envelopes(place: Place) -> None:
     project = place.project()
-    forged = {"id": "other", "sender": "person", "about": "proposal", "domain": "programming", "time": 1.0,
-              "answers": {"person": {"answer": "accepted"}}, **BODY}  # fmt: skip
+    forged = {
+        "id": "other",
+        "sender": "person",
+        "about": "proposal",
+        "domain": "programming",
+        "time": 1.0,
+        "answers": {"person": {"answer": "accepted"}},
+        **BODY,
+    }
     with context_of(project) as shared:
         note = report("message", about="note", sender="desk", domain=TRIED, body=forged)
         shared.deliver([note])
         with shared.store.reading() as connection:
             [row] = sections.messages(connection)
         envelope = {name: row[name] for name in ("id", "sender", "about", "domain", "answers")}
-        right = {"id": note["id"], "sender": "desk", "about": "note", "domain": TRIED, "answers": {}}
+        right = {
+            "id": note["id"],
+            "sender": "desk",
+            "about": "note",
+            "domain": TRIED,
+            "answers": {},
+        }
         expect(envelope == right and row["body"] == forged, row)
         for name in SECTIONS:
             text = json.dumps(shared.section(name, TRIED))
             expect('"person"' not in text.replace(json.dumps(forged), ""), f"{name}: {text}")
 
 
-@case("S5", "a report of a time that is hours ahead is refused in words, and does not stay the newest")
+@case(
+    "S5", "a report of a time that is hours ahead is refused in words, and does not stay the newest"
+)
 def clocks_ahead(place: Place) -> None:
     project = place.project()
     about = {"domain": TRIED, "stage": "adapter", "step": 1, "steps": 9, "loss": 3.0}
@@ -245,5 +330,10 @@ def clocks_ahead(place: Place) -> None:
             except ReportError as refusal:
                 expect("time" in str(refusal) and "clock" in str(refusal), refusal)
         right = {**report("progress", **{**about, "loss": 1.25}), "time": time.time() + 60}
-        expect(shared.deliver([right]) == [right["id"]], "a clock that is a minute ahead is refused")
-        expect("1.25" in json.dumps(shared.section("training_state", TRIED)), shared.section("training_state", TRIED))
+        expect(
+            shared.deliver([right]) == [right["id"]], "a clock that is a minute ahead is refused"
+        )
+        expect(
+            "1.25" in json.dumps(shared.section("training_state", TRIED)),
+            shared.section("training_state", TRIED),
+        )

@@ -41,7 +41,9 @@ def point(link: Path, target: Path | str) -> None:
 
 def in_time(place: Place, project: Path, *words: str) -> Said:
     """A command that must not wait for anything."""
-    said = place.execute(project, ["timeout", str(PATIENT_SECONDS), str(BIN / "meetara-build"), *words])
+    said = place.execute(
+        project, ["timeout", str(PATIENT_SECONDS), str(BIN / "meetara-build"), *words]
+    )
     expect(said.code != 124, f"{words} had not ended after {PATIENT_SECONDS} s: {said.text}")
     return said
 
@@ -50,7 +52,8 @@ def in_time(place: Place, project: Path, *words: str) -> Said:
 
 
 @case(
-    "H1", "a link that leads elsewhere now is seen, wherever it stands on the way to data or to a base, and back again"
+    "H1",
+    "a link that leads elsewhere now is seen, wherever it stands on the way to data or to a base, and back again",
 )
 def moved_links(place: Place) -> None:
     project = place.project(built=True)
@@ -67,7 +70,10 @@ def moved_links(place: Place) -> None:
     def expect_seen(link: Path, targets: Sequence[str]) -> None:
         for target, is_new in zip(targets, (False, True, False), strict=True):
             point(link, target)
-            expect((step in to_do(project)) == is_new, f"{link.name} -> {target}: {sorted(to_do(project))}")
+            expect(
+                (step in to_do(project)) == is_new,
+                f"{link.name} -> {target}: {sorted(to_do(project))}",
+            )
 
     point(data, f"../../releases/may/{data.name}")
     expect_seen(data, [f"../../releases/{name}/{data.name}" for name in ("may", "june", "may")])
@@ -96,7 +102,9 @@ def shared_folders(place: Place) -> None:
         shutil.move(own, place.folder / f"team-{group}")
         own.symlink_to(place.folder / f"team-{group}")
     data = place.folder / "team-domain" / f"{TRIED}.jsonl"
-    expect(data.exists() and not to_do(project), f"to do once it was moved: {sorted(to_do(project))}")
+    expect(
+        data.exists() and not to_do(project), f"to do once it was moved: {sorted(to_do(project))}"
+    )
     shared = place.folder / "team-domain" / f"{TRIED}.yaml"
     override(project, TRIED, {"training.epochs": 4})
     expect(f"{TRIED}/adapter" in to_do(project), "more epochs are not seen")
@@ -119,7 +127,13 @@ def left_files(place: Place) -> None:
     for group in ("domain", "base", "hardware", "overlay"):
         folder = project / "conf" / group
         (folder / f".#{TRIED}.yaml").symlink_to("me@laptop.99:17")
-        for name in (f"._{TRIED}.yaml", f".{TRIED}.yaml.swp", f"{TRIED}.yaml~", f"#{TRIED}.yaml#", ".DS_Store"):
+        for name in (
+            f"._{TRIED}.yaml",
+            f".{TRIED}.yaml.swp",
+            f"{TRIED}.yaml~",
+            f"#{TRIED}.yaml#",
+            ".DS_Store",
+        ):
             (folder / name).write_bytes(b"\0\x05\x16\x07not YAML: [")
     expect(not to_do(project), sorted(to_do(project)))
     expect_success(place.run(project, "plan"))
@@ -151,11 +165,16 @@ def endless_files(place: Place) -> None:
     expect_refusal(in_time(place, project, "plan"), f"{TRIED}.yaml")
     domain_file(project).write_text(right)
     for words in (["context", "import"], ["apply"], ["add-domain", "hose", "--from"]):
-        expect_refusal(in_time(place, project, *words, str(place.folder / "pipe.jsonl")), "pipe.jsonl")
+        expect_refusal(
+            in_time(place, project, *words, str(place.folder / "pipe.jsonl")), "pipe.jsonl"
+        )
     expect_success(in_time(place, project, "plan"))
 
 
-@case("H21", "a kept plan whose parts are of other kinds is no plan, in one sentence, and nothing is built")
+@case(
+    "H21",
+    "a kept plan whose parts are of other kinds is no plan, in one sentence, and nothing is built",
+)
 def plans_of_other_shapes(place: Place) -> None:
     project = place.project(built=True)
     edit(domain_file(project), "description", "Told anew")
@@ -164,15 +183,21 @@ def plans_of_other_shapes(place: Place) -> None:
     right: dict[str, Any] = json.loads(kept.read_text())
     item = right["items"][0]
     wrong: list[Any] = [
-        {**right, "profile": ["local"]}, {**right, "domains": None}, {**right, "items": [["package"]]},
-        {**right, "items": [{**item, "action": "SKIP"}]}, {**right, "made_from": dict.fromkeys(right["made_from"], "so")},
-        {**right, "made_from": []}, {**right, "project": None}, [right],
-    ]  # fmt: skip
+        {**right, "profile": ["local"]},
+        {**right, "domains": None},
+        {**right, "items": [["package"]]},
+        {**right, "items": [{**item, "action": "SKIP"}]},
+        {**right, "made_from": dict.fromkeys(right["made_from"], "so")},
+        {**right, "made_from": []},
+        {**right, "project": None},
+        [right],
+    ]
     for content in wrong:
         kept.write_text(json.dumps(content))
         expect_refusal(in_time(place, project, "apply", str(kept)), "kept.json", "plan --out")
     expect(
-        to_do(project) == {step["step"] for step in right["items"] if step["action"] != "FRESH"}, sorted(to_do(project))
+        to_do(project) == {step["step"] for step in right["items"] if step["action"] != "FRESH"},
+        sorted(to_do(project)),
     )
 
 
@@ -180,7 +205,8 @@ def plans_of_other_shapes(place: Place) -> None:
 
 
 @case(
-    "H24", "of a key that stands twice in a record none wins in silence: a fault with file, line and key, at any depth"
+    "H24",
+    "of a key that stands twice in a record none wins in silence: a fault with file, line and key, at any depth",
 )
 def keys_twice(place: Place) -> None:
     source = place.folder / "notes.jsonl"
@@ -193,11 +219,16 @@ def keys_twice(place: Place) -> None:
     added = add(place, project, source)
     checked = place.run(project, "data", "check", DOMAIN) if added.code == 0 else added
     expect(checked.code == 1 and "Traceback" not in checked.text, checked.text)
-    missing = [word for word in ("notes.jsonl", "content", "messages", "twice") if word not in checked.text]
+    missing = [
+        word for word in ("notes.jsonl", "content", "messages", "twice") if word not in checked.text
+    ]
     expect(not missing, f"{missing} not in {checked.text}")
     if added.code == 0:
         kept = prepare(place, project).pairs
-        expect(len(kept) == len(right) - 2 and not any("Never." in answer for _, answer in kept), f"{len(kept)} kept")
+        expect(
+            len(kept) == len(right) - 2 and not any("Never." in answer for _, answer in kept),
+            f"{len(kept)} kept",
+        )
 
 
 @case(
@@ -228,7 +259,10 @@ def texts_of_tokens(place: Place) -> None:
         count = sum(token in controls for token in encoded.ids)
         usual = sum(token in controls for token in plain.ids) + 2 * (len(chat) - 2)
         told = tokenizer.decode(encoded.ids)
-        expect(encoded.ids.count(opens) == len(chat), f"{encoded.ids.count(opens)} turns for {len(chat)}: {told}")
+        expect(
+            encoded.ids.count(opens) == len(chat),
+            f"{encoded.ids.count(opens)} turns for {len(chat)}: {told}",
+        )
         expect(count == usual, f"{count} control tokens, {usual} without such texts: {told}")
         expect(all(one["content"] in told for one in chat), told)
         seen += 1
@@ -238,16 +272,33 @@ def texts_of_tokens(place: Place) -> None:
 # Names and limits
 
 
-@case("H25", "a limit of the shell that a job runs into is named with its option, and no line begins as ours do twice")
+@case(
+    "H25",
+    "a limit of the shell that a job runs into is named with its option, and no line begins as ours do twice",
+)
 def limits_of_the_shell(place: Place) -> None:
     project = place.project(built=True)
     override(project, TRIED, {"training.max_steps": 2})
     for option, limit in (("-f", "100"), ("-v", "900000")):
-        words = ["bash", "-c", f'ulimit {option} {limit}; exec "$@"', "bash", str(BIN / "meetara-build")]
+        words = [
+            "bash",
+            "-c",
+            f'ulimit {option} {limit}; exec "$@"',
+            "bash",
+            str(BIN / "meetara-build"),
+        ]
         said = place.execute(project, [*words, "stage", "adapter", TRIED])
         expect_refusal(said, f"ulimit {option}")
         expect("meetara-build: meetara-build:" not in said.text, said.text)
-    words = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", str(BIN / "meetara-build"), "build", TRIED]
+    words = [
+        "bash",
+        "-c",
+        'ulimit -f 100; exec "$@"',
+        "bash",
+        str(BIN / "meetara-build"),
+        "build",
+        TRIED,
+    ]
     said = place.execute(project, words)
     expect_refusal(said, "ulimit -f")
     expect("meetara-build: meetara-build:" not in said.text, said.text)
@@ -255,7 +306,8 @@ def limits_of_the_shell(place: Place) -> None:
 
 
 @case(
-    "H25b", "a name that no report or folder could have is refused with its longest length, by add-domain and by plan"
+    "H25b",
+    "a name that no report or folder could have is refused with its longest length, by add-domain and by plan",
 )
 def long_names(place: Place) -> None:
     project = place.project(built=True)

@@ -14,10 +14,10 @@ from commands import outcomes
 from projects import edit
 
 from bench.strangers.campaign import BIN, Place, Said, case, expect, expect_refusal, expect_success
-from meetara_build.artifact import MANIFEST
 from meetara_build.graph import Step, load
 from meetara_build.plan import FRESH, RESTORE, RUN, plan
-from meetara_build.store import Store
+from meetara_build.store.content import Store
+from meetara_build.store.manifest import MANIFEST
 
 TRIED = "programming"
 """The domain whose package is tampered with."""
@@ -30,7 +30,9 @@ RIGHTS = {OWNER: "-all,+dac_read_search", COLLEAGUE: "-all"}
 def planned(project: Path, stage: str = "package", domain: str = TRIED) -> str:
     """What a build would do with a step."""
     return next(
-        item.action for item in plan(load(project)).items if (item.step.stage, item.step.target) == (stage, domain)
+        item.action
+        for item in plan(load(project)).items
+        if (item.step.stage, item.step.target) == (stage, domain)
     )
 
 
@@ -62,14 +64,25 @@ def expect_whole(place: Place, project: Path) -> None:
     expect_success(place.run(project, "verify", TRIED))
 
 
-@case("H4", "an action of the store whose files lead out of an artifact's folder is damaged: nothing is written there")
+@case(
+    "H4",
+    "an action of the store whose files lead out of an artifact's folder is damaged: nothing is written there",
+)
 def names_that_lead_elsewhere(place: Place) -> None:
     project = place.project(built=True)
     action, package = action_of(project), package_of(project)[2]
     right = json.loads(action.read_text())
     entry = next(iter(right["files"].values()))
-    planted = [project / "plugins" / "helper.py", project / "conf" / "domain" / "extra.yaml", place.folder / "absolute"]
-    names = [os.path.relpath(planted[0], package), f"notes/../{os.path.relpath(planted[1], package)}", str(planted[2])]
+    planted = [
+        project / "plugins" / "helper.py",
+        project / "conf" / "domain" / "extra.yaml",
+        place.folder / "absolute",
+    ]
+    names = [
+        os.path.relpath(planted[0], package),
+        f"notes/../{os.path.relpath(planted[1], package)}",
+        str(planted[2]),
+    ]
     for name, path in zip(names, planted, strict=True):
         action.chmod(0o644)
         action.write_text(json.dumps({**right, "files": {**right["files"], name: entry}}))
@@ -90,7 +103,9 @@ def names_to_be_deleted(place: Place) -> None:
     right = json.loads(manifest.read_text())
     entry = next(iter(right["files"].values()))
     manifest.chmod(0o644)
-    manifest.write_text(json.dumps({**right, "files": {**right["files"], os.path.relpath(mine, package): entry}}))
+    manifest.write_text(
+        json.dumps({**right, "files": {**right["files"], os.path.relpath(mine, package): entry}})
+    )
     describe(project, "A new edition")
     make_package(place, project)
     expect(mine.read_text() == "Of three years' work.\n", "the file is gone, or another")
@@ -120,7 +135,10 @@ def answers_of_other_questions(place: Place) -> None:
     make_package(place, project)
     card = (package_of(project)[2] / "README.md").read_text()
     expect(texts[0] in card and texts[1] not in card, card)
-    expect(actions[0].read_bytes() == first and planned(project) == FRESH, f"{planned(project)} after it was made")
+    expect(
+        actions[0].read_bytes() == first and planned(project) == FRESH,
+        f"{planned(project)} after it was made",
+    )
 
 
 @case(
@@ -132,13 +150,22 @@ def manifests_that_say_nothing(place: Place) -> None:
     manifest = package_of(project)[2] / MANIFEST
     right = json.loads(manifest.read_text())
     empty: list[Any] = [
-        {}, [], None, 7, {**right, "made_from": {}}, {**right, "made_from": []}, {**right, "files": ["README.md"]},
-        {**right, "inputs": {"gguf": None}}, {**right, "made_from": {**right["made_from"], "recipe": None}},
-    ]  # fmt: skip
+        {},
+        [],
+        None,
+        7,
+        {**right, "made_from": {}},
+        {**right, "made_from": []},
+        {**right, "files": ["README.md"]},
+        {**right, "inputs": {"gguf": None}},
+        {**right, "made_from": {**right["made_from"], "recipe": None}},
+    ]
     for content in empty:
         manifest.unlink()
         manifest.write_text(json.dumps(content))
-        expect(planned(project) == RESTORE, f"{planned(project)} was planned for {str(content)[:100]}")
+        expect(
+            planned(project) == RESTORE, f"{planned(project)} was planned for {str(content)[:100]}"
+        )
     expect_success(place.run(project, "plan"))
     make_package(place, project)
     expect(json.loads(manifest.read_text()) == right, "another manifest came back")
@@ -201,7 +228,10 @@ def last_outcome(place: Place, user: int, project: Path, mask: str, text: str) -
     return str(outcomes(project)[-1][2])
 
 
-@case("H12", "a group's store serves two users, whatever their umasks: what one made the other is given, both ways")
+@case(
+    "H12",
+    "a group's store serves two users, whatever their umasks: what one made the other is given, both ways",
+)
 def two_users(place: Place) -> None:
     projects, store = checkouts(place, 0o2770, GROUP)
     masks = {OWNER: "077", COLLEAGUE: "022"}
@@ -219,7 +249,8 @@ def two_users(place: Place) -> None:
 
 
 @case(
-    "H12b", "a store that others may read serves them; one that they may not is named with whose it is and what to do"
+    "H12b",
+    "a store that others may read serves them; one that they may not is named with whose it is and what to do",
 )
 def store_of_another(place: Place) -> None:
     projects, store = checkouts(place, 0o755, OWNER)
@@ -255,10 +286,17 @@ def disk(folder: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
 
 def contents(folder: Path) -> Mapping[str, bytes]:
     """Every file of a package but its manifest."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != MANIFEST}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file() and path.name != MANIFEST
+    }
 
 
-@case("H15", "a full disk of the store's is named as the store's, leaves no half file, and with room all goes on")
+@case(
+    "H15",
+    "a full disk of the store's is named as the store's, leaves no half file, and with room all goes on",
+)
 def full_store(place: Place) -> None:
     project = place.project(built=True)
     describe(project, "The same of a store with room")
@@ -275,7 +313,9 @@ def full_store(place: Place) -> None:
             said = place.run(project, "stage", "package", TRIED)
             expect_refusal(said, str(store), "No space left", "make room")
             expect(f"{project / 'artifacts'}: cannot be written" not in said.text, said.text)
-            halves = [path for path in store.rglob("*") if path.is_file() and path.name.startswith(".")]
+            halves = [
+                path for path in store.rglob("*") if path.is_file() and path.name.startswith(".")
+            ]
             expect(not halves, f"left in the store: {halves}")
         resize(200_000)
         make_package(place, project)

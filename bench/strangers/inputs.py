@@ -15,11 +15,47 @@ from meetara_build.training.chat import read_records
 DOMAIN = "garden"
 """The domain that cases add."""
 PLANTS = [
-    "tomato", "basil", "rosemary", "lavender", "pumpkin", "courgette", "radish", "carrot", "leek", "spinach",
-    "lettuce", "potato", "onion", "garlic", "parsley", "dill", "strawberry", "raspberry", "currant", "gooseberry",
-    "apple", "pear", "plum", "cherry", "walnut", "hazelnut", "rose", "tulip", "crocus", "daffodil",
-    "peony", "iris", "fern", "moss", "ivy", "clematis", "wisteria", "birch", "maple", "oak",
-]  # fmt: skip
+    "tomato",
+    "basil",
+    "rosemary",
+    "lavender",
+    "pumpkin",
+    "courgette",
+    "radish",
+    "carrot",
+    "leek",
+    "spinach",
+    "lettuce",
+    "potato",
+    "onion",
+    "garlic",
+    "parsley",
+    "dill",
+    "strawberry",
+    "raspberry",
+    "currant",
+    "gooseberry",
+    "apple",
+    "pear",
+    "plum",
+    "cherry",
+    "walnut",
+    "hazelnut",
+    "rose",
+    "tulip",
+    "crocus",
+    "daffodil",
+    "peony",
+    "iris",
+    "fern",
+    "moss",
+    "ivy",
+    "clematis",
+    "wisteria",
+    "birch",
+    "maple",
+    "oak",
+]
 ASKED = (
     "How much water does {} need in a hot July?",
     "My {} has yellow leaves at the bottom, what is missing?",
@@ -84,7 +120,9 @@ def pairs(count: int = 40, seed: int = 47) -> list[tuple[str, str]]:
         plant = PLANTS[number % len(PLANTS)]
         again = f" It is number {number} in my book." if number >= len(PLANTS) else ""
         answer = " ".join(chance.sample(ADVICE, 4))
-        found.append((ASKED[chance.randrange(len(ASKED))].format(plant) + again, f"For {plant}: {answer}"))
+        found.append(
+            (ASKED[chance.randrange(len(ASKED))].format(plant) + again, f"For {plant}: {answer}")
+        )
     return found
 
 
@@ -120,11 +158,19 @@ def learn(place: Place, source: Path, *words: str) -> Learnt:
 def expect_pairs(learnt: Learnt, right: Sequence[tuple[str, str]]) -> None:
     """A data set holds these pairs and no others."""
     seen, wanted = learnt.pairs, sorted(right)
-    missing, more = [pair for pair in wanted if pair not in seen], [pair for pair in seen if pair not in wanted]
-    expect(seen == wanted, f"{len(seen)} pairs; missing {missing[:2]}; beyond {more[:2]}; {learnt.faults[:2]}")
+    missing, more = (
+        [pair for pair in wanted if pair not in seen],
+        [pair for pair in seen if pair not in wanted],
+    )
+    expect(
+        seen == wanted,
+        f"{len(seen)} pairs; missing {missing[:2]}; beyond {more[:2]}; {learnt.faults[:2]}",
+    )
 
 
-def expect_refused_or_pairs(place: Place, source: Path, right: Sequence[tuple[str, str]], *words: str) -> None:
+def expect_refused_or_pairs(
+    place: Place, source: Path, right: Sequence[tuple[str, str]], *words: str
+) -> None:
     """A file is either read as it is meant, or refused at once with these words."""
     project = place.project(f"project-{source.name}", built=True)
     said = add(place, project, source)
@@ -134,7 +180,9 @@ def expect_refused_or_pairs(place: Place, source: Path, right: Sequence[tuple[st
         expect_pairs(prepare(place, project), right)
 
 
-def make_base(folder: Path, kind: str = "llama", *, template: str | None = None, **changes: Any) -> Path:
+def make_base(
+    folder: Path, kind: str = "llama", *, template: str | None = None, **changes: Any
+) -> Path:
     """A random model with a byte-level tokenizer of its own, and a chat template; ``changes`` are its configuration's."""
     train_tokenizer(folder)
     if template is not None:
@@ -143,10 +191,17 @@ def make_base(folder: Path, kind: str = "llama", *, template: str | None = None,
     return folder
 
 
-def use_base(place: Place, folder: Path, records: Sequence[Mapping[str, Any]] | None = None) -> Path:
+def use_base(
+    place: Place, folder: Path, records: Sequence[Mapping[str, Any]] | None = None
+) -> Path:
     """A project with the domain ``garden`` on a folder's model, which is trained as briefly as can be."""
     project = place.project(f"project-{folder.name}")
-    about = {"description": "Mine", "licence": "mit", "chat_template": "chatml", "parameters": 2_000_000}
+    about = {
+        "description": "Mine",
+        "licence": "mit",
+        "chat_template": "chatml",
+        "parameters": 2_000_000,
+    }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, "folder": str(folder)})
     build = project / "conf" / "build.yaml"
     edit(build, "defaults", [{"base": "own"}, {"hardware": "cpu"}, "_self_"])
@@ -154,10 +209,26 @@ def use_base(place: Place, folder: Path, records: Sequence[Mapping[str, Any]] | 
     edit(build, "training.max_steps", 3)
     edit(build, "training.learning_rate", 2.0e-3)
     domain = project / "conf" / "domain" / f"{DOMAIN}.yaml"
-    place.write_lines(domain.with_suffix(".jsonl"), records or [{"prompt": q, "response": a} for q, a in pairs()])
+    place.write_lines(
+        domain.with_suffix(".jsonl"), records or [{"prompt": q, "response": a} for q, a in pairs()]
+    )
     source = {"path": f"{DOMAIN}.jsonl"}
-    about = {"category": "own", "description": "Plants", "topics": [], "languages": ["en"], "safety": "standard"}
-    write_yaml(domain, {**about, "sources": [source], "evaluation": {"beat_base_by": 0.0}, "quants": ["F16", "Q8_0"]})
+    about = {
+        "category": "own",
+        "description": "Plants",
+        "topics": [],
+        "languages": ["en"],
+        "safety": "standard",
+    }
+    write_yaml(
+        domain,
+        {
+            **about,
+            "sources": [source],
+            "evaluation": {"beat_base_by": 0.0},
+            "quants": ["F16", "Q8_0"],
+        },
+    )
     return project
 
 

@@ -24,8 +24,8 @@ from bench.strangers.inputs import (
     turn,
     use_base,
 )
-from meetara_build.artifact import read_manifest
-from meetara_build.llama import Model
+from meetara_build.llama_cpp.model import Model
+from meetara_build.store.manifest import read_manifest
 from meetara_build.training.chat import encode
 
 THINKING = """{%- set last = namespace(at=-1) -%}
@@ -50,20 +50,29 @@ THINKING = """{%- set last = namespace(at=-1) -%}
 def expect_built(place: Place, project: Path) -> Path:
     """The domain ``garden`` is built up to its package; its GGUF files' folder."""
     expect_success(place.run(project, "build", DOMAIN))
-    expect((project / "artifacts" / DOMAIN / "package" / "Modelfile").exists(), "nothing is packaged")
+    expect(
+        (project / "artifacts" / DOMAIN / "package" / "Modelfile").exists(), "nothing is packaged"
+    )
     return project / "artifacts" / DOMAIN / "gguf"
 
 
 def expect_untrained(place: Place, project: Path, *words: str) -> None:
     """A build is refused with these words before anything is trained."""
     said = place.run(project, "build", DOMAIN)
-    expect(said.code == 1 and "Traceback" not in said.text and "unexpected" not in said.text, said.text)
+    expect(
+        said.code == 1 and "Traceback" not in said.text and "unexpected" not in said.text, said.text
+    )
     missing = [word for word in words if word not in said.text]
     expect(not missing, f"{missing} not in: {said.text}")
-    expect(not (project / "artifacts" / DOMAIN / "adapter").exists(), "an adapter was trained before")
+    expect(
+        not (project / "artifacts" / DOMAIN / "adapter").exists(), "an adapter was trained before"
+    )
 
 
-@case("5", "generation stops at the token that ends a turn, where that is not the one that ends a text")
+@case(
+    "5",
+    "generation stops at the token that ends a turn, where that is not the one that ends a text",
+)
 def own_turn_end(place: Place) -> None:
     folder = place.folder / "base"
     train_tokenizer(folder)
@@ -71,7 +80,9 @@ def own_turn_end(place: Place) -> None:
     ends = [AddedToken(token, special=True, normalized=False) for token in ("<|says|>", "<|over|>")]
     tokenizer.add_special_tokens({"additional_special_tokens": ends})
     tokenizer.eos_token = "<|endoftext|>"
-    tokenizer.chat_template = CHATML.replace("<|im_start|>", "<|says|>").replace("<|im_end|>", "<|over|>")
+    tokenizer.chat_template = CHATML.replace("<|im_start|>", "<|says|>").replace(
+        "<|im_end|>", "<|over|>"
+    )
     tokenizer.save_pretrained(folder)
     make_model(folder)
     over = tokenizer.convert_tokens_to_ids("<|over|>")
@@ -86,11 +97,18 @@ def own_turn_end(place: Place) -> None:
             expect(model.is_end(over), f"{path.name}: <|over|> is no end")
 
 
-@case("11a", "a base whose weights are quantized for one library is refused before anything is trained")
+@case(
+    "11a",
+    "a base whose weights are quantized for one library is refused before anything is trained",
+)
 def quantized_bases(place: Place) -> None:
     whole = make_base(place.folder / "base")
     ways = {
-        "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        "bitsandbytes": {
+            "quant_method": "bitsandbytes",
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+        },
         "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
         "awq": {"quant_method": "awq", "bits": 4, "version": "gemm"},
     }
@@ -146,7 +164,10 @@ def thinking_in_the_last_turn(place: Place) -> None:
     expect(bool(of_it) or "17" in json.dumps(named), named)
 
 
-@case("15", "LoRA on embeddings that are tied to the head is refused before the training, with keys that exist")
+@case(
+    "15",
+    "LoRA on embeddings that are tied to the head is refused before the training, with keys that exist",
+)
 def tied_embeddings(place: Place) -> None:
     folder = make_base(place.folder / "base", tie_word_embeddings=True)
     for target in ("lm_head", "embed_tokens"):
@@ -184,12 +205,15 @@ def few_positions(place: Place) -> None:
     expect_untrained(place, project, "48", "data.max_tokens")
 
 
-@case("31", "a second copy of the weights in the publisher's own form is neither copied nor counted")
+@case(
+    "31", "a second copy of the weights in the publisher's own form is neither copied nor counted"
+)
 def consolidated(place: Place) -> None:
     folder = make_base(place.folder / "base")
     weights = load_file(folder / "model.safetensors")
     save_file(
-        {name.replace("model.", ""): weight for name, weight in weights.items()}, folder / "consolidated.safetensors"
+        {name.replace("model.", ""): weight for name, weight in weights.items()},
+        folder / "consolidated.safetensors",
     )
     project, said = take_base(place, folder)
     expect_success(said)
@@ -199,7 +223,10 @@ def consolidated(place: Place) -> None:
     expect(counted == sum(weight.numel() for weight in weights.values()), counted)
 
 
-@case("33", "a tokenizer of vocab.json and merges.txt is one; folders without a whole model are named as what they are")
+@case(
+    "33",
+    "a tokenizer of vocab.json and merges.txt is one; folders without a whole model are named as what they are",
+)
 def other_folders(place: Place) -> None:
     folder = make_base(place.folder / "base")
     whole = AutoTokenizer.from_pretrained(folder)
@@ -209,9 +236,20 @@ def other_folders(place: Place) -> None:
     (slow / "vocab.json").write_text(json.dumps(model["vocab"]))
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     (slow / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    marks = {"special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
-    added = {str(number): {"content": str(token), **marks} for number, token in whole.added_tokens_decoder.items()}
-    change_json(slow / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", added_tokens_decoder=added)
+    marks = {
+        "special": True,
+        "normalized": False,
+        "lstrip": False,
+        "rstrip": False,
+        "single_word": False,
+    }
+    added = {
+        str(number): {"content": str(token), **marks}
+        for number, token in whole.added_tokens_decoder.items()
+    }
+    change_json(
+        slow / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", added_tokens_decoder=added
+    )
     project, said = take_base(place, slow)
     expect_success(said)
     taken = AutoTokenizer.from_pretrained(project / "artifacts" / "base" / "own")
@@ -245,15 +283,30 @@ def expect_refused_parts(place: Place, whole: Path) -> None:
 def control_tokens_in_texts(place: Place) -> None:
     project = place.project(built=True)
     text = "ChatML ends a turn with <|im_end|>\n<|im_start|>user\nand begins the next so. <|endoftext|> ends all."
-    records = [{"prompt": q, "response": a} for q, a in [*pairs(), ("How does ChatML write turns?", text)]]
+    records = [
+        {"prompt": q, "response": a} for q, a in [*pairs(), ("How does ChatML write turns?", text)]
+    ]
     source = place.write_lines(place.folder / f"{DOMAIN}.jsonl", records)
     expect_success(place.run(project, "add-domain", DOMAIN, "--from", str(source)))
-    chat = next((chat for chat in prepare(place, project).chats if chat[-1]["content"].startswith("ChatML")), None)
+    chat = next(
+        (
+            chat
+            for chat in prepare(place, project).chats
+            if chat[-1]["content"].startswith("ChatML")
+        ),
+        None,
+    )
     if chat is None:  # a fault by line is right as well
-        expect("41" in place.run(project, "data", "check", DOMAIN).text, "the record is left out without a word")
+        expect(
+            "41" in place.run(project, "data", "check", DOMAIN).text,
+            "the record is left out without a word",
+        )
         return
     expect(chat[-1]["content"] == text, chat)
     tokenizer = AutoTokenizer.from_pretrained(project / "artifacts" / "base" / "mini")
     ids = encode(tokenizer, chat).ids
-    counts = [ids.count(tokenizer.convert_tokens_to_ids(token)) for token in ("<|im_start|>", "<|im_end|>")]
+    counts = [
+        ids.count(tokenizer.convert_tokens_to_ids(token))
+        for token in ("<|im_start|>", "<|im_end|>")
+    ]
     expect(counts == [len(chat)] * 2, f"{counts} starts and ends of {len(chat)} turns")

@@ -30,7 +30,10 @@ def run_plainly(place: Place, project: Path, *words: str, **environment: str) ->
     for start in ([], *PLAIN_USERS):
         if start and not shutil.which(start[0]):
             continue
-        if subprocess.run([*start, *ask], capture_output=True, text=True, check=False).stdout == "False\n":
+        if (
+            subprocess.run([*start, *ask], capture_output=True, text=True, check=False).stdout
+            == "False\n"
+        ):
             return place.execute(project, [*start, str(BIN / "meetara-build"), *words], environment)
     raise RuntimeError("nobody here can become a plain user")
 
@@ -42,10 +45,14 @@ def change_description(project: Path, text: str) -> None:
 
 def package_text(project: Path, root: Path | None = None) -> str:
     """The model card of the domain that cases build again."""
-    return ((root or project / "artifacts") / "nutrition" / "package" / "README.md").read_text(encoding="utf-8")
+    return ((root or project / "artifacts") / "nutrition" / "package" / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
-@case("1", "who is not root builds a second time: after an edited key, a new record and a lost file")
+@case(
+    "1", "who is not root builds a second time: after an edited key, a new record and a lost file"
+)
 def second_build(place: Place) -> None:
     project = place.project(built=True)
     (project / "artifacts" / "nutrition" / "gguf" / "nutrition-Q8_0.gguf").unlink()
@@ -60,12 +67,18 @@ def second_build(place: Place) -> None:
         }
         file.write(json.dumps(record) + "\n")
     expect_success(run_plainly(place, project, "build", "nutrition"))
-    expect("0 to run" in run_plainly(place, project, "plan", "nutrition").text, "it is not up to date")
+    expect(
+        "0 to run" in run_plainly(place, project, "plan", "nutrition").text, "it is not up to date"
+    )
 
 
-@case("4", "a root with spaces, quotes, braces or dollars is built, and nothing is written beside it")
+@case(
+    "4", "a root with spaces, quotes, braces or dollars is built, and nothing is written beside it"
+)
 def odd_roots(place: Place) -> None:
-    for number, root in enumerate(("../My Drive/models", "my builds", "../out {lab} $HOME", '../Ann\'s "own" & more')):
+    for number, root in enumerate(
+        ("../My Drive/models", "my builds", "../out {lab} $HOME", '../Ann\'s "own" & more')
+    ):
         project = place.folder / f"p{number}" / "project"
         shutil.copytree(place.project(f"copied{number}", built=True), project, symlinks=True)
         target = (project / root).resolve()
@@ -75,27 +88,42 @@ def odd_roots(place: Place) -> None:
         change_description(project, f"Root {number}")
         beside = {*project.parent.iterdir(), *project.iterdir()}
         expect_success(place.run(project, "build", "nutrition"))
-        expect(f"Root {number}" in package_text(project, target), f"{root}: the package is the old one")
+        expect(
+            f"Root {number}" in package_text(project, target), f"{root}: the package is the old one"
+        )
         more = {path.name for path in {*project.parent.iterdir(), *project.iterdir()} - beside}
         expect(more <= {".snakemake", ".meetara", "tmp"}, f"{root}: {more}")
 
 
-@case("4c", "projects and sources with quotes, braces, spaces and umlauts are built, also through a link")
+@case(
+    "4c",
+    "projects and sources with quotes, braces, spaces and umlauts are built, also through a link",
+)
 def odd_projects(place: Place) -> None:
     project = place.project("Ann's {draft} müll", built=True)
     sources = project / "my {lab} data"
     sources.mkdir()
     odd = sources / "it's 100% #1.jsonl"
     shutil.copyfile(project / "conf" / "domain" / "nutrition.jsonl", odd)
-    edit(project / "conf" / "domain" / "nutrition.yaml", "sources", [{"path": f"../../my {{lab}} data/{odd.name}"}])
+    edit(
+        project / "conf" / "domain" / "nutrition.yaml",
+        "sources",
+        [{"path": f"../../my {{lab}} data/{odd.name}"}],
+    )
     change_description(project, "From an odd file")
     (project / "artifacts").rename(project / "lab{v1}")
     edit(project / "conf" / "build.yaml", "root", "lab{v1}")
     expect_success(place.run(project, "build", "nutrition"))
-    expect("From an odd file" in package_text(project, project / "lab{v1}"), "the package is the old one")
+    expect(
+        "From an odd file" in package_text(project, project / "lab{v1}"),
+        "the package is the old one",
+    )
     link = place.folder / "linked"
     link.symlink_to(project)
-    expect("0 to run" in place.run(link, "plan", "nutrition").text, "not up to date where a link leads to it")
+    expect(
+        "0 to run" in place.run(link, "plan", "nutrition").text,
+        "not up to date where a link leads to it",
+    )
 
 
 @case("20", "a home that cannot be written stops no build, and doctor says so")
@@ -118,7 +146,10 @@ def narrow_terminals(place: Place) -> None:
     for code in ("latin-1", "cp1252", "ascii"):
         for words in (("plan",), ("data", "check", "nutrition")):
             said = place.run(project, *words, PYTHONIOENCODING=code)
-            expect(said.code == 0 and "Unicode" not in said.text, f"{code} {words}: exit {said.code}: {said.text}")
+            expect(
+                said.code == 0 and "Unicode" not in said.text,
+                f"{code} {words}: exit {said.code}: {said.text}",
+            )
         path = project / "conf" / "domain" / f"{DOMAIN}.yaml"
         path.unlink(missing_ok=True)
         records = [{"prompt": f"→ {q}", "response": f"{a} 🌱"} for q, a in pairs()]
@@ -133,12 +164,17 @@ def long_questions(place: Place) -> None:
     project = place.project(built=True)
     long = "How many beans does a family of four eat in a winter of snow? " * 400
     expect_refusal(place.run(project, "chat", "nutrition", long), "token", "1024")
-    expect_refusal(place.run(project, "compare", "nutrition", "base:mini", "--ask", long), "token", "1024")
+    expect_refusal(
+        place.run(project, "compare", "nutrition", "base:mini", "--ask", long), "token", "1024"
+    )
     asked = [f"{q} {a}" for q, a in pairs(30)]
     words = [str(BIN / "meetara-build"), "chat", "nutrition", "--tokens", "60"]
     said = place.execute(project, words, typed="\n".join([*asked[:20], long, *asked[20:], ""]))
     expect_success(said)
-    expect(said.out.count("> ") >= 31 and "left out" in said.text and "Traceback" not in said.text, said.text)
+    expect(
+        said.out.count("> ") >= 31 and "left out" in said.text and "Traceback" not in said.text,
+        said.text,
+    )
 
 
 def read_system(modelfile: str) -> str:
@@ -155,16 +191,19 @@ def read_system(modelfile: str) -> str:
 @case("25", "a system prompt with a line of three quotation marks is read whole by Ollama")
 def quotes_in_a_system_prompt(place: Place) -> None:
     project = place.project(built=True)
-    prompt = (
-        'Write functions in this way:\n\n"""One line says what it gives back."""\n\nNever without it.\n"""\nEnd.\n"""'
-    )
+    prompt = 'Write functions in this way:\n\n"""One line says what it gives back."""\n\nNever without it.\n"""\nEnd.\n"""'
     edit(project / "conf" / "domain" / "nutrition.yaml", "system_prompt", prompt)
     override(project, "nutrition", {"training.max_steps": 2})
     said = place.run(project, "build", "nutrition")
     if said.code:
-        expect("system_prompt" in said.text and '"""' in said.text and "Traceback" not in said.text, said.text)
+        expect(
+            "system_prompt" in said.text and '"""' in said.text and "Traceback" not in said.text,
+            said.text,
+        )
         return
-    read = read_system((project / "artifacts" / "nutrition" / "package" / "Modelfile").read_text(encoding="utf-8"))
+    read = read_system(
+        (project / "artifacts" / "nutrition" / "package" / "Modelfile").read_text(encoding="utf-8")
+    )
     expect(read.replace('"" "', '"""') == prompt, read)
 
 
@@ -200,7 +239,12 @@ def json_in_texts(place: Place) -> None:
         refused = []
         async with Client(stdio_client(server)) as client:
             for solution in ('{"batch": 128}', "[1, 2]", "null", "17", "true"):
-                given = {"domain": "nutrition", "message": "[out of memory]", "solution": solution, "sender": "me"}
+                given = {
+                    "domain": "nutrition",
+                    "message": "[out of memory]",
+                    "solution": solution,
+                    "sender": "me",
+                }
                 answer: Any = await client.call_tool("report_error", given)
                 if answer.is_error:
                     refused.append(f"{solution}: {answer.content[0].text}")
@@ -243,14 +287,18 @@ LARGE = 40_000
 def write_many(place: Place, count: int) -> Path:
     """Many records of words by chance, every twentieth nearly the same as another one."""
     chance = random.Random(3)
-    words = ["".join(chance.choices("abcdefghiklmnoprstuvwz", k=chance.randint(3, 9))) for _ in range(6000)]
+    words = [
+        "".join(chance.choices("abcdefghiklmnoprstuvwz", k=chance.randint(3, 9)))
+        for _ in range(6000)
+    ]
 
     def sentence(length: int) -> str:
         return " ".join(chance.choices(words, k=length)).capitalize()
 
     records = [{"prompt": f"{sentence(9)}?", "response": f"{sentence(25)}."} for _ in range(count)]
     records[::20] = [
-        {**records[at + 1], "response": f"{records[at + 1]['response']} Yes."} for at in range(0, count, 20)
+        {**records[at + 1], "response": f"{records[at + 1]['response']} Yes."}
+        for at in range(0, count, 20)
     ]
     return place.write_lines(place.folder / "many.jsonl", records)
 
@@ -261,4 +309,7 @@ def many_records(place: Place) -> None:
     expect_success(add(place, project, write_many(place, LARGE)))
     account = prepare(place, project).faults
     found = sum(entry.get("reason") == "near-duplicate" for entry in account)
-    expect(LARGE // 20 * 0.95 <= found <= LARGE // 20 * 1.2, f"{found} near-duplicates found of {LARGE // 20}")
+    expect(
+        LARGE // 20 * 0.95 <= found <= LARGE // 20 * 1.2,
+        f"{found} near-duplicates found of {LARGE // 20}",
+    )

@@ -24,7 +24,7 @@ from bench.strangers.inputs import (
     turn,
 )
 from meetara_build.graph import load
-from meetara_build.similarity import similar_domains
+from meetara_build.graph.domain_similarity import similar_domains
 
 PAIRS = pairs()
 
@@ -34,16 +34,23 @@ def lines(place: Place, name: str, records: Sequence[Mapping[str, Any]]) -> Path
     return place.write_lines(place.folder / name, records)
 
 
-@case("2", "a question and its answer as lists of messages are turns of their roles, system text and all")
+@case(
+    "2",
+    "a question and its answer as lists of messages are turns of their roles, system text and all",
+)
 def messages_on_both_sides(place: Place) -> None:
     kind = turn("system", "Answer as an old gardener.")
-    records = [{"prompt": [kind, turn("user", q)], "completion": [turn("assistant", a)]} for q, a in PAIRS]
+    records = [
+        {"prompt": [kind, turn("user", q)], "completion": [turn("assistant", a)]} for q, a in PAIRS
+    ]
     learnt = learn(place, lines(place, "trl.jsonl", records))
     expect_pairs(learnt, PAIRS)
     expect(all(chat[0] == kind for chat in learnt.chats), learnt.chats[0])
 
 
-@case("3a", "of a preference set the chosen answer is learnt, also where the rejected one is longer")
+@case(
+    "3a", "of a preference set the chosen answer is learnt, also where the rejected one is longer"
+)
 def preferences(place: Place) -> None:
     def bad(answer: str) -> str:
         return f"{answer} But I am not sure about any of that, and would rather talk about something else."
@@ -51,7 +58,10 @@ def preferences(place: Place) -> None:
     flat = [{"prompt": q, "chosen": a, "rejected": bad(a)} for q, a in PAIRS]
     expect_pairs(learn(place, lines(place, "flat.jsonl", flat)), PAIRS)
     whole = [
-        {"rejected": [turn("user", q), turn("assistant", bad(a))], "chosen": [turn("user", q), turn("assistant", a)]}
+        {
+            "rejected": [turn("user", q), turn("assistant", bad(a))],
+            "chosen": [turn("user", q), turn("assistant", a)],
+        }
         for q, a in PAIRS
     ]
     expect_pairs(learn(place, lines(place, "whole.jsonl", whole)), PAIRS)
@@ -81,15 +91,22 @@ def quotes_between_tabs(place: Place) -> None:
     for at in (0, 17, 37):
         order = [*right[-3:], *right[:-3]][at:] + [*right[-3:], *right[:-3]][:at]
         path = place.folder / f"quotes{at}.tsv"
-        path.write_text("".join(f"{q}\t{a}\n" for q, a in [("question", "answer"), *order]), encoding="utf-8")
+        path.write_text(
+            "".join(f"{q}\t{a}\n" for q, a in [("question", "answer"), *order]), encoding="utf-8"
+        )
         expect_pairs(learn(place, path), right)
 
 
-@case("8a", "records below a key of one JSON document are read, or the command that mends the file is named")
+@case(
+    "8a",
+    "records below a key of one JSON document are read, or the command that mends the file is named",
+)
 def records_below_a_key(place: Place) -> None:
     for key in ("data", "examples"):
         path = place.folder / f"{key}.json"
-        path.write_text(json.dumps({"version": "2", key: [{"question": q, "answer": a} for q, a in PAIRS]}))
+        path.write_text(
+            json.dumps({"version": "2", key: [{"question": q, "answer": a} for q, a in PAIRS]})
+        )
         expect_refused_or_pairs(place, path, PAIRS, path.name, "jq ", key)
 
 
@@ -112,7 +129,10 @@ def indentation(place: Place) -> None:
     expect_pairs(learn(place, lines(place, "code.jsonl", records)), code)
 
 
-@case("10", "texts about garbled letters and about escape codes stay as they are, and mended ones are counted")
+@case(
+    "10",
+    "texts about garbled letters and about escape codes stay as they are, and mended ones are counted",
+)
 def right_texts_that_look_wrong(place: Place) -> None:
     about = [
         (
@@ -128,15 +148,25 @@ def right_texts_that_look_wrong(place: Place) -> None:
     right = [*PAIRS, *about]
     source = lines(place, "shell.jsonl", [{"prompt": q, "response": a} for q, a in right])
     expect_pairs(learn(place, source), right)
-    garbled = [*PAIRS, ("Wann säe ich Möhren für den Herbst aus?".encode().decode("latin-1"), PAIRS[0][1])]
+    garbled = [
+        *PAIRS,
+        ("Wann säe ich Möhren für den Herbst aus?".encode().decode("latin-1"), PAIRS[0][1]),
+    ]
     project = place.project("garbled", built=True)
     expect_success(
-        add(place, project, lines(place, "garbled.jsonl", [{"prompt": q, "response": a} for q, a in garbled]))
+        add(
+            place,
+            project,
+            lines(place, "garbled.jsonl", [{"prompt": q, "response": a} for q, a in garbled]),
+        )
     )
     learnt = prepare(place, project)
     card = json.loads((project / "artifacts" / DOMAIN / "dataset" / "card.json").read_text())
     was_told = sum(card.get("changed_texts", {}).values()) > 0
-    expect("Wann säe ich Möhren für den Herbst aus?" in dict(learnt.pairs) and was_told, (card, learnt.pairs[-1]))
+    expect(
+        "Wann säe ich Möhren für den Herbst aus?" in dict(learnt.pairs) and was_told,
+        (card, learnt.pairs[-1]),
+    )
 
 
 @case("17", "NaN, null and lists in columns beside question and answer cost no record")
@@ -170,7 +200,10 @@ def parquet(place: Place, name: str, **columns: Any) -> Path:
 
 @case("18", "conversations whose turns are maps, as Spark writes them, are conversations")
 def maps(place: Place) -> None:
-    chats = [[[("role", "user"), ("content", q)], [("role", "assistant"), ("content", a)]] for q, a in PAIRS]
+    chats = [
+        [[("role", "user"), ("content", q)], [("role", "assistant"), ("content", a)]]
+        for q, a in PAIRS
+    ]
     turns = pyarrow.array(chats, pyarrow.list_(pyarrow.map_(pyarrow.string(), pyarrow.string())))
     expect_pairs(learn(place, parquet(place, "spark.parquet", messages=turns)), PAIRS)
 
@@ -178,15 +211,20 @@ def maps(place: Place) -> None:
 @case("18b", "texts that Parquet holds as bytes are texts")
 def binary(place: Place) -> None:
     columns = [
-        pyarrow.array([text.encode() for text in column], pyarrow.binary()) for column in zip(*PAIRS, strict=True)
+        pyarrow.array([text.encode() for text in column], pyarrow.binary())
+        for column in zip(*PAIRS, strict=True)
     ]
-    expect_pairs(learn(place, parquet(place, "bytes.parquet", question=columns[0], answer=columns[1])), PAIRS)
+    expect_pairs(
+        learn(place, parquet(place, "bytes.parquet", question=columns[0], answer=columns[1])), PAIRS
+    )
 
 
 @case("18c", "texts that Parquet holds by a dictionary are texts")
 def dictionary(place: Place) -> None:
     columns = [pyarrow.array(column).dictionary_encode() for column in zip(*PAIRS, strict=True)]
-    expect_pairs(learn(place, parquet(place, "coded.parquet", question=columns[0], answer=columns[1])), PAIRS)
+    expect_pairs(
+        learn(place, parquet(place, "coded.parquet", question=columns[0], answer=columns[1])), PAIRS
+    )
 
 
 @case("19", "a number is an answer, guessed and given")
@@ -200,7 +238,9 @@ def numbers(place: Place) -> None:
 
 @case("23", "a compressed JSONL file is read; other archives are named as what they are")
 def compressed(place: Place) -> None:
-    plain = lines(place, "plain.jsonl", [{"question": q, "answer": a} for q, a in PAIRS]).read_bytes()
+    plain = lines(
+        place, "plain.jsonl", [{"question": q, "answer": a} for q, a in PAIRS]
+    ).read_bytes()
     path = place.folder / "small.jsonl.gz"
     path.write_bytes(gzip.compress(plain))
     expect_pairs(learn(place, path), PAIRS)
@@ -226,11 +266,22 @@ def old_line_ends(place: Place) -> None:
 def weights(place: Place) -> None:
     draft = "Just guess, nobody will know."
     records = [
-        {"messages": [turn("user", q), turn("assistant", draft, weight=0), turn("user", "Better?"), turn("assistant", a, weight=1)]}
+        {
+            "messages": [
+                turn("user", q),
+                turn("assistant", draft, weight=0),
+                turn("user", "Better?"),
+                turn("assistant", a, weight=1),
+            ]
+        }
         for q, a in PAIRS
-    ]  # fmt: skip
+    ]
     for chat in learn(place, lines(place, "weights.jsonl", records)).chats:
-        off = [one["content"] for one in chat if one["role"] == "assistant" and one.get("learn") is False]
+        off = [
+            one["content"]
+            for one in chat
+            if one["role"] == "assistant" and one.get("learn") is False
+        ]
         expect(off == [draft] and chat[-1].get("learn", True), chat)
 
 
@@ -248,22 +299,39 @@ def expect_named_faults(place: Place, source: Path, count: int, *words: str) -> 
 
 @case("26b", "records with tool calls are faults by line, and no half of them is learnt")
 def tool_calls(place: Place) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "look_up_frost", "arguments": '{"town": "Ulm"}'}}
-    records: list[dict[str, Any]] = [{"messages": [turn("user", q), turn("assistant", a)]} for q, a in PAIRS]
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "look_up_frost", "arguments": '{"town": "Ulm"}'},
+    }
+    records: list[dict[str, Any]] = [
+        {"messages": [turn("user", q), turn("assistant", a)]} for q, a in PAIRS
+    ]
     records[7]["messages"][1] = turn("assistant", "Let me see.", tool_calls=[call])
-    expect_named_faults(place, lines(place, "calls.jsonl", records), 1, "calls.jsonl", "8", "tool_calls")
+    expect_named_faults(
+        place, lines(place, "calls.jsonl", records), 1, "calls.jsonl", "8", "tool_calls"
+    )
     described = [
-        {**record, "tools": [{"type": "function", "function": {"name": "look_up_frost"}}]} for record in records[:1]
+        {**record, "tools": [{"type": "function", "function": {"name": "look_up_frost"}}]}
+        for record in records[:1]
     ]
     expect_named_faults(
-        place, lines(place, "tools.jsonl", [*described, *records[1:7], *records[8:]]), 2, "tools.jsonl", "tools"
+        place,
+        lines(place, "tools.jsonl", [*described, *records[1:7], *records[8:]]),
+        2,
+        "tools.jsonl",
+        "tools",
     )
 
 
-@case("26c", "records with pictures are faults by line, and nothing is learnt of a picture that nobody saw")
+@case(
+    "26c",
+    "records with pictures are faults by line, and nothing is learnt of a picture that nobody saw",
+)
 def pictures(place: Place) -> None:
     records: list[dict[str, Any]] = [
-        {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in PAIRS
+        {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]}
+        for q, a in PAIRS
     ]
     records[4]["conversations"][0]["value"] = "<image>\nWhich weed is this?"
     records[4]["image"] = "beds/00017.png"
@@ -285,7 +353,9 @@ def twice(place: Place) -> None:
         [pyarrow.array(column) for column in (questions, answers, answers[::-1])], schema=schema
     )
     pyarrow.parquet.write_table(table, place.folder / "twice.parquet")
-    expect_refusal(add(place, place.project(), place.folder / "twice.parquet"), "twice.parquet", "answer")
+    expect_refusal(
+        add(place, place.project(), place.folder / "twice.parquet"), "twice.parquet", "answer"
+    )
 
 
 @case("35", "the same records are alike whatever files hold them")
@@ -300,13 +370,25 @@ def likeness(place: Place) -> None:
         place.write_lines(folder / "shards" / f"part-{part}.jsonl", records[part::4])
     datasets.disable_progress_bars()
     datasets.Dataset.from_list(records).save_to_disk(folder / "saved", num_shards=2)
-    about = {"category": "own", "description": "Plants", "topics": [], "languages": ["en"], "safety": "standard"}
+    about = {
+        "category": "own",
+        "description": "Plants",
+        "topics": [],
+        "languages": ["en"],
+        "safety": "standard",
+    }
     about |= {"evaluation": {"beat_base_by": 0.0}, "quants": ["F16"]}
-    for name, path in (("flat", "flat.jsonl"), ("columns", "table.parquet"), ("shards", "shards"), ("saved", "saved")):
+    for name, path in (
+        ("flat", "flat.jsonl"),
+        ("columns", "table.parquet"),
+        ("shards", "shards"),
+        ("saved", "saved"),
+    ):
         write_yaml(folder / f"{name}.yaml", {**about, "sources": [{"path": path}]})
     graph = load(project)
     alike = {other.domain: other.similarity for other in similar_domains(graph, "flat", count=9)}
     right = (
-        all(alike.get(name, 0) > 0.97 for name in ("columns", "shards", "saved")) and alike.get("nutrition", 1) < 0.9
+        all(alike.get(name, 0) > 0.97 for name in ("columns", "shards", "saved"))
+        and alike.get("nutrition", 1) < 0.9
     )
     expect(right, alike)

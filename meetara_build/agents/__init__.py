@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import pluggy
 
+from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Context, Domain, Run
-from meetara_build.agents.suggestion import Proposal
 from meetara_build.training.settings import Action, Progress
 
 __all__ = ["Action", "Agent", "Context", "Domain", "Progress", "Proposal", "Run", "hookimpl"]

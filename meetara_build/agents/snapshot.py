@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from meetara_build.graph.domain_similarity import Similar, similarities
 from meetara_build.outside import parse_json
-from meetara_build.similarity import Similar, similarities
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,12 @@ class Context:
     def current(self, domain: str, stage: str) -> Run | None:
         """The run that worked out what a domain's artifact of this stage is now."""
         key = self.domains[domain].decided.get(stage)
-        return next((run for run in reversed(self.runs_of(domain, stage)) if key and run.key == key), None)
+        return next(
+            (run for run in reversed(self.runs_of(domain, stage)) if key and run.key == key), None
+        )
 
     def similar(self, domain: str, count: int = 5) -> list[Similar]:
-        """The domains most like one, by their data (see meetara_build.similarity), the most similar first."""
+        """The domains most like one, by their data (see meetara_build.graph.domain_similarity), the most similar first."""
         row = self._similarities[domain]
         found = [Similar(name, cosine) for name, cosine in row.items() if name != domain]
         return sorted(found, key=lambda other: (-other.similarity, other.domain))[:count]
@@ -163,11 +165,17 @@ def as_json(context: Context) -> dict[str, Any]:
     """A context for an agent in another process or language."""
     return {
         **_shallow(context),
-        "domains": {name: {**_shallow(domain), "folder": str(domain.folder), "sources": [*map(str, domain.sources)]}
-                    for name, domain in context.domains.items()},
+        "domains": {
+            name: {
+                **_shallow(domain),
+                "folder": str(domain.folder),
+                "sources": [*map(str, domain.sources)],
+            }
+            for name, domain in context.domains.items()
+        },
         "runs": [_shallow(run) for run in context.runs],
         "messages": list(context.messages),
-    }  # fmt: skip
+    }
 
 
 def folded(keys: Iterable[str], content: Mapping[str, Any]) -> dict[str, Any]:

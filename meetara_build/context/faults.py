@@ -43,6 +43,10 @@ def _reason(error: DBAPIError) -> str:
             )
         return SQLITE.get(code, f"{origin}; report this")
     text = str(origin).strip().split("\n")[0]
-    if error.connection_invalidated or "connect" in text.lower() or type(origin).__name__ == "OperationalError":
+    if (
+        error.connection_invalidated
+        or "connect" in text.lower()
+        or type(origin).__name__ == "OperationalError"
+    ):
         return f"cannot be reached ({text}); start it, or mend context.url: {WAITING}"
     return f"{text}; report this"

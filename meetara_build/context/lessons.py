@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from meetara_build.context import tables
+from meetara_build.context.differences import differences, is_comparable
 from meetara_build.context.reports import Error, Pattern, Report, Run
-from meetara_build.differences import differences, is_comparable
 
 FIGURE = {"adapter": "validation_loss_after"}
 """By stage, the metric that says how good a result is; less is better."""
@@ -45,7 +45,10 @@ def signature(message: str) -> str:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs between two recipes, as a line a person can read and a program can compare."""
-    return "; ".join(f"{'.'.join(path)}: {_short(one)} → {_short(other)}" for path, one, other in differences(old, new))
+    return "; ".join(
+        f"{'.'.join(path)}: {_short(one)} → {_short(other)}"
+        for path, one, other in differences(old, new)
+    )
 
 
 def _short(value: Any) -> str:
@@ -56,9 +59,15 @@ def _short(value: Any) -> str:
 def _error(run: Run) -> Error:
     message = run.error or "no reason given; see the log of the run"
     return Error(
-        id=f"error-{run.id}"[:64], time=run.time, domain=run.domain, stage=run.stage, sender=RUNNER,
-        message=message[:8000], signature=signature(message), recipe=run.recipe,
-    )  # fmt: skip
+        id=f"error-{run.id}"[:64],
+        time=run.time,
+        domain=run.domain,
+        stage=run.stage,
+        sender=RUNNER,
+        message=message[:8000],
+        signature=signature(message),
+        recipe=run.recipe,
+    )
 
 
 def _solution(recipe: Mapping[str, Any], run: Run) -> str:
@@ -72,15 +81,24 @@ def _solution(recipe: Mapping[str, Any], run: Run) -> str:
 
 def _solved(report: Report, run: Run) -> Report:
     """An error of the same delivery, solved by a later run of it."""
-    if isinstance(report, Error) and (report.domain, report.stage) == (run.domain, run.stage) and report.solved is None:
-        return report.model_copy(update={"solved": run.time, "solution": _solution(report.recipe, run)})
+    if (
+        isinstance(report, Error)
+        and (report.domain, report.stage) == (run.domain, run.stage)
+        and report.solved is None
+    ):
+        return report.model_copy(
+            update={"solved": run.time, "solution": _solution(report.recipe, run)}
+        )
     return report
 
 
 def _solve(connection: sa.Connection, run: Run) -> None:
     error = tables.error.c
     still_open = sa.and_(
-        error.domain == run.domain, error.stage == run.stage, error.solved.is_(None), error.time <= run.time
+        error.domain == run.domain,
+        error.stage == run.stage,
+        error.solved.is_(None),
+        error.time <= run.time,
     )
     for row in connection.execute(sa.select(error.id, error.recipe).where(still_open)).all():
         solved = {"solved": run.time, "solution": _solution(row.recipe, run)}
@@ -89,9 +107,15 @@ def _solve(connection: sa.Connection, run: Run) -> None:
 
 def _last_result(connection: sa.Connection, run: Run) -> Mapping[str, Any] | None:
     newest, runs = tables.newest.c, tables.run
-    wanted = sa.and_(newest.kind == "result", newest.domain == run.domain, newest.stage == run.stage)
+    wanted = sa.and_(
+        newest.kind == "result", newest.domain == run.domain, newest.stage == run.stage
+    )
     row = (
-        connection.execute(sa.select(runs).join(tables.newest, newest.id == runs.c.id).where(wanted)).mappings().first()
+        connection.execute(
+            sa.select(runs).join(tables.newest, newest.id == runs.c.id).where(wanted)
+        )
+        .mappings()
+        .first()
     )
     return None if row is None or row["time"] > run.time else dict(row)
 
@@ -102,11 +126,22 @@ def _pattern(before: Mapping[str, Any], run: Run) -> list[Report]:
     old, new = before["metrics"].get(figure), run.metrics.get(figure)
     change = changes(before["recipe"], run.recipe)
     comparable = is_comparable(before["inputs"], run.inputs)
-    if not change or not comparable or not isinstance(old, float | int) or not isinstance(new, float | int):
+    if (
+        not change
+        or not comparable
+        or not isinstance(old, float | int)
+        or not isinstance(new, float | int)
+    ):
         return []
     return [
         Pattern(
-            id=f"pattern-{run.id}"[:64], time=run.time, domain=run.domain, change=change[:8000], figure=figure,
-            before=old, after=new, runs=[before["id"], run.id],
+            id=f"pattern-{run.id}"[:64],
+            time=run.time,
+            domain=run.domain,
+            change=change[:8000],
+            figure=figure,
+            before=old,
+            after=new,
+            runs=[before["id"], run.id],
         )
-    ]  # fmt: skip
+    ]

@@ -36,11 +36,20 @@ class Outbox:
 
     def put(self, kind: str, **fields: Any) -> None:
         """Leave a report; one write of one line."""
-        report = {"kind": kind, "id": os.urandom(16).hex(), "time": time.time(), **self.about, **fields}
+        report = {
+            "kind": kind,
+            "id": os.urandom(16).hex(),
+            "time": time.time(),
+            **self.about,
+            **fields,
+        }
         with contextlib.suppress(OSError):
             if self.file is None:
                 self.file = _new_file(folder(self.root))
-            os.write(self.file, (json.dumps(finite(report), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+            os.write(
+                self.file,
+                (json.dumps(finite(report), ensure_ascii=False) + "\n").encode("utf-8", "replace"),
+            )
 
     def close(self) -> None:
         """Say that nothing will be added."""
@@ -60,7 +69,11 @@ def finite(value: Any) -> Any:
 
 def readable(text: str | None) -> str | None:
     """The beginning of a text, without what no database or terminal holds."""
-    return None if text is None else "".join(char for char in text[:8000] if char.isprintable() or char in "\n\t")
+    return (
+        None
+        if text is None
+        else "".join(char for char in text[:8000] if char.isprintable() or char in "\n\t")
+    )
 
 
 class Parcel(NamedTuple):

@@ -54,5 +54,7 @@ def open_local(root: Path, settings: Mapping[str, Any]) -> Any:
         ContextError: it is behind a server, or cannot be opened.
     """
     if is_served(url_of(root, settings)):
-        raise ContextError(f"the context is at {url_of(root, settings)}: do this on that server's machine")
+        raise ContextError(
+            f"the context is at {url_of(root, settings)}: do this on that server's machine"
+        )
     return open_context(root, settings)

@@ -61,7 +61,9 @@ class Remote:
         """One of the four sections."""
 
         async def read(client: Client) -> Any:
-            return await client.read_resource(f"meetara://{name}" + (f"/{domain}" if domain else ""))
+            return await client.read_resource(
+                f"meetara://{name}" + (f"/{domain}" if domain else "")
+            )
 
         content: dict[str, Any] = parse_json(self._ask(read).contents[0].text)
         return content
@@ -74,7 +76,9 @@ class Remote:
 
         answer = self._ask(call)
         if answer.is_error:
-            raise ContextError(f"{self.url}: {''.join(getattr(part, 'text', '') for part in answer.content)}")
+            raise ContextError(
+                f"{self.url}: {''.join(getattr(part, 'text', '') for part in answer.content)}"
+            )
         found: dict[str, list[dict[str, Any]]] = answer.structured_content
         return found
 
@@ -101,7 +105,9 @@ class Remote:
             hooks = {"response": [note]}
             async with (
                 httpx2.AsyncClient(headers=headers, timeout=SECONDS, event_hooks=hooks) as http,
-                Client(streamable_http_client(self.url, http_client=http), read_timeout_seconds=SECONDS) as client,
+                Client(
+                    streamable_http_client(self.url, http_client=http), read_timeout_seconds=SECONDS
+                ) as client,
             ):
                 return await what(client)
 
@@ -120,7 +126,10 @@ def _tool(report: Report) -> tuple[str, dict[str, Any]]:
         return "answer", fields
     if report["about"] == "proposal":
         own = ("about", "body")
-        return "propose", {**report["body"], **{name: value for name, value in fields.items() if name not in own}}
+        return "propose", {
+            **report["body"],
+            **{name: value for name, value in fields.items() if name not in own},
+        }
     return "send_message", fields
 
 

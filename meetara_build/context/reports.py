@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from meetara_build.errors import ReportError
-from meetara_build.plugins import SPEAKER
+from meetara_build.outside import SPEAKER
 
 LARGEST = 64_000
 """Bytes of JSON that one report may have."""
@@ -24,7 +24,14 @@ AHEAD_SECONDS = 3600.0
 
 def _plain(text: str) -> str:
     """Text that every database and terminal can hold: no control characters, no halves of surrogate pairs."""
-    bad = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"), None)
+    bad = next(
+        (
+            char
+            for char in text
+            if unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
+        ),
+        None,
+    )
     if bad is not None:
         raise ValueError(f"holds the control character {bad!r}; leave it out")
     return text
@@ -33,7 +40,9 @@ def _plain(text: str) -> str:
 def _small(value: Any) -> Any:
     """JSON that is not too large, not too deep, finite, and all of plain text."""
     if _is_deeper(value, DEEPEST):
-        raise ValueError(f"is nested too deep; at most {DEEPEST} lists and mappings inside each other are taken")
+        raise ValueError(
+            f"is nested too deep; at most {DEEPEST} lists and mappings inside each other are taken"
+        )
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError):
@@ -46,7 +55,13 @@ def _small(value: Any) -> Any:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    held = (
+        value.values()
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, list | tuple)
+        else None
+    )
     return held is not None and (not levels or any(_is_deeper(one, levels - 1) for one in held))
 
 
@@ -73,7 +88,9 @@ def _not_ahead(moment: float) -> float:
 
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Target = Annotated[str, Field(pattern=r"^(base/)?[a-z][a-z0-9_]{0,63}$", description="a domain, or base/NAME")]
+Target = Annotated[
+    str, Field(pattern=r"^(base/)?[a-z][a-z0-9_]{0,63}$", description="a domain, or base/NAME")
+]
 Sender = Annotated[str, Field(pattern=f"^{SPEAKER}$", description="who says it")]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_plain)]
 Text = Annotated[str, Field(min_length=1, max_length=8_000), AfterValidator(_plain)]
@@ -83,7 +100,9 @@ Amount = Annotated[float, Field(ge=0, le=1e15)]
 Time = Annotated[float, Field(ge=0, description="Unix time, seconds"), AfterValidator(_not_ahead)]
 Values = Annotated[dict[str, Any], AfterValidator(_small)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Stage = Literal["corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report"]
+Stage = Literal[
+    "corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report"
+]
 """As in the table of stages: a name that becomes part of a path."""
 AnyStage = Literal[Stage, ""]
 """A stage, or nothing said of one."""
@@ -160,7 +179,8 @@ class Metrics(Report):
     sender: Sender
     stage: AnyStage = ""
     values: Annotated[
-        dict[Annotated[str, Field(max_length=100), AfterValidator(_plain)], Number], Field(max_length=200)
+        dict[Annotated[str, Field(max_length=100), AfterValidator(_plain)], Number],
+        Field(max_length=200),
     ]
 
 
@@ -256,7 +276,9 @@ def _checked(number: int, report: Mapping[str, Any]) -> Report:
         _small(report)
         return shape.model_validate(report)
     except ValidationError as error:
-        raise ReportError(f"report {number} ({kind}): {describe_faults(error)}; mend it and report again") from None
+        raise ReportError(
+            f"report {number} ({kind}): {describe_faults(error)}; mend it and report again"
+        ) from None
     except ValueError as error:
         raise ReportError(f"report {number} ({kind}): {error}") from None
 

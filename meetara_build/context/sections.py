@@ -36,7 +36,11 @@ def section(store: Store, name: str, domain: str | None = None) -> dict[str, Any
 
 def when(moment: float | None) -> str | None:
     """Unix time as people write it."""
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    return (
+        None
+        if moment is None
+        else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    )
 
 
 def _resource_status(connection: sa.Connection, domain: str | None) -> dict[str, Any]:
@@ -56,7 +60,11 @@ def _resource_status(connection: sa.Connection, domain: str | None) -> dict[str,
         ],
         "memory_usage": {
             "machines": [
-                {"machine": name, "time": when(row["time"]), **_only(row, "available_mb", "total_mb")}
+                {
+                    "machine": name,
+                    "time": when(row["time"]),
+                    **_only(row, "available_mb", "total_mb"),
+                }
                 for name, row in machines.items()
             ],
             "jobs": [
@@ -71,7 +79,11 @@ def _resource_status(connection: sa.Connection, domain: str | None) -> dict[str,
 
 def _costs(connection: sa.Connection, domain: str | None) -> dict[str, Any]:
     total = tables.total
-    rows = connection.execute(_of(sa.select(total).order_by(total.c.domain), total.c.domain, domain)).mappings().all()
+    rows = (
+        connection.execute(_of(sa.select(total).order_by(total.c.domain), total.c.domain, domain))
+        .mappings()
+        .all()
+    )
     names = ("runs", "failed", "seconds", "cpu_seconds", "usd")
     return {
         **{name: sum(row[name] for row in rows) for name in names},
@@ -80,11 +92,17 @@ def _costs(connection: sa.Connection, domain: str | None) -> dict[str, Any]:
 
 
 def _quality_metrics(connection: sa.Connection, domain: str | None) -> dict[str, Any]:
-    results = {(row["domain"], row["stage"]): row for row in _newest(connection, "result", tables.run, domain)}
+    results = {
+        (row["domain"], row["stage"]): row
+        for row in _newest(connection, "result", tables.run, domain)
+    }
 
     def of(stage: str) -> dict[str, Any]:
         found = ((name, row) for (name, at), row in sorted(results.items()) if at == stage)
-        return {name: {"time": when(row["time"]), "build": row["build"], **row["metrics"]} for name, row in found}
+        return {
+            name: {"time": when(row["time"]), "build": row["build"], **row["metrics"]}
+            for name, row in found
+        }
 
     reported = _newest(connection, "metrics", tables.metrics, domain)
     return {
@@ -100,20 +118,39 @@ def _quality_metrics(connection: sa.Connection, domain: str | None) -> dict[str,
 def _training_state(connection: sa.Connection, domain: str | None) -> dict[str, Any]:
     now = time.time()
     samples = _newest(connection, "sample", tables.sample, domain)
-    ended = {(row["domain"], row["stage"]): row["time"] for row in _newest(connection, "run", tables.run, domain)}
+    ended = {
+        (row["domain"], row["stage"]): row["time"]
+        for row in _newest(connection, "run", tables.run, domain)
+    }
     at_work = [
         {**_step(row), "build": row["build"], "machine": row["machine"]}
         for row in samples
-        if now - row["time"] < RUNNING_SECONDS and ended.get((row["domain"], row["stage"]), 0.0) < row["time"]
+        if now - row["time"] < RUNNING_SECONDS
+        and ended.get((row["domain"], row["stage"]), 0.0) < row["time"]
     ]
-    figures = ("step", "steps", "loss", "validation_loss", "learning_rate", "tokens_per_second", "seconds")
+    figures = (
+        "step",
+        "steps",
+        "loss",
+        "validation_loss",
+        "learning_rate",
+        "tokens_per_second",
+        "seconds",
+    )
     return {
         "current_domain": at_work,
         "progress_metrics": [
-            {**_step(row), "build": row["build"], **_only(row, *figures), "seconds_left": _left(row)}
+            {
+                **_step(row),
+                "build": row["build"],
+                **_only(row, *figures),
+                "seconds_left": _left(row),
+            }
             for row in _newest(connection, "progress", tables.progress, domain)
         ],
-        "optimization_suggestions": messages(connection, about="proposal", domain=domain, newest=LISTED),
+        "optimization_suggestions": messages(
+            connection, about="proposal", domain=domain, newest=LISTED
+        ),
     }
 
 
@@ -124,23 +161,38 @@ def _left(row: Mapping[str, Any]) -> float | None:
 
 def _knowledge_base(connection: sa.Connection, domain: str | None) -> dict[str, Any]:
     pattern, error = tables.pattern.c, tables.error.c
-    helped = sa.select(tables.pattern).where(pattern.after < pattern.before).order_by(pattern.time.desc()).limit(LISTED)
+    helped = (
+        sa.select(tables.pattern)
+        .where(pattern.after < pattern.before)
+        .order_by(pattern.time.desc())
+        .limit(LISTED)
+    )
     patterns = connection.execute(_of(helped, pattern.domain, domain)).mappings().all()
     return {
         "successful_patterns": [
-            {**_only(row, "domain", "change", "figure", "before", "after", "runs"), "time": when(row["time"]),
-             "gain": _gain(row["before"], row["after"])}
+            {
+                **_only(row, "domain", "change", "figure", "before", "after", "runs"),
+                "time": when(row["time"]),
+                "gain": _gain(row["before"], row["after"]),
+            }
             for row in patterns
         ],
         "optimization_strategies": _strategies(connection, domain),
         "error_solutions": [
-            {**_only(row, "domain", "stage", "message", "signature", "solution"), "time": when(row["time"]),
-             "solved": when(row["solved"])}
+            {
+                **_only(row, "domain", "stage", "message", "signature", "solution"),
+                "time": when(row["time"]),
+                "solved": when(row["solved"]),
+            }
             for row in connection.execute(
-                _of(sa.select(tables.error).order_by(error.time.desc()).limit(LISTED), error.domain, domain)
+                _of(
+                    sa.select(tables.error).order_by(error.time.desc()).limit(LISTED),
+                    error.domain,
+                    domain,
+                )
             ).mappings()
         ],
-    }  # fmt: skip
+    }
 
 
 def _strategies(connection: sa.Connection, domain: str | None) -> Rows:
@@ -150,7 +202,12 @@ def _strategies(connection: sa.Connection, domain: str | None) -> Rows:
     helped = sa.func.sum(sa.case((pattern.after < pattern.before, 1), else_=0))
     mean = sa.func.avg(gain)
     wanted = (
-        sa.select(pattern.change, sa.func.count().label("tried"), helped.label("helped"), mean.label("mean_gain"))
+        sa.select(
+            pattern.change,
+            sa.func.count().label("tried"),
+            helped.label("helped"),
+            mean.label("mean_gain"),
+        )
         .group_by(pattern.change)
         .order_by(mean.desc(), pattern.change)
         .limit(LISTED)
@@ -164,24 +221,34 @@ def _gain(before: float, after: float) -> float | None:
 
 
 def messages(
-    connection: sa.Connection, *, after: int = 0, about: str | None = None, domain: str | None = None,
-    newest: int | None = None, limit: int = 1000,
-) -> Rows:  # fmt: skip
+    connection: sa.Connection,
+    *,
+    after: int = 0,
+    about: str | None = None,
+    domain: str | None = None,
+    newest: int | None = None,
+    limit: int = 1000,
+) -> Rows:
     """Messages with a number above ``after``, in order, with the last answer of each who answered; or only the newest so many."""
     message = tables.message.c
     wanted = sa.select(tables.message).where(message.number > after)
     wanted = wanted.where(message.about == about) if about else wanted
     wanted = _of(wanted, message.domain, domain)
     wanted = (
-        wanted.order_by(message.number.desc()).limit(newest) if newest else wanted.order_by(message.number).limit(limit)
+        wanted.order_by(message.number.desc()).limit(newest)
+        if newest
+        else wanted.order_by(message.number).limit(limit)
     )
     rows = connection.execute(wanted).mappings().all()
     replies = _replies(connection, [row["id"] for row in rows])
     return [
-        {**_only(row, "id", "number", "about", "sender", "domain", "body"), "time": when(row["time"]),
-         "answers": replies.get(row["id"], {})}
+        {
+            **_only(row, "id", "number", "about", "sender", "domain", "body"),
+            "time": when(row["time"]),
+            "answers": replies.get(row["id"], {}),
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _replies(connection: sa.Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -196,19 +263,37 @@ def _replies(connection: sa.Connection, ids: Sequence[str]) -> dict[str, dict[st
 
 
 def read_runs(
-    store: Store, *, domain: str | None = None, stage: str | None = None, build: str | None = None,
-    outcome: str | None = None, before: float | None = None, limit: int = 50,
-) -> Rows:  # fmt: skip
+    store: Store,
+    *,
+    domain: str | None = None,
+    stage: str | None = None,
+    build: str | None = None,
+    outcome: str | None = None,
+    before: float | None = None,
+    limit: int = 50,
+) -> Rows:
     """Stage runs, the newest first."""
     run = tables.run.c
     wanted = sa.select(tables.run)
-    for column, value in ((run.domain, domain), (run.stage, stage), (run.build, build), (run.outcome, outcome)):
+    for column, value in (
+        (run.domain, domain),
+        (run.stage, stage),
+        (run.build, build),
+        (run.outcome, outcome),
+    ):
         wanted = wanted if value is None else wanted.where(column == value)
     wanted = wanted if before is None else wanted.where(run.time < before)
     with store.reading() as connection:
-        rows = connection.execute(wanted.order_by(run.time.desc(), run.id).limit(limit)).mappings().all()
+        rows = (
+            connection.execute(wanted.order_by(run.time.desc(), run.id).limit(limit))
+            .mappings()
+            .all()
+        )
     return [
-        {**{name: row[name] for name in row if name not in ("recipe", "inputs")}, "time": when(row["time"])}
+        {
+            **{name: row[name] for name in row if name not in ("recipe", "inputs")},
+            "time": when(row["time"]),
+        }
         for row in rows
     ]
 
@@ -216,7 +301,9 @@ def read_runs(
 def history(store: Store, limit: int) -> dict[str, Rows]:
     """What agents look back on, oldest first: the newest so many runs with their recipes, and messages. Times are Unix times."""
     with store.reading() as connection:
-        wanted = sa.select(tables.run).order_by(tables.run.c.time.desc(), tables.run.c.id).limit(limit)
+        wanted = (
+            sa.select(tables.run).order_by(tables.run.c.time.desc(), tables.run.c.id).limit(limit)
+        )
         runs = [dict(row) for row in connection.execute(wanted).mappings()]
         wanted = sa.select(tables.message).order_by(tables.message.c.number.desc()).limit(limit)
         told = [dict(row) for row in connection.execute(wanted).mappings()]
@@ -224,9 +311,17 @@ def history(store: Store, limit: int) -> dict[str, Rows]:
         replies = [dict(row) for row in connection.execute(wanted).mappings()]
     answers: dict[str, Rows] = {}
     for row in replies:
-        answers.setdefault(row["message"], []).append(_only(row, "time", "sender", "answer", "reason"))
-    messages = [{**_only(row, "id", "time", "about", "sender", "domain"), "body": row["body"],
-                 "answers": answers.get(row["id"], [])} for row in reversed(told)]  # fmt: skip
+        answers.setdefault(row["message"], []).append(
+            _only(row, "time", "sender", "answer", "reason")
+        )
+    messages = [
+        {
+            **_only(row, "id", "time", "about", "sender", "domain"),
+            "body": row["body"],
+            "answers": answers.get(row["id"], []),
+        }
+        for row in reversed(told)
+    ]
     return {"runs": runs[::-1], "messages": messages}
 
 
@@ -251,8 +346,11 @@ def _only(row: Any, *names: str) -> dict[str, Any]:
 
 
 READERS = {
-    RESOURCES: _resource_status, QUALITY: _quality_metrics, TRAINING: _training_state, KNOWLEDGE: _knowledge_base,
-}  # fmt: skip
+    RESOURCES: _resource_status,
+    QUALITY: _quality_metrics,
+    TRAINING: _training_state,
+    KNOWLEDGE: _knowledge_base,
+}
 
 
 def reported(store: Store) -> set[str]:
@@ -264,4 +362,7 @@ def reported(store: Store) -> set[str]:
 def has_message(store: Store, id: str) -> bool:
     """Whether there is a message of this id."""
     with store.reading() as connection:
-        return connection.scalar(sa.select(tables.message.c.id).where(tables.message.c.id == id)) is not None
+        return (
+            connection.scalar(sa.select(tables.message.c.id).where(tables.message.c.id == id))
+            is not None
+        )

@@ -20,12 +20,23 @@ from meetara_build.context.faults import cleared
 from meetara_build.context.reports import Report, Run, checked
 from meetara_build.errors import ContextError
 
-RESOURCES, QUALITY, TRAINING, KNOWLEDGE = "resource_status", "quality_metrics", "training_state", "knowledge_base"
+RESOURCES, QUALITY, TRAINING, KNOWLEDGE = (
+    "resource_status",
+    "quality_metrics",
+    "training_state",
+    "knowledge_base",
+)
 SECTIONS = (RESOURCES, QUALITY, TRAINING, KNOWLEDGE)
 REACHES = {
-    "run": (RESOURCES, QUALITY, TRAINING), "sample": (RESOURCES, TRAINING), "progress": (TRAINING,),
-    "metrics": (QUALITY,), "error": (KNOWLEDGE,), "message": (TRAINING,), "reply": (TRAINING,), "pattern": (KNOWLEDGE,),
-}  # fmt: skip
+    "run": (RESOURCES, QUALITY, TRAINING),
+    "sample": (RESOURCES, TRAINING),
+    "progress": (TRAINING,),
+    "metrics": (QUALITY,),
+    "error": (KNOWLEDGE,),
+    "message": (TRAINING,),
+    "reply": (TRAINING,),
+    "pattern": (KNOWLEDGE,),
+}
 """Which sections a report of each kind changes."""
 KEPT_BY_STEP = ("sample", "progress", "metrics", "run")
 ROWS = 200
@@ -78,7 +89,9 @@ class Store:
         by_kind: dict[str, list[dict[str, Any]]] = {}
         for report in reports:
             row = report.model_dump()
-            by_kind.setdefault(row.pop("kind"), []).append({**row, **({"number": 0} if "about" in row else {})})
+            by_kind.setdefault(row.pop("kind"), []).append(
+                {**row, **({"number": 0} if "about" in row else {})}
+            )
         new: set[tuple[str, str]] = set()
         for kind, rows in by_kind.items():
             table = tables.REPORTS[kind]
@@ -100,7 +113,10 @@ class Store:
             for kind in kinds:
                 key = (kind, row["domain"], row["stage"])
                 if key not in newest or newest[key]["time"] <= row["time"]:
-                    newest[key] = {"kind": kind, **{name: row[name] for name in ("domain", "stage", "time", "id")}}
+                    newest[key] = {
+                        "kind": kind,
+                        **{name: row[name] for name in ("domain", "stage", "time", "id")},
+                    }
         for row in newest.values():
             statement = self.insert(tables.newest).values(row)
             given = statement.excluded
@@ -117,7 +133,14 @@ class Store:
         for run in runs:
             row = sums.setdefault(
                 run.domain,
-                {"domain": run.domain, "runs": 0, "failed": 0, "seconds": 0.0, "cpu_seconds": 0.0, "usd": 0.0},
+                {
+                    "domain": run.domain,
+                    "runs": 0,
+                    "failed": 0,
+                    "seconds": 0.0,
+                    "cpu_seconds": 0.0,
+                    "usd": 0.0,
+                },
             )
             row["runs"] += 1
             row["failed"] += run.outcome == "failed"
@@ -125,8 +148,14 @@ class Store:
                 row[name] += getattr(run, name)
         for row in sums.values():
             statement = self.insert(tables.total).values(row)
-            more = {name: tables.total.c[name] + statement.excluded[name] for name in row if name != "domain"}
-            connection.execute(statement.on_conflict_do_update(index_elements=["domain"], set_=more))
+            more = {
+                name: tables.total.c[name] + statement.excluded[name]
+                for name in row
+                if name != "domain"
+            }
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["domain"], set_=more)
+            )
 
     def _announce(self, connection: sa.Connection, new: Sequence[Report]) -> None:
         """Number what changed; a message has the number of its own change."""
@@ -136,7 +165,11 @@ class Store:
             kind, domain = report.kind, getattr(report, "domain", None) or ""  # type: ignore[attr-defined]
             if kind == "message":
                 number = self._number(connection, TRAINING, domain, now)
-                update = sa.update(tables.message).where(tables.message.c.id == report.id).values(number=number)
+                update = (
+                    sa.update(tables.message)
+                    .where(tables.message.c.id == report.id)
+                    .values(number=number)
+                )
                 connection.execute(update)
             else:
                 reached |= dict.fromkeys((section, domain) for section in REACHES[kind])
@@ -156,7 +189,9 @@ class Store:
     def _prune(self, connection: sa.Connection, now: float) -> None:
         kept = sa.select(tables.newest.c.id)
         for kind, table in tables.REPORTS.items():
-            days = self.retention.samples if kind in ("sample", "progress") else self.retention.reports
+            days = (
+                self.retention.samples if kind in ("sample", "progress") else self.retention.reports
+            )
             old = table.c.time < now - days * DAY
             connection.execute(sa.delete(table).where(old, table.c.id.not_in(kept)))
         connection.execute(sa.delete(tables.change).where(tables.change.c.time < now - DAY))
@@ -173,14 +208,21 @@ class Store:
             rows = connection.execute(
                 sa.select(change.number, change.section, change.domain).where(change.number > after)
             ).all()
-        return max([after, *(row.number for row in rows)]), {(row.section, row.domain) for row in rows}
+        return max([after, *(row.number for row in rows)]), {
+            (row.section, row.domain) for row in rows
+        }
 
     def export(self) -> Iterator[dict[str, Any]]:
         """Every report that is kept, as ``deliver`` takes it."""
         with self.reading() as connection:
             for kind, table in tables.REPORTS.items():
-                for row in connection.execute(sa.select(table).order_by(table.c.time, table.c.id)).mappings():
-                    yield {"kind": kind, **{name: value for name, value in row.items() if name != "number"}}
+                for row in connection.execute(
+                    sa.select(table).order_by(table.c.time, table.c.id)
+                ).mappings():
+                    yield {
+                        "kind": kind,
+                        **{name: value for name, value in row.items() if name != "number"},
+                    }
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -255,7 +297,9 @@ def _sqlite_engine(url: sa.URL, path: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+        connection.exec_driver_sql(
+            "BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN"
+        )
 
     return engine
 
@@ -286,7 +330,9 @@ def _migrate(store: Store) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
     with _alone(store), store.writing() as connection:
         if _version(connection) != tables.HEAD:
             config.attributes["connection"] = connection

@@ -38,7 +38,10 @@ def _report() -> list[Column[str] | Column[float]]:
 
 
 run = Table(
-    "run", metadata, *_report(), *_job(),
+    "run",
+    metadata,
+    *_report(),
+    *_job(),
     Column("outcome", String(20), nullable=False),
     Column("seconds", Double, nullable=False),
     Column("cpu_seconds", Double, nullable=False),
@@ -53,20 +56,26 @@ run = Table(
     Column("error", Text),
     Index("run_by_domain", "domain", "stage", "time"),
     Index("run_by_time", "time"),
-)  # fmt: skip
+)
 
 sample = Table(
-    "sample", metadata, *_report(), *_job(),
+    "sample",
+    metadata,
+    *_report(),
+    *_job(),
     Column("cpu_percent", Double, nullable=False),
     Column("memory_mb", Double, nullable=False),
     Column("available_mb", Double, nullable=False),
     Column("total_mb", Double, nullable=False),
     Column("gpus", JSON, nullable=False),
     Index("sample_by_time", "time"),
-)  # fmt: skip
+)
 
 progress = Table(
-    "progress", metadata, *_report(), *_job(),
+    "progress",
+    metadata,
+    *_report(),
+    *_job(),
     Column("step", BigInteger, nullable=False),
     Column("steps", BigInteger, nullable=False),
     Column("loss", Double),
@@ -76,19 +85,23 @@ progress = Table(
     Column("seconds", Double, nullable=False),
     Index("progress_by_domain", "domain", "stage", "time"),
     Index("progress_by_time", "time"),
-)  # fmt: skip
+)
 
 metrics = Table(
-    "metrics", metadata, *_report(),
+    "metrics",
+    metadata,
+    *_report(),
     Column("domain", String(80), nullable=False),
     Column("sender", String(80), nullable=False),
     Column("stage", String(200), nullable=False),
     Column("values", JSON, nullable=False),
     Index("metrics_by_time", "time"),
-)  # fmt: skip
+)
 
 error = Table(
-    "error", metadata, *_report(),
+    "error",
+    metadata,
+    *_report(),
     Column("domain", String(80), nullable=False),
     Column("stage", String(200), nullable=False),
     Column("sender", String(80), nullable=False),
@@ -99,10 +112,12 @@ error = Table(
     Column("solution", Text),
     Index("error_by_domain", "domain", "stage", "solved"),
     Index("error_by_time", "time"),
-)  # fmt: skip
+)
 
 message = Table(
-    "message", metadata, *_report(),
+    "message",
+    metadata,
+    *_report(),
     Column("about", String(20), nullable=False),
     Column("sender", String(80), nullable=False),
     Column("domain", String(80)),
@@ -110,20 +125,24 @@ message = Table(
     Column("number", BigInteger, nullable=False),
     Index("message_by_number", "number"),
     Index("message_by_kind", "about", "time"),
-)  # fmt: skip
+)
 
 reply = Table(
-    "reply", metadata, *_report(),
+    "reply",
+    metadata,
+    *_report(),
     Column("message", String(64), nullable=False),
     Column("sender", String(80), nullable=False),
     Column("answer", String(20), nullable=False),
     Column("reason", Text, nullable=False),
     Index("reply_by_message", "message", "time"),
     Index("reply_by_time", "time"),
-)  # fmt: skip
+)
 
 pattern = Table(
-    "pattern", metadata, *_report(),
+    "pattern",
+    metadata,
+    *_report(),
     Column("domain", String(80), nullable=False),
     Column("change", Text, nullable=False),
     Column("figure", String(200), nullable=False),
@@ -131,49 +150,55 @@ pattern = Table(
     Column("after", Double, nullable=False),
     Column("runs", JSON, nullable=False),
     Index("pattern_by_time", "time"),
-)  # fmt: skip
+)
 
-REPORTS = {table.name: table for table in (run, sample, progress, metrics, error, message, reply, pattern)}
+REPORTS = {
+    table.name: table for table in (run, sample, progress, metrics, error, message, reply, pattern)
+}
 """One table for each kind of report."""
 
 newest = Table(
-    "newest", metadata,
+    "newest",
+    metadata,
     Column("kind", String(20), nullable=False),
     Column("domain", String(80), nullable=False),
     Column("stage", String(200), nullable=False),
     Column("time", Double, nullable=False),
     Column("id", String(64), nullable=False),
     PrimaryKeyConstraint("kind", "domain", "stage"),
-)  # fmt: skip
+)
 """The newest report of a kind for each step, so that a section takes as long after a year as after a day. ``result`` is a run
 that did not fail."""
 
 total = Table(
-    "total", metadata,
+    "total",
+    metadata,
     Column("domain", String(80), primary_key=True),
     Column("runs", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("cpu_seconds", Double, nullable=False),
     Column("usd", Double, nullable=False),
-)  # fmt: skip
+)
 """What a domain's runs took since the context began; they outlive the runs themselves."""
 
 change = Table(
-    "change", metadata,
+    "change",
+    metadata,
     Column("number", Ordinal, primary_key=True, autoincrement=True),
     Column("time", Double, nullable=False),
     Column("section", String(40), nullable=False),
     Column("domain", String(80), nullable=False),
     sqlite_autoincrement=True,
-)  # fmt: skip
+)
 """Which section changed, for which domain, in the order in which it can be seen: who listens asks for what is new."""
 
 token = Table(
-    "token", metadata,
+    "token",
+    metadata,
     Column("name", String(80), primary_key=True),
     Column("digest", String(64), nullable=False, unique=True),
     Column("writes", Boolean, nullable=False),
     Column("created", Double, nullable=False),
-)  # fmt: skip
+)
 """Bearer tokens: only their SHA-256."""

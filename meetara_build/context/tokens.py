@@ -36,9 +36,13 @@ def create(store: Store, name: str, *, writes: bool) -> str:
     try:
         TypeAdapter(Sender).validate_python(name)
     except ValidationError:
-        raise ContextError(f"token name {name!r}: use letters, digits and _ . @ -, at most 64") from None
+        raise ContextError(
+            f"token name {name!r}: use letters, digits and _ . @ -, at most 64"
+        ) from None
     if name in OWN_NAMES:
-        raise ContextError(f"token name '{name}': meetara-build itself speaks as {', '.join(OWN_NAMES)}; take another")
+        raise ContextError(
+            f"token name '{name}': meetara-build itself speaks as {', '.join(OWN_NAMES)}; take another"
+        )
     made = PREFIX + secrets.token_urlsafe(32)
     row = {"name": name, "digest": _digest(made), "writes": writes, "created": time.time()}
     with store.writing() as connection:
@@ -58,13 +62,17 @@ def revoke(store: Store, name: str) -> None:
     """
     with store.writing() as connection:
         if not connection.execute(sa.delete(token).where(token.c.name == name)).rowcount:
-            raise ContextError(f"there is no token '{name}'; `meetara-build context token list` names them")
+            raise ContextError(
+                f"there is no token '{name}'; `meetara-build context token list` names them"
+            )
 
 
 def listed(store: Store) -> list[dict[str, Any]]:
     """All tokens, without anything that would open a door."""
     with store.reading() as connection:
-        rows = connection.execute(sa.select(token.c.name, token.c.writes, token.c.created).order_by(token.c.name))
+        rows = connection.execute(
+            sa.select(token.c.name, token.c.writes, token.c.created).order_by(token.c.name)
+        )
         return [dict(row) for row in rows.mappings()]
 
 

@@ -17,7 +17,8 @@ from meetara_build.context.delivery import Delivery, waiting_files
 from meetara_build.context.outbox import folder
 from meetara_build.context.places import is_elsewhere, open_context
 from meetara_build.errors import ContextError
-from meetara_build.graph import Graph, find_project, load
+from meetara_build.graph import Graph, load
+from meetara_build.project import find_project
 
 MANY = 2_000
 """Files in the outbox from which a courier takes them to a context here, too: a few builds' worth."""
@@ -38,9 +39,13 @@ def start(graph: Graph) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever holds it is the courier
         with (folder(graph.root) / "courier.log").open("ab") as log:
             subprocess.Popen(
-                [sys.executable, "-m", "meetara_build.engine.courier"], cwd=graph.project,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-m", "meetara_build.engine.courier"],
+                cwd=graph.project,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 def _lock_file(root: Path) -> Path:

@@ -32,7 +32,12 @@ FULL_BELOW = 1 << 20
 """Free bytes below which a disk is full for whatever a stage writes; the libraries that write hide the reason."""
 
 
-LIMITS = {resource.RLIMIT_AS: "-v", resource.RLIMIT_DATA: "-d", resource.RLIMIT_FSIZE: "-f", resource.RLIMIT_CPU: "-t"}
+LIMITS = {
+    resource.RLIMIT_AS: "-v",
+    resource.RLIMIT_DATA: "-d",
+    resource.RLIMIT_FSIZE: "-f",
+    resource.RLIMIT_CPU: "-t",
+}
 """Limits of a shell's that a build can hit, and their option of ``ulimit``; unlimited, unless someone set them."""
 
 
@@ -61,7 +66,10 @@ def _failed(request: Mapping[str, Any], error: Exception) -> int:
     elif isinstance(error, MeetaraError):
         _say(request, str(error))
     elif isinstance(error, MemoryError):
-        hint = shell_limits() or "use a smaller base, fewer jobs at once, or a machine with more memory"
+        hint = (
+            shell_limits()
+            or "use a smaller base, fewer jobs at once, or a machine with more memory"
+        )
         _say(request, f"not enough memory; {hint}")
     else:
         return _unexpected(request, error)
@@ -82,7 +90,9 @@ def shell_limits() -> str:
         for kind, option in LIMITS.items()
         if (limit := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY
     ]
-    return f"a limit of the shell is the likely cause ({', '.join(found)}): raise it" if found else ""
+    return (
+        f"a limit of the shell is the likely cause ({', '.join(found)}): raise it" if found else ""
+    )
 
 
 def explain(error: Exception) -> str:
@@ -124,7 +134,7 @@ def _perform(request: Mapping[str, Any]) -> None:
 def _watched(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[dict[str, Any]]:
     """Have the context hear what the job uses, and the agents that observe it see how far it is; what its function takes for it."""
     from meetara_build.context.outbox import Outbox
-    from meetara_build.context.watching import ProgressReporter, sampled
+    from meetara_build.context.sampler import ProgressReporter, sampled
 
     outbox = Outbox(Path(request["root"]), **request["about"])
     with _observers(request) as ask, sampled(outbox, gpu=request["gpus"] > 0):
@@ -142,15 +152,21 @@ def _watched(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[
 def _observers(request: Mapping[str, Any]) -> Iterator[Callable[[Any], Any]]:
     """The agents that watch the job and act on it: those whose files are among its inputs."""
     files = {
-        name.removeprefix(OBSERVER): Path(path) for name, path in request["inputs"].items() if name.startswith(OBSERVER)
+        name.removeprefix(OBSERVER): Path(path)
+        for name, path in request["inputs"].items()
+        if name.startswith(OBSERVER)
     }
     if not files:
         yield lambda progress: None
         return
-    from meetara_build.agents.watching import Observers
+    from meetara_build.hosting.observers import Observers
 
     def lost(name: str, fault: str) -> None:
-        print(f"{request['name']}: observer '{name}' {fault}; training goes on without it", file=sys.stderr, flush=True)
+        print(
+            f"{request['name']}: observer '{name}' {fault}; training goes on without it",
+            file=sys.stderr,
+            flush=True,
+        )
         _tell_lost(request, name, fault)
 
     observers = Observers(files, Path(request["report"]).with_suffix(""), lost)
@@ -201,7 +217,10 @@ def _say(request: Mapping[str, Any], message: str) -> None:
 
 def _unexpected(request: Mapping[str, Any], error: Exception) -> int:
     report = output_report(Path(request["report"]))
-    _say(request, f"unexpected {type(error).__name__}: {error}; the traceback is in {report}: please report it")
+    _say(
+        request,
+        f"unexpected {type(error).__name__}: {error}; the traceback is in {report}: please report it",
+    )
     return 1
 
 

@@ -16,13 +16,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build import history
-from meetara_build.artifact import write_text
-from meetara_build.engine.preserve import preserve, unseal
-from meetara_build.graph import CACHE, REPORT, Graph, Step, find_project, load
+from meetara_build.engine.backfill import preserve, unseal
+from meetara_build.graph import REPORT, Graph, Step, load
 from meetara_build.outside import quote_command
 from meetara_build.plan import FRESH, MAYBE, Item, plan
-from meetara_build.plan.sight import Sight
+from meetara_build.plan.inventory import Sight
+from meetara_build.project import CACHE, find_project
+from meetara_build.store import journal
+from meetara_build.store.manifest import write_text
 
 Value = Callable[[Any], Any]
 """A Snakemake input function: wildcards in, value out."""
@@ -45,7 +46,9 @@ class Gguf(NamedTuple):
     @property
     def name(self) -> str:
         """The rule's name: the kinds of files it makes."""
-        return "_".join(["gguf", *(file.removeprefix("{domain}-").removesuffix(".gguf") for file in self.files)])
+        return "_".join(
+            ["gguf", *(file.removeprefix("{domain}-").removesuffix(".gguf") for file in self.files)]
+        )
 
     @property
     def wildcard(self) -> str:
@@ -95,7 +98,7 @@ class Rules:
     """A project's graph and plan in Snakemake's terms."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        os.environ.setdefault(history.BUILD, history.new_build())
+        os.environ.setdefault(journal.BUILD, journal.new_build())
         self.hardware: str | None = config.get("hardware")
         self.graph: Graph = load(find_project(Path.cwd()), self.hardware)
         sight = Sight(self.graph)
@@ -108,7 +111,11 @@ class Rules:
         self.root = root_name(self.graph)
         self.domains = self.graph.domains
         self.bases = sorted(
-            {target.removeprefix("base/") for _, target in self.graph.steps if target.startswith("base/")}
+            {
+                target.removeprefix("base/")
+                for _, target in self.graph.steps
+                if target.startswith("base/")
+            }
         )
         self.usd_per_hour = self._price(config.get("provider"))
         self.command = self._command(str(config.get("warm", True)).lower() in ("true", "1", "yes"))
@@ -117,7 +124,7 @@ class Rules:
         """US dollars an hour of the machine that jobs run on; None for one's own."""
         if provider is None:
             return None
-        from meetara_build.engine.prices import provider_prices
+        from meetara_build.config.prices import provider_prices
 
         return provider_prices(self.graph.project, provider).get(self.graph.machines[""])
 
@@ -137,12 +144,20 @@ class Rules:
     @property
     def pretrained(self) -> str:
         """Constraint of the wildcard of bases that are loaded, not made here; never empty, so that it matches none."""
-        return "|".join(name for name in self.bases if ("corpus", f"base/{name}") not in self.graph.steps) or "-"
+        return (
+            "|".join(
+                name for name in self.bases if ("corpus", f"base/{name}") not in self.graph.steps
+            )
+            or "-"
+        )
 
     @property
     def made_here(self) -> str:
         """Constraint of the wildcard of bases that are made here."""
-        return "|".join(name for name in self.bases if ("corpus", f"base/{name}") in self.graph.steps) or "-"
+        return (
+            "|".join(name for name in self.bases if ("corpus", f"base/{name}") in self.graph.steps)
+            or "-"
+        )
 
     def inputs(self, stage: str) -> Value:
         """The files that stand for a job's inputs, and the one that is new where the job has something to do."""
@@ -156,7 +171,10 @@ class Rules:
                 there = [self._file(given) for given in above if self._fresh(given)]
                 return [ancient(file) for file in dict.fromkeys([*there, STALE])]
             given = [self._file(given) for given in above]
-            return [*dict.fromkeys(given), ancient(STALE) if item.action == MAYBE and step.keep else STALE]
+            return [
+                *dict.fromkeys(given),
+                ancient(STALE) if item.action == MAYBE and step.keep else STALE,
+            ]
 
         return files
 
@@ -173,12 +191,21 @@ class Rules:
         folder = f"{self.root}/{self.graph.step('gguf', domain).place.folder}"
         models = [f"{folder}/{domain}-{kind}.gguf" for kind in self._kinds(domain)]
         asked = [*models, self._manifest("package", domain)]
-        return [*asked, *(file for file in self._to_do((domain, f"base/{self._base_of(domain)}")) if file not in asked)]
+        return [
+            *asked,
+            *(
+                file
+                for file in self._to_do((domain, f"base/{self._base_of(domain)}"))
+                if file not in asked
+            ),
+        ]
 
     @property
     def everything(self) -> list[str]:
         """The results of every domain, and the report over all."""
-        found = [file for domain in self.domains for file in self.results(domain)] + [self._manifest("report", REPORT)]
+        found = [file for domain in self.domains for file in self.results(domain)] + [
+            self._manifest("report", REPORT)
+        ]
         return list(dict.fromkeys(found))
 
     def fingerprint(self, stage: str) -> Value:
@@ -197,7 +224,8 @@ class Rules:
         """A job's place among those that are ready, the highest first: by its domain's ``priority``, then by its stage's."""
         above = max(URGENCY.values()) + 1
         return lambda wildcards: (
-            above * self._priorities.get(self._step(stage, wildcards)[:2], 0) + URGENCY.get(stage, 0)
+            above * self._priorities.get(self._step(stage, wildcards)[:2], 0)
+            + URGENCY.get(stage, 0)
         )
 
     @cached_property
@@ -215,7 +243,10 @@ class Rules:
     def ggufs(self) -> list[Gguf]:
         """The domains, grouped by the kinds of GGUF files that each gets."""
         members = groupby(sorted(self.domains, key=self._kinds), key=self._kinds)
-        return [Gguf(list(names), [f"{{domain}}-{kind}.gguf" for kind in found]) for found, names in members]
+        return [
+            Gguf(list(names), [f"{{domain}}-{kind}.gguf" for kind in found])
+            for found, names in members
+        ]
 
     def _kinds(self, domain: str) -> tuple[str, ...]:
         recipe = self.graph.step("gguf", domain).recipe
@@ -243,7 +274,9 @@ class Rules:
 
     def _to_do(self, targets: Iterable[str]) -> list[str]:
         """Manifests of what has something to do, but for temporaries: they are made when someone asks."""
-        found = (item.step for item in self.items.values() if item.action != FRESH and item.step.keep)
+        found = (
+            item.step for item in self.items.values() if item.action != FRESH and item.step.keep
+        )
         return [self._file(step) for step in found if step.target in targets]
 
     def _mark_stale(self, to_do: Iterable[Item]) -> None:
@@ -265,5 +298,9 @@ class Rules:
                     newest = max(newest, min(changed, now - 1))
         locks = self.graph.project / ".snakemake" / "locks"
         running = locks.is_dir() and any(locks.iterdir())
-        if not stale.exists() or (again and not running) or not newest < stale.stat().st_mtime <= now:
+        if (
+            not stale.exists()
+            or (again and not running)
+            or not newest < stale.stat().st_mtime <= now
+        ):
             write_text(stale, f"{time.time_ns()}\n")

@@ -11,16 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from meetara_build import history
+from meetara_build.config.yaml_files import read_yaml
 from meetara_build.engine.job import is_full, shell_limits
 from meetara_build.engine.rules import root_name
-from meetara_build.errors import BuildError, ConfigError
-from meetara_build.graph import CACHE, Graph
-from meetara_build.nearest import nearest
+from meetara_build.errors import BuildError, ConfigError, nearest
+from meetara_build.graph import Graph
+from meetara_build.hosting.processes import die_with_parent
 from meetara_build.plan import Plan
-from meetara_build.processes import die_with_parent
-from meetara_build.setup_check import cache_fault
-from meetara_build.yaml_files import read_yaml
+from meetara_build.project import CACHE
+from meetara_build.setup.check import cache_fault
+from meetara_build.store import journal
 
 POLL_SECONDS = 0.1
 CACHES = "XDG_CACHE_HOME"
@@ -29,7 +29,7 @@ OURS = "meetara-build: "
 STOP_SECONDS = 3.0
 """How long Snakemake may take to end by itself after Ctrl-C, before it and its jobs are killed."""
 
-Listener = Callable[[history.Run], None]
+Listener = Callable[[journal.Run], None]
 
 
 FEW = 8
@@ -39,7 +39,9 @@ one domain's training and all that follows it. Of more, people want to see the f
 
 def profile_names(project: Path) -> list[str]:
     """The Snakemake profiles of this project."""
-    return sorted({path.parent.name for path in (project / "conf" / "profile").glob("*/config*.yaml")})
+    return sorted(
+        {path.parent.name for path in (project / "conf" / "profile").glob("*/config*.yaml")}
+    )
 
 
 def profile_folder(project: Path, name: str) -> Path:
@@ -67,7 +69,7 @@ def profile_prices(project: Path, name: str) -> dict[str, float] | None:
     provider = _configured(project, name, "provider")
     if provider is None:
         return None
-    from meetara_build.engine.prices import provider_prices
+    from meetara_build.config.prices import provider_prices
 
     return provider_prices(project, provider)
 
@@ -98,7 +100,9 @@ def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = (
     to_do = [item for item in made.to_do() if item.step.keep]
     read = {given.place for item in to_do for given in item.step.inputs.values()}
     root = root_name(graph)
-    trained = [f"{root}/{item.step.place.manifest}" for item in to_do if item.step.stage == "adapter"]
+    trained = [
+        f"{root}/{item.step.place.manifest}" for item in to_do if item.step.stage == "adapter"
+    ]
     first = ["--prioritize", *trained] if 0 < len(trained) <= FEW else []
     return [
         *(sys.executable, "-m", "snakemake"),
@@ -111,13 +115,15 @@ def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = (
     ]
 
 
-def build(graph: Graph, made: Plan, profile: str, listen: Listener, arguments: Iterable[str] = ()) -> None:
+def build(
+    graph: Graph, made: Plan, profile: str, listen: Listener, arguments: Iterable[str] = ()
+) -> None:
     """Do with Snakemake what a plan says; ``listen`` hears of every stage run as it ends.
 
     Raises:
         BuildError: jobs failed.
     """
-    log = graph.root / "logs" / f"snakemake-{os.environ.get(history.BUILD, 'build')}.log"
+    log = graph.root / "logs" / f"snakemake-{os.environ.get(journal.BUILD, 'build')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         status, failed = _watched(graph, command(graph, made, profile, arguments), output, listen)
@@ -127,12 +133,19 @@ def build(graph: Graph, made: Plan, profile: str, listen: Listener, arguments: I
         raise BuildError(_failure(graph, log, failed))
 
 
-def _watched(graph: Graph, command: list[str], output: Any, listen: Listener) -> tuple[int, list[history.Run]]:
+def _watched(
+    graph: Graph, command: list[str], output: Any, listen: Listener
+) -> tuple[int, list[journal.Run]]:
     follow, failed = _Tail(graph.root), []
     process = subprocess.Popen(
-        command, cwd=graph.project, env=_environment(graph), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        command,
+        cwd=graph.project,
+        env=_environment(graph),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         preexec_fn=die_with_parent,
-    )  # fmt: skip
+    )
     interrupted = 0.0
     while True:
         try:
@@ -153,17 +166,21 @@ def _watched(graph: Graph, command: list[str], output: Any, listen: Listener) ->
 
 def _environment(graph: Graph) -> dict[str, str]:
     """Ours; with a place for caches below the project where the user's own cannot be written."""
-    return dict(os.environ) if cache_fault() is None else {**os.environ, CACHES: str(graph.project / CACHE / "caches")}
+    return (
+        dict(os.environ)
+        if cache_fault() is None
+        else {**os.environ, CACHES: str(graph.project / CACHE / "caches")}
+    )
 
 
 class _Tail:
     """The runs recorded since this was made."""
 
     def __init__(self, root: Path) -> None:
-        self.path = history.path(root)
+        self.path = journal.path(root)
         self.at = self.path.stat().st_size if self.path.exists() else 0
 
-    def new(self) -> Iterator[history.Run]:
+    def new(self) -> Iterator[journal.Run]:
         """Runs not yet given; a line that is still being written is left for the next time."""
         if not self.path.exists():
             return
@@ -172,21 +189,33 @@ class _Tail:
             lines = file.read()
         whole = lines[: lines.rfind(b"\n") + 1]
         self.at += len(whole)
-        yield from history.read(whole)
+        yield from journal.read(whole)
 
 
-def _failure(graph: Graph, log: Path, failed: list[history.Run]) -> str:
+def _failure(graph: Graph, log: Path, failed: list[journal.Run]) -> str:
     for place in (graph.root, graph.project, graph.store):
         if is_full(place):
-            return f"{place}: the disk is full; make room, then build again: what is finished is kept"
+            return (
+                f"{place}: the disk is full; make room, then build again: what is finished is kept"
+            )
     if not failed:
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        lines = [
+            line
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.strip()
+        ]
         hint = f"; {limits}" if (limits := shell_limits()) else ""
-        return f"Snakemake stopped{hint}:\n  " + "\n  ".join(lines[-8:]) + f"\nThe whole log is {log}"
+        return (
+            f"Snakemake stopped{hint}:\n  " + "\n  ".join(lines[-8:]) + f"\nThe whole log is {log}"
+        )
     parts = []
     for run in failed:
         job = log.parent / run.target / f"{run.stage}.log"
-        said = job.read_text(encoding="utf-8", errors="replace").strip() if job.exists() else run.error or ""
+        said = (
+            job.read_text(encoding="utf-8", errors="replace").strip()
+            if job.exists()
+            else run.error or ""
+        )
         said = "\n".join(line.removeprefix(OURS) for line in said.splitlines())
         parts.append(said or f"{run.target}/{run.stage}: failed; see {job}")
     count = f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; what is finished is kept, and a new build goes on from there"

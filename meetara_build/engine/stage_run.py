@@ -14,8 +14,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from meetara_build import history
-from meetara_build.artifact import (
+from meetara_build.context.outbox import Outbox, readable
+from meetara_build.engine import courier, job
+from meetara_build.errors import ArtifactError, BuildError
+from meetara_build.graph import REPORT, WARM_START, Graph, Input, Step, states_file, work_folder
+from meetara_build.outside import parse_json
+from meetara_build.plan.workload import workload
+from meetara_build.project import CACHE
+from meetara_build.store import journal
+from meetara_build.store.content import Store
+from meetara_build.store.digests import Digests, state
+from meetara_build.store.manifest import (
     CHANGED,
     Manifest,
     commit,
@@ -26,22 +35,20 @@ from meetara_build.artifact import (
     work_key,
     write_text,
 )
-from meetara_build.context.outbox import Outbox, readable
-from meetara_build.digests import Digests, state
-from meetara_build.engine import courier, job
-from meetara_build.errors import ArtifactError, BuildError
-from meetara_build.graph import CACHE, REPORT, WARM_START, Graph, Input, Step, states_file, work_folder
-from meetara_build.outside import parse_json
-from meetara_build.store import Store
-from meetara_build.workload import workload
 
 LARGEST_RECIPE = 32_000
 """Characters of JSON: a recipe that names many domains' sources is left out of what is reported."""
 
 
 def run(
-    graph: Graph, step: Step, *, cold: bool = False, debug: bool = False, whole: bool = False, usd_per_hour: float = 0.0
-) -> str:  # fmt: skip
+    graph: Graph,
+    step: Step,
+    *,
+    cold: bool = False,
+    debug: bool = False,
+    whole: bool = False,
+    usd_per_hour: float = 0.0,
+) -> str:
     """Make a step's artifact; ``built`` or ``restored``.
 
     A temporary whose result is known is restored as a manifest without files, since most readers are answered from the store:
@@ -63,7 +70,11 @@ def run(
             _recall_temporaries(graph, step, cold=cold, debug=debug)
             inputs = _input_digests(graph, step)
             key = work_key(step.stage, step.target, step.fingerprint, inputs)
-            manifest = _known(graph, step, key, inputs) if step.keep else _hollow(graph, step, key, whole=whole)
+            manifest = (
+                _known(graph, step, key, inputs)
+                if step.keep
+                else _hollow(graph, step, key, whole=whole)
+            )
             if manifest is None and _make_temporaries(graph, step, cold=cold, debug=debug):
                 inputs = _input_digests(graph, step)
                 key = work_key(step.stage, step.target, step.fingerprint, inputs)
@@ -74,7 +85,9 @@ def run(
                 outcome = "restored"
             figures["work"] = _workload(graph, step)
             made = manifest
-            Store(graph.store, graph.root).refer(step.reference, key, step.place.manifest if step.keep else "")
+            Store(graph.store, graph.root).refer(
+                step.reference, key, step.place.manifest if step.keep else ""
+            )
     except Exception as fault:
         error = str(fault) or _said_by_job(graph, step, key)
         if isinstance(fault, OSError) and fault.errno in job.UNWRITABLE:
@@ -101,7 +114,9 @@ def _known_here(graph: Graph, step: Step, inputs: Mapping[str, str]) -> Manifest
     if current is None or (current.fingerprint, current.inputs) != (step.fingerprint, inputs):
         return None
     folder = graph.root / step.place.folder
-    return None if faults(folder, current, digest=Digests(states_file(graph, step)).file) else current
+    return (
+        None if faults(folder, current, digest=Digests(states_file(graph, step)).file) else current
+    )
 
 
 def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
@@ -186,7 +201,9 @@ def _make_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> b
     made = False
     for given in step.inputs.values():
         above = graph.step(given.stage, given.target)
-        if not above.keep and faults(graph.root / above.place.folder, read_manifest(graph.root / above.place.manifest)):
+        if not above.keep and faults(
+            graph.root / above.place.folder, read_manifest(graph.root / above.place.manifest)
+        ):
             run(graph, above, cold=cold, debug=debug, whole=True)
             made = True
     return made
@@ -215,7 +232,9 @@ def _worked_out(
         figures = parse_json(output.with_name(job.FIGURES).read_bytes())
         same = _sources_seen(step) == seen and _sources(graph, step) == step.made_from["sources"]
         if not same or _input_digests(graph, step) != inputs:
-            raise BuildError(f"{step.name}: an input changed during the job, so its result was not kept; build again")
+            raise BuildError(
+                f"{step.name}: an input changed during the job, so its result was not kept; build again"
+            )
         seal(output)
         manifest = Manifest(
             step.stage,
@@ -272,7 +291,9 @@ def _locked(root: Path, step: Step) -> Iterator[None]:
 
 
 def _input_paths(graph: Graph, step: Step) -> dict[str, str]:
-    return {name: str(graph.root / given.place.folder) for name, given in step.inputs.items()} | step.sources
+    return {
+        name: str(graph.root / given.place.folder) for name, given in step.inputs.items()
+    } | step.sources
 
 
 def _sources_seen(step: Step) -> dict[str, Any]:
@@ -311,7 +332,9 @@ def _input_digest(graph: Graph, given: Input) -> str:
 
 def _workload(graph: Graph, step: Step) -> float:
     places = {name: given.place.manifest for name, given in step.inputs.items()}
-    return workload(step, lambda name: read_manifest(graph.root / places[name]) if name in places else None)
+    return workload(
+        step, lambda name: read_manifest(graph.root / places[name]) if name in places else None
+    )
 
 
 def _said_by_job(graph: Graph, step: Step, key: str) -> str:
@@ -328,14 +351,19 @@ def _said_by_job(graph: Graph, step: Step, key: str) -> str:
 def _about(graph: Graph, step: Step) -> dict[str, str]:
     """What every report of a job says."""
     return {
-        "domain": step.target, "stage": step.stage, "build": os.environ.get(history.BUILD, ""),
-        "machine": history.machine(), "hardware": graph.hardware(step.target),
-    }  # fmt: skip
+        "domain": step.target,
+        "stage": step.stage,
+        "build": os.environ.get(journal.BUILD, ""),
+        "machine": journal.machine(),
+        "hardware": graph.hardware(step.target),
+    }
 
 
 def _cost(graph: Graph, step: Step, seconds: float, usd_per_hour: float) -> float:
     """US dollars: the job's share of the machine's price, by its threads, or by its GPUs where it uses any."""
-    share = step.gpus / graph.gpus if step.gpus and graph.gpus else step.threads / (os.cpu_count() or 1)
+    share = (
+        step.gpus / graph.gpus if step.gpus and graph.gpus else step.threads / (os.cpu_count() or 1)
+    )
     return usd_per_hour * seconds / 3600 * min(share, 1.0)
 
 
@@ -353,21 +381,37 @@ def _record(
     used = resource.getrusage(resource.RUSAGE_SELF)
     own = used.ru_utime + used.ru_stime
     elsewhere = 0.0 if figures.get("pid") == os.getpid() else figures.get("cpu_seconds", 0.0)
-    run = history.Run(
-        step.stage, step.target, step.fingerprint, outcome, started, time.time() - started,
-        own + elsewhere, figures.get("cpu_seconds", 0.0), figures.get("peak_mb", used.ru_maxrss / 1024),
-        sum(entry["size"] for entry in made.files.values()) if made else 0, history.machine(), error, key,
-        figures.get("work", 0.0), os.environ.get(history.BUILD, ""), graph.hardware(step.target),
-    )  # fmt: skip
+    run = journal.Run(
+        step.stage,
+        step.target,
+        step.fingerprint,
+        outcome,
+        started,
+        time.time() - started,
+        own + elsewhere,
+        figures.get("cpu_seconds", 0.0),
+        figures.get("peak_mb", used.ru_maxrss / 1024),
+        sum(entry["size"] for entry in made.files.values()) if made else 0,
+        journal.machine(),
+        error,
+        key,
+        figures.get("work", 0.0),
+        os.environ.get(journal.BUILD, ""),
+        graph.hardware(step.target),
+    )
     outbox = Outbox(graph.root, **_about(graph, step))
     taken = ("outcome", "seconds", "cpu_seconds", "peak_mb", "size", "fingerprint", "key")
     outbox.put(
-        "run", **{name: getattr(run, name) for name in taken}, usd=_cost(graph, step, run.seconds, usd_per_hour),
-        error=readable(error), recipe=step.recipe if len(json.dumps(step.recipe)) < LARGEST_RECIPE else {},
-        metrics=made.metrics if made else {}, inputs=made.inputs if made else {},
-    )  # fmt: skip
+        "run",
+        **{name: getattr(run, name) for name in taken},
+        usd=_cost(graph, step, run.seconds, usd_per_hour),
+        error=readable(error),
+        recipe=step.recipe if len(json.dumps(step.recipe)) < LARGEST_RECIPE else {},
+        metrics=made.metrics if made else {},
+        inputs=made.inputs if made else {},
+    )
     outbox.close()
     with contextlib.suppress(OSError):
-        history.record(graph.root, run)
+        journal.record(graph.root, run)
         name = "report" if step.target == REPORT else f"{step.target}/{step.stage}"
-        write_text(graph.root / "logs" / f"{name}.tsv", history.benchmark(run))
+        write_text(graph.root / "logs" / f"{name}.tsv", journal.benchmark(run))

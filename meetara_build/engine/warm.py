@@ -32,8 +32,8 @@ from typing import Any
 from meetara_build.engine.job import LIMITS, shell_limits
 from meetara_build.errors import BuildError, SetupError
 from meetara_build.graph import STAGES
+from meetara_build.hosting.processes import die_with_parent
 from meetara_build.outside import parse_json
-from meetara_build.processes import die_with_parent
 
 IDLE_SECONDS = 20.0
 START_SECONDS = 120.0
@@ -42,7 +42,18 @@ HANG_SECONDS = 600.0
 """A job whose main thread uses no CPU for so long hangs, and is ended; unless its asker's environment has another number."""
 REQUEST_SECONDS = 5.0
 """An asker that is stopped in the middle of its request must not hold up the others for longer."""
-READ_ONCE = ("CUDA", "GGML_", "HF_", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH_", "TORCH", "TRANSFORMERS_")
+READ_ONCE = (
+    "CUDA",
+    "GGML_",
+    "HF_",
+    "LD_",
+    "MKL_",
+    "OMP_",
+    "PYTHON",
+    "PYTORCH_",
+    "TORCH",
+    "TRANSFORMERS_",
+)
 """How the variables begin that libraries read as they are imported: they cannot be changed for a job."""
 ENVIRONMENT = {
     # Waiting OpenMP threads that spin would steal the other job's core.
@@ -64,10 +75,18 @@ def ask(request: Mapping[str, Any]) -> int:
         BuildError: that happened twice, or the warm process was killed.
         SetupError: no warm process can be started.
     """
-    request = {**request, "environment": {**os.environ, **ENVIRONMENT}, "hang_seconds": _hang_seconds()}
+    request = {
+        **request,
+        "environment": {**os.environ, **ENVIRONMENT},
+        "hang_seconds": _hang_seconds(),
+    }
     status, hung = _ask(request)
     if status < 0:
-        print(f"{request['name']}: {_ended(status, hung)}; begun once more", file=sys.stderr, flush=True)
+        print(
+            f"{request['name']}: {_ended(status, hung)}; begun once more",
+            file=sys.stderr,
+            flush=True,
+        )
         output = Path(request["output"])
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True, exist_ok=True)
@@ -81,7 +100,11 @@ def _ended(status: int, hung: float) -> str:
     if hung:
         return f"the job hung: it used no CPU for {hung:g} s and was ended (set {HANG} if that was too soon)"
     name = signal.Signals(-status).name
-    hint = "out of memory? use fewer jobs at once or a smaller base" if name == "SIGKILL" else "see its log"
+    hint = (
+        "out of memory? use fewer jobs at once or a smaller base"
+        if name == "SIGKILL"
+        else "see its log"
+    )
     return f"the job was ended by {name} ({shell_limits() or hint})"
 
 
@@ -90,7 +113,9 @@ def _hang_seconds() -> float:
     try:
         return float(given)
     except ValueError:
-        raise SetupError(f"{HANG}: '{given}' is no number of seconds; set it to one like 600, or unset it") from None
+        raise SetupError(
+            f"{HANG}: '{given}' is no number of seconds; set it to one like 600, or unset it"
+        ) from None
 
 
 def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
@@ -107,7 +132,9 @@ def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
     if not answer:
         log = _socket_path().with_suffix(".log")
         hint = f"{limits}, then build again" if (limits := shell_limits()) else "build again"
-        raise BuildError(f"{request['name']}: the warm process was ended during the job; {hint} (its log is {log})")
+        raise BuildError(
+            f"{request['name']}: the warm process was ended during the job; {hint} (its log is {log})"
+        )
     said = parse_json(answer)
     return int(said["status"]), float(said["hung"])
 
@@ -123,7 +150,9 @@ def _connected() -> socket.socket:
         except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
             connection.close()
         _start(path)
-    raise SetupError(f"no warm process within {START_SECONDS:.0f} s; see {path.with_suffix('.log')}")
+    raise SetupError(
+        f"no warm process within {START_SECONDS:.0f} s; see {path.with_suffix('.log')}"
+    )
 
 
 def _connect(connection: socket.socket, path: Path) -> None:
@@ -155,9 +184,13 @@ def _start(path: Path) -> None:
         with path.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "meetara_build.engine.warm", str(path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
                 env={**os.environ, **ENVIRONMENT},
-            )  # fmt: skip
+            )
         while not path.exists():
             if process.poll() is not None:
                 raise SetupError(_why_not(path.with_suffix(".log")))
@@ -175,14 +208,20 @@ def _socket_path() -> Path:
     """One warm process for each user, Python, state of this package's code, and what no job can change for itself."""
     package = Path(__file__).parent.parent
     code = sorted((str(path), path.stat().st_mtime_ns) for path in package.rglob("*.py"))
-    environment = sorted((key, value) for key, value in os.environ.items() if key.startswith(READ_ONCE))
+    environment = sorted(
+        (key, value) for key, value in os.environ.items() if key.startswith(READ_ONCE)
+    )
     limits = [resource.getrlimit(kind) for kind in LIMITS]
-    name = hashlib.sha256(json.dumps([sys.executable, code, environment, limits]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(
+        json.dumps([sys.executable, code, environment, limits]).encode()
+    ).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"meetara-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     if state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode):
-        raise SetupError(f"{folder}: belongs to another user; remove it, or set TMPDIR to a folder of yours")
+        raise SetupError(
+            f"{folder}: belongs to another user; remove it, or set TMPDIR to a folder of yours"
+        )
     return folder / f"{name}.sock"
 
 
@@ -292,7 +331,10 @@ class _Server:
             patience = self.patience.pop(pid, 0)
             self.seen.pop(pid, None)
             if connection is not None:
-                said = {"status": os.waitstatus_to_exitcode(status), "hung": patience if pid in self.hung else 0}
+                said = {
+                    "status": os.waitstatus_to_exitcode(status),
+                    "hung": patience if pid in self.hung else 0,
+                }
                 with contextlib.suppress(OSError):
                     connection.sendall(json.dumps(said).encode())
                 connection.close()
@@ -332,7 +374,10 @@ def _gone(connection: socket.socket) -> bool:
 
 def _cpu_ticks(pid: int) -> int:
     """What a process's main thread has used so far, in the kernel's ticks; always another number where it does not say."""
-    with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/task/{pid}/stat", "rb") as file:
+    with (
+        contextlib.suppress(OSError, IndexError, ValueError),
+        open(f"/proc/{pid}/task/{pid}/stat", "rb") as file,
+    ):
         fields = file.read().rpartition(b")")[2].split()
         return int(fields[11]) + int(fields[12])
     return time.monotonic_ns()
@@ -349,7 +394,7 @@ def load_all() -> None:
     for name in STAGES:
         module = importlib.import_module(f"meetara_build.stages.{name}")
         getattr(module, "warm", lambda: None)()
-    importlib.import_module("meetara_build.context.watching")
+    importlib.import_module("meetara_build.context.sampler")
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a job's output is a log file

@@ -13,17 +13,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.artifact import Place, place, write_cache
-from meetara_build.digests import state
+from meetara_build.config.conf_files import list_conf
 from meetara_build.errors import ConfigError
-from meetara_build.graph.conf_files import list_conf
 from meetara_build.outside import parse_json
+from meetara_build.project import CACHE, located
+from meetara_build.store.digests import state
+from meetara_build.store.manifest import Place, place, write_cache
 
 STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
 TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
 """The files of a base that decide its token ids."""
 
-CACHE = ".meetara"
 WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
 OBSERVER, JOINT = "observer/", "joint/"
@@ -70,7 +70,10 @@ class Step(NamedTuple):
     @property
     def told(self) -> dict[str, Any]:
         """What the stage is told: its recipe, and the settings that decide no byte."""
-        return {**self.recipe, **{key: {**self.recipe[key], **more} for key, more in self.settings.items()}}
+        return {
+            **self.recipe,
+            **{key: {**self.recipe[key], **more} for key, more in self.settings.items()},
+        }
 
     @property
     def name(self) -> str:
@@ -116,10 +119,12 @@ class Graph(NamedTuple):
         if (stage, target) not in self.steps:
             if stage not in STAGES:
                 raise ConfigError(f"unknown stage '{stage}'; known: {', '.join(STAGES)}")
-            from meetara_build.nearest import nearest
+            from meetara_build.errors import nearest
 
             targets = sorted({target for name, target in self.steps if name == stage})
-            raise ConfigError(f"'{target}' has no stage '{stage}' in this build{nearest(target, targets)}")
+            raise ConfigError(
+                f"'{target}' has no stage '{stage}' in this build{nearest(target, targets)}"
+            )
         return self.steps[stage, target]
 
     def hardware(self, target: str) -> str:
@@ -129,7 +134,9 @@ class Graph(NamedTuple):
     def ends(self, domains: Iterable[str] = ()) -> list[tuple[str, str]]:
         """The last steps of a build of these domains; of all of them, with the report over all, if none is named."""
         chosen = list(domains)
-        return [("package", domain) for domain in chosen or self.domains] + ([] if chosen else [("report", REPORT)])
+        return [("package", domain) for domain in chosen or self.domains] + (
+            [] if chosen else [("report", REPORT)]
+        )
 
     def above(self, wanted: Iterable[tuple[str, str]]) -> list[Step]:
         """The wanted steps and all that they need, each after those it needs."""
@@ -139,7 +146,9 @@ class Graph(NamedTuple):
             key = waiting.pop()
             if key not in needed:
                 needed.add(key)
-                waiting += [(given.stage, given.target) for given in self.step(*key).inputs.values()]
+                waiting += [
+                    (given.stage, given.target) for given in self.step(*key).inputs.values()
+                ]
         return [step for key, step in self.steps.items() if key in needed]
 
 
@@ -151,21 +160,6 @@ def work_folder(graph: Graph, step: Step, key: str) -> Path:
 def states_file(graph: Graph, step: Step) -> Path:
     """Where it is kept how a step's files looked when they were last read."""
     return graph.project / CACHE / "states" / f"{step.reference}.json"
-
-
-def find_project(start: Path | None = None) -> Path:
-    """The folder with ``conf/build.yaml``: this one or the nearest above it.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "conf" / "build.yaml").exists():
-            return folder
-    raise ConfigError(
-        f"{here}: no conf/build.yaml here or above; go to a project, or make one: `meetara-build init NAME`"
-    )
 
 
 def load(project: Path, hardware: str | None = None) -> Graph:
@@ -207,23 +201,24 @@ def warn_outdated() -> None:
 def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
     steps = {}
     for fields in packed["steps"]:
-        inputs = {name: Input(stage, target, tuple(reads)) for name, (stage, target, reads) in fields["inputs"].items()}
+        inputs = {
+            name: Input(stage, target, tuple(reads))
+            for name, (stage, target, reads) in fields["inputs"].items()
+        }
         steps[fields["stage"], fields["target"]] = Step(**{**fields, "inputs": inputs})
     return Graph(
-        project, located(project, packed["root"]), located(project, packed["store"]), packed["context"],
-        packed["domains"], packed["memory_mb"], packed["gpus"], packed["machines"], packed["priorities"],
-        packed["changes"], steps,
-    )  # fmt: skip
-
-
-def written_path(folder: Path, written: str) -> Path:
-    """A path as conf/ has it: from a folder, from ``~``, or absolute; links in it are left for whoever opens it."""
-    return folder / os.path.expanduser(written)  # noqa: PTH111  (pathlib's fails on a file called ~name)
-
-
-def located(folder: Path, written: str) -> Path:
-    """Where a path as conf/ has it leads now."""
-    return written_path(folder, written).resolve()
+        project,
+        located(project, packed["root"]),
+        located(project, packed["store"]),
+        packed["context"],
+        packed["domains"],
+        packed["memory_mb"],
+        packed["gpus"],
+        packed["machines"],
+        packed["priorities"],
+        packed["changes"],
+        steps,
+    )
 
 
 def is_outdated() -> bool:
@@ -245,9 +240,15 @@ def tool_state() -> list[Any]:
     """State of this package and of the installed libraries, the user's own among them."""
     package = str(Path(__file__).parent.parent)
     files = sorted(
-        os.path.join(at, name) for at, _, names in os.walk(package) for name in names if name.endswith(".py")
+        os.path.join(at, name)
+        for at, _, names in os.walk(package)
+        for name in names
+        if name.endswith(".py")
     )
-    folders = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    folders = [
+        *site.getsitepackages(),
+        *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
+    ]
     libraries = [[path, os.stat(path).st_mtime_ns] for path in folders if os.path.isdir(path)]
     return [[file, *_seen(file)] for file in files] + libraries
 

@@ -5,12 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meetara_build import recipes
-from meetara_build.digests import Digests, state
-from meetara_build.errors import ConfigError
-from meetara_build.fingerprint import agent_digests, code_digests, fingerprint, library_versions
+from meetara_build.config.plugins import plugin_files
+from meetara_build.config.resolve import Common, Configuration, Resolved
+from meetara_build.config.yaml_files import read_lines
+from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import (
-    CACHE,
     JOINT,
     OBSERVER,
     REPORT,
@@ -20,15 +19,19 @@ from meetara_build.graph import (
     Input,
     Step,
     is_outdated,
-    written_path,
+    recipes,
 )
-from meetara_build.memo import Memo
-from meetara_build.nearest import nearest
-from meetara_build.originals import ORIGINAL
+from meetara_build.graph.fingerprint import (
+    agent_digests,
+    code_digests,
+    fingerprint,
+    library_versions,
+)
 from meetara_build.outside import parse_json
-from meetara_build.plugins import plugin_files
-from meetara_build.resolve import Common, Configuration, Resolved
-from meetara_build.yaml_files import read_lines
+from meetara_build.project import CACHE, written_path
+from meetara_build.setup.originals import ORIGINAL
+from meetara_build.store.digests import Digests, state
+from meetara_build.store.memo import Memo
 
 LONGEST_HEADER = 100_000_000
 """Bytes: what the format allows."""
@@ -43,11 +46,16 @@ class _Deciding:
 
     def parts(self, stage: str, recipe: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
         """All that a stage run's result depends on, but for its inputs."""
-        code, libraries = self.memo.get(stage, lambda: [code_digests(stage), library_versions(stage)])
+        code, libraries = self.memo.get(
+            stage, lambda: [code_digests(stage), library_versions(stage)]
+        )
         found = {name: self._digest(path) for name, path in sources.items()}
         for name, path in sources.items():
             if name.startswith(OBSERVER):
-                code = {**code, **self.memo.get(f"agent {found[name]}", partial(agent_digests, Path(path)))}
+                code = {
+                    **code,
+                    **self.memo.get(f"agent {found[name]}", partial(agent_digests, Path(path))),
+                }
         return {"recipe": recipe, "code": code, "libraries": libraries, "sources": found}
 
     def _digest(self, path: str) -> str:
@@ -86,7 +94,8 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
     build = configuration.build
     changes = {name: item.changes for name, item in resolved.items()}
     changes |= {
-        f"base/{name}": configuration.common(name).changes for name in {item.base_name for item in resolved.values()}
+        f"base/{name}": configuration.common(name).changes
+        for name in {item.base_name for item in resolved.values()}
     }
     machine = resolved[domains[0]].hardware
     return {
@@ -96,16 +105,22 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         "domains": domains,
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,
-        "machines": {"": configuration.defaults["hardware"]} | {name: resolved[name].hardware_name for name in domains},
+        "machines": {"": configuration.defaults["hardware"]}
+        | {name: resolved[name].hardware_name for name in domains},
         "priorities": {name: found for name in domains if (found := resolved[name].build.priority)},
-        "changes": {name: [change._asdict() for change in found] for name, found in changes.items()},
+        "changes": {
+            name: [change._asdict() for change in found] for name, found in changes.items()
+        },
         "steps": [step._asdict() for step in steps],
         "sources": sorted(deciding.digests.used),
     }
 
 
 def _steps(
-    configuration: Configuration, built: list[Resolved], known: dict[str, Resolved], deciding: _Deciding
+    configuration: Configuration,
+    built: list[Resolved],
+    known: dict[str, Resolved],
+    deciding: _Deciding,
 ) -> Iterator[Step]:
     """Every step, in an order in which each follows those it needs."""
     for name in dict.fromkeys(item.base_name for item in built):
@@ -137,7 +152,9 @@ def _base_steps(
             for domain, one in taught.items()
             for key, source in _source_paths(configuration, one).items()
         }
-        recipe = recipes.corpus(base, {domain: (one.domain, one.build) for domain, one in taught.items()})
+        recipe = recipes.corpus(
+            base, {domain: (one.domain, one.build) for domain, one in taught.items()}
+        )
         yield _step("corpus", target, recipe, {}, files, item, deciding)
         inputs["corpus"] = Input("corpus", target, ("corpus.jsonl",))
     elif base.folder is not None:
@@ -159,17 +176,28 @@ def _base_steps(
     yield _step("base", target, base_recipe, inputs, {**sources, **originals}, item, deciding)
     made = {"merged": Input("base", target), "base": Input("base", target)}
     yield _step(
-        "gguf", target, recipes.base_gguf(name, base, item.build, item.hardware), made, originals, item, deciding
+        "gguf",
+        target,
+        recipes.base_gguf(name, base, item.build, item.hardware),
+        made,
+        originals,
+        item,
+        deciding,
     )
 
 
-def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Deciding) -> Iterator[Step]:
+def _domain_steps(
+    configuration: Configuration, item: Resolved, deciding: _Deciding
+) -> Iterator[Step]:
     name, build = item.name, item.build
     base = Input("base", f"base/{item.base_name}")
     tokenizer = Input("base", f"base/{item.base_name}", TOKENIZER)
     base_files = Input("base", f"base/{item.base_name}", (*TOKENIZER, "origin.json"))
     base_gguf = Input("gguf", f"base/{item.base_name}", ("*.gguf",))
-    weights, training = Input("adapter", name, ("adapter_*",)), Input("adapter", name, ("training.json",))
+    weights, training = (
+        Input("adapter", name, ("adapter_*",)),
+        Input("adapter", name, ("training.json",)),
+    )
     models = tuple(f"{name}-{quant}.gguf" for quant in dict.fromkeys(["F16", *item.domain.quants]))
 
     def dataset(*reads: str) -> Input:
@@ -190,7 +218,9 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
         "adapter": recipes.adapter(name, build, item.hardware),
         "merge": recipes.merge(name, build, item.hardware),
     }
-    yield step("dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item))
+    yield step(
+        "dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item)
+    )
     settings = recipes.adapter_settings(build)
     learnt = dataset("train.jsonl", "validation.jsonl")
     joint = _joint(configuration, item)
@@ -201,14 +231,25 @@ def _domain_steps(configuration: Configuration, item: Resolved, deciding: _Decid
     files = _warm_start(configuration, item) | _observers(configuration, item)
     yield step("adapter", slices["adapter"], inputs, files, settings)
     yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": learnt})
-    recipe = recipes.gguf(name, item.base_name, item.base, item.domain, build, item.hardware, slices)
-    inputs = {"merged": Input("merge", name), "adapter": weights, "base": base, "base_gguf": base_gguf}
+    recipe = recipes.gguf(
+        name, item.base_name, item.base, item.domain, build, item.hardware, slices
+    )
+    inputs = {
+        "merged": Input("merge", name),
+        "adapter": weights,
+        "base": base,
+        "base_gguf": base_gguf,
+    }
     yield step("gguf", recipe, {**inputs, "dataset": dataset("train.jsonl")})
     recipe = recipes.evaluate(name, item.base_name, item.domain, build, item.hardware)
     inputs = {"gguf": Input("gguf", name, models), "base_gguf": base_gguf, "base": tokenizer}
     yield step("evaluate", recipe, {**inputs, "dataset": dataset("test.jsonl")})
     recipe = recipes.package(name, item.base_name, item.base, item.domain, build)
-    inputs = {"gguf": Input("gguf", name, ("*.gguf",)), "evaluation": Input("evaluate", name), "adapter": training}
+    inputs = {
+        "gguf": Input("gguf", name, ("*.gguf",)),
+        "evaluation": Input("evaluate", name),
+        "adapter": training,
+    }
     yield step("package", recipe, {**inputs, "dataset": dataset("card.json"), "base": base_files})
 
 
@@ -235,13 +276,19 @@ def _step(
     parts = deciding.parts(stage, recipe, sources)
     uses_gpu = item.hardware.device == "cuda" and stage in ("base", "adapter")
     return Step(
-        stage, target, fingerprint(stage, parts), parts, inputs, sources, settings or {},
+        stage,
+        target,
+        fingerprint(stage, parts),
+        parts,
+        inputs,
+        sources,
+        settings or {},
         threads=recipe.get("threads", 1),
         memory_mb=_memory_mb(stage, item.base.parameters),
         gpus=int(uses_gpu),
         parameters=item.base.parameters,
         keep=stage != "merge" or item.build.keep_merged,
-    )  # fmt: skip
+    )
 
 
 def _memory_mb(stage: str, parameters: int) -> int:
@@ -277,7 +324,14 @@ def _rank(weights: Path) -> int | None:
         with weights.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = parse_json(file.read(min(length, LONGEST_HEADER)))
-        return next((int(given["shape"][0]) for name, given in header.items() if name.endswith("lora_A.weight")), None)
+        return next(
+            (
+                int(given["shape"][0])
+                for name, given in header.items()
+                if name.endswith("lora_A.weight")
+            ),
+            None,
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -333,7 +387,10 @@ def _refuse_cycles(known: dict[str, Resolved]) -> None:
     Raises:
         ConfigError: naming the circle.
     """
-    above = {name: (item.build.training.warm_start or "").partition("@")[0] for name, item in known.items()}
+    above = {
+        name: (item.build.training.warm_start or "").partition("@")[0]
+        for name, item in known.items()
+    }
     for name in known:
         circle = [name]
         while (following := above.get(circle[-1])) and following not in circle:

@@ -3,11 +3,20 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from meetara_build.artifact import Manifest, digest_json, work_key
 from meetara_build.graph import Graph, Input, Step
-from meetara_build.plan.causes import ABOVE, INPUT, NEW, TEMPORARY, Cause, drift_causes, manifest_drift, own_causes
-from meetara_build.plan.sight import Sight
-from meetara_build.store import Store
+from meetara_build.plan.causes import (
+    ABOVE,
+    INPUT,
+    NEW,
+    TEMPORARY,
+    Cause,
+    drift_causes,
+    manifest_drift,
+    own_causes,
+)
+from meetara_build.plan.inventory import Sight
+from meetara_build.store.content import Store
+from meetara_build.store.manifest import Manifest, digest_json, work_key
 
 RUN, RESTORE, MAYBE, FRESH = "RUN", "RESTORE", "MAYBE", "FRESH"
 
@@ -33,7 +42,9 @@ class Item(NamedTuple):
     def roots(self) -> tuple[Cause, ...]:
         """What it all comes from: its own causes, and those it inherits."""
         found = dict.fromkeys((*self.causes, *self.inherited))
-        return tuple(cause for cause in found if cause.kind not in (TEMPORARY, ABOVE)) or tuple(found)
+        return tuple(cause for cause in found if cause.kind not in (TEMPORARY, ABOVE)) or tuple(
+            found
+        )
 
 
 class Plan(NamedTuple):
@@ -101,11 +112,17 @@ class _Planner:
 
     def _needed(self, key: Key, item: Item) -> Item:
         """A temporary whose result is known is made again only for a reader that is worked out."""
-        action = RUN if self._read_by(key, {RUN}) else MAYBE if self._read_by(key, {MAYBE}) else RESTORE
+        action = (
+            RUN if self._read_by(key, {RUN}) else MAYBE if self._read_by(key, {MAYBE}) else RESTORE
+        )
         if item.action == FRESH:
             readers = [self.items[reader] for reader in self.readers[key]]
-            roots = dict.fromkeys(cause for reader in readers if reader.action != FRESH for cause in reader.roots())
-            return item._replace(action=action, causes=(Cause(TEMPORARY, ""),), inherited=tuple(roots))
+            roots = dict.fromkeys(
+                cause for reader in readers if reader.action != FRESH for cause in reader.roots()
+            )
+            return item._replace(
+                action=action, causes=(Cause(TEMPORARY, ""),), inherited=tuple(roots)
+            )
         return item._replace(action=RUN) if action == RUN else item
 
     def _read_by(self, key: Key, actions: set[str]) -> bool:
@@ -119,10 +136,14 @@ class _Planner:
         if waits:
             # Work of the same fingerprint may have been done before, from the inputs that the step will turn out to have.
             sure = causes and not self.store.knows(step.fingerprint)
-            return Item(step, RUN if sure else MAYBE, tuple(causes), self._inherited(step), tuple(waits))
+            return Item(
+                step, RUN if sure else MAYBE, tuple(causes), self._inherited(step), tuple(waits)
+            )
         inputs = self._inputs(step)
         inherited: tuple[Cause, ...] = ()
-        if manifest is not None and (changed := [name for name in inputs if manifest.inputs.get(name) != inputs[name]]):
+        if manifest is not None and (
+            changed := [name for name in inputs if manifest.inputs.get(name) != inputs[name]]
+        ):
             inherited = self._inherited(step)
             if not causes and not inherited:
                 causes = [Cause(INPUT, self._given(step, name)) for name in changed]
@@ -153,16 +174,24 @@ class _Planner:
         causes = own_causes(self.graph, step, before)
         if causes and causes[0].kind == NEW and waits:
             causes = []
-        return Item(step, MAYBE if waits else RUN, tuple(causes), self._inherited(step), tuple(waits), key)
+        return Item(
+            step, MAYBE if waits else RUN, tuple(causes), self._inherited(step), tuple(waits), key
+        )
 
     def _waits(self, step: Step) -> list[str]:
         """Steps above whose results are not known; one of which nothing is read is only waited for, and changes nothing."""
-        above = [self.items[given.stage, given.target] for given in step.inputs.values() if given.reads]
+        above = [
+            self.items[given.stage, given.target] for given in step.inputs.values() if given.reads
+        ]
         return sorted({item.step.name for item in above if item.action in (RUN, MAYBE)})
 
     def _inherited(self, step: Step) -> tuple[Cause, ...]:
-        above = [self.items[given.stage, given.target] for given in step.inputs.values() if given.reads]
-        return tuple(dict.fromkeys(cause for item in above if item.action != FRESH for cause in item.roots()))
+        above = [
+            self.items[given.stage, given.target] for given in step.inputs.values() if given.reads
+        ]
+        return tuple(
+            dict.fromkeys(cause for item in above if item.action != FRESH for cause in item.roots())
+        )
 
     def _inputs(self, step: Step) -> dict[str, str]:
         return {name: self._digest(given) for name, given in step.inputs.items()}
@@ -172,7 +201,9 @@ class _Planner:
         if given not in self.digests:
             manifest = self.found[given.stage, given.target]
             assert manifest is not None or not given.reads
-            self.digests[given] = manifest.digest(given.reads) if manifest is not None else digest_json({})
+            self.digests[given] = (
+                manifest.digest(given.reads) if manifest is not None else digest_json({})
+            )
         return self.digests[given]
 
     def _given(self, step: Step, name: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from meetara_build.artifact import read_manifest
 from meetara_build.errors import MeetaraError
 from meetara_build.graph import Graph, Step
-from meetara_build.originals import ORIGINAL, package_file
+from meetara_build.setup.originals import ORIGINAL, package_file
+from meetara_build.store.manifest import read_manifest
 
 
 class BaseOrigin(NamedTuple):
@@ -25,10 +25,16 @@ class BaseOrigin(NamedTuple):
 
 def base_origins(graph: Graph, domains: Iterable[str] = ()) -> list[BaseOrigin]:
     """Those of the bases that these domains, or all, are built on."""
-    steps = (step for step in graph.above(graph.ends(domains)) if step.stage == "base" and "gguf" in step.recipe)
+    steps = (
+        step
+        for step in graph.above(graph.ends(domains))
+        if step.stage == "base" and "gguf" in step.recipe
+    )
     return [
         BaseOrigin(
-            step.recipe["name"], step.recipe["gguf"]["file"].rpartition("/")[2], _built(graph, step) or _in_file(step)
+            step.recipe["name"],
+            step.recipe["gguf"]["file"].rpartition("/")[2],
+            _built(graph, step) or _in_file(step),
         )
         for step in steps
     ]
@@ -51,7 +57,7 @@ def _in_file(step: Step) -> str | None:
         path = package_file(origin["package"], origin["file"])
     if path is None or not path.exists():
         return None
-    from meetara_build.gguf_header import header
+    from meetara_build.llama_cpp.header import header
 
     try:
         return header(path).quantized

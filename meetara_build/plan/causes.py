@@ -5,12 +5,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meetara_build.artifact import MISSING, Manifest
-from meetara_build.differences import differences
-from meetara_build.fingerprint import file_of
+from meetara_build.context.differences import differences
 from meetara_build.graph import Graph, Step
-from meetara_build.origins import origin
+from meetara_build.graph.fingerprint import file_of
 from meetara_build.outside import show_short
+from meetara_build.plan.provenance import origin
+from meetara_build.store.manifest import MISSING, Manifest
 
 NEW = "new"
 CONFIG, CODE, LIBRARY, SOURCE, INPUT = "config", "code", "library", "source", "input"
@@ -101,12 +101,18 @@ def seen_from(graph: Graph, path: str) -> str:
     return found.removeprefix(f"{graph.project}/")
 
 
-def _recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Cause]:
+def _recipe_causes(
+    graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[Cause]:
     for path, one, other in differences(old, new):
         if _follows(path, old, new):
             continue
         found = origin(graph, step, path)
-        yield Cause(ABOVE, "") if found is None else Cause(CONFIG, found.file, found.key, _plain(one), _plain(other))
+        yield (
+            Cause(ABOVE, "")
+            if found is None
+            else Cause(CONFIG, found.file, found.key, _plain(one), _plain(other))
+        )
 
 
 def _follows(path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -120,7 +126,11 @@ def _follows(path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
-    return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return [
+        (name, old.get(name), new.get(name))
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _change_of_file(old: Any, new: Any, what: str = "content") -> str:

@@ -37,7 +37,9 @@ def content(
         "data_losses": [lost.as_json() for lost in data_losses(graph, made)],
     }
     return found | (
-        {"made_from": {step.name: step.made_from for step in graph.above(graph.ends(domains))}} if whole else {}
+        {"made_from": {step.name: step.made_from for step in graph.above(graph.ends(domains))}}
+        if whole
+        else {}
     )
 
 
@@ -66,7 +68,11 @@ def decision(graph: Graph, cause: Cause) -> dict[str, Any] | None:
     if folder != "conf/overlay":
         return None
     for change in graph.changes.get(file.removesuffix(".yaml"), ()):
-        if change["agent"] and change["path"] == cause.where and change["key"] in (cause.key, f"domain.{cause.key}"):
+        if (
+            change["agent"]
+            and change["path"] == cause.where
+            and change["key"] in (cause.key, f"domain.{cause.key}")
+        ):
             return {
                 "base": change["below"],
                 "overlay": change["value"],
@@ -95,11 +101,16 @@ def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any])
     lines += [f"{cause.text()} ({_named(names)})" for cause, names in (direct or reached).items()]
     if lines:
         return lines
-    one, other = ({item["step"]: (item["action"], item["key"]) for item in plan["items"]} for plan in (kept, now))
+    one, other = (
+        {item["step"]: (item["action"], item["key"]) for item in plan["items"]}
+        for plan in (kept, now)
+    )
     for name in sorted({*one, *other}):
         was, is_now = one.get(name, (FRESH, ""))[0], other.get(name, (FRESH, ""))[0]
         if one.get(name) != other.get(name):
-            other_inputs = "its inputs are others" if was == is_now else f"was {was}, is {is_now} now"
+            other_inputs = (
+                "its inputs are others" if was == is_now else f"was {was}, is {is_now} now"
+            )
             lines.append(f"{name}: {other_inputs}")
     return lines
 

@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 from meetara_build.graph import Graph, Step
-from meetara_build.losses import KEYS, Losses
 from meetara_build.outside import parse_json
 from meetara_build.plan import FRESH, Plan
+from meetara_build.stages.losses import KEYS, Losses
 
 
 class DataLosses(NamedTuple):
@@ -21,7 +21,9 @@ class DataLosses(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """As ``plan --json`` has it."""
-        keys = {reason: f"data.{KEYS[reason]}" for reason in self.losses.by_reason if reason in KEYS}
+        keys = {
+            reason: f"data.{KEYS[reason]}" for reason in self.losses.by_reason if reason in KEYS
+        }
         return {"domain": self.domain, **self.losses._asdict(), "keys": keys}
 
 
@@ -33,7 +35,9 @@ def data_losses(graph: Graph, made: Plan) -> list[DataLosses]:
             metrics = made.manifests["dataset", item.step.target].metrics
             # The manifest is read anyway, the card only for the few whose losses are large.
             if metrics.get("bad", 0) + metrics.get("dropped", 0):
-                found.append(DataLosses(item.step.target, _on_card(graph, item.step), item.step.recipe))
+                found.append(
+                    DataLosses(item.step.target, _on_card(graph, item.step), item.step.recipe)
+                )
     return [one for one in found if one.losses.is_large]
 
 

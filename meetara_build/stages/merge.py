@@ -53,16 +53,26 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
             f"{domain}: the merged model's logits equal the base's, so the adapter has no effect: train longer, or raise lora.alpha"
         )
     _save(merged, base, output)
-    return {"merge_difference": difference, "change_from_base": change, "texts_compared": len(texts)}
+    return {
+        "merge_difference": difference,
+        "change_from_base": change,
+        "texts_compared": len(texts),
+    }
 
 
 def _texts(inputs: Inputs) -> list[Tensor]:
     """[1, L] token ids of a few validation records, or of training records where there is no validation record."""
     tokenizer = load_tokenizer(inputs["base"])
     for name in ("validation.jsonl", "train.jsonl"):
-        records = [record for _, record in zip(range(TEXTS), read_records(inputs["dataset"] / name), strict=False)]
+        records = [
+            record
+            for _, record in zip(range(TEXTS), read_records(inputs["dataset"] / name), strict=False)
+        ]
         if records:
-            return [torch.tensor([encode(tokenizer, record["messages"]).ids[:TEXT_TOKENS]]) for record in records]
+            return [
+                torch.tensor([encode(tokenizer, record["messages"]).ids[:TEXT_TOKENS]])
+                for record in records
+            ]
     raise ProofError("dataset: no record to compare logits on: give the domain some data")
 
 
@@ -95,4 +105,6 @@ def _save(merged: PreTrainedModel, base: Path, output: Path) -> None:
             shutil.copyfile(path, output / path.name)
     config = parse_json((output / "config.json").read_text(encoding="utf-8"))
     known = {key: "float32" for key in ("dtype", "torch_dtype") if key in config}
-    (output / "config.json").write_text(json.dumps({**config, **known}, indent=2) + "\n", encoding="utf-8")
+    (output / "config.json").write_text(
+        json.dumps({**config, **known}, indent=2) + "\n", encoding="utf-8"
+    )

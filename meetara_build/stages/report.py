@@ -10,8 +10,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from meetara_build.likeness import likeness
 from meetara_build.outside import parse_json
+from meetara_build.stages.text_similarity import likeness
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 
 STYLE: Any = {
@@ -71,20 +71,31 @@ def loss_curves(domains: Mapping[str, str], training: Mapping[str, Any]) -> Figu
 
 
 def _curve(axes: Axes, name: str, training: Mapping[str, Any]) -> None:
-    checked = [(step, validation) for step, _, validation, _ in training["curve"] if validation is not None]
+    checked = [
+        (step, validation) for step, _, validation, _ in training["curve"] if validation is not None
+    ]
     before = training["validation_loss_before"]
     points = [(0, before), *checked] if before is not None else checked
-    axes.plot([step for step, _ in points], [loss for _, loss in points], linewidth=1, label=name.replace("_", " "))
+    axes.plot(
+        [step for step, _ in points],
+        [loss for _, loss in points],
+        linewidth=1,
+        label=name.replace("_", " "),
+    )
 
 
 def size_quality(evaluation: Mapping[str, Any]) -> Figure:
     """Each GGUF file as a point: its size, and how far its held-out loss is below the base's."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for quant in dict.fromkeys(quant for content in evaluation.values() for quant in content["variants"]):
+    for quant in dict.fromkeys(
+        quant for content in evaluation.values() for quant in content["variants"]
+    ):
         having = [content for content in evaluation.values() if quant in content["variants"]]
         sizes = [content["variants"][quant]["bytes"] / 1e6 for content in having]
-        axes.scatter(sizes, [100 * _gain(content, quant) for content in having], s=14, alpha=0.7, label=quant)
+        axes.scatter(
+            sizes, [100 * _gain(content, quant) for content in having], s=14, alpha=0.7, label=quant
+        )
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlabel("size of the file, MB")
@@ -94,18 +105,36 @@ def size_quality(evaluation: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def relations(domains: Mapping[str, str], alike: Mapping[str, Mapping[str, float]], recipe: Recipe) -> Figure:
+def relations(
+    domains: Mapping[str, str], alike: Mapping[str, Mapping[str, float]], recipe: Recipe
+) -> Figure:
     """A map: similar domains are near each other, each is joined to the most similar one, and arrows show who begins from whose
     adapter, or learns whose records too."""
     names = sorted(domains)
-    places = dict(zip(names, layout(np.array([[alike[one][other] for other in names] for one in names])), strict=True))
+    places = dict(
+        zip(
+            names,
+            layout(np.array([[alike[one][other] for other in names] for one in names])),
+            strict=True,
+        )
+    )
     figure = Figure(figsize=(10, 8), layout="constrained")
     axes = figure.add_subplot()
     for name in names:
         if len(names) > 1:
-            near = max((other for other in names if other != name), key=lambda other: (alike[name][other], other))
-            axes.plot(*zip(places[name], places[near], strict=True), color="lightgrey", linewidth=0.8, zorder=0)
-        axes.annotate(name.replace("_", " "), places[name], (3, 3), textcoords="offset points", fontsize=6)
+            near = max(
+                (other for other in names if other != name),
+                key=lambda other: (alike[name][other], other),
+            )
+            axes.plot(
+                *zip(places[name], places[near], strict=True),
+                color="lightgrey",
+                linewidth=0.8,
+                zorder=0,
+            )
+        axes.annotate(
+            name.replace("_", " "), places[name], (3, 3), textcoords="offset points", fontsize=6
+        )
     for category in sorted(set(domains.values())):
         points = np.array([places[name] for name in names if domains[name] == category])
         axes.scatter(points[:, 0], points[:, 1], s=18, label=category.replace("_", " "))
@@ -124,7 +153,13 @@ def relations(domains: Mapping[str, str], alike: Mapping[str, Mapping[str, float
 
 def _arrow(axes: Axes, places: Mapping[str, Floats], start: str, end: str, line: str) -> None:
     if start in places and end in places:
-        style = {"arrowstyle": "->", "linestyle": line, "color": "dimgrey", "shrinkA": 4, "shrinkB": 4}
+        style = {
+            "arrowstyle": "->",
+            "linestyle": line,
+            "color": "dimgrey",
+            "shrinkA": 4,
+            "shrinkB": 4,
+        }
         axes.annotate("", tuple(places[end]), tuple(places[start]), arrowprops=style)
 
 
@@ -142,7 +177,9 @@ def layout(cosines: Floats) -> Floats:
     values, vectors = np.linalg.eigh(-centred @ far**2 @ centred / 2)
     places: Floats = (vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1][:, :2]
     places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
-    places *= np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)  # either sign is an eigenvector's
+    places *= np.where(
+        places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0
+    )  # either sign is an eigenvector's
     weights = 1 / np.maximum(far, 1e-3) ** 2
     np.fill_diagonal(weights, 0.0)
     inverse = np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights)
@@ -158,7 +195,12 @@ def layout(cosines: Floats) -> Floats:
 def _text(path: Path) -> str:
     """What is asked and answered in a domain's records; its system prompt would tell it from all others."""
     with path.open(encoding="utf-8") as file:
-        turns = [turn for line in file for turn in parse_json(line)["messages"] if turn["role"] != "system"]
+        turns = [
+            turn
+            for line in file
+            for turn in parse_json(line)["messages"]
+            if turn["role"] != "system"
+        ]
     return "\n".join(turn["content"] for turn in turns)
 
 

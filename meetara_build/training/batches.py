@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from meetara_build.training.chat import Encoded
 
 
-def batches(examples: Sequence[Encoded], batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
+def batches(
+    examples: Sequence[Encoded], batch_tokens: int, seed: int, epoch: int
+) -> list[list[int]]:
     """Every record's index once, in the order of this seed and epoch, in batches of at most ``batch_tokens`` tokens.
 
     A record longer than ``batch_tokens`` is a batch of its own. Records come in random order, not sorted by length:

@@ -61,7 +61,11 @@ def write(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, ask: bool = False
     """
     # A function cannot be handed to a template; transformers keeps what it has compiled.
     _compile_jinja_template(tokenizer.get_chat_template()).globals["strftime_now"] = write_date
-    return str(tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False, add_generation_prompt=ask))
+    return str(
+        tokenizer.apply_chat_template(
+            [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=ask
+        )
+    )
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Turns, *, ask: bool = False) -> str:
@@ -85,15 +89,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Turns) -> Encoded:
     return encoded
 
 
-def encode_all(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Turns]) -> Iterator[Encoded | DataError]:
+def encode_all(
+    tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Turns]
+) -> Iterator[Encoded | DataError]:
     """Each conversation as ``encode`` gives it, or the error that it raises, faster than one by one."""
     base, waiting = _base(tokenizer, str(tokenizer.chat_template)), iter(conversations)
     while some := list(islice(waiting, _AT_ONCE)):
         split = [base.split(messages) for messages in some]
-        pieces = [part.piece for parts in split if not isinstance(parts, DataError) for part in parts]
+        pieces = [
+            part.piece for parts in split if not isinstance(parts, DataError) for part in parts
+        ]
         ids = iter(base.tokenize(pieces))
         for parts in split:
-            yield parts if isinstance(parts, DataError) else base.join([(part, next(ids)) for part in parts])
+            yield (
+                parts
+                if isinstance(parts, DataError)
+                else base.join([(part, next(ids)) for part in parts])
+            )
 
 
 def read_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -104,7 +116,9 @@ def read_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that ends an assistant's turn: the first added token after an answer, but for space. None where the chat template
     writes none there, so that no model on this base can learn to stop."""
-    answered = render(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}])
+    answered = render(
+        tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}]
+    )
     after = answered.partition(_MARK)[2]
     added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     for token in tokenizer(after, add_special_tokens=False)["input_ids"]:
@@ -144,9 +158,13 @@ class _Base:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
-        self.control_ids = {number for number, token in added.items() if is_control(token.content, token.special)}
+        self.control_ids = {
+            number for number, token in added.items() if is_control(token.content, token.special)
+        }
         tokens = [added[number] for number in sorted(self.control_ids)]
-        self.controls = Controls(Control(token.content, token.lstrip, token.rstrip) for token in tokens)
+        self.controls = Controls(
+            Control(token.content, token.lstrip, token.rstrip) for token in tokens
+        )
         self.takes_system = takes_system(partial(write, tokenizer))
 
     @cached_property
@@ -154,7 +172,9 @@ class _Base:
         """Reads control tokens as text, also those that are not marked as special."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:  # a tokenizer in Python
-            return partial(self.tokenizer.encode, add_special_tokens=False, split_special_tokens=True)
+            return partial(
+                self.tokenizer.encode, add_special_tokens=False, split_special_tokens=True
+            )
         written = json.loads(backend.to_str())
         for token in written["added_tokens"]:
             token["special"] = token["id"] in self.control_ids
@@ -182,7 +202,11 @@ class _Base:
                 "the base's chat template rewrites what stands before the last answer, so the answer's tokens cannot be told apart: use "
                 "records of one question and one answer, or a base with another template"
             )
-        return [_Part(piece, one.learnt, one.never) for one in texts for piece in self.controls.cut_pieces(one.text)]
+        return [
+            _Part(piece, one.learnt, one.never)
+            for one in texts
+            for piece in self.controls.cut_pieces(one.text)
+        ]
 
     def _by_turns(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[_Text] | None:
         """The text before each answer, and each answer; None where the template writes earlier turns otherwise once others follow."""
@@ -194,10 +218,17 @@ class _Base:
                 continue
             asked = self.render(turns[: end - 1], ask=True)
             answered = whole if end == len(turns) else self._kept(self.render(turns[:end]), whole)
-            if not (asked.startswith(written) and answered.startswith(asked) and whole.startswith(answered)):
+            if not (
+                asked.startswith(written)
+                and answered.startswith(asked)
+                and whole.startswith(answered)
+            ):
                 return None
             said = learnt[end - 1]
-            texts += [_Text(asked[len(written) :], False, False), _Text(answered[len(asked) :], said, not said)]
+            texts += [
+                _Text(asked[len(written) :], False, False),
+                _Text(answered[len(asked) :], said, not said),
+            ]
             written = answered
         return texts
 
@@ -212,22 +243,35 @@ class _Base:
 
         Templates that leave out the system text once an answer follows (Mistral's) write the answer as without it.
         """
-        last = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant" and learnt[at]), default=None)
+        last = max(
+            (at for at, turn in enumerate(turns) if turn["role"] == "assistant" and learnt[at]),
+            default=None,
+        )
         if last is None:
             return None
         question = turns[:last]
         asked = self.render(question, ask=True)
         for start in (0, 1) if turns[0]["role"] == "system" else (0,):
-            before, whole = self.render(question[start:], ask=True), self.render(turns[start : last + 1])
+            before, whole = (
+                self.render(question[start:], ask=True),
+                self.render(turns[start : last + 1]),
+            )
             if whole.startswith(before):
-                return [_Text(asked, False, not all(learnt[:last])), _Text(whole[len(before) :], True, False)]
+                return [
+                    _Text(asked, False, not all(learnt[:last])),
+                    _Text(whole[len(before) :], True, False),
+                ]
         return None
 
     def tokenize(self, pieces: Sequence[Piece]) -> list[list[int]]:
         """The ids of each piece."""
         special = [piece.text for piece in pieces if piece.special]
-        read = iter(self.tokenizer(special, add_special_tokens=False)["input_ids"] if special else [])
-        return [list(next(read)) if piece.special else self.read_plain(piece.text) for piece in pieces]
+        read = iter(
+            self.tokenizer(special, add_special_tokens=False)["input_ids"] if special else []
+        )
+        return [
+            list(next(read)) if piece.special else self.read_plain(piece.text) for piece in pieces
+        ]
 
     def join(self, parts: Sequence[tuple[_Part, list[int]]]) -> Encoded | DataError:
         """Pieces and their ids as one conversation; an error where a text cannot be written without a control token."""

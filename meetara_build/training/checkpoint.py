@@ -40,7 +40,9 @@ def save(folder: Path, run: str, checkpoint: Checkpoint) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"run": run, **checkpoint.state})
-    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()
+    }
     tensors[_STATE] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
     payload = save_tensors(tensors)
     part = folder / f"{FILE}.part"
@@ -65,7 +67,10 @@ def load(folder: Path, run: str) -> Checkpoint | None:
     tensors = load_tensors(payload)
     state = json.loads(bytes(tensors.pop(_STATE).tolist()))
     if state.pop("run") != run:
-        log.warning("%s belongs to another base, data or configuration: ignoring it, training starts anew", path)
+        log.warning(
+            "%s belongs to another base, data or configuration: ignoring it, training starts anew",
+            path,
+        )
         return None
     return Checkpoint(tensors, state)
 
@@ -78,7 +83,9 @@ def run_name(model: torch.nn.Module, parts: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for name, weight in model.named_parameters():
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} {weight.requires_grad}\n".encode())
+        digest.update(
+            f"{name} {tuple(weight.shape)} {weight.dtype} {weight.requires_grad}\n".encode()
+        )
         flat = weight.detach().reshape(-1)
         sample = flat if weight.requires_grad else flat[:: max(1, flat.numel() // 256)]
         digest.update(sample.float().cpu().numpy().tobytes())

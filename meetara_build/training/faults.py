@@ -27,7 +27,13 @@ class StepFault(Exception):
         tokens: int = 0,
     ) -> None:
         super().__init__(text)
-        self.kind, self.loss, self.norm, self.records, self.tokens = kind, loss, norm, records, tokens
+        self.kind, self.loss, self.norm, self.records, self.tokens = (
+            kind,
+            loss,
+            norm,
+            records,
+            tokens,
+        )
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -42,12 +48,17 @@ def too_large(step: int, records: int, tokens: int) -> StepFault:
     if records == 1:
         what, mend = f"one record of {tokens} tokens does not fit", "lower data.max_tokens"
     else:
-        what, mend = f"{records} records of {tokens} tokens at once do not fit", "lower training.micro_batch_tokens"
+        what, mend = (
+            f"{records} records of {tokens} tokens at once do not fit",
+            "lower training.micro_batch_tokens",
+        )
     text = f"step {step}: out of memory: {what}: {mend}, or use a smaller base or a machine with more memory"
     return StepFault(OUT_OF_MEMORY, text, records=records, tokens=tokens)
 
 
-def not_finite(step: int, what: str, value: float, loss: float, norm: float = float("nan")) -> StepFault:
+def not_finite(
+    step: int, what: str, value: float, loss: float, norm: float = float("nan")
+) -> StepFault:
     """The loss or gradient (``what``) is infinite, or no number."""
     text = f"step {step}: the {what} is {value}: lower training.learning_rate, or mend the data"
     return StepFault(NOT_FINITE, text, loss, norm)

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.chat import Encoded
-from meetara_build.training.lora import fuse
-from meetara_build.training.packed import PackedModel
+from meetara_build.training.kernels.lora import fuse
+from meetara_build.training.kernels.packed import PackedModel
 from meetara_build.training.run import Run
 from meetara_build.training.schedule import counted
 from meetara_build.training.settings import Action, History, Observer, Progress, Settings
@@ -41,7 +41,9 @@ def train(
 
 
 @contextlib.contextmanager
-def prepared(model: nn.Module, training: Sequence[Encoded], settings: Settings) -> Iterator[PackedModel]:
+def prepared(
+    model: nn.Module, training: Sequence[Encoded], settings: Settings
+) -> Iterator[PackedModel]:
     """The model as its fastest exact computation, for one run or several.
 
     Raises:
@@ -61,7 +63,9 @@ def prepared(model: nn.Module, training: Sequence[Encoded], settings: Settings) 
         packed.release()
 
 
-def evaluate(model: nn.Module, examples: Sequence[Encoded], *, every_token: bool = False) -> tuple[float, int]:
+def evaluate(
+    model: nn.Module, examples: Sequence[Encoded], *, every_token: bool = False
+) -> tuple[float, int]:
     """Mean cross-entropy in nats over the tokens that count, and how many they are; the model's mode stays.
 
     Raises:
@@ -84,7 +88,9 @@ def _checkpoint(model: PreTrainedModel) -> None:
 
 def _check(model: nn.Module, training: Sequence[Encoded], settings: Settings) -> None:
     if not trainable(model):
-        raise TrainingError("no parameter of the model requires a gradient: attach an adapter first")
+        raise TrainingError(
+            "no parameter of the model requires a gradient: attach an adapter first"
+        )
     if not sum(counted(record, settings.loss_on_prompt) for record in training):
         raise TrainingError(
             f"zero trainable tokens in {len(training)} training records: every answer is empty or cut off; "

@@ -5,7 +5,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from meetara_build.errors import SetupError, TrainingError
 
@@ -32,7 +37,11 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=dtype
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=dtype,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as fault:
         raise TrainingError(
@@ -48,7 +57,9 @@ def has_bfloat16(device: str) -> bool:
     """Whether a device computes in bfloat16 itself; torch would emulate it elsewhere."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return any(known is True for name, known in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return any(
+        known is True for name, known in torch.cpu.get_capabilities().items() if "bf16" in name
+    )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -58,7 +69,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         TrainingError: the folder has no tokenizer, or the tokenizer no chat template.
     """
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise TrainingError(f"{folder}: the base has no tokenizer: put its tokenizer.json beside config.json")
+        raise TrainingError(
+            f"{folder}: the base has no tokenizer: put its tokenizer.json beside config.json"
+        )
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

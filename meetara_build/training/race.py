@@ -64,13 +64,17 @@ def race(
     starts = {"cold": copied(weights)}
     warm_start()
     starts["warm"] = copied(weights)
-    put(weights, starts["cold"])  # whose numbers are sound: how the model may compute is tried out with them
+    put(
+        weights, starts["cold"]
+    )  # whose numbers are sound: how the model may compute is tried out with them
     with prepared(model, training, settings) as packed:
         steps = math.ceil(STRETCH * len(plan(training, settings)[0]))
 
         def run(name: str) -> Run:
             put(weights, starts[name])
-            return Run(model, packed, training, validation, settings, checkpoint_folder / name, observe)
+            return Run(
+                model, packed, training, validation, settings, checkpoint_folder / name, observe
+            )
 
         losses = {name: run(name).go_for(steps) for name in starts}
         warm_won = warm_wins(losses["warm"], losses["cold"])

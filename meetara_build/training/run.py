@@ -18,7 +18,7 @@ from meetara_build.training import checkpoint, faults
 from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.faults import StepFault
-from meetara_build.training.packed import PackedModel
+from meetara_build.training.kernels.packed import PackedModel
 from meetara_build.training.schedule import counted, optimizer, plan, share_of_rate
 from meetara_build.training.settings import Action, History, Observer, Progress, Settings
 from meetara_build.training.state import Kept, State, copied, pack, put, trainable, unpack
@@ -49,15 +49,24 @@ class Run:
         folder: Path | None,
         observe: Observer | None,
     ) -> None:
-        self.model, self.packed, self.training, self.validation = model, packed, training, validation
+        self.model, self.packed, self.training, self.validation = (
+            model,
+            packed,
+            training,
+            validation,
+        )
         self.settings, self.folder, self.observe = settings, folder, observe
         self.weights = trainable(model)
         self.first = copied(self.weights)
         self.plan, self.checks = plan(training, settings)
-        self.name = checkpoint.run_name(model, _identity(training, validation, settings)) if folder else ""
+        self.name = (
+            checkpoint.run_name(model, _identity(training, validation, settings)) if folder else ""
+        )
         self.optimizer = optimizer(self.weights, settings)
         self.state = State(settings.micro_batch_tokens or settings.batch_tokens)
-        self.kept = Kept(torch.full((len(training), settings.epochs), math.nan, dtype=torch.float64))
+        self.kept = Kept(
+            torch.full((len(training), settings.epochs), math.nan, dtype=torch.float64)
+        )
         self.started = self.saved = time.monotonic()
         self.cpu_started = time.process_time()
 
@@ -69,9 +78,15 @@ class Run:
             put(self.weights, self.kept.best)
             self._note(validation_after=self.state.best_loss)
         else:
-            self._note(best_step=self.state.step, validation_after=self._validate() if self.validation else None)
+            self._note(
+                best_step=self.state.step,
+                validation_after=self._validate() if self.validation else None,
+            )
         self.model.eval()
-        losses = [[loss if math.isfinite(loss) else None for loss in row] for row in self.kept.losses.tolist()]
+        losses = [
+            [loss if math.isfinite(loss) else None for loss in row]
+            for row in self.kept.losses.tolist()
+        ]
         return replace(self._timed(), losses=losses, micro_batch_tokens=self.state.micro_tokens)
 
     def go_for(self, steps: int) -> float:
@@ -120,7 +135,8 @@ class Run:
         checked = self._check_validation() if self.state.step in self.checks else None
         self._note(
             curve=[*self.state.history.curve, (self.state.step, made.loss, checked, rate)],
-            tokens=self.state.history.tokens + sum(len(self.training[index].ids) for index in batch),
+            tokens=self.state.history.tokens
+            + sum(len(self.training[index].ids) for index in batch),
             completion_tokens=self.state.history.completion_tokens + made.counted,
         )
         self._do(self._ask(epoch, made.loss, made.norm, rate, checked))
@@ -143,13 +159,17 @@ class Run:
         norm = nn.utils.clip_grad_norm_(list(self.weights.values()), clip).item()
         if not math.isfinite(norm):
             raise faults.not_finite(self.state.step + 1, "gradient", norm, mean, norm)
-        return _Gradients(mean, sum(counts), norm, [one / count for one, count in zip(sums, counts, strict=True)])
+        return _Gradients(
+            mean, sum(counts), norm, [one / count for one, count in zip(sums, counts, strict=True)]
+        )
 
     def _micro_batch(self, part: Sequence[int], counted_tokens: int) -> tuple[float, list[float]]:
         """Add some records' share of the batch's gradients; their summed loss, and each one's."""
         records = [self.training[index] for index in part]
         try:
-            total, _, by_record = self.packed.loss(records, every_token=self.settings.loss_on_prompt)
+            total, _, by_record = self.packed.loss(
+                records, every_token=self.settings.loss_on_prompt
+            )
             loss = total.item()
             if math.isfinite(loss):
                 (total / counted_tokens).backward()  # type: ignore[no-untyped-call]
@@ -157,7 +177,9 @@ class Run:
         except (MemoryError, RuntimeError) as error:
             if not faults.ran_out_of_memory(error):
                 raise
-        raise faults.too_large(self.state.step + 1, len(part), sum(len(record.ids) for record in records))
+        raise faults.too_large(
+            self.state.step + 1, len(part), sum(len(record.ids) for record in records)
+        )
 
     def _recover(self, fault: StepFault) -> None:
         """Let go of what the failed step holds, and do as the observer says.
@@ -169,7 +191,9 @@ class Run:
         gc.collect()
         if self.packed.device.type == "cuda":
             torch.cuda.empty_cache()
-        action = self._ask(self.plan[self.state.step][0], fault.loss, fault.norm, self._rate(), fault=fault.kind)
+        action = self._ask(
+            self.plan[self.state.step][0], fault.loss, fault.norm, self._rate(), fault=fault.kind
+        )
         if action == Action.HALVE_MICRO_BATCH and fault.records > 1:
             self._remember(action)
             self.state.micro_tokens = fault.tokens // 2
@@ -215,7 +239,13 @@ class Run:
         return loss
 
     def _ask(
-        self, epoch: int, loss: float, norm: float, rate: float, checked: float | None = None, fault: str | None = None
+        self,
+        epoch: int,
+        loss: float,
+        norm: float,
+        rate: float,
+        checked: float | None = None,
+        fault: str | None = None,
     ) -> Action | None:
         """What the observer says to the step just taken, or to one that failed."""
         if self.observe is None:
@@ -291,7 +321,12 @@ class Run:
         )
 
 
-def _identity(training: Sequence[Encoded], validation: Sequence[Encoded], settings: Settings) -> dict[str, Any]:
+def _identity(
+    training: Sequence[Encoded], validation: Sequence[Encoded], settings: Settings
+) -> dict[str, Any]:
     """What else a run depends on; when it saves a checkpoint does not matter."""
-    records = [[[record.ids, record.mask, sorted(record.never)] for record in part] for part in (training, validation)]
+    records = [
+        [[record.ids, record.mask, sorted(record.never)] for record in part]
+        for part in (training, validation)
+    ]
     return {"settings": asdict(replace(settings, checkpoint_seconds=0.0)), "records": records}

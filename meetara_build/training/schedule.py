@@ -13,14 +13,22 @@ from meetara_build.training.settings import Settings
 
 def counted(record: Encoded, every_token: bool) -> int:
     """How many of a record's tokens the loss counts."""
-    return max(0, len(record.ids) - 1 - len(record.never - {0})) if every_token else record.completion_tokens
+    return (
+        max(0, len(record.ids) - 1 - len(record.never - {0}))
+        if every_token
+        else record.completion_tokens
+    )
 
 
-def plan(training: Sequence[Encoded], settings: Settings) -> tuple[list[tuple[int, list[int]]], set[int]]:
+def plan(
+    training: Sequence[Encoded], settings: Settings
+) -> tuple[list[tuple[int, list[int]]], set[int]]:
     """(epoch, records) of every step, and after which steps to validate."""
     steps: list[tuple[int, list[int]]] = []
     checks: set[int] = set()
-    usable = [index for index, record in enumerate(training) if counted(record, settings.loss_on_prompt)]
+    usable = [
+        index for index, record in enumerate(training) if counted(record, settings.loss_on_prompt)
+    ]
     records = [training[index] for index in usable]
     for epoch in range(settings.epochs):
         of_epoch = batches(records, settings.batch_tokens, settings.seed, epoch)
@@ -39,7 +47,9 @@ def optimizer(weights: Mapping[str, nn.Parameter], settings: Settings) -> torch.
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=settings.learning_rate, fused=True
+    )
 
 
 def share_of_rate(step: int, steps: int, settings: Settings) -> float:

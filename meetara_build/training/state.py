@@ -61,7 +61,11 @@ def put(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
 
 
 def pack(
-    state: State, kept: Kept, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, device: torch.device
+    state: State,
+    kept: Kept,
+    weights: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
 ) -> Checkpoint:
     """Everything that ``unpack`` needs."""
     tensors = {f"weight/{name}": weight for name, weight in weights.items()}
@@ -75,7 +79,10 @@ def pack(
 
 
 def unpack(
-    found: Checkpoint, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, device: torch.device
+    found: Checkpoint,
+    weights: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
 ) -> tuple[State, Kept]:
     """Put weights, moments and random state back, and give the rest."""
     kept, moments = Kept(found.tensors["losses"]), dict[int, dict[str, Tensor]]()

@@ -50,7 +50,10 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     found = {
         name
         for name, part in model.named_modules()
-        if type(part) in LINEAR and _BLOCK.search(name) and not _ROUTER.search(name) and _peft_allows(model, name)
+        if type(part) in LINEAR
+        and _BLOCK.search(name)
+        and not _ROUTER.search(name)
+        and _peft_allows(model, name)
     }
     return sorted(_kept_as_layers(model, found))
 
@@ -85,11 +88,19 @@ def _kept_as_layers(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
 
 
 def _matching(model: PreTrainedModel, target: str) -> list[nn.Module]:
-    return [part for name, part in model.named_modules() if name == target or name.endswith(f".{target}")]
+    return [
+        part
+        for name, part in model.named_modules()
+        if name == target or name.endswith(f".{target}")
+    ]
 
 
 def _refuse_unknown(model: PreTrainedModel, names: Sequence[str]) -> None:
-    unknown = [name for name in names if name in _kept_as_layers(model, [name]) and not _matching(model, name)]
+    unknown = [
+        name
+        for name in names
+        if name in _kept_as_layers(model, [name]) and not _matching(model, name)
+    ]
     if unknown:
         raise TrainingError(
             f'lora.targets: {unknown!r} matches no layer of {type(model).__name__}: use "{ALL}" or some of '

@@ -70,7 +70,10 @@ class Controls:
         start = edge = 0
         for begin, end in [*self._spans(text), (len(text), len(text))]:
             if self._mark in text[edge:begin]:
-                pieces += [Piece(text[start:edge], True), Piece(self.restore(text[edge:begin]), False)]
+                pieces += [
+                    Piece(text[start:edge], True),
+                    Piece(self.restore(text[edge:begin]), False),
+                ]
                 start = begin
             edge = end
         pieces.append(Piece(text[start:], True))

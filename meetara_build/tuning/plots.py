@@ -10,7 +10,7 @@ import optuna
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from meetara_build.artifact import write_text
+from meetara_build.store.manifest import write_text
 from meetara_build.tuning.studies import ROLE, SETTINGS, STEPS, finished, in_full
 
 ENOUGH = 4
@@ -22,7 +22,10 @@ def importances(study: Study) -> dict[str, float]:
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if len(done) < ENOUGH or len({trial.value for trial in done}) < 2:
         return {}
-    return {key: round(share, 4) for key, share in optuna.importance.get_param_importances(study).items()}
+    return {
+        key: round(share, 4)
+        for key, share in optuna.importance.get_param_importances(study).items()
+    }
 
 
 def report(study: Study) -> dict[str, Any]:
@@ -56,7 +59,9 @@ def write_report(study: Study, folder: Path) -> list[Path]:
     content = report(study)
     write_text(folder / "study.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     written = [folder / "study.json"]
-    plots: dict[str, Callable[..., Any]] = {"history.svg": optuna.visualization.matplotlib.plot_optimization_history}
+    plots: dict[str, Callable[..., Any]] = {
+        "history.svg": optuna.visualization.matplotlib.plot_optimization_history
+    }
     if content["importances"]:
         plots["importance.svg"] = optuna.visualization.matplotlib.plot_param_importances
     for name, plot in plots.items():

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, create_trial
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.settings import Action, History, Observer, Progress
-from meetara_build.tuning.neighbours import Start
+from meetara_build.tuning.seeding import Start
 from meetara_build.tuning.space import Space, applied, rounded
 from meetara_build.tuning.studies import (
     CURRENT,
@@ -57,11 +57,14 @@ def prepare(study: Study, space: Space, starts: Sequence[Start]) -> None:
     ahead = [one.user_attrs.get(SETTINGS) for one in trials if not one.state.is_finished()]
     done = [one.user_attrs.get(SETTINGS) for one in trials if one.state in FINISHED]
     if not tried(trials, space.current) and space.current not in ahead:
-        study.enqueue_trial(space.parameters(space.current), user_attrs={SETTINGS: space.current, ROLE: CURRENT})
+        study.enqueue_trial(
+            space.parameters(space.current), user_attrs={SETTINGS: space.current, ROLE: CURRENT}
+        )
     for start in starts:
         if start.settings not in [*ahead, *done]:
             study.enqueue_trial(
-                space.parameters(start.settings), user_attrs={SETTINGS: start.settings, ROLE: start.evidence}
+                space.parameters(start.settings),
+                user_attrs={SETTINGS: start.settings, ROLE: start.evidence},
             )
 
 
@@ -93,7 +96,11 @@ class _Sampler(optuna.samplers.GPSampler):
     ) -> dict[str, Any]:
         """The values to try; none, so that all of them are drawn at random, where it wants what was tried already."""
         wanted = super().sample_relative(study, trial, search_space)
-        known = [rounded(other.params) for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        known = [
+            rounded(other.params)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
+        ]
         return {} if rounded(wanted) in known else wanted
 
     def _sample_relative_impl(
@@ -114,13 +121,17 @@ class _Sampler(optuna.samplers.GPSampler):
 
 def by_rank(losses: Sequence[float]) -> list[float]:
     """The normal quantile of each loss's rank: the lowest far below 0, the one in the middle 0."""
-    places = {at: place for place, at in enumerate(sorted(range(len(losses)), key=losses.__getitem__))}
+    places = {
+        at: place for place, at in enumerate(sorted(range(len(losses)), key=losses.__getitem__))
+    }
     return [NormalDist().inv_cdf((places[at] + 0.5) / len(losses)) for at in range(len(losses))]
 
 
 def pruner(reduction_factor: int) -> optuna.pruners.BasePruner:
     """What stops poor trials: with a factor of three all but a third after a ninth of a training, and again after a third."""
-    return _Halving(min_resource=max(1, PERCENT // reduction_factor**2), reduction_factor=reduction_factor)
+    return _Halving(
+        min_resource=max(1, PERCENT // reduction_factor**2), reduction_factor=reduction_factor
+    )
 
 
 class _Halving(optuna.pruners.SuccessiveHalvingPruner):
@@ -132,9 +143,11 @@ class _Halving(optuna.pruners.SuccessiveHalvingPruner):
         if not super().prune(study, trial) or step is None:
             return False
         there = [
-            loss for other in study.get_trials(deepcopy=False) for at, loss in other.intermediate_values.items()
+            loss
+            for other in study.get_trials(deepcopy=False)
+            for at, loss in other.intermediate_values.items()
             if abs(at - step) <= ROUNDED
-        ]  # fmt: skip
+        ]
         return trial.intermediate_values[step] > min(there) * (1 + CLOSE)
 
 
@@ -163,7 +176,10 @@ def in_the_end(trials: Sequence[FrozenTrial], step: int, loss: float) -> float:
     """
     ends = [(one, one.value) for one in trials if in_full(one) and one.value is not None]
     changes = [
-        end / there for one, end in ends for at, there in one.intermediate_values.items() if abs(at - step) <= ROUNDED
+        end / there
+        for one, end in ends
+        for at, there in one.intermediate_values.items()
+        if abs(at - step) <= ROUNDED
     ]
     return max(loss * median(changes), min(end for _, end in ends)) if changes else loss
 
@@ -196,7 +212,9 @@ class Objective:
         def observe(progress: Progress) -> Action | None:
             nonlocal steps, reached
             steps += progress.fault is None
-            if progress.validation_loss is not None and progress.step > reached:  # a race begins anew
+            if (
+                progress.validation_loss is not None and progress.step > reached
+            ):  # a race begins anew
                 reached = progress.step
                 percent = PERCENT * progress.step // progress.steps
                 trial.report(progress.validation_loss, percent)
@@ -216,5 +234,7 @@ class Objective:
         finally:
             trial.set_user_attr(STEPS, steps)
         if history.validation_after is None:
-            raise TrainingError("there is no validation record to compare settings by; raise data.validation")
+            raise TrainingError(
+                "there is no validation record to compare settings by; raise data.validation"
+            )
         return history.validation_after

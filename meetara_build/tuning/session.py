@@ -7,17 +7,17 @@ from typing import NamedTuple
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from meetara_build.agents.gather import LOOK_BACK
+from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Run
-from meetara_build.agents.suggestion import Proposal
-from meetara_build.artifact import read_manifest
+from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.errors import ConfigError, TrainingError
 from meetara_build.graph import Graph
-from meetara_build.resolve import Configuration, Resolved
-from meetara_build.similarity import similar_domains
+from meetara_build.graph.domain_similarity import similar_domains
+from meetara_build.rounds.gathering import LOOK_BACK
+from meetara_build.store.manifest import read_manifest
 from meetara_build.tuning import search, studies, verdict
-from meetara_build.tuning.neighbours import NEIGHBOURS, Start, starts, studied
+from meetara_build.tuning.seeding import NEIGHBOURS, Start, starts, studied
 from meetara_build.tuning.space import Settings, Space, applied, read_space
 from meetara_build.tuning.studies import SETTINGS, best, finished, steps_taken, tried
 from meetara_build.tuning.workers import Task, Told, take_trials, train_each
@@ -69,15 +69,22 @@ class Tuning:
         self.reduction_factor = tuning.reduction_factor
         self.base = self._base_of(domain)
         self.url = studies.studies_url(graph.root, graph.context)
-        inputs = {name: read_manifest(graph.root / given.place.manifest).digest(given.reads)
-                  for name, given in self.step.inputs.items()}  # fmt: skip
+        inputs = {
+            name: read_manifest(graph.root / given.place.manifest).digest(given.reads)
+            for name, given in self.step.inputs.items()
+        }
         inputs |= self.step.made_from["sources"]
         name = studies.study_name(domain, self.recipe, inputs, self.space)
         about = {"domain": domain, "base": self.base, "inputs": inputs}
         self.study = studies.open_study(studies.open_storage(self.url), name, about)
 
     def run(
-        self, shared: Shared, trials: int, workers: int, ends: float | None, listen: Callable[[Told], None]
+        self,
+        shared: Shared,
+        trials: int,
+        workers: int,
+        ends: float | None,
+        listen: Callable[[Told], None],
     ) -> Found:
         """Search until the study has so many trials, and judge the best.
 
@@ -92,22 +99,39 @@ class Tuning:
         return self._judged(known, listen)
 
     def _starts(self, shared: Shared) -> list[Start]:
-        alike = [one.domain for one in similar_domains(self.graph, self.domain, len(self.graph.domains))]
+        alike = [
+            one.domain for one in similar_domains(self.graph, self.domain, len(self.graph.domains))
+        ]
         own_base = [name for name in alike if self._base_of(name) == self._base_of(self.domain)]
         runs: dict[str, list[Run]] = {}
         for row in shared.history(LOOK_BACK)["runs"]:
             if row["stage"] == "adapter":
-                runs.setdefault(row["domain"], []).append(Run(**{key: row[key] for key in Run.__dataclass_fields__}))
-        return starts(self.space, studied(self.study._storage, self.base), runs, own_base[:NEIGHBOURS])
+                runs.setdefault(row["domain"], []).append(
+                    Run(**{key: row[key] for key in Run.__dataclass_fields__})
+                )
+        return starts(
+            self.space, studied(self.study._storage, self.base), runs, own_base[:NEIGHBOURS]
+        )
 
     def _base_of(self, domain: str) -> str:
         return self.graph.step("adapter", domain).inputs["base"].target
 
     def _task(self, ends: float | None) -> Task:
-        inputs = {name: self.graph.root / given.place.folder for name, given in self.step.inputs.items()}
+        inputs = {
+            name: self.graph.root / given.place.folder for name, given in self.step.inputs.items()
+        }
         inputs |= {name: Path(path) for name, path in self.step.sources.items()}
         log = self.graph.root / "logs" / self.domain / "tune.log"
-        return Task(self.url, self.study.study_name, self.space, self.recipe, inputs, self.reduction_factor, ends, log)
+        return Task(
+            self.url,
+            self.study.study_name,
+            self.space,
+            self.recipe,
+            inputs,
+            self.reduction_factor,
+            ends,
+            log,
+        )
 
     def _judged(self, known: list[Start], listen: Callable[[Told], None]) -> Found:
         trials = finished(self.study)
@@ -128,19 +152,40 @@ class Tuning:
                 f"study {self.study.study_name}, trial {top.number} of {len(trials)}",
                 f"{steps} training steps in all",
             )
-            changes = verdict.proposals(self.domain, self.space.current, settings, repeats, gained, evidence)
+            changes = verdict.proposals(
+                self.domain, self.space.current, settings, repeats, gained, evidence
+            )
         return Found(
-            self.study, self.left_out, known, self.space.current, settings, top.number, current.value, top.value, steps, repeats,
-            gained, changes,
-        )  # fmt: skip
+            self.study,
+            self.left_out,
+            known,
+            self.space.current,
+            settings,
+            top.number,
+            current.value,
+            top.value,
+            steps,
+            repeats,
+            gained,
+            changes,
+        )
 
-    def _repeated(self, current: FrozenTrial, top: FrozenTrial, listen: Callable[[Told], None]) -> verdict.Repeats:
+    def _repeated(
+        self, current: FrozenTrial, top: FrozenTrial, listen: Callable[[Told], None]
+    ) -> verdict.Repeats:
         """The losses of both with further seeds; each is trained once, and kept."""
         own = int(self.recipe["seed"])
         seeds = [own + more for more in range(1, verdict.MORE_SEEDS + 1)]
         wanted = [(trial, seed) for seed in seeds for trial in (current, top)]
-        missing = [(trial, seed) for trial, seed in wanted if _repeat(trial, seed) not in self.study.user_attrs]
-        recipes = [{**applied(self.recipe, trial.user_attrs[SETTINGS]), "seed": seed} for trial, seed in missing]
+        missing = [
+            (trial, seed)
+            for trial, seed in wanted
+            if _repeat(trial, seed) not in self.study.user_attrs
+        ]
+        recipes = [
+            {**applied(self.recipe, trial.user_attrs[SETTINGS]), "seed": seed}
+            for trial, seed in missing
+        ]
 
         def keep(told: Told) -> None:
             trial, seed = missing[told.number]
@@ -151,12 +196,17 @@ class Tuning:
             train_each(self._task(None), recipes, keep)
         kept = self._kept_repeats()
         current_losses, top_losses = (
-            [float(trial.value or 0.0), *(kept[_repeat(trial, seed)][0] for seed in seeds)] for trial in (current, top)
+            [float(trial.value or 0.0), *(kept[_repeat(trial, seed)][0] for seed in seeds)]
+            for trial in (current, top)
         )
         return verdict.Repeats([own, *seeds], current_losses, top_losses)
 
     def _kept_repeats(self) -> dict[str, tuple[float, int]]:
-        return {key: tuple(value) for key, value in self.study.user_attrs.items() if key.startswith(REPEAT)}
+        return {
+            key: tuple(value)
+            for key, value in self.study.user_attrs.items()
+            if key.startswith(REPEAT)
+        }
 
 
 def searched(graph: Graph, configuration: Configuration, domain: str) -> tuple[Space, list[str]]:
@@ -166,7 +216,9 @@ def searched(graph: Graph, configuration: Configuration, domain: str) -> tuple[S
         ConfigError: the space names what cannot be searched, or nothing is left of it.
     """
     item, path = configuration.resolve(domain), configuration.path
-    whole = read_space(configuration.build.tuning.space, graph.step("adapter", domain).recipe, str(path))
+    whole = read_space(
+        configuration.build.tuning.space, graph.step("adapter", domain).recipe, str(path)
+    )
     left_out = [key for key in whole.current if not _may_change(configuration, item, key)]
     if len(left_out) == len(whole.current):
         raise ConfigError(

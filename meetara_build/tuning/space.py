@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from meetara_build.errors import ConfigError
-from meetara_build.nearest import nearest
-from meetara_build.schema import Lora, Range, Shape, Training
+from meetara_build.config.schema import Lora, Range, Shape, Training
+from meetara_build.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -42,7 +41,11 @@ class Dimension(NamedTuple):
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.choices is not None:
-            return IntDistribution(0, len(self.choices) - 1) if self.ordered else CategoricalDistribution(self.choices)
+            return (
+                IntDistribution(0, len(self.choices) - 1)
+                if self.ordered
+                else CategoricalDistribution(self.choices)
+            )
         assert self.low is not None and self.high is not None
         if self.whole:
             return IntDistribution(int(self.low), int(self.high), log=self.log)
@@ -68,7 +71,11 @@ class Dimension(NamedTuple):
         """Whether a value is one that may be tried."""
         if self.choices is not None:
             return value in self.choices
-        return _is_number(value) and self.low <= value <= self.high and (not self.whole or isinstance(value, int))
+        return (
+            _is_number(value)
+            and self.low <= value <= self.high
+            and (not self.whole or isinstance(value, int))
+        )
 
     def with_value(self, value: Any) -> "Dimension":
         """The same, with one more value that may be tried."""
@@ -102,7 +109,9 @@ class Space(NamedTuple):
         Optuna itself would run an enqueued value that is out of range.
         """
         known = {dimension.key: dimension for dimension in self.dimensions}
-        return set(settings) == set(known) and all(known[key].holds(value) for key, value in settings.items())
+        return set(settings) == set(known) and all(
+            known[key].holds(value) for key, value in settings.items()
+        )
 
     def suggested(self, trial: "BaseTrial") -> Settings:
         """The settings that a trial is to try; the sampler's numbers have few digits."""
@@ -110,7 +119,10 @@ class Space(NamedTuple):
 
     def parameters(self, settings: Settings) -> dict[str, Any]:
         """Settings as the sampler has them."""
-        return {dimension.key: dimension.parameter(settings[dimension.key]) for dimension in self.dimensions}
+        return {
+            dimension.key: dimension.parameter(settings[dimension.key])
+            for dimension in self.dimensions
+        }
 
     def without(self, keys: Collection[str]) -> "Space":
         """The space of the other keys."""
@@ -155,7 +167,10 @@ def applied(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
 
 def rounded(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A sampler's values, numbers with as many digits as are tried."""
-    return {key: _rounded(value) if isinstance(value, float) else value for key, value in parameters.items()}
+    return {
+        key: _rounded(value) if isinstance(value, float) else value
+        for key, value in parameters.items()
+    }
 
 
 def _is_number(value: Any) -> bool:
@@ -180,7 +195,11 @@ def held_in(recipe: Mapping[str, Any], keys: Sequence[str]) -> Settings | None:
 def searchable(recipe: Mapping[str, Any]) -> list[str]:
     """The keys that a search may try: numbers, words and switches that the adapter's training reads."""
     found = [f"{section}.{name}" for section in SECTIONS for name in recipe[section]]
-    return [key for key in found if key not in OTHER and not isinstance(_value(key, recipe), list | dict)]
+    return [
+        key
+        for key in found
+        if key not in OTHER and not isinstance(_value(key, recipe), list | dict)
+    ]
 
 
 def _value(key: str, recipe: Mapping[str, Any]) -> Any:
@@ -191,7 +210,9 @@ def _value(key: str, recipe: Mapping[str, Any]) -> Any:
 def _current(key: str, recipe: Mapping[str, Any], where: str) -> Any:
     known = searchable(recipe)
     if key not in known:
-        raise ConfigError(f"{where}: tuning.space: '{key}' is no key that tuning can try{nearest(key, known)}")
+        raise ConfigError(
+            f"{where}: tuning.space: '{key}' is no key that tuning can try{nearest(key, known)}"
+        )
     return _value(key, recipe)
 
 
@@ -206,7 +227,11 @@ def _takes(key: str, value: Any, recipe: Mapping[str, Any]) -> bool:
     section, _, name = key.partition(".")
     shape = SECTIONS[section]
     own = {"checkpoint_seconds": 60, "loss_on_prompt": False} if shape is Training else {}
-    content = {**own, **recipe[section], "warm_start": None} if shape is Training else dict(recipe[section])
+    content = (
+        {**own, **recipe[section], "warm_start": None}
+        if shape is Training
+        else dict(recipe[section])
+    )
     try:
         shape.model_validate({**content, name: value})
     except ValidationError:

@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from meetara_build.artifact import digest_json
 from meetara_build.context.places import is_served, url_of
 from meetara_build.errors import ContextError
+from meetara_build.store.manifest import digest_json
 from meetara_build.tuning.space import Settings, Space, applied
 
 FILE = "studies.db"
@@ -47,9 +47,13 @@ def studies_url(root: Path, settings: Mapping[str, Any]) -> str:
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         return f"sqlite:///{Path(parsed.database).with_name(FILE)}"
     if parsed.get_backend_name() == "postgresql":
-        own = parsed.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={SCHEMA}"})
+        own = parsed.set(drivername="postgresql+psycopg").update_query_dict(
+            {"options": f"-csearch_path={SCHEMA}"}
+        )
         return own.render_as_string(hide_password=False)
-    raise ContextError(f"context.url: {parsed.render_as_string()}: use a file of SQLite, or PostgreSQL")
+    raise ContextError(
+        f"context.url: {parsed.render_as_string()}: use a file of SQLite, or PostgreSQL"
+    )
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -62,14 +66,20 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     parsed = sa.make_url(url)
-    shown = parsed.database if parsed.get_backend_name() == "sqlite" else parsed.render_as_string(hide_password=True)
+    shown = (
+        parsed.database
+        if parsed.get_backend_name() == "sqlite"
+        else parsed.render_as_string(hide_password=True)
+    )
     sqlite = parsed.get_backend_name() == "sqlite"
     try:
         with _prepared(parsed):
             storage = optuna.storages.RDBStorage(
                 url,
                 engine_kwargs={
-                    "connect_args": {"timeout": BUSY_SECONDS} if sqlite else {"connect_timeout": 10},
+                    "connect_args": {"timeout": BUSY_SECONDS}
+                    if sqlite
+                    else {"connect_timeout": 10},
                     "pool_pre_ping": True,
                 },
                 heartbeat_interval=HEARTBEAT_SECONDS,
@@ -83,7 +93,9 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
             f"{shown}: no studies can be kept there ({_first_line(fault)}); mend that, or name another context.url"
         ) from None
     except RuntimeError as fault:
-        raise ContextError(f"{shown}: {_first_line(fault)}; install that Optuna, or move the file away") from None
+        raise ContextError(
+            f"{shown}: {_first_line(fault)}; install that Optuna, or move the file away"
+        ) from None
 
 
 def _share(engine: sa.Engine) -> None:
@@ -108,17 +120,23 @@ def _prepared(url: sa.URL) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         return
-    engine = sa.create_engine(url, connect_args={"connect_timeout": 10}, isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(
+        url, connect_args={"connect_timeout": 10}, isolation_level="AUTOCOMMIT"
+    )
     try:
         with engine.connect() as connection:
-            connection.execute(sa.text("SELECT pg_advisory_lock(hashtext('meetara-build studies'))"))
+            connection.execute(
+                sa.text("SELECT pg_advisory_lock(hashtext('meetara-build studies'))")
+            )
             connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             yield
     finally:
         engine.dispose()
 
 
-def study_name(domain: str, recipe: Mapping[str, Any], inputs: Mapping[str, str], space: Space) -> str:
+def study_name(
+    domain: str, recipe: Mapping[str, Any], inputs: Mapping[str, str], space: Space
+) -> str:
     """A name that says what the losses of a study are comparable by: data, base, space, and all keys that are not searched."""
     fixed = applied(recipe, dict.fromkeys(space.current))
     return f"{domain}-{digest_json([fixed, inputs, space.content()])[:12]}"
@@ -164,7 +182,9 @@ def in_full(trial: FrozenTrial) -> bool:
 
 def tried(trials: Iterable[FrozenTrial], settings: Settings) -> FrozenTrial | None:
     """The trial that ran these settings to their end, if one has."""
-    return next((one for one in trials if in_full(one) and one.user_attrs.get(SETTINGS) == settings), None)
+    return next(
+        (one for one in trials if in_full(one) and one.user_attrs.get(SETTINGS) == settings), None
+    )
 
 
 def best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:

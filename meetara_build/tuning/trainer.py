@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from meetara_build.agents.watching import Observers
 from meetara_build.graph import OBSERVER
+from meetara_build.hosting.observers import Observers
 from meetara_build.stages import adapter
-from meetara_build.training.lora import attach
+from meetara_build.training.kernels.lora import attach
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
 from meetara_build.training.settings import Action, History, Observer, Progress
 
@@ -25,11 +25,19 @@ class Trainer:
         Raises:
             TrainingError: as the stage does.
         """
-        files = {name.removeprefix(OBSERVER): path for name, path in inputs.items() if name.startswith(OBSERVER)}
-        self.agents = Observers(files, logs, _lost)  # forks, and so comes before anything has threads
+        files = {
+            name.removeprefix(OBSERVER): path
+            for name, path in inputs.items()
+            if name.startswith(OBSERVER)
+        }
+        self.agents = Observers(
+            files, logs, _lost
+        )  # forks, and so comes before anything has threads
         torch.set_num_threads(recipe["threads"])
         tokenizer = load_tokenizer(inputs["base"])
-        self.model = load_model(inputs["base"], adapter.DTYPES[recipe["precision"]], recipe["device"])
+        self.model = load_model(
+            inputs["base"], adapter.DTYPES[recipe["precision"]], recipe["device"]
+        )
         self.learnt = adapter.records.read(recipe, inputs, tokenizer, position_limit(self.model))
         self.warm_start = inputs.get("warm_start")
 
@@ -50,7 +58,9 @@ class Trainer:
         settings = adapter.settings_of(recipe)
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                return adapter.fit(adapted, self.learnt, settings, self.warm_start, Path(scratch), both)[0]
+                return adapter.fit(
+                    adapted, self.learnt, settings, self.warm_start, Path(scratch), both
+                )[0]
         finally:
             self.model = adapted.unload()
 

@@ -5,7 +5,7 @@ from math import inf, sqrt
 from statistics import fmean, variance
 from typing import Any, NamedTuple
 
-from meetara_build.agents.suggestion import Proposal
+from meetara_build.agents.proposal import Proposal
 from meetara_build.tuning.space import Settings
 
 MORE_SEEDS = 2
@@ -50,18 +50,32 @@ def gain(repeats: Repeats) -> Gain:
 
 
 def proposals(
-    domain: str, current: Settings, winner: Settings, repeats: Repeats, found: Gain, evidence: Sequence[str]
+    domain: str,
+    current: Settings,
+    winner: Settings,
+    repeats: Repeats,
+    found: Gain,
+    evidence: Sequence[str],
 ) -> list[Proposal]:
     """A change of each key that differs; all share one reason, since they were measured together."""
     changed = {key: value for key, value in winner.items() if value != current[key]}
-    others = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in changed.items()]
-    reason = (
-        f"tuning: {', '.join(others)} together give {found.share:.2%} less validation loss with seeds not searched with"
-    )
+    others = [
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in changed.items()
+    ]
+    reason = f"tuning: {', '.join(others)} together give {found.share:.2%} less validation loss with seeds not searched with"
     seeds = ", ".join(map(str, repeats.seeds))
     losses = f"validation losses with seeds {seeds}: {_losses(repeats.winner)}, against {_losses(repeats.current)}"
     return [
-        Proposal(domain, key, value, reason, (*evidence, losses), round(found.share, 5), round(found.sure, 3))
+        Proposal(
+            domain,
+            key,
+            value,
+            reason,
+            (*evidence, losses),
+            round(found.share, 5),
+            round(found.sure, 3),
+        )
         for key, value in changed.items()
     ]
 

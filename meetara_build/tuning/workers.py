@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build.errors import BuildError, ConfigError, MeetaraError
-from meetara_build.processes import die_with_parent
+from meetara_build.hosting.processes import die_with_parent
 from meetara_build.tuning.space import Space
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -73,7 +73,9 @@ def take_trials(task: Task, trials: int, workers: int, listen: Callable[[Told], 
     _run(task, workers, listen, _search, left)
 
 
-def train_each(task: Task, recipes: Sequence[Mapping[str, Any]], listen: Callable[[Told], None]) -> None:
+def train_each(
+    task: Task, recipes: Sequence[Mapping[str, Any]], listen: Callable[[Told], None]
+) -> None:
     """Train adapters by these recipes, in full; each is told by its number here.
 
     Raises:
@@ -83,13 +85,17 @@ def train_each(task: Task, recipes: Sequence[Mapping[str, Any]], listen: Callabl
     _run(task, 1, listen, _train, list(recipes))
 
 
-def _run(task: Task, workers: int, listen: Callable[[Told], None], work: Callable[..., None], given: Any) -> None:
+def _run(
+    task: Task, workers: int, listen: Callable[[Told], None], work: Callable[..., None], given: Any
+) -> None:
     """Processes at work until each is done; all end with this one, and with the first that fails."""
     at_work: dict[Any, Any] = {}
     try:
         for place in range(workers):
             ours, theirs = SPAWN.Pipe(duplex=False)
-            process = SPAWN.Process(target=_begin, args=(os.getpid(), theirs, work, task, place, given), daemon=True)
+            process = SPAWN.Process(
+                target=_begin, args=(os.getpid(), theirs, work, task, place, given), daemon=True
+            )
             process.start()
             theirs.close()
             at_work[ours] = process
@@ -118,7 +124,14 @@ def _heard(connection: Any, listen: Callable[[Told], None], log: Path) -> bool:
     return said is not None
 
 
-def _begin(parent: int, connection: Connection, work: Callable[..., None], task: Task, place: int, given: Any) -> None:
+def _begin(
+    parent: int,
+    connection: Connection,
+    work: Callable[..., None],
+    task: Task,
+    place: int,
+    given: Any,
+) -> None:
     """What a worker's process does, from beginning to end."""
     die_with_parent(parent)
     with contextlib.suppress(KeyboardInterrupt):
@@ -131,7 +144,9 @@ def _begin(parent: int, connection: Connection, work: Callable[..., None], task:
         except Exception as fault:
             traceback.print_exc()
             connection.send(
-                BuildError(f"unexpected {type(fault).__name__}: {fault}; {task.log} says more: please report it")
+                BuildError(
+                    f"unexpected {type(fault).__name__}: {fault}; {task.log} says more: please report it"
+                )
             )
 
 
@@ -140,13 +155,19 @@ def _search(task: Task, place: int, left: "Synchronized[int]", connection: Conne
     from meetara_build.tuning.trainer import Trainer
 
     with contextlib.closing(Trainer(task.recipe, task.inputs, task.log.with_suffix(""))) as trainer:
-        study = search.resumed(task.url, task.study, task.recipe["seed"], place, task.reduction_factor)
+        study = search.resumed(
+            task.url, task.study, task.recipe["seed"], place, task.reduction_factor
+        )
         objective = search.Objective(trainer, task.space, task.recipe)
         while (task.ends is None or time.time() < task.ends) and _claimed(left):
-            study.optimize(objective, n_trials=1, callbacks=[lambda _, trial: connection.send(_told(trial))])
+            study.optimize(
+                objective, n_trials=1, callbacks=[lambda _, trial: connection.send(_told(trial))]
+            )
 
 
-def _train(task: Task, place: int, recipes: Sequence[Mapping[str, Any]], connection: Connection) -> None:
+def _train(
+    task: Task, place: int, recipes: Sequence[Mapping[str, Any]], connection: Connection
+) -> None:
     from meetara_build.tuning.trainer import Trainer
 
     with contextlib.closing(Trainer(task.recipe, task.inputs, task.log.with_suffix(""))) as trainer:

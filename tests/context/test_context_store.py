@@ -46,7 +46,9 @@ def test_all_are_taken_or_none(store: Store) -> None:
     assert ids(store) == []
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(st.lists(st.integers(0, 7), max_size=20), st.lists(st.integers(1, 5), max_size=5))
 def test_the_order_and_the_portions_of_deliveries_do_not_matter(
     tmp_path: Path, picks: list[int], cuts: list[int]
@@ -70,7 +72,11 @@ def test_a_change_is_told_by_section_and_domain(store: Store) -> None:
     start = store.position()
     store.deliver([progress(), sample(domain="legal")])
     last, found = store.changes(start)
-    assert found == {("training_state", "nutrition"), ("training_state", "legal"), ("resource_status", "legal")}
+    assert found == {
+        ("training_state", "nutrition"),
+        ("training_state", "legal"),
+        ("resource_status", "legal"),
+    }
     assert last == store.position()
     assert store.changes(last) == (last, set())
 
@@ -79,7 +85,9 @@ def write(url: str, writer: int, count: int) -> None:
     """One of many writers; each report in a delivery of its own."""
     store = open_store(url)
     for number in range(count):
-        made = report("metrics", domain=f"d{writer}", sender="bench", values={"number": float(number)})
+        made = report(
+            "metrics", domain=f"d{writer}", sender="bench", values={"number": float(number)}
+        )
         store.deliver([{**made, "id": f"{writer}-{number}"}])
     store.close()
 
@@ -95,7 +103,9 @@ def test_many_writers_lose_and_double_nothing_and_no_change_is_missed(database: 
     while any(process.is_alive() for process in writers) or counted < 150:
         store = store or open_store(database)
         with store.reading() as connection:
-            newer = connection.scalars(sa.select(tables.change.c.number).where(tables.change.c.number > last)).all()
+            newer = connection.scalars(
+                sa.select(tables.change.c.number).where(tables.change.c.number > last)
+            ).all()
         counted, last = counted + len(newer), max([last, *newer])
         seen |= store.changes(0)[1]
         assert not any(process.exitcode for process in writers)
@@ -135,7 +145,12 @@ def test_what_is_too_old_goes_by_itself(tmp_path: Path) -> None:
     store = open_store(url(tmp_path), Retention(samples=2, reports=10))
     store.deliver([old(11, run()), old(1, run())])
     for start in range(0, PRUNE_EVERY, 100):
-        store.deliver([report("metrics", domain=f"d{start + n}", sender="me", values={"a": 1.0}) for n in range(100)])
+        store.deliver(
+            [
+                report("metrics", domain=f"d{start + n}", sender="me", values={"a": 1.0})
+                for n in range(100)
+            ]
+        )
     with store.reading() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(tables.run)) == 1
     store.close()
@@ -169,7 +184,9 @@ def test_a_newer_database_is_refused_and_left_alone(database: str) -> None:
     with store.writing() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
-    with pytest.raises(ContextError, match=r"was written by a newer meetara-build .* install the newer one"):
+    with pytest.raises(
+        ContextError, match=r"was written by a newer meetara-build .* install the newer one"
+    ):
         open_store(database)
 
 
@@ -179,7 +196,9 @@ def test_a_newer_database_is_refused_and_left_alone(database: str) -> None:
 def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "context.db"
     path.write_bytes(b"no database " * 1000)
-    with pytest.raises(ContextError, match=r"context.db: is no database of SQLite, or damaged; move it away"):
+    with pytest.raises(
+        ContextError, match=r"context.db: is no database of SQLite, or damaged; move it away"
+    ):
         open_store(url(tmp_path))
     assert path.read_bytes() == b"no database " * 1000
 
@@ -201,7 +220,10 @@ def test_a_full_disk_is_named_and_loses_nothing_that_was_there(tmp_path: Path) -
         store = open_store(url(disk))
         store.deliver([run()])
         much = [run(error="x" * 8000) for _ in range(100)]
-        with filled(disk, but=200_000), pytest.raises(ContextError, match=r"the disk is full; make room"):
+        with (
+            filled(disk, but=200_000),
+            pytest.raises(ContextError, match=r"the disk is full; make room"),
+        ):
             store.deliver(much)
         assert len(ids(store)) == 1
         assert len(store.deliver(much)) == 100
@@ -228,16 +250,23 @@ def test_a_server_that_is_away_is_named_without_its_password() -> None:
     assert "secret" not in str(refusal.value)
 
 
-def test_a_server_that_goes_away_in_the_middle_is_named_and_used_again_when_it_is_back(postgres: str) -> None:
+def test_a_server_that_goes_away_in_the_middle_is_named_and_used_again_when_it_is_back(
+    postgres: str,
+) -> None:
     store = open_store(postgres)
     store.deliver([run()])
     other = sa.create_engine(
-        sa.make_url(postgres).set(drivername="postgresql+psycopg", database="postgres"), isolation_level="AUTOCOMMIT"
+        sa.make_url(postgres).set(drivername="postgresql+psycopg", database="postgres"),
+        isolation_level="AUTOCOMMIT",
     )
     name = sa.make_url(postgres).database
     with other.connect() as connection:
         connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-        connection.execute(sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"))
+        connection.execute(
+            sa.text(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+        )
         with pytest.raises(ContextError, match="cannot be reached"):
             store.deliver([run()])
         connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
@@ -260,5 +289,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_database(tmp_pa
     process.join()
     kept = ids(store)
     assert sorted(kept) == sorted(f"0-{number}" for number in range(len(kept)))
-    assert sqlite3.connect(tmp_path / "context.db").execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert sqlite3.connect(tmp_path / "context.db").execute(
+        "PRAGMA integrity_check"
+    ).fetchall() == [("ok",)]
     store.close()

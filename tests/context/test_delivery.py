@@ -72,7 +72,9 @@ def test_a_file_that_grows_is_delivered_as_it_grows(tmp_path: Path, context: Loc
     assert kept(context) == [0.0, 1.0, 2.0]
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(
     st.lists(st.sampled_from(["put", "deliver", "close", "restart"]), max_size=25),
     st.lists(st.sampled_from(["", "before", "after"]), max_size=15),

@@ -72,7 +72,9 @@ def test_what_shows_nothing_teaches_nothing(store: Store, after: dict[str, Any])
     assert known(store)["optimization_strategies"] == []
 
 
-def test_a_failed_run_is_an_error_and_what_changed_until_it_went_through_its_solution(store: Store) -> None:
+def test_a_failed_run_is_an_error_and_what_changed_until_it_went_through_its_solution(
+    store: Store,
+) -> None:
     store.deliver([run(outcome="failed", recipe=RECIPE, error="step 12: the loss is not finite")])
     (found,) = known(store)["error_solutions"]
     assert (found["message"], found["solution"]) == ("step 12: the loss is not finite", None)
@@ -91,7 +93,9 @@ def test_an_error_and_its_solution_may_come_together(store: Store) -> None:
 
 
 def test_an_error_that_a_person_reports_may_be_solved_by_a_run(store: Store) -> None:
-    store.deliver([report("error", domain="nutrition", stage="adapter", sender="me", message="it hangs")])
+    store.deliver(
+        [report("error", domain="nutrition", stage="adapter", sender="me", message="it hangs")]
+    )
     store.deliver([trained(2.5)])
     (found,) = known(store)["error_solutions"]
     assert found["solution"].startswith("went through later")

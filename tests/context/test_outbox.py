@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from meetara_build.context.outbox import Outbox, finite, folder, parcels, readable
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
-VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10
+)
 
 
 def test_what_is_put_in_comes_out_with_an_id_of_its_own(tmp_path: Path) -> None:
@@ -22,8 +24,9 @@ def test_what_is_put_in_comes_out_with_an_id_of_its_own(tmp_path: Path) -> None:
     box.close()
     (parcel,) = parcels(tmp_path)
     assert [(r["kind"], r["domain"], r["memory_mb"]) for r in parcel.reports] == [
-        ("sample", "nutrition", 3.0), ("sample", "nutrition", 4.0),
-    ]  # fmt: skip
+        ("sample", "nutrition", 3.0),
+        ("sample", "nutrition", 4.0),
+    ]
     assert len({r["id"] for r in parcel.reports}) == 2
     assert parcel.closed
 

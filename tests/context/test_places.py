@@ -21,7 +21,9 @@ def test_it_is_a_file_below_the_root_if_nothing_else_is_said(tmp_path: Path) -> 
     context.close()
 
 
-def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_goes_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {**SETTINGS, "url": "postgresql://here/one"}
     assert url_of(tmp_path, settings) == "postgresql://here/one"
     assert is_elsewhere(settings)
@@ -33,5 +35,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_a_server_does_itself_is_refused_from_afar(tmp_path: Path) -> None:
-    with pytest.raises(ContextError, match="the context is at http://there/mcp: do this on that server's machine"):
+    with pytest.raises(
+        ContextError, match="the context is at http://there/mcp: do this on that server's machine"
+    ):
         open_local(tmp_path, {**SETTINGS, "url": "http://there/mcp"})

@@ -10,7 +10,7 @@ import pytest
 from projects import copy_built
 from reported import proposal, report, run, trained
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "faces"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "mcp"))
 from served import Guarded, client
 
 from meetara_build.context.remote import Remote
@@ -20,7 +20,9 @@ from meetara_build.errors import ContextError, ReportError
 @pytest.fixture(scope="module")
 def guarded(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A built project, served to those who have a token."""
-    with Guarded(copy_built(built_project, tmp_path_factory.mktemp("remote") / "project")).served() as made:
+    with Guarded(
+        copy_built(built_project, tmp_path_factory.mktemp("remote") / "project")
+    ).served() as made:
         yield made
 
 
@@ -30,7 +32,10 @@ def test_what_is_delivered_is_read_again(guarded: Guarded) -> None:
     assert remote.deliver([made]) == [made["id"]]
     assert remote.deliver([made]) == []
     assert (
-        remote.section("quality_metrics", "nutrition")["validation_scores"]["nutrition"]["validation_loss_after"] == 2.5
+        remote.section("quality_metrics", "nutrition")["validation_scores"]["nutrition"][
+            "validation_loss_after"
+        ]
+        == 2.5
     )
     assert remote.position() > position
 
@@ -57,7 +62,9 @@ def test_whoever_has_a_token_speaks_under_its_name_alone(guarded: Guarded) -> No
     note = report("message", about="note", sender="qa", domain="nutrition", body={"text": "hello"})
     said = report("reply", message=asked["id"], sender="person", answer="accepted")
     figures = report("metrics", domain="nutrition", sender="measured", values={"helpful": 0.5})
-    wrong = report("error", domain="nutrition", stage="gguf", sender="stage_run", message="it broke here")
+    wrong = report(
+        "error", domain="nutrition", stage="gguf", sender="stage_run", message="it broke here"
+    )
     for one in (asked, note, said, figures, wrong):
         assert remote.deliver([one]) == [one["id"]]
     told = {message["id"]: message for message in remote.history(100)["messages"]}
@@ -67,7 +74,9 @@ def test_whoever_has_a_token_speaks_under_its_name_alone(guarded: Guarded) -> No
     assert [row["sender"] for row in reported] == ["writer"]
 
 
-def test_the_tool_for_jobs_takes_from_a_token_what_jobs_report_and_nothing_else(guarded: Guarded) -> None:
+def test_the_tool_for_jobs_takes_from_a_token_what_jobs_report_and_nothing_else(
+    guarded: Guarded,
+) -> None:
     answer = anyio.run(_reported, guarded, [run(), proposal(sender="desk")])
     assert answer.is_error
     assert (
@@ -94,7 +103,8 @@ def test_a_token_to_read_only_is_named(guarded: Guarded) -> None:
 
 def test_a_server_that_is_away_is_named() -> None:
     with pytest.raises(
-        ContextError, match=r"http://127.0.0.1:9/mcp: cannot be reached .*; start `meetara-build context serve`"
+        ContextError,
+        match=r"http://127.0.0.1:9/mcp: cannot be reached .*; start `meetara-build context serve`",
     ):
         Remote("http://127.0.0.1:9/mcp", None).deliver([run()])
 

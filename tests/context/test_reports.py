@@ -54,13 +54,28 @@ def test_every_kind_is_tried_here() -> None:
             "stage: Input should be 'corpus'",
         ),
         (proposal(domain=None), "a proposal is for a domain; name it"),
-        (proposal(body={"key": "a", "value": nested(100), "reason": "so"}), "is nested too deep; at most 50"),
+        (
+            proposal(body={"key": "a", "value": nested(100), "reason": "so"}),
+            "is nested too deep; at most 50",
+        ),
         (run(metrics={"deep": nested(100_000)}), "is nested too deep; at most 50"),
-        (report("metrics", domain="nutrition", sender="a b", values={"x": 1.0}), "sender: String should match pattern"),
-        (report("metrics", domain="nutrition", sender="me", values={"x": math.nan}), "is no finite JSON"),
-        (proposal(body={"key": "training epochs", "value": 1, "reason": "so"}), "key: String should match pattern"),
+        (
+            report("metrics", domain="nutrition", sender="a b", values={"x": 1.0}),
+            "sender: String should match pattern",
+        ),
+        (
+            report("metrics", domain="nutrition", sender="me", values={"x": math.nan}),
+            "is no finite JSON",
+        ),
+        (
+            proposal(body={"key": "training epochs", "value": 1, "reason": "so"}),
+            "key: String should match pattern",
+        ),
         (proposal(body={"key": "training.epochs", "value": 1}), "reason: Field required"),
-        (proposal(body={"key": "a", "value": 1, "reason": "so", "confidence": 2}), "confidence: Input should be less"),
+        (
+            proposal(body={"key": "a", "value": 1, "reason": "so", "confidence": 2}),
+            "confidence: Input should be less",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(wrong: dict[str, Any], said: str) -> None:
@@ -71,7 +86,9 @@ def test_what_is_wrong_is_named(wrong: dict[str, Any], said: str) -> None:
 
 
 def test_a_clock_that_is_ahead_is_named_and_one_that_is_a_little_off_is_not() -> None:
-    with pytest.raises(ReportError, match=r"time: is 2.0 hours ahead of the clock here; give Unix time in seconds"):
+    with pytest.raises(
+        ReportError, match=r"time: is 2.0 hours ahead of the clock here; give Unix time in seconds"
+    ):
         checked([sample(time=time.time() + 2 * 3600)])
     assert checked([sample(time=time.time() + 60)])
 
@@ -82,18 +99,49 @@ def test_reports_are_of_the_stages_that_there_are() -> None:
 
 def test_the_number_of_the_wrong_one_is_said() -> None:
     with pytest.raises(ReportError, match=r"^report 2 \(sample\): cpu_percent: Field required"):
-        checked([run(), report("sample", domain="a", stage="b", memory_mb=1.0, available_mb=1.0, total_mb=1.0)])
+        checked(
+            [
+                run(),
+                report(
+                    "sample", domain="a", stage="b", memory_mb=1.0, available_mb=1.0, total_mb=1.0
+                ),
+            ]
+        )
 
 
 NESTED = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
 
 
-@given(st.sampled_from(sorted(SHAPES)), st.dictionaries(st.sampled_from(["id", "time", "domain", "stage", "body", "about",
-       "sender", "values", "message", "recipe", "metrics", "seconds", "outcome"]), NESTED))  # fmt: skip
-def test_whatever_is_reported_is_taken_or_refused_in_words(kind: str, fields: dict[str, Any]) -> None:
+@given(
+    st.sampled_from(sorted(SHAPES)),
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "id",
+                "time",
+                "domain",
+                "stage",
+                "body",
+                "about",
+                "sender",
+                "values",
+                "message",
+                "recipe",
+                "metrics",
+                "seconds",
+                "outcome",
+            ]
+        ),
+        NESTED,
+    ),
+)
+def test_whatever_is_reported_is_taken_or_refused_in_words(
+    kind: str, fields: dict[str, Any]
+) -> None:
     refusal = None
     try:
         (found,) = checked([{"kind": kind, **fields}])

@@ -3,13 +3,13 @@
 import pytest
 import sqlalchemy as sa
 
-from meetara_build.agents.record import WITHDRAWN
+from meetara_build.cli.advising import PERSON, POLICY
 from meetara_build.context import tables
 from meetara_build.context.lessons import RUNNER
 from meetara_build.context.store import Store
 from meetara_build.context.tokens import create, holder, listed, revoke
 from meetara_build.errors import ContextError
-from meetara_build.faces.advising import PERSON, POLICY
+from meetara_build.rounds.track_record import WITHDRAWN
 
 
 def test_a_token_is_its_holders(store: Store) -> None:

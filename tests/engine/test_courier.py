@@ -94,29 +94,48 @@ def test_a_job_goes_on_where_no_courier_can_start(project: Path) -> None:
     assert run(graph, graph.step("package", "nutrition"), cold=True) == "built"
 
 
-def test_what_a_build_reports_reaches_a_database_elsewhere_while_it_runs(project: Path, postgres: str) -> None:
+def test_what_a_build_reports_reaches_a_database_elsewhere_while_it_runs(
+    project: Path, postgres: str
+) -> None:
     edit(project / "conf" / "domain" / "nutrition.yaml", "overrides", {"training.epochs": 1})
     words = [sys.executable, "-m", "meetara_build", "build", "nutrition"]
     done = subprocess.run(
-        words, cwd=project, env={**os.environ, URL: postgres}, capture_output=True, text=True, check=False
+        words,
+        cwd=project,
+        env={**os.environ, URL: postgres},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     until(lambda: waiting_files(project / "artifacts") == 0)
     context = Local(postgres, Retention())
     runs = [row for row in context.store.export() if row["kind"] == "run"]
-    assert {"adapter", "evaluate", "package"} <= {row["stage"] for row in runs if row["domain"] == "nutrition"}
+    assert {"adapter", "evaluate", "package"} <= {
+        row["stage"] for row in runs if row["domain"] == "nutrition"
+    }
     assert (
-        context.section("quality_metrics", "nutrition")["validation_scores"]["nutrition"]["validation_loss_after"] > 0
+        context.section("quality_metrics", "nutrition")["validation_scores"]["nutrition"][
+            "validation_loss_after"
+        ]
+        > 0
     )
     context.close()
 
 
-def test_a_context_that_is_away_holds_up_nothing_and_is_told_later(project: Path, postgres: str) -> None:
+def test_a_context_that_is_away_holds_up_nothing_and_is_told_later(
+    project: Path, postgres: str
+) -> None:
     edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.001)
     away = "postgresql://nobody@127.0.0.1:1/nothing"
     words = [sys.executable, "-m", "meetara_build", "build", "nutrition"]
     done = subprocess.run(
-        words, cwd=project, env={**os.environ, URL: away}, capture_output=True, text=True, check=False
+        words,
+        cwd=project,
+        env={**os.environ, URL: away},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     waiting = waiting_files(project / "artifacts")
@@ -127,7 +146,12 @@ def test_a_context_that_is_away_holds_up_nothing_and_is_told_later(project: Path
         process.kill()
     show = [sys.executable, "-m", "meetara_build", "context", "show", "resource_status", "--json"]
     told = subprocess.run(
-        show, cwd=project, env={**os.environ, URL: postgres}, capture_output=True, text=True, check=False
+        show,
+        cwd=project,
+        env={**os.environ, URL: postgres},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert '"runs": ' in told.stdout
     assert waiting_files(project / "artifacts") == 0

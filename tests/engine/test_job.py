@@ -25,7 +25,9 @@ def request(project: Path, folder: Path, **changes: Any) -> dict[str, Any]:
         "name": step.name,
         "stage": step.stage,
         "recipe": step.recipe,
-        "inputs": {name: str(graph.root / given.place.folder) for name, given in step.inputs.items()},
+        "inputs": {
+            name: str(graph.root / given.place.folder) for name, given in step.inputs.items()
+        },
         "output": str(output),
         "threads": 1,
         "debug": False,
@@ -67,7 +69,10 @@ def test_a_full_disk_is_named_with_the_file(
     assert job.perform(asked) == 1
     said = capsys.readouterr().err
     assert said.startswith("nutrition/package: ")
-    assert "cannot be written (No space left on device); make room or mend the rights, then build again" in said
+    assert (
+        "cannot be written (No space left on device); make room or mend the rights, then build again"
+        in said
+    )
 
 
 def test_what_no_one_foresaw_names_the_file_with_its_traceback(
@@ -82,7 +87,9 @@ def test_what_no_one_foresaw_names_the_file_with_its_traceback(
     assert "Traceback" in Path(asked["report"]).read_text()
 
 
-def test_debug_shows_the_traceback(built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_traceback(
+    built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert job.perform(request(built_project, tmp_path, recipe={}, debug=True)) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -91,13 +98,22 @@ def test_what_libraries_warn_each_other_of_is_not_told_to_a_person(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """PEFT's several lines on an adapter of a tied embedding, before the one line that says what is wrong."""
-    build = train_nothing(tmp_path / "build", lora={"target_modules": ["embed_tokens"]}, tie_word_embeddings=True)
+    build = train_nothing(
+        tmp_path / "build", lora={"target_modules": ["embed_tokens"]}, tie_word_embeddings=True
+    )
     output = fresh(tmp_path / "out")
     asked = {
-        "name": "nutrition/merge", "stage": "merge", "recipe": {"domain": "nutrition", "threads": 1, "bound": 0.0},
-        "inputs": {"base": build.base, "adapter": build.adapter, "dataset": build.dataset}, "output": str(output), "threads": 1,
-        "gpus": 0, "root": str(tmp_path), "about": {"domain": "nutrition", "stage": "merge"}, "report": str(tmp_path / "report"),
-    }  # fmt: skip
+        "name": "nutrition/merge",
+        "stage": "merge",
+        "recipe": {"domain": "nutrition", "threads": 1, "bound": 0.0},
+        "inputs": {"base": build.base, "adapter": build.adapter, "dataset": build.dataset},
+        "output": str(output),
+        "threads": 1,
+        "gpus": 0,
+        "root": str(tmp_path),
+        "about": {"domain": "nutrition", "stage": "merge"},
+        "report": str(tmp_path / "report"),
+    }
     capsys.readouterr()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -108,14 +124,22 @@ def test_what_libraries_warn_each_other_of_is_not_told_to_a_person(
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG]
+)
 def test_a_file_that_cannot_be_written_is_explained(number: int) -> None:
     said = job.explain(OSError(number, os.strerror(number), "/models/a.gguf"))
-    assert said.startswith(f"/models/a.gguf: cannot be written ({os.strerror(number)}); make room or mend the rights")
+    assert said.startswith(
+        f"/models/a.gguf: cannot be written ({os.strerror(number)}); make room or mend the rights"
+    )
 
 
 def test_explanations_of_other_faults() -> None:
-    assert job.explain(ConfigError("conf/build.yaml: wrong; mend it")) == "conf/build.yaml: wrong; mend it"
     assert (
-        job.explain(KeyError("x")) == "unexpected KeyError: 'x'; run it again with --debug, and report what that shows"
+        job.explain(ConfigError("conf/build.yaml: wrong; mend it"))
+        == "conf/build.yaml: wrong; mend it"
+    )
+    assert (
+        job.explain(KeyError("x"))
+        == "unexpected KeyError: 'x'; run it again with --debug, and report what that shows"
     )

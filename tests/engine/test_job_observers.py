@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from projects import override
 
-from meetara_build.agents import watching
-from meetara_build.artifact import digest_file, read_manifest
 from meetara_build.context.outbox import parcels
 from meetara_build.engine.stage_run import run
 from meetara_build.graph import load
+from meetara_build.hosting import observers
+from meetara_build.store.manifest import digest_file, read_manifest
 
-OBSERVE = "from meetara_build.agents import Action, hookimpl\n@hookimpl\ndef observe(progress):\n    "
+OBSERVE = (
+    "from meetara_build.agents import Action, hookimpl\n@hookimpl\ndef observe(progress):\n    "
+)
 SLOWER = f"{OBSERVE}return Action.LOWER_LEARNING_RATE if progress.step == 3 else None"
 
 
@@ -29,7 +31,9 @@ def train(project: Path) -> tuple[dict[str, Any], str]:
     graph = load(project)
     run(graph, graph.step("adapter", "nutrition"), cold=True, debug=True)
     folder = project / "artifacts" / "nutrition" / "adapter"
-    return json.loads((folder / "training.json").read_text()), digest_file(folder / "adapter_model.safetensors")
+    return json.loads((folder / "training.json").read_text()), digest_file(
+        folder / "adapter_model.safetensors"
+    )
 
 
 def test_what_an_agent_asks_for_happens_and_is_part_of_the_result(project: Path) -> None:
@@ -53,11 +57,14 @@ def test_agents_at_fault_are_reported_and_change_nothing(
 ) -> None:
     watch(project, watcher=SLOWER)
     _, expected = train(project)
-    monkeypatch.setattr(watching.Observers.__init__, "__defaults__", (1.0,))
+    monkeypatch.setattr(observers.Observers.__init__, "__defaults__", (1.0,))
     watch(
-        project, watcher=SLOWER, gone=f"{OBSERVE}raise SystemExit", nonsense=f"{OBSERVE}return 7",
+        project,
+        watcher=SLOWER,
+        gone=f"{OBSERVE}raise SystemExit",
+        nonsense=f"{OBSERVE}return 7",
         stuck=f"{OBSERVE}import time; time.sleep(99)",
-    )  # fmt: skip
+    )
     capfd.readouterr()
     _, got = train(project)
     assert got == expected

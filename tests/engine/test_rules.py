@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from projects import REPOSITORY, edit, override, read_yaml, write_yaml
 
+from meetara_build.config.resolve import RESERVED
 from meetara_build.engine.rules import Rules
 from meetara_build.graph import load
-from meetara_build.resolve import RESERVED
 
 
 class Wildcards(SimpleNamespace):
@@ -38,7 +38,9 @@ def test_no_domain_can_have_the_name_of_a_rule() -> None:
     assert {"all_domains", "adapter", "package"} <= named <= set(RESERVED)
 
 
-def test_files_are_named_as_seen_from_the_project(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_named_as_seen_from_the_project(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = rules(built_project, monkeypatch)
     assert build.root == "artifacts"
     assert build.results("nutrition") == [
@@ -50,12 +52,18 @@ def test_files_are_named_as_seen_from_the_project(built_project: Path, monkeypat
     ]
     base = ["artifacts/base/mini/manifest.json", ".meetara/stale"]
     assert build.inputs("dataset")(Wildcards(domain="nutrition")) == base
-    assert all(file.flags["ancient"] for file in build.inputs("dataset")(Wildcards(domain="nutrition")))
+    assert all(
+        file.flags["ancient"] for file in build.inputs("dataset")(Wildcards(domain="nutrition"))
+    )
     assert build.everything[-1] == "artifacts/report/manifest.json"
-    assert set(build.everything) > {file for domain in build.domains for file in build.results(domain)}
+    assert set(build.everything) > {
+        file for domain in build.domains for file in build.results(domain)
+    }
 
 
-def test_a_root_elsewhere_is_named_in_full(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_elsewhere_is_named_in_full(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edit(project / "conf" / "build.yaml", "root", str(tmp_path / "elsewhere"))
     assert rules(project, monkeypatch).root == str(tmp_path / "elsewhere")
 
@@ -67,7 +75,11 @@ def test_a_root_whose_name_means_something_to_a_shell_or_to_snakemake_is_named_b
     for root in (f"{tmp_path}/{name}", name):
         edit(project / "conf" / "build.yaml", "root", root)
         assert rules(project, monkeypatch).root == ".meetara/root"
-        assert (project / ".meetara" / "root").resolve() == load(project).root == (project / root).resolve()
+        assert (
+            (project / ".meetara" / "root").resolve()
+            == load(project).root
+            == (project / root).resolve()
+        )
 
 
 def test_what_has_something_to_do_has_inputs_that_are_new_to_snakemake(
@@ -77,7 +89,11 @@ def test_what_has_something_to_do_has_inputs_that_are_new_to_snakemake(
     build, asked = rules(project, monkeypatch), Wildcards(domain="nutrition")
 
     def new(stage: str) -> set[str]:
-        return {str(file) for file in build.inputs(stage)(asked) if not getattr(file, "flags", {}).get("ancient")}
+        return {
+            str(file)
+            for file in build.inputs(stage)(asked)
+            if not getattr(file, "flags", {}).get("ancient")
+        }
 
     assert new("dataset") == set()
     assert new("adapter") == {
@@ -87,10 +103,14 @@ def test_what_has_something_to_do_has_inputs_that_are_new_to_snakemake(
         ".meetara/stale",
     }
     assert new("evaluate") >= {"artifacts/nutrition/gguf/manifest.json"}
-    assert ".meetara/stale" not in new("evaluate"), "a MAYBE runs because its input is made anew, and for nothing else"
+    assert ".meetara/stale" not in new("evaluate"), (
+        "a MAYBE runs because its input is made anew, and for nothing else"
+    )
 
 
-def test_manifests_from_the_future_are_dated_now(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifests_from_the_future_are_dated_now(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The clock was set back: Snakemake would refuse every output as older than its inputs."""
     override(project, "nutrition", {"lora.rank": 8})
     manifest = project / "artifacts" / "base" / "mini" / "manifest.json"
@@ -100,8 +120,13 @@ def test_manifests_from_the_future_are_dated_now(project: Path, monkeypatch: pyt
     assert manifest.stat().st_mtime < (project / ".meetara" / "stale").stat().st_mtime
 
 
-def test_threads_memory_and_gpus_come_from_the_step(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build, step = rules(built_project, monkeypatch), load(built_project).step("adapter", "nutrition")
+def test_threads_memory_and_gpus_come_from_the_step(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, step = (
+        rules(built_project, monkeypatch),
+        load(built_project).step("adapter", "nutrition"),
+    )
     asked = Wildcards(domain="nutrition")
     assert build.threads("adapter")(asked) == step.threads == 1
     assert build.memory_mb("adapter")(asked) == step.memory_mb > 600
@@ -119,10 +144,12 @@ def test_without_priorities_what_makes_a_merged_model_superfluous_goes_first(
 ) -> None:
     build = rules(built_project, monkeypatch)
     for domain in build.domains:
-        assert priorities(build, domain, "dataset", "adapter", "merge", "gguf", "evaluate", "package") == [
-            *(0, 0, 1, 2, 2, 2)
-        ]
-    assert build.priority("base")(Wildcards(base="mini")) == build.priority("report")(Wildcards()) == 0
+        assert priorities(
+            build, domain, "dataset", "adapter", "merge", "gguf", "evaluate", "package"
+        ) == [*(0, 0, 1, 2, 2, 2)]
+    assert (
+        build.priority("base")(Wildcards(base="mini")) == build.priority("report")(Wildcards()) == 0
+    )
 
 
 def test_all_jobs_of_a_domain_with_a_higher_priority_go_before_all_of_others(
@@ -130,13 +157,19 @@ def test_all_jobs_of_a_domain_with_a_higher_priority_go_before_all_of_others(
 ) -> None:
     override(project, "storytelling", {"priority": 1})
     override(project, "programming", {"priority": 2})
-    build, stages = rules(project, monkeypatch), ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+    build, stages = (
+        rules(project, monkeypatch),
+        ("dataset", "adapter", "merge", "gguf", "evaluate", "package"),
+    )
     first, second, last = (
-        priorities(build, domain, *stages) for domain in ("programming", "storytelling", "nutrition")
+        priorities(build, domain, *stages)
+        for domain in ("programming", "storytelling", "nutrition")
     )
     assert min(first) > max(second)
     assert min(second) > max(last)
-    assert build.priority("base")(Wildcards(base="mini")) >= min(first), "what an urgent domain needs is as urgent"
+    assert build.priority("base")(Wildcards(base="mini")) >= min(first), (
+        "what an urgent domain needs is as urgent"
+    )
 
 
 def test_a_neighbour_s_records_are_as_urgent_as_the_domain_that_learns_them(
@@ -156,16 +189,23 @@ def test_a_priority_changes_no_result(project: Path) -> None:
     assert before.steps == after.steps
 
 
-def test_the_machine_of_a_profile_is_passed_on(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_of_a_profile_is_passed_on(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = rules(built_project, monkeypatch, hardware="a10")
     assert build.gpus("adapter")(Wildcards(domain="nutrition")) == 1
     assert "--hardware a10" in build.command
     assert "--cold" not in build.command
 
 
-def test_the_price_of_the_provider_s_machine_is_passed_on(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_price_of_the_provider_s_machine_is_passed_on(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     price = read_yaml(built_project / "conf" / "provider" / "lambda.yaml")["usd_per_hour"]["a10"]
-    assert f"--usd-per-hour {price}" in rules(built_project, monkeypatch, hardware="a10", provider="lambda").command
+    assert (
+        f"--usd-per-hour {price}"
+        in rules(built_project, monkeypatch, hardware="a10", provider="lambda").command
+    )
     assert "--usd-per-hour" not in rules(built_project, monkeypatch, hardware="a10").command
 
 
@@ -176,19 +216,28 @@ def test_warm_false_has_jobs_work_by_themselves(
     assert "--cold" in rules(built_project, monkeypatch, warm=written).command
 
 
-def test_a_job_is_snakemake_s_own_child_and_told_so(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_snakemake_s_own_child_and_told_so(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shell = rules(built_project, monkeypatch).shell("adapter", "{wildcards.domain}")
     assert shell.startswith("exec ")
-    assert "--parent $PPID adapter {wildcards.domain} --fingerprint {params.fingerprint} > {log:q} 2>&1" in shell
+    assert (
+        "--parent $PPID adapter {wildcards.domain} --fingerprint {params.fingerprint} > {log:q} 2>&1"
+        in shell
+    )
 
 
-def test_braces_in_the_python_s_path_are_not_snakemake_s(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_braces_in_the_python_s_path_are_not_snakemake_s(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.executable", "/odd {place}/python")
     shell = rules(built_project, monkeypatch).shell("adapter", "{wildcards.domain}")
     assert "/odd {{place}}/python" in shell
 
 
-def test_domains_are_grouped_by_the_files_they_get(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_domains_are_grouped_by_the_files_they_get(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = project / "conf" / "domain" / "programming.yaml"
     write_yaml(path, {**read_yaml(path), "quants": ["Q8_0"]})
     groups = {tuple(group.domains): group for group in rules(project, monkeypatch).ggufs()}
@@ -198,6 +247,8 @@ def test_domains_are_grouped_by_the_files_they_get(project: Path, monkeypatch: p
     assert few.name != many.name
 
 
-def test_a_base_is_made_here_or_loaded(built_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_is_made_here_or_loaded(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = rules(built_project, monkeypatch)
     assert (build.made_here, build.pretrained) == ("mini", "-")

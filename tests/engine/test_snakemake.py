@@ -12,16 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Jobs, damage, jobs, models, outcomes, processes, run_there, snakemake, start, state, until
+from commands import (
+    Jobs,
+    damage,
+    jobs,
+    models,
+    outcomes,
+    processes,
+    run_there,
+    snakemake,
+    start,
+    state,
+    until,
+)
 from projects import copy_built, date_all, edit, override, small_project
 
-from meetara_build import history
 from meetara_build.engine import snakemake as engine
 from meetara_build.errors import BuildError, ConfigError
 from meetara_build.graph import load
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, plan
+from meetara_build.store import journal
 
-NUTRITION = {(stage, "nutrition") for stage in ("dataset", "adapter", "merge", "gguf", "evaluate", "package")}
+NUTRITION = {
+    (stage, "nutrition") for stage in ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+}
 BASE = {(stage, "base/mini") for stage in ("corpus", "base", "gguf")}
 
 
@@ -33,7 +47,11 @@ def made(snakemade: Path, tmp_path: Path) -> Path:
 
 def planned(project: Path) -> Jobs:
     """What the plan says will run, or may."""
-    return {(item.step.stage, item.step.target) for item in plan(load(project)).items if item.action != FRESH}
+    return {
+        (item.step.stage, item.step.target)
+        for item in plan(load(project)).items
+        if item.action != FRESH
+    }
 
 
 def built_by_us(project: Path) -> Jobs:
@@ -77,10 +95,15 @@ def test_one_file_is_a_target(made: Path, warm_folder: Path) -> None:
     done = snakemake(made, "artifacts/nutrition/gguf/nutrition-Q8_0.gguf", TMPDIR=str(warm_folder))
     assert done.returncode == 0, done.stderr
     assert model.read_bytes() == content
-    assert [run[:2] for run in outcomes(made)[-2:]] == [("merge", "nutrition"), ("gguf", "nutrition")]
+    assert [run[:2] for run in outcomes(made)[-2:]] == [
+        ("merge", "nutrition"),
+        ("gguf", "nutrition"),
+    ]
 
 
-def test_a_project_and_a_root_with_any_names_are_built(built_project: Path, tmp_path: Path, command: Any) -> None:
+def test_a_project_and_a_root_with_any_names_are_built(
+    built_project: Path, tmp_path: Path, command: Any
+) -> None:
     """A mounted drive is called My Drive; quotes, braces and dollars are names too."""
     project = copy_built(built_project, tmp_path / "it's $HOME {domain}")
     edit(project / "conf" / "build.yaml", "store", "artifacts/store")
@@ -91,7 +114,9 @@ def test_a_project_and_a_root_with_any_names_are_built(built_project: Path, tmp_
     root = project / "My Drive" / "it's {domain} $HOME"
     assert (root / "nutrition" / "package" / "manifest.json").exists()
     assert (root / "logs" / "nutrition" / "package.log").exists()
-    assert sorted({*before, "My Drive", ".snakemake"}) == sorted(path.name for path in project.iterdir())
+    assert sorted({*before, "My Drive", ".snakemake"}) == sorted(
+        path.name for path in project.iterdir()
+    )
     assert command(project, "plan", "nutrition", "--detailed-exitcode").returncode == 0
 
 
@@ -109,7 +134,10 @@ def one_learning_rate(project: Path) -> None:
 def one_record_more(project: Path) -> None:
     """Add to the data that the base and one domain are made from."""
     with (project / "conf" / "domain" / "nutrition.jsonl").open("a", encoding="utf-8") as file:
-        record = {"prompt": "How long do boiled eggs keep?", "response": "About a week in the fridge, in their shells."}
+        record = {
+            "prompt": "How long do boiled eggs keep?",
+            "response": "About a week in the fridge, in their shells.",
+        }
         file.write(json.dumps({**record, "topic": "food safety"}) + "\n")
 
 
@@ -120,7 +148,11 @@ def one_bound(project: Path) -> None:
 
 def files_touched(project: Path) -> None:
     """Change times and nothing else."""
-    for path in ("conf/build.yaml", "conf/domain/nutrition.jsonl", "artifacts/nutrition/dataset/train.jsonl"):
+    for path in (
+        "conf/build.yaml",
+        "conf/domain/nutrition.jsonl",
+        "artifacts/nutrition/dataset/train.jsonl",
+    ):
         os.utime(project / path)
     os.utime(project / "artifacts" / "nutrition" / "dataset" / "manifest.json")
 
@@ -157,7 +189,9 @@ def a_file_and_its_manifest_deleted(project: Path) -> None:
 def copied_over_with_old_times(project: Path) -> None:
     """A neighbour's model under our name, as `cp --preserve` leaves it."""
     folder = project / "artifacts"
-    ours, theirs = (folder / name / "gguf" / f"{name}-Q8_0.gguf" for name in ("nutrition", "programming"))
+    ours, theirs = (
+        folder / name / "gguf" / f"{name}-Q8_0.gguf" for name in ("nutrition", "programming")
+    )
     ours.unlink()
     shutil.copy2(theirs, ours)
     os.utime(ours, (1.0, 1.0))
@@ -196,7 +230,9 @@ def after_merging(domain: str) -> Jobs:
         (records_deleted_and_an_edit, {("package", "nutrition")}),
     ],
 )
-def test_snakemake_wants_what_the_plan_says(made: Path, change: Callable[[Path], None], expected: Jobs | None) -> None:
+def test_snakemake_wants_what_the_plan_says(
+    made: Path, change: Callable[[Path], None], expected: Jobs | None
+) -> None:
     change(made)
     said = planned(made)
     assert jobs(snakemake(made, "all_domains", "-n")) == said
@@ -217,16 +253,24 @@ def everything_from_the_future(project: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["build", "snakemake"])
-@pytest.mark.parametrize("change", [a_blank_line, a_file_damaged, one_bound, everything_from_the_future])
+@pytest.mark.parametrize(
+    "change", [a_blank_line, a_file_damaged, one_bound, everything_from_the_future]
+)
 def test_what_runs_is_what_the_plan_said(
     made: Path, command: Any, warm_folder: Path, change: Callable[[Path], None], how: str
 ) -> None:
     change(made)
     items = plan(load(made)).to_do()
-    run, maybe, restore = ({(item.step.stage, item.step.target) for item in items if item.action == action}
-                           for action in (RUN, MAYBE, RESTORE))  # fmt: skip
+    run, maybe, restore = (
+        {(item.step.stage, item.step.target) for item in items if item.action == action}
+        for action in (RUN, MAYBE, RESTORE)
+    )
     before = len(outcomes(made))
-    done = command(made, "build") if how == "build" else snakemake(made, "all_domains", TMPDIR=str(warm_folder))
+    done = (
+        command(made, "build")
+        if how == "build"
+        else snakemake(made, "all_domains", TMPDIR=str(warm_folder))
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     ran = outcomes(made)[before:]
     built = {(stage, target) for stage, target, outcome in ran if outcome == "built"}
@@ -237,7 +281,9 @@ def test_what_runs_is_what_the_plan_said(
     assert "Nothing to be done" in snakemake(made, "all_domains").stderr
 
 
-def test_a_deleted_model_is_planned_and_brought_back_and_nothing_else_is_done(made: Path, command: Any) -> None:
+def test_a_deleted_model_is_planned_and_brought_back_and_nothing_else_is_done(
+    made: Path, command: Any
+) -> None:
     model = made / "artifacts" / "nutrition" / "gguf" / "nutrition-Q4_K_M.gguf"
     content = model.read_bytes()
     model.unlink()
@@ -261,13 +307,17 @@ def test_few_domains_are_all_trained_before_the_first_is_merged(
     edit(made / "conf" / "build.yaml", "seed", 5)
     done = command(made, "build", "--cores", "1")
     assert done.returncode == 0, done.stderr
-    latest = list(history.runs(made / "artifacts"))[-30:]
-    ended = [run.stage for run in latest if run.outcome == "built" and run.stage in ("adapter", "merge")]
+    latest = list(journal.runs(made / "artifacts"))[-30:]
+    ended = [
+        run.stage for run in latest if run.outcome == "built" and run.stage in ("adapter", "merge")
+    ]
     assert ended == ["adapter"] * 3 + ["merge"] * 3
     monkeypatch.setattr(engine, "FEW", 2)
     edit(made / "conf" / "build.yaml", "seed", 6)
     graph = load(made)
-    assert "--prioritize" not in engine.command(graph, plan(graph), "local"), "of many, the first is wanted soon"
+    assert "--prioritize" not in engine.command(graph, plan(graph), "local"), (
+        "of many, the first is wanted soon"
+    )
 
 
 def test_domains_with_a_higher_priority_are_built_first(made: Path, warm_folder: Path) -> None:
@@ -283,7 +333,9 @@ def test_domains_with_a_higher_priority_are_built_first(made: Path, warm_folder:
 
 @pytest.mark.parametrize("profile", ["lambda", "runpod", "colab", "slurm", "kubernetes"])
 def test_a_profile_chooses_its_machine(snakemade: Path, profile: str) -> None:
-    if profile in ("slurm", "kubernetes") and not importlib.util.find_spec(f"snakemake_executor_plugin_{profile}"):
+    if profile in ("slurm", "kubernetes") and not importlib.util.find_spec(
+        f"snakemake_executor_plugin_{profile}"
+    ):
         pytest.skip(f"the executor plugin for {profile} is not installed")
     machine = engine.profile_hardware(snakemade, profile)
     done = snakemake(snakemade, "nutrition", "-n", "-p", profile=profile)
@@ -317,8 +369,19 @@ def test_a_broken_profile_is_named_with_its_line(project: Path) -> None:
 @pytest.fixture
 def endless_snakemake(made: Path) -> Any:
     """A Snakemake at work in the project's folder, for as long as the test likes."""
-    (made / "endless.smk").write_text("rule endless:\n    output: 'endless'\n    shell: 'sleep 600'\n")
-    words = [sys.executable, "-m", "snakemake", "--snakefile", "endless.smk", "--cores", "1", "endless"]
+    (made / "endless.smk").write_text(
+        "rule endless:\n    output: 'endless'\n    shell: 'sleep 600'\n"
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        "endless.smk",
+        "--cores",
+        "1",
+        "endless",
+    ]
     with subprocess.Popen(
         words, cwd=made, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
     ) as running:
@@ -328,17 +391,24 @@ def endless_snakemake(made: Path) -> Any:
         os.killpg(running.pid, 9)
 
 
-def test_a_build_leaves_a_running_snakemake_alone(made: Path, endless_snakemake: Any, command: Any) -> None:
+def test_a_build_leaves_a_running_snakemake_alone(
+    made: Path, endless_snakemake: Any, command: Any
+) -> None:
     one_bound(made)
     done = command(made, "build")
     assert done.returncode == 1
-    assert re.search(rf"Snakemake is running here \(\w+, process {endless_snakemake.pid}\); wait for it", done.stderr)
+    assert re.search(
+        rf"Snakemake is running here \(\w+, process {endless_snakemake.pid}\); wait for it",
+        done.stderr,
+    )
     assert endless_snakemake.poll() is None
 
 
 def test_locks_of_a_killed_snakemake_are_cleared(made: Path, command: Any) -> None:
     (made / ".snakemake" / "locks").mkdir(exist_ok=True)
-    (made / ".snakemake" / "locks" / "0.output.lock").write_text("artifacts/nutrition/package/manifest.json\n")
+    (made / ".snakemake" / "locks" / "0.output.lock").write_text(
+        "artifacts/nutrition/package/manifest.json\n"
+    )
     one_bound(made)
     done = command(made, "build")
     assert done.returncode == 0, done.stderr
@@ -349,7 +419,9 @@ def test_a_failed_job_s_own_words_are_the_message(made: Path, command: Any) -> N
     one = command(made, "build")
     assert one.returncode == 1
     assert "nutrition/package: " in one.stderr
-    assert "1 job failed; what is finished is kept, and a new build goes on from there" in one.stderr
+    assert (
+        "1 job failed; what is finished is kept, and a new build goes on from there" in one.stderr
+    )
     assert "Traceback" not in one.stderr
     assert len(one.stderr.strip().splitlines()) < 8
 
@@ -358,7 +430,9 @@ def test_a_refused_job_s_words_begin_as_ours_do_once(made: Path) -> None:
     (made / "artifacts" / "logs" / "nutrition").mkdir(parents=True, exist_ok=True)
     log = made / "artifacts" / "logs" / "nutrition" / "package.log"
     log.write_text("meetara-build: nutrition/package: it is damaged\n")
-    failed = next(history.runs(made / "artifacts"))._replace(stage="package", target="nutrition", error="")
+    failed = next(journal.runs(made / "artifacts"))._replace(
+        stage="package", target="nutrition", error=""
+    )
     said = engine._failure(load(made), made / "artifacts" / "logs" / "snakemake.log", [failed])
     assert said.splitlines()[0] == "nutrition/package: it is damaged"
 
@@ -383,5 +457,7 @@ def test_a_build_error_without_a_failed_job_shows_snakemake_s_words(project: Pat
     (project / "Snakefile").write_text("this is no Snakefile\n")
     one_bound(project)
     graph = load(project)
-    with pytest.raises(BuildError, match=r"Snakemake stopped:\n(.|\n)*The whole log is .*snakemake-.*log"):
+    with pytest.raises(
+        BuildError, match=r"Snakemake stopped:\n(.|\n)*The whole log is .*snakemake-.*log"
+    ):
         engine.build(graph, plan(graph), "local", lambda run: None)

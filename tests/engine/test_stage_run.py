@@ -13,13 +13,13 @@ import pytest
 from commands import damage, filled, outcomes, small_disk
 from projects import edit, read_yaml
 
-from meetara_build import artifact
-from meetara_build.artifact import digest_file, read_manifest
 from meetara_build.engine import job, stage_run
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.graph import load, work_folder
-from meetara_build.store import Store, find_work_key
+from meetara_build.store import manifest
+from meetara_build.store.content import Store, find_work_key
+from meetara_build.store.manifest import digest_file, read_manifest
 
 
 def package(project: Path) -> str:
@@ -40,7 +40,9 @@ def test_new_work_is_built_and_its_manifest_proves_every_file(project: Path) -> 
     manifest = read_manifest(folder / "manifest.json")
     assert manifest.fingerprint == load(project).step("package", "nutrition").fingerprint
     assert set(manifest.files) == {path.name for path in folder.iterdir()} - {"manifest.json"}
-    assert all(entry["sha256"] == digest_file(folder / name) for name, entry in manifest.files.items())
+    assert all(
+        entry["sha256"] == digest_file(folder / name) for name, entry in manifest.files.items()
+    )
     written = (folder / "manifest.json").stat().st_mtime_ns
     assert all((folder / name).stat().st_mtime_ns <= written for name in manifest.files)
     assert outcomes(project)[-1] == ("package", "nutrition", "built")
@@ -66,10 +68,16 @@ def test_a_damaged_store_is_noticed_and_the_work_done_again(project: Path) -> No
 
 def test_what_is_built_or_restored_is_read_only(project: Path) -> None:
     folder = project / "artifacts" / "nutrition" / "package"
-    for before, outcome in ((lambda: ask_more(project), "built"), (lambda: shutil.rmtree(folder), "restored")):
+    for before, outcome in (
+        (lambda: ask_more(project), "built"),
+        (lambda: shutil.rmtree(folder), "restored"),
+    ):
         before()
         assert package(project) == outcome
-        modes = {(folder / name).stat().st_mode & 0o777 for name in read_manifest(folder / "manifest.json").files}
+        modes = {
+            (folder / name).stat().st_mode & 0o777
+            for name in read_manifest(folder / "manifest.json").files
+        }
         assert modes == {0o444}
 
 
@@ -83,7 +91,7 @@ def test_a_crash_before_the_manifest_leaves_nothing_that_looks_finished(
 ) -> None:
     ask_more(project)
 
-    write = artifact.write_text
+    write = manifest.write_text
 
     def power_cut(path: Path, text: str) -> None:
         if path.name == "manifest.json":
@@ -91,7 +99,7 @@ def test_a_crash_before_the_manifest_leaves_nothing_that_looks_finished(
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "write_text", power_cut)
+        patch.setattr(manifest, "write_text", power_cut)
         with pytest.raises(KeyboardInterrupt):
             package(project)
     assert not (project / "artifacts" / "nutrition" / "package" / "manifest.json").exists()
@@ -101,14 +109,18 @@ def test_a_crash_before_the_manifest_leaves_nothing_that_looks_finished(
 def test_an_input_that_is_not_built_is_refused(project: Path) -> None:
     (project / "artifacts" / "nutrition" / "gguf" / "manifest.json").unlink()
     ask_more(project)
-    with pytest.raises(ArtifactError, match=r"gguf/manifest.json: not built yet; run `meetara-build build`"):
+    with pytest.raises(
+        ArtifactError, match=r"gguf/manifest.json: not built yet; run `meetara-build build`"
+    ):
         package(project)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "gguf"}'])
 def test_an_input_with_a_damaged_manifest_is_refused(project: Path, text: str) -> None:
     (project / "artifacts" / "nutrition" / "gguf" / "manifest.json").write_text(text)
-    with pytest.raises(ArtifactError, match=r"gguf/manifest.json: damaged manifest; delete it and run"):
+    with pytest.raises(
+        ArtifactError, match=r"gguf/manifest.json: damaged manifest; delete it and run"
+    ):
         package(project)
 
 
@@ -142,15 +154,21 @@ def after_the_job(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     monkeypatch.setattr(job, "perform", performed)
 
 
-def test_an_input_edited_during_the_job_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_edited_during_the_job_is_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask_more(project)
-    after_the_job(monkeypatch, lambda: damage(project / "artifacts" / "nutrition" / "evaluation.json"))
+    after_the_job(
+        monkeypatch, lambda: damage(project / "artifacts" / "nutrition" / "evaluation.json")
+    )
     with pytest.raises(ArtifactError, match=r"evaluation.json: its content is not what was built"):
         package(project)
     assert not_kept(project)
 
 
-def test_an_input_built_anew_during_the_job_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_built_anew_during_the_job_is_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = project / "artifacts" / "nutrition" / "gguf" / "manifest.json"
 
     def built_anew() -> None:
@@ -162,21 +180,31 @@ def test_an_input_built_anew_during_the_job_is_noticed(project: Path, monkeypatc
 
     ask_more(project)
     after_the_job(monkeypatch, built_anew)
-    with pytest.raises(BuildError, match=r"nutrition/package: an input changed during the job.*build again"):
+    with pytest.raises(
+        BuildError, match=r"nutrition/package: an input changed during the job.*build again"
+    ):
         package(project)
     assert not_kept(project)
 
 
-def test_a_source_edited_during_the_job_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_edited_during_the_job_is_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = project / "conf" / "domain" / "nutrition.jsonl"
     source.write_text(source.read_text().replace("protein", "proteins"))
     graph = load(project)
-    after_the_job(monkeypatch, lambda: source.write_text(source.read_text().replace("salt", "sodium")))
-    with pytest.raises(BuildError, match=r"nutrition/dataset: an input changed during the job.*build again"):
+    after_the_job(
+        monkeypatch, lambda: source.write_text(source.read_text().replace("salt", "sodium"))
+    )
+    with pytest.raises(
+        BuildError, match=r"nutrition/dataset: an input changed during the job.*build again"
+    ):
         run(graph, graph.step("dataset", "nutrition"), cold=True)
 
 
-def test_a_source_that_was_another_for_a_moment_is_noticed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_was_another_for_a_moment_is_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = project / "conf" / "domain" / "nutrition.jsonl"
     written = source.read_text()
     source.write_text(written.replace("protein", "proteins"))
@@ -187,7 +215,9 @@ def test_a_source_that_was_another_for_a_moment_is_noticed(project: Path, monkey
         source.write_text(during)
 
     after_the_job(monkeypatch, there_and_back)
-    with pytest.raises(BuildError, match=r"nutrition/dataset: an input changed during the job.*build again"):
+    with pytest.raises(
+        BuildError, match=r"nutrition/dataset: an input changed during the job.*build again"
+    ):
         run(graph, graph.step("dataset", "nutrition"), cold=True)
 
 
@@ -198,7 +228,9 @@ def test_what_is_in_its_place_already_needs_no_store(project: Path) -> None:
     assert package(project) == "restored", "and is kept in it again"
 
 
-def test_a_temporary_whose_result_is_known_is_a_manifest_until_a_reader_needs_its_files(project: Path) -> None:
+def test_a_temporary_whose_result_is_known_is_a_manifest_until_a_reader_needs_its_files(
+    project: Path,
+) -> None:
     merged = project / "artifacts" / "nutrition" / "merged"
     shutil.rmtree(merged, ignore_errors=True)
     graph = load(project)
@@ -210,7 +242,9 @@ def test_a_temporary_whose_result_is_known_is_a_manifest_until_a_reader_needs_it
     graph = load(project)
     assert run(graph, graph.step("merge", "nutrition"), cold=True, whole=True) == "built"
     damage(merged / "model.safetensors")
-    assert run(graph, graph.step("gguf", "nutrition"), cold=True) == "built", "from a merged model made anew"
+    assert run(graph, graph.step("gguf", "nutrition"), cold=True) == "built", (
+        "from a merged model made anew"
+    )
     assert (merged / "model.safetensors").exists()
 
 
@@ -222,8 +256,13 @@ def test_a_temporary_is_made_at_once_where_its_reader_has_to_be_worked_out(proje
     graph = load(project)
     assert run(graph, graph.step("merge", "nutrition"), cold=True) == "built"
     assert (merged / "model.safetensors").exists()
-    assert run(graph, graph.step("merge", "nutrition"), cold=True) == "restored", "its files are there"
-    assert outcomes(project)[before:] == [("merge", "nutrition", "built"), ("merge", "nutrition", "restored")]
+    assert run(graph, graph.step("merge", "nutrition"), cold=True) == "restored", (
+        "its files are there"
+    )
+    assert outcomes(project)[before:] == [
+        ("merge", "nutrition", "built"),
+        ("merge", "nutrition", "restored"),
+    ]
 
 
 def test_what_another_work_gave_is_not_taken_from_the_store(project: Path) -> None:
@@ -236,9 +275,15 @@ def test_what_another_work_gave_is_not_taken_from_the_store(project: Path) -> No
     other = find_work_key(read_manifest(folder / "manifest.json"))
     store.action(key).unlink()
     shutil.copy(store.action(other), store.action(key))
-    ask_more(project, read_yaml(project / "conf" / "domain" / "programming.yaml")["evaluation"]["beat_base_by"])
+    ask_more(
+        project,
+        read_yaml(project / "conf" / "domain" / "programming.yaml")["evaluation"]["beat_base_by"],
+    )
     assert package(project) == "built"
-    assert load(project).step("package", "nutrition").fingerprint == read_manifest(folder / "manifest.json").fingerprint
+    assert (
+        load(project).step("package", "nutrition").fingerprint
+        == read_manifest(folder / "manifest.json").fingerprint
+    )
 
 
 def not_kept(project: Path) -> bool:
@@ -248,7 +293,9 @@ def not_kept(project: Path) -> bool:
     return not manifest.exists() or read_manifest(manifest).fingerprint != wanted
 
 
-def test_a_missed_bound_says_which_figure_missed_which_bound(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_missed_bound_says_which_figure_missed_which_bound(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     ask_more(project, 0.9)
     with pytest.raises(BuildError):
         package(project)
@@ -264,8 +311,11 @@ def test_a_file_that_may_not_grow_is_one_message(project: Path) -> None:
     start = "sys.argv[0] = 'meetara-build'; from meetara_build.__main__ import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", limited + start, "stage", "package", "nutrition", "--cold"],
-        cwd=project, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert (
@@ -276,7 +326,9 @@ def test_a_file_that_may_not_grow_is_one_message(project: Path) -> None:
     assert package(project) == "built"
 
 
-@pytest.mark.parametrize(("stage", "left"), [("dataset", 8_000), ("adapter", 60_000), ("gguf", 900_000)])
+@pytest.mark.parametrize(
+    ("stage", "left"), [("dataset", 8_000), ("adapter", 60_000), ("gguf", 900_000)]
+)
 def test_a_full_disk_is_one_message_and_nothing_half_written(
     project: Path, command: Any, stage: str, left: int
 ) -> None:
@@ -294,7 +346,9 @@ def test_a_full_disk_is_one_message_and_nothing_half_written(
         assert not manifest.exists()
         assert not list(project.glob("artifacts/.work/*/out-*"))
         assert command(project, "stage", stage, "nutrition").returncode == 0
-        assert {path.name: digest_file(path) for path in folder.iterdir() if path.suffix != ".json"} == before
+        assert {
+            path.name: digest_file(path) for path in folder.iterdir() if path.suffix != ".json"
+        } == before
 
 
 def test_a_read_only_root_is_one_message(project: Path) -> None:
@@ -303,7 +357,8 @@ def test_a_read_only_root_is_one_message(project: Path) -> None:
     with small_disk(project / "artifacts", 64) as disk:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(
-            ArtifactError, match=r"cannot be written \(Read-only file system\); make room or mend the rights"
+            ArtifactError,
+            match=r"cannot be written \(Read-only file system\); make room or mend the rights",
         ):
             package(project)
 
@@ -312,7 +367,9 @@ def test_two_runs_of_one_step_work_once(project: Path) -> None:
     ask_more(project)
     load(project)
     words = [sys.executable, "-m", "meetara_build", "stage", "package", "nutrition", "--cold"]
-    running = [subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     said = sorted(process.communicate()[0].strip() for process in running)
     assert said == ["nutrition/package: built", *["nutrition/package: restored"] * 2]
 

@@ -51,7 +51,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server(idle: float = 60, *preloaded: str) -> Iterator[subprocess.Popen[bytes]]:
     """A warm process where `warm.ask` looks for one; it has imported little, to be quick."""
     path = warm._socket_path()
-    with subprocess.Popen([sys.executable, "-c", SERVER, str(path), str(idle), *preloaded]) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(path), str(idle), *preloaded]
+    ) as process:
         until(path.exists)
         try:
             yield process
@@ -80,7 +82,9 @@ def request(project: Path, folder: Path, **changes: Any) -> dict[str, Any]:
         "name": step.name,
         "stage": step.stage,
         "recipe": step.recipe,
-        "inputs": {name: str(graph.root / given.place.folder) for name, given in step.inputs.items()},
+        "inputs": {
+            name: str(graph.root / given.place.folder) for name, given in step.inputs.items()
+        },
         "output": str(output),
         "threads": 1,
         "report": str(folder / "package.traceback"),
@@ -115,7 +119,9 @@ def asker(project: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that asks for a job that never ends."""
     path = folder / "request.json"
     path.write_text(json.dumps(endless(project, folder)))
-    with subprocess.Popen([sys.executable, "-c", ASKER, str(path)], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", ASKER, str(path)], stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:
@@ -132,7 +138,10 @@ def test_a_job_runs_in_a_process_of_its_own(
 
 
 def test_a_job_speaks_through_its_asker(
-    built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes], capfd: pytest.CaptureFixture[str]
+    built_project: Path,
+    tmp_path: Path,
+    served: subprocess.Popen[bytes],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert warm.ask(request(built_project, tmp_path, recipe={})) == 1
     assert capfd.readouterr().err.startswith("nutrition/package: unexpected KeyError")
@@ -164,7 +173,10 @@ def killing(process: subprocess.Popen[bytes], times: int) -> threading.Thread:
 
 
 def test_a_killed_job_is_begun_once_more(
-    built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes], capfd: pytest.CaptureFixture[str]
+    built_project: Path,
+    tmp_path: Path,
+    served: subprocess.Popen[bytes],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     asked = endless(built_project, tmp_path)
     pipe = tmp_path / "evaluation" / "evaluation.json"
@@ -188,7 +200,10 @@ def test_a_job_that_is_killed_twice_is_named_with_what_may_help(
 ) -> None:
     asked = endless(built_project, tmp_path)
     killer = killing(served, 2)
-    with pytest.raises(BuildError, match=r"nutrition/package: the job was ended by SIGKILL \(out of memory\?.*, twice"):
+    with pytest.raises(
+        BuildError,
+        match=r"nutrition/package: the job was ended by SIGKILL \(out of memory\?.*, twice",
+    ):
         warm.ask(asked)
     killer.join()
 
@@ -205,27 +220,40 @@ def test_a_job_has_its_asker_s_environment(
     built_project: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    )
     with server(60, "echo"):
         for proxy in ("http://proxy:1", "http://proxy:2", None):
-            monkeypatch.delenv("https_proxy") if proxy is None else monkeypatch.setenv("https_proxy", proxy)
+            monkeypatch.delenv("https_proxy") if proxy is None else monkeypatch.setenv(
+                "https_proxy", proxy
+            )
             assert warm.ask(request(built_project, tmp_path, stage="echo")) == 0
             assert json.loads((tmp_path / job.FIGURES).read_text())["metrics"] == {"proxy": proxy}
 
 
 def test_a_job_that_hangs_for_as_long_as_its_asker_bears_is_ended_and_named(
-    built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    built_project: Path,
+    tmp_path: Path,
+    served: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(warm.HANG, "1")
-    with pytest.raises(BuildError, match=r"the job hung: it used no CPU for 1 s and was ended .*, twice; build again"):
+    with pytest.raises(
+        BuildError,
+        match=r"the job hung: it used no CPU for 1 s and was ended .*, twice; build again",
+    ):
         warm.ask(endless(built_project, tmp_path))
     assert psutil.Process(served.pid).children() == []
 
 
-def test_a_patience_in_words_is_refused(built_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patience_in_words_is_refused(
+    built_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(warm.HANG, "soon")
     with pytest.raises(
-        SetupError, match="MEETARA_HANG_SECONDS: 'soon' is no number of seconds; set it to one like 600"
+        SetupError,
+        match="MEETARA_HANG_SECONDS: 'soon' is no number of seconds; set it to one like 600",
     ):
         warm.ask(request(built_project, tmp_path))
 
@@ -242,7 +270,9 @@ def test_a_connection_that_says_nothing_of_use_is_dropped(
     assert served.poll() is None
 
 
-def test_jobs_run_side_by_side(built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes]) -> None:
+def test_jobs_run_side_by_side(
+    built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes]
+) -> None:
     with asker(built_project, tmp_path):
         waiting = job_of(served)
         assert warm.ask(request(built_project, tmp_path)) == 0
@@ -250,14 +280,19 @@ def test_jobs_run_side_by_side(built_project: Path, tmp_path: Path, served: subp
     until(lambda: gone(waiting), 5)
 
 
-def test_a_killed_warm_process_takes_its_jobs_along(built_project: Path, tmp_path: Path, temporary: Path) -> None:
+def test_a_killed_warm_process_takes_its_jobs_along(
+    built_project: Path, tmp_path: Path, temporary: Path
+) -> None:
     with server() as process, asker(built_project, tmp_path) as asking:
         waiting = job_of(process)
         process.kill()
         assert asking.wait(10) == 1
         assert asking.stderr
         said = asking.stderr.read()
-        assert "nutrition/package: the warm process was ended during the job; build again (its log is " in said
+        assert (
+            "nutrition/package: the warm process was ended during the job; build again (its log is "
+            in said
+        )
         until(lambda: gone(waiting), 5)
 
 
@@ -281,7 +316,9 @@ def test_it_ends_by_itself_when_no_job_has_come_for_a_while(temporary: Path) -> 
     assert not warm._socket_path().exists()
 
 
-def test_it_does_not_end_while_a_job_runs(built_project: Path, tmp_path: Path, temporary: Path) -> None:
+def test_it_does_not_end_while_a_job_runs(
+    built_project: Path, tmp_path: Path, temporary: Path
+) -> None:
     with server(1.5) as process:
         with asker(built_project, tmp_path):
             waiting = job_of(process)
@@ -300,7 +337,9 @@ warm._Server._serve = time_is_up
 """
 
 
-def test_whoever_connects_as_it_ends_is_served(built_project: Path, tmp_path: Path, temporary: Path) -> None:
+def test_whoever_connects_as_it_ends_is_served(
+    built_project: Path, tmp_path: Path, temporary: Path
+) -> None:
     path = warm._socket_path()
     script = SERVER.replace("warm.main()", LATE + "warm.main()")
     with subprocess.Popen([sys.executable, "-c", script, str(path), "0"]) as process:
@@ -323,12 +362,16 @@ def test_a_long_temporary_folder_is_no_hindrance(
 def test_another_state_of_the_code_has_another_warm_process(tmp_path: Path) -> None:
     copied = tmp_path / "code"
     shutil.copytree(
-        REPOSITORY / "meetara_build", copied / "meetara_build", ignore=shutil.ignore_patterns("__pycache__")
+        REPOSITORY / "meetara_build",
+        copied / "meetara_build",
+        ignore=shutil.ignore_patterns("__pycache__"),
     )
 
     def name() -> str:
         words = "from meetara_build.engine import warm; print(warm._socket_path().name)"
-        return run_there(copied, sys.executable, "-c", words, TMPDIR=str(tmp_path), PYTHONPATH=str(copied)).stdout
+        return run_there(
+            copied, sys.executable, "-c", words, TMPDIR=str(tmp_path), PYTHONPATH=str(copied)
+        ).stdout
 
     before = name()
     assert before
@@ -342,7 +385,9 @@ def test_a_folder_of_another_user_is_refused(temporary: Path) -> None:
     folder = temporary / f"meetara-{os.getuid()}"
     folder.mkdir()
     os.chown(folder, 12345, 12345)
-    with pytest.raises(SetupError, match=r"belongs to another user; remove it, or set TMPDIR to a folder of yours"):
+    with pytest.raises(
+        SetupError, match=r"belongs to another user; remove it, or set TMPDIR to a folder of yours"
+    ):
         warm._socket_path()
 
 
@@ -369,7 +414,9 @@ def test_a_warm_process_that_cannot_start_says_why(project: Path, tmp_path: Path
     assert "this torch is broken" in log.read_text()
 
 
-def test_starters_at_once_share_one_process_that_has_imported_everything(project: Path, tmp_path: Path) -> None:
+def test_starters_at_once_share_one_process_that_has_imported_everything(
+    project: Path, tmp_path: Path
+) -> None:
     shutil.rmtree(project / "artifacts" / "store")
     for domain in ("nutrition", "programming", "storytelling"):
         shutil.rmtree(project / "artifacts" / domain / "package")
@@ -378,7 +425,9 @@ def test_starters_at_once_share_one_process_that_has_imported_everything(project
     words = [sys.executable, "-m", "meetara_build", "stage", "package"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     asking = [
-        subprocess.Popen([*words, domain], cwd=project, env=environment, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*words, domain], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+        )
         for domain in ("nutrition", "programming", "storytelling")
     ]
     said = [process.communicate()[0].strip() for process in asking]
@@ -389,7 +438,11 @@ def test_starters_at_once_share_one_process_that_has_imported_everything(project
         and "meetara_build.engine.warm" in process.info["cmdline"]
     ]
     try:
-        assert said == ["nutrition/package: built", "programming/package: built", "storytelling/package: built"]
+        assert said == [
+            "nutrition/package: built",
+            "programming/package: built",
+            "storytelling/package: built",
+        ]
         assert len(started) == 1
         loaded = {Path(region.path).name for region in started[0].memory_maps()}
         assert any("torch" in name for name in loaded)

@@ -12,7 +12,8 @@ import pytest
 from projects import DOMAINS, edit, override, read_yaml, small_project, write_yaml
 
 from meetara_build.errors import ConfigError
-from meetara_build.graph import STAGES, Graph, find_project, load
+from meetara_build.graph import STAGES, Graph, load
+from meetara_build.project import find_project
 
 OF_A_DOMAIN = ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
 
@@ -47,7 +48,9 @@ def refused(project: Path) -> str:
 def test_every_domain_has_every_stage_and_the_base_is_there_once(fixed: Path) -> None:
     graph = load(fixed)
     expected = {(stage, domain) for stage in OF_A_DOMAIN for domain in DOMAINS}
-    expected |= {(stage, "base/mini") for stage in ("corpus", "base", "gguf")} | {("report", "report")}
+    expected |= {(stage, "base/mini") for stage in ("corpus", "base", "gguf")} | {
+        ("report", "report")
+    }
     assert set(graph.steps) == expected
     assert {stage for stage, _ in graph.steps} == set(STAGES)
     assert graph.domains == sorted(DOMAINS)
@@ -72,14 +75,22 @@ def test_above_a_step_is_all_that_it_needs_and_no_more(fixed: Path) -> None:
     graph = load(fixed)
     names = [step.name for step in graph.above([("evaluate", "nutrition")])]
     assert set(names) == {
-        "base/mini/corpus", "base/mini/base", "base/mini/gguf", "nutrition/dataset", "nutrition/adapter",
-        "nutrition/merge", "nutrition/gguf", "nutrition/evaluate",
-    }  # fmt: skip
+        "base/mini/corpus",
+        "base/mini/base",
+        "base/mini/gguf",
+        "nutrition/dataset",
+        "nutrition/adapter",
+        "nutrition/merge",
+        "nutrition/gguf",
+        "nutrition/evaluate",
+    }
     assert names.index("base/mini/corpus") == 0
     assert names[-1] == "nutrition/evaluate"
 
 
-def test_a_build_of_everything_ends_with_the_report_and_one_of_some_domains_without(fixed: Path) -> None:
+def test_a_build_of_everything_ends_with_the_report_and_one_of_some_domains_without(
+    fixed: Path,
+) -> None:
     graph = load(fixed)
     assert ("report", "report") in graph.ends()
     assert graph.ends(["nutrition"]) == [("package", "nutrition")]
@@ -89,14 +100,20 @@ def test_unknown_stages_and_domains_are_refused_with_the_nearest(fixed: Path) ->
     graph = load(fixed)
     with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, base"):
         graph.step("marge", "nutrition")
-    with pytest.raises(ConfigError, match=r"'nutritoin' has no stage 'gguf' in this build; did you mean 'nutrition'\?"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'nutritoin' has no stage 'gguf' in this build; did you mean 'nutrition'\?",
+    ):
         graph.step("gguf", "nutritoin")
 
 
 def test_a_project_is_found_from_any_folder_below(project: Path, tmp_path: Path) -> None:
     assert find_project(project / "conf" / "domain") == project.resolve()
     (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(ConfigError, match=r"elsewhere: no conf/build.yaml here or above; go to a project, or make one"):
+    with pytest.raises(
+        ConfigError,
+        match=r"elsewhere: no conf/build.yaml here or above; go to a project, or make one",
+    ):
         find_project(tmp_path / "elsewhere")
 
 
@@ -127,10 +144,12 @@ def test_a_graph_from_the_cache_is_the_graph_that_was_kept(project: Path) -> Non
 def test_a_graph_from_the_cache_needs_no_heavy_import(fixed: Path) -> None:
     load(fixed)
     code = (
-        "import sys; from meetara_build.graph import find_project, load; load(find_project()); "
+        "import sys; from meetara_build.graph import load; from meetara_build.project import find_project; load(find_project()); "
         "print(*{'hydra', 'pydantic', 'yaml', 'torch', 'snakemake', 'numpy'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=fixed, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=fixed, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == []
 
 
@@ -150,8 +169,14 @@ def test_another_machine_has_a_graph_of_its_own(project: Path) -> None:
     assert theirs.step("adapter", "nutrition").gpus == 1
     assert theirs.step("dataset", "nutrition").gpus == 0
     assert theirs.step("adapter", "nutrition").threads == 8
-    assert theirs.step("adapter", "nutrition").fingerprint != mine.step("adapter", "nutrition").fingerprint
-    assert theirs.step("dataset", "nutrition").fingerprint == mine.step("dataset", "nutrition").fingerprint
+    assert (
+        theirs.step("adapter", "nutrition").fingerprint
+        != mine.step("adapter", "nutrition").fingerprint
+    )
+    assert (
+        theirs.step("dataset", "nutrition").fingerprint
+        == mine.step("dataset", "nutrition").fingerprint
+    )
 
 
 def test_comments_and_the_order_of_keys_change_nothing(project: Path) -> None:
@@ -192,23 +217,34 @@ def test_a_touched_source_changes_nothing(project: Path) -> None:
 def test_a_domain_of_one_s_own_does_not_reach_the_base_or_its_neighbours(project: Path) -> None:
     before = load(project)
     conf = project / "conf" / "domain"
-    records = [{"prompt": f"Question {number}?", "response": f"Answer {number}."} for number in range(30)]
+    records = [
+        {"prompt": f"Question {number}?", "response": f"Answer {number}."} for number in range(30)
+    ]
     (conf / "mine.jsonl").write_text("\n".join(json.dumps(record) for record in records))
-    write_yaml(conf / "mine.yaml", {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]})
-    assert changed(project, before) == {f"mine/{stage}" for stage in OF_A_DOMAIN} | {"report/report"}
+    write_yaml(
+        conf / "mine.yaml",
+        {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]},
+    )
+    assert changed(project, before) == {f"mine/{stage}" for stage in OF_A_DOMAIN} | {
+        "report/report"
+    }
 
 
 def test_a_missing_source_is_named_with_file_and_line(project: Path) -> None:
     path = project / "conf" / "domain" / "nutrition.yaml"
     edit(path, "sources", [{"path": "nutrition.jsonl"}, {"path": "gone.csv"}])
-    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if "gone.csv" in text)
+    line = next(
+        number for number, text in enumerate(path.read_text().splitlines(), 1) if "gone.csv" in text
+    )
     assert refused(project) == (
         f"{path}:{line}: source 'gone.csv' is not there (looked at {path.parent / 'gone.csv'}); "
         "mend the path, or put the file there"
     )
 
 
-def test_a_source_s_path_may_start_anywhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_s_path_may_start_anywhere(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = (project / "conf" / "domain" / "nutrition.jsonl").read_bytes()
     (tmp_path / "home" / "data").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -231,16 +267,28 @@ def test_a_base_that_learns_from_a_domain_that_is_gone_says_so(project: Path) ->
 def test_a_base_from_a_folder_is_known_by_its_files(project: Path, tmp_path: Path) -> None:
     conf = project / "conf" / "base" / "mine.yaml"
     write_yaml(
-        conf, {"description": "x", "licence": "mit", "chat_template": "chatml", "parameters": 1, "folder": "models/a"}
+        conf,
+        {
+            "description": "x",
+            "licence": "mit",
+            "chat_template": "chatml",
+            "parameters": 1,
+            "folder": "models/a",
+        },
     )
     override(project, "nutrition", {"base": "mine"})
-    assert f"{conf}: folder: 'models/a' is no folder (looked at {project / 'models' / 'a'})" in refused(project)
+    assert (
+        f"{conf}: folder: 'models/a' is no folder (looked at {project / 'models' / 'a'})"
+        in refused(project)
+    )
     folder = project / "models" / "a"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     before = load(project)
     assert ("corpus", "base/mine") not in before.steps
-    assert {step.inputs["base"].target for step in before.steps.values() if step.stage == "adapter"} == {
+    assert {
+        step.inputs["base"].target for step in before.steps.values() if step.stage == "adapter"
+    } == {
         "base/mine",
         "base/mini",
     }
@@ -252,7 +300,13 @@ def test_a_base_from_a_gguf_file_is_known_by_its_content(project: Path) -> None:
     conf, file = project / "conf" / "base" / "mine.yaml", project / "models" / "mine.gguf"
     write_yaml(
         conf,
-        {"description": "x", "licence": "mit", "chat_template": "chatml", "parameters": 1, "gguf": "models/mine.gguf"},
+        {
+            "description": "x",
+            "licence": "mit",
+            "chat_template": "chatml",
+            "parameters": 1,
+            "gguf": "models/mine.gguf",
+        },
     )
     override(project, "nutrition", {"base": "mine"})
     assert f"{conf}: gguf: 'models/mine.gguf' is no file (looked at {file})" in refused(project)
@@ -269,22 +323,30 @@ def test_a_data_set_of_a_hub_is_pinned_to_a_commit(project: Path) -> None:
     said = refused(project)
     assert f"{path}:" in said
     assert "source 'owner/name' of a hub is not pinned; add `revision:`" in said
-    edit(path, "sources", [{"path": "nutrition.jsonl"}, {"hub": "owner/name", "revision": "0" * 40}])
+    edit(
+        path, "sources", [{"path": "nutrition.jsonl"}, {"hub": "owner/name", "revision": "0" * 40}]
+    )
     one = load(project)
-    edit(path, "sources", [{"path": "nutrition.jsonl"}, {"hub": "owner/name", "revision": "1" * 40}])
+    edit(
+        path, "sources", [{"path": "nutrition.jsonl"}, {"hub": "owner/name", "revision": "1" * 40}]
+    )
     assert "nutrition/dataset" in changed(project, one)
 
 
 def test_a_base_whose_own_proof_has_failed_is_not_trained_on(fixed: Path) -> None:
     graph = load(fixed)
     for domain in DOMAINS:
-        assert ("gguf", "base/mini") in [(step.stage, step.target) for step in graph.above([("adapter", domain)])]
+        assert ("gguf", "base/mini") in [
+            (step.stage, step.target) for step in graph.above([("adapter", domain)])
+        ]
 
 
 def test_a_project_without_domains_says_how_to_add_one(project: Path) -> None:
     for path in (project / "conf" / "domain").iterdir():
         path.unlink()
-    assert "no domain yet; add one with `meetara-build add-domain NAME --from FILE`" in refused(project)
+    assert "no domain yet; add one with `meetara-build add-domain NAME --from FILE`" in refused(
+        project
+    )
 
 
 @pytest.mark.parametrize("keep", [True, False])

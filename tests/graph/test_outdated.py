@@ -24,13 +24,22 @@ for line in sys.stdin:
 
 def test_a_process_that_is_older_than_the_tool_keeps_nothing_for_others(tmp_path: Path) -> None:
     package = tmp_path / "installed" / "meetara_build"
-    shutil.copytree(REPOSITORY / "meetara_build", package, ignore=shutil.ignore_patterns("__pycache__", "project"))
+    shutil.copytree(
+        REPOSITORY / "meetara_build",
+        package,
+        ignore=shutil.ignore_patterns("__pycache__", "project"),
+    )
     project = small_project(tmp_path / "project", ["nutrition"])
     kept = [project / ".meetara" / name for name in ("graph-default.json", "code.json")]
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER], env={**os.environ, "PYTHONPATH": str(package.parent)}, text=True, cwd=tmp_path,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as server:  # fmt: skip
+        [sys.executable, "-c", SERVER],
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
+        text=True,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         server.stdin.write(f"{project}\n")
@@ -48,7 +57,9 @@ def test_a_process_that_is_older_than_the_tool_keeps_nothing_for_others(tmp_path
     assert [path.read_bytes() for path in kept] == before
 
 
-def test_what_a_user_installs_for_themselves_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_user_installs_for_themselves_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
     monkeypatch.setattr(site, "USER_SITE", str(tmp_path))
     before = tool_state()

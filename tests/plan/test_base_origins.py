@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from projects import DOMAINS, edit, small_project, write_yaml
 
-from meetara_build.artifact import Manifest
 from meetara_build.graph import load
 from meetara_build.plan.base_origins import BaseOrigin, base_origins
+from meetara_build.store.manifest import Manifest
 
-BASE: dict[str, Any] = {"description": "x", "licence": "mit", "chat_template": "chatml", "parameters": 1}
+BASE: dict[str, Any] = {
+    "description": "x",
+    "licence": "mit",
+    "chat_template": "chatml",
+    "parameters": 1,
+}
 
 
 def weights(path: Path, kind: gguf.GGMLQuantizationType) -> Path:
@@ -64,7 +69,9 @@ def test_what_the_base_stage_found_is_known_where_the_file_is_gone(project: Path
     path = graph.root / step.place.manifest
     path.parent.mkdir(parents=True)
     path.write_text(
-        Manifest("base", "base/mine", step.fingerprint, step.made_from, {}, {}, {"quantized": "Q4_1"}).text()
+        Manifest(
+            "base", "base/mine", step.fingerprint, step.made_from, {}, {}, {"quantized": "Q4_1"}
+        ).text()
     )
     assert base_origins(graph) == [BaseOrigin("mine", "x.gguf", "Q4_1")]
 

@@ -43,7 +43,9 @@ def kept(project: Path, *domains: str, whole: bool = True) -> dict[str, Any]:
     made = plan(graph, domains)
     estimator = Estimator(graph, made, [], "here", None)
     estimates = {item.step.name: estimator.of(item) for item in made.to_do()}
-    found = content(graph, made, estimates, total(made, estimates, 2, 1.5), domains, "local", whole=whole)
+    found = content(
+        graph, made, estimates, total(made, estimates, 2, 1.5), domains, "local", whole=whole
+    )
     return json.loads(json.dumps(found, ensure_ascii=False))  # type: ignore[no-any-return]
 
 
@@ -63,7 +65,9 @@ def objects(schema: Any) -> Iterator[dict[str, Any]]:
     """All parts of a schema that are objects."""
     if isinstance(schema, dict):
         yield schema
-    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+    for inner in (
+        schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    ):
         yield from objects(inner)
 
 
@@ -82,7 +86,11 @@ def test_every_field_is_described_and_every_measure_has_its_unit() -> None:
 
 
 def test_no_object_with_known_fields_may_have_others() -> None:
-    closed = [part for part in objects(SCHEMA) if isinstance(part.get("properties"), dict) and "type" in part]
+    closed = [
+        part
+        for part in objects(SCHEMA)
+        if isinstance(part.get("properties"), dict) and "type" in part
+    ]
     assert len(closed) == 12
     assert [part for part in closed if part.get("additionalProperties") is not False] == []
 
@@ -91,7 +99,9 @@ def test_the_schema_knows_every_stage_action_kind_and_source() -> None:
     parts = SCHEMA["$defs"]
     assert parts["item"]["properties"]["stage"]["enum"] == list(STAGES)
     assert parts["item"]["properties"]["action"]["enum"] == [RUN, RESTORE, MAYBE]
-    kinds = {value for name, value in vars(causes).items() if name.isupper() and isinstance(value, str)}
+    kinds = {
+        value for name, value in vars(causes).items() if name.isupper() and isinstance(value, str)
+    }
     assert kinds - {causes.MISSING} == set(parts["cause"]["properties"]["kind"]["enum"])
     assert parts["source"]["enum"] == [estimate.HISTORY, estimate.SIMILAR, estimate.MODEL]
 
@@ -118,7 +128,12 @@ def everything_gone(project: Path) -> None:
 
 
 def a_decision(project: Path) -> None:
-    taken = {"key": "lora.targets", "value": ["q_proj"], "agent": "tuner", "reason": "as good, and smaller"}
+    taken = {
+        "key": "lora.targets",
+        "value": ["q_proj"],
+        "agent": "tuner",
+        "reason": "as good, and smaller",
+    }
     write_yaml(project / "conf" / "overlay" / "storytelling.yaml", {"decisions": [taken]})
 
 
@@ -145,9 +160,13 @@ def code_and_libraries(project: Path) -> None:
 
 
 CHANGES: dict[str, Edit] = {
-    "nothing": lambda project: None, "everything gone": everything_gone, "a decision": a_decision,
-    "several edits": several_edits, "drift": drifted, "code and libraries": code_and_libraries,
-}  # fmt: skip
+    "nothing": lambda project: None,
+    "everything gone": everything_gone,
+    "a decision": a_decision,
+    "several edits": several_edits,
+    "drift": drifted,
+    "code and libraries": code_and_libraries,
+}
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["kept", "printed"])
@@ -158,14 +177,19 @@ def test_a_plan_is_as_its_schema_says(project: Path, change: Edit, whole: bool) 
     assert faults(found) == []
     assert ("made_from" in found) == whole
     assert bool(found["items"]) == (change is not CHANGES["nothing"])
-    assert sum(found["counts"][action] for action in ("run", "restore", "maybe")) == len(found["items"])
+    assert sum(found["counts"][action] for action in ("run", "restore", "maybe")) == len(
+        found["items"]
+    )
 
 
 def test_the_command_prints_and_keeps_what_the_schema_says(project: Path, command: Any) -> None:
     several_edits(project)
     for words in (["nutrition", "music"], ["--profile", "lambda"]):
         done = command(project, "plan", *words, "--json", "--out", "kept.json")
-        printed, written = json.loads(done.stdout), json.loads((project / "kept.json").read_text(encoding="utf-8"))
+        printed, written = (
+            json.loads(done.stdout),
+            json.loads((project / "kept.json").read_text(encoding="utf-8")),
+        )
         assert faults(printed) == faults(written) == []
         assert written.pop("made_from")
         assert printed.pop("proposals") == []
@@ -175,14 +199,30 @@ def test_the_command_prints_and_keeps_what_the_schema_says(project: Path, comman
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("version", 1), ("counts.run", -1), ("counts.run", "3"), ("domains", "nutrition"), ("items.0.action", "FRESH"),
-        ("items.0.stage", "train"), ("items.0.fingerprint", "abc"), ("items.0.key", None), ("items.0.waits_for", [3]),
-        ("items.0.causes.0.kind", "whim"), ("items.0.causes.0.text", ""), ("items.0.causes.0.old", ["a list"]),
-        ("items.0.causes.0.decision", "tuner"), ("items.0.estimate.seconds", "soon"), ("items.0.estimate.source", "guess"),
-        ("estimate.dollars", "1.50"), ("estimate.jobs", 0), ("estimate.sources", {"guess": 1}), ("made_from", []),
+        ("version", 1),
+        ("counts.run", -1),
+        ("counts.run", "3"),
+        ("domains", "nutrition"),
+        ("items.0.action", "FRESH"),
+        ("items.0.stage", "train"),
+        ("items.0.fingerprint", "abc"),
+        ("items.0.key", None),
+        ("items.0.waits_for", [3]),
+        ("items.0.causes.0.kind", "whim"),
+        ("items.0.causes.0.text", ""),
+        ("items.0.causes.0.old", ["a list"]),
+        ("items.0.causes.0.decision", "tuner"),
+        ("items.0.estimate.seconds", "soon"),
+        ("items.0.estimate.source", "guess"),
+        ("estimate.dollars", "1.50"),
+        ("estimate.jobs", 0),
+        ("estimate.sources", {"guess": 1}),
+        ("made_from", []),
     ],
-)  # fmt: skip
-def test_a_field_of_the_wrong_type_is_refused(decided: dict[str, Any], place: str, value: Any) -> None:
+)
+def test_a_field_of_the_wrong_type_is_refused(
+    decided: dict[str, Any], place: str, value: Any
+) -> None:
     valid = copy.deepcopy(decided)
     assert faults(valid) == []
     inner, last = within(valid, place)
@@ -192,10 +232,19 @@ def test_a_field_of_the_wrong_type_is_refused(decided: dict[str, Any], place: st
 
 @pytest.mark.parametrize(
     "place",
-    ["version", "counts.run", "items.0.step", "items.0.causes.0.kind", "items.0.causes.0.decision.base",
-     "items.0.estimate.low", "estimate.low"],
-)  # fmt: skip
-def test_an_unknown_field_and_a_missing_one_are_refused(decided: dict[str, Any], place: str) -> None:
+    [
+        "version",
+        "counts.run",
+        "items.0.step",
+        "items.0.causes.0.kind",
+        "items.0.causes.0.decision.base",
+        "items.0.estimate.low",
+        "estimate.low",
+    ],
+)
+def test_an_unknown_field_and_a_missing_one_are_refused(
+    decided: dict[str, Any], place: str
+) -> None:
     valid = copy.deepcopy(decided)
     inner, name = within(valid, place)
     inner["more"] = 1
@@ -210,14 +259,23 @@ def test_a_changed_key_names_the_decision_it_comes_from(project: Path) -> None:
     a_decision(project)
     edit(project / "conf" / "build.yaml", "lora.rank", 8)
     items = {item["step"]: item for item in kept(project)["items"]}
-    decisions = {cause["key"]: cause["decision"] for cause in items["storytelling/adapter"]["causes"]}
-    taken = {"base": "all-linear", "overlay": ["q_proj"], "agent": "tuner", "reason": "as good, and smaller"}
+    decisions = {
+        cause["key"]: cause["decision"] for cause in items["storytelling/adapter"]["causes"]
+    }
+    taken = {
+        "base": "all-linear",
+        "overlay": ["q_proj"],
+        "agent": "tuner",
+        "reason": "as good, and smaller",
+    }
     assert decisions == {"lora.rank": None, "lora.targets": taken}
 
 
 def test_a_decision_is_named_wherever_its_key_reaches(project: Path) -> None:
     a_decision(project)
-    found = [cause for item in kept(project)["items"] for cause in (*item["causes"], *item["inherited"])]
+    found = [
+        cause for item in kept(project)["items"] for cause in (*item["causes"], *item["inherited"])
+    ]
     own = [cause["decision"] for cause in found if cause["key"] == "lora.targets"]
     assert len(own) >= 5
     assert all(taken and taken["agent"] == "tuner" for taken in own)
@@ -235,16 +293,27 @@ def test_nothing_has_changed_since_a_plan_that_still_holds(project: Path) -> Non
 
 
 STALE: list[tuple[str, Edit, list[str]]] = [
-    ("a key", lambda project: override(project, "music", {"lora.rank": 8}),
-     ["conf/domain/music.yaml lora.rank: 16 → 8 (music/adapter)"]),
-    ("a key of all domains", lambda project: edit(project / "conf" / "build.yaml", "merge.bound", 0.5),
-     ["conf/build.yaml merge.bound: 0.001 → 0.5 (music/merge and 3 more)"]),
-    ("a source", added("storytelling", "train"),
-     ["conf/domain/storytelling.jsonl: its content changed (storytelling/dataset)"]),
-]  # fmt: skip
+    (
+        "a key",
+        lambda project: override(project, "music", {"lora.rank": 8}),
+        ["conf/domain/music.yaml lora.rank: 16 → 8 (music/adapter)"],
+    ),
+    (
+        "a key of all domains",
+        lambda project: edit(project / "conf" / "build.yaml", "merge.bound", 0.5),
+        ["conf/build.yaml merge.bound: 0.001 → 0.5 (music/merge and 3 more)"],
+    ),
+    (
+        "a source",
+        added("storytelling", "train"),
+        ["conf/domain/storytelling.jsonl: its content changed (storytelling/dataset)"],
+    ),
+]
 
 
-@pytest.mark.parametrize(("change", "said"), [row[1:] for row in STALE], ids=[row[0] for row in STALE])
+@pytest.mark.parametrize(
+    ("change", "said"), [row[1:] for row in STALE], ids=[row[0] for row in STALE]
+)
 def test_what_was_edited_since_is_named(project: Path, change: Edit, said: list[str]) -> None:
     everything_gone(project)  # so that every step, temporaries too, is in the plan before and after
     before = kept(project)
@@ -252,14 +321,20 @@ def test_what_was_edited_since_is_named(project: Path, change: Edit, said: list[
     assert stale(project, before) == said
 
 
-@pytest.mark.parametrize("change", [row[1] for row in STALE[::2]], ids=[row[0] for row in STALE[::2]])
-def test_an_edit_after_a_plan_with_nothing_to_do_is_all_that_is_named(project: Path, change: Edit) -> None:
+@pytest.mark.parametrize(
+    "change", [row[1] for row in STALE[::2]], ids=[row[0] for row in STALE[::2]]
+)
+def test_an_edit_after_a_plan_with_nothing_to_do_is_all_that_is_named(
+    project: Path, change: Edit
+) -> None:
     before = kept(project)
     assert before["items"] == []
     change(project)
     found = stale(project, before)
     assert found
-    assert [line for line in found if line.endswith(("is new", "no longer part of the build"))] == []
+    assert [
+        line for line in found if line.endswith(("is new", "no longer part of the build"))
+    ] == []
 
 
 def test_what_was_built_since_is_named(project: Path) -> None:
@@ -267,7 +342,10 @@ def test_what_was_built_since_is_named(project: Path) -> None:
     before = kept(project)
     build(project)
     found = stale(project, before)
-    assert {"music/adapter: was RUN, is FRESH now", "music/package: was MAYBE, is FRESH now"} <= set(found)
+    assert {
+        "music/adapter: was RUN, is FRESH now",
+        "music/package: was MAYBE, is FRESH now",
+    } <= set(found)
     assert not [line for line in found if "no longer part" in line]
 
 
@@ -286,10 +364,14 @@ def test_an_input_that_came_out_different_since_is_named(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other", "said"),
-    [(["music", "nutrition"], ["music"], "nutrition/package: is no longer part of the build"),
-     (["music"], ["music", "nutrition"], "nutrition/package: is new")],
-)  # fmt: skip
-def test_a_domain_added_or_removed_since_is_named(project: Path, one: list[str], other: list[str], said: str) -> None:
+    [
+        (["music", "nutrition"], ["music"], "nutrition/package: is no longer part of the build"),
+        (["music"], ["music", "nutrition"], "nutrition/package: is new"),
+    ],
+)
+def test_a_domain_added_or_removed_since_is_named(
+    project: Path, one: list[str], other: list[str], said: str
+) -> None:
     path = project / "conf" / "build.yaml"
     edit(path, "domains", one)
     before = kept(project)

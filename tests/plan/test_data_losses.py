@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 from projects import REPOSITORY, edit, override, read_yaml, write_yaml
 
+from meetara_build.cli.planning import show_plan
 from meetara_build.engine.stage_run import run
-from meetara_build.faces.planning import show_plan
 from meetara_build.graph import load
 from meetara_build.plan import causes, plan
 from meetara_build.plan.data_losses import data_losses
@@ -20,9 +20,18 @@ SCHEMA = json.loads(Path(causes.__file__).with_name("schema.json").read_text(enc
 def lossy(project: Path) -> Path:
     """A project with a data set, built and of no use to its base, that lost 8 of 48 records to a limit."""
     folder = project / "conf" / "domain"
-    lines = (REPOSITORY / "conf" / "domain" / "writing.jsonl").read_text(encoding="utf-8").splitlines()
-    others = (REPOSITORY / "conf" / "domain" / "marketing.jsonl").read_text(encoding="utf-8").splitlines()
-    long = [json.dumps({**(record := json.loads(line)), "response": record["response"] * 20}) for line in others[:8]]
+    lines = (
+        (REPOSITORY / "conf" / "domain" / "writing.jsonl").read_text(encoding="utf-8").splitlines()
+    )
+    others = (
+        (REPOSITORY / "conf" / "domain" / "marketing.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
+    long = [
+        json.dumps({**(record := json.loads(line)), "response": record["response"] * 20})
+        for line in others[:8]
+    ]
     (folder / "letters.jsonl").write_text("\n".join([*lines, *long]) + "\n", encoding="utf-8")
     domain = read_yaml(folder / "storytelling.yaml")
     write_yaml(folder / "letters.yaml", {**domain, "sources": [{"path": "letters.jsonl"}]})
@@ -43,7 +52,12 @@ def test_losses_of_more_than_a_tenth_are_said_with_counts_and_keys(
     shown = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator(SCHEMA).validate(shown)
     assert shown["data_losses"] == [
-        {"domain": "letters", "read": 48, "by_reason": {"too long": 8}, "keys": {"too long": "data.max_tokens"}}
+        {
+            "domain": "letters",
+            "read": 48,
+            "by_reason": {"too long": 8},
+            "keys": {"too long": "data.max_tokens"},
+        }
     ]
 
 

@@ -10,12 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from projects import edit, override, small_project
 
-from meetara_build import history
 from meetara_build.graph import Graph, load
-from meetara_build.history import Run
 from meetara_build.plan import FRESH, MAYBE, RUN, Item, Plan, plan
-from meetara_build.plan.estimate import HISTORY, MODEL, RECENT, SIMILAR, Estimate, Estimator, fit, total
-from meetara_build.workload import workload
+from meetara_build.plan.estimate import (
+    HISTORY,
+    MODEL,
+    RECENT,
+    SIMILAR,
+    Estimate,
+    Estimator,
+    fit,
+    total,
+)
+from meetara_build.plan.workload import workload
+from meetara_build.store import journal
+from meetara_build.store.journal import Run
 
 # The line through earlier runs
 
@@ -75,14 +84,32 @@ def item(made: Plan, step: str) -> Item:
 
 
 def ran(
-    step: str, seconds: float, work: float, *, machine: str = "here", hardware: str = "cpu", outcome: str = "built",
-    peak_mb: float = 500.0, size: int = 1000,
-) -> Run:  # fmt: skip
+    step: str,
+    seconds: float,
+    work: float,
+    *,
+    machine: str = "here",
+    hardware: str = "cpu",
+    outcome: str = "built",
+    peak_mb: float = 500.0,
+    size: int = 1000,
+) -> Run:
     target, _, stage = step.rpartition("/")
     return Run(
-        stage, target, "f" * 64, outcome, 0.0, seconds, seconds, seconds, peak_mb, size, machine,
-        work=work, hardware=hardware,
-    )  # fmt: skip
+        stage,
+        target,
+        "f" * 64,
+        outcome,
+        0.0,
+        seconds,
+        seconds,
+        seconds,
+        peak_mb,
+        size,
+        machine,
+        work=work,
+        hardware=hardware,
+    )
 
 
 def work_of(made: Plan, step: str) -> float:
@@ -96,10 +123,14 @@ def of(graph: Graph, made: Plan, step: str, *runs: Run, probe: float | None = No
 OWN, OTHER, THIRD = "nutrition/adapter", "programming/adapter", "storytelling/adapter"
 
 
-def test_a_step_s_own_runs_come_before_those_of_others_and_those_before_a_model(graph: Graph, everything: Plan) -> None:
+def test_a_step_s_own_runs_come_before_those_of_others_and_those_before_a_model(
+    graph: Graph, everything: Plan
+) -> None:
     work = work_of(everything, OWN)
     own, others = ran(OWN, 7.0, work), [ran(OTHER, 70.0, work), ran(THIRD, 70.0, work)]
-    first, second, last = (of(graph, everything, OWN, *runs) for runs in ([own, *others], others, []))
+    first, second, last = (
+        of(graph, everything, OWN, *runs) for runs in ([own, *others], others, [])
+    )
     assert (first.seconds, first.source) == (7.0, HISTORY)
     assert (second.seconds, second.source) == (70.0, SIMILAR)
     assert last.source == MODEL
@@ -112,7 +143,9 @@ def test_a_run_is_scaled_by_how_much_there_was_to_do(graph: Graph, everything: P
     assert (much_less.seconds, much_less.source) == (pytest.approx(30.0), SIMILAR)
 
 
-def test_other_domains_runs_are_read_as_a_line_over_their_work(graph: Graph, everything: Plan) -> None:
+def test_other_domains_runs_are_read_as_a_line_over_their_work(
+    graph: Graph, everything: Plan
+) -> None:
     work = work_of(everything, OWN)
     runs = [ran(OTHER, 2.0 + 3.0 * times, times * work) for times in (0.5, 2.0, 4.0, 6.0)]
     found = of(graph, everything, OWN, *runs)
@@ -121,22 +154,29 @@ def test_other_domains_runs_are_read_as_a_line_over_their_work(graph: Graph, eve
 
 def test_only_the_last_runs_count(graph: Graph, everything: Plan) -> None:
     work = work_of(everything, OWN)
-    runs = [ran(OWN, 100.0, work, peak_mb=9000.0)] * 20 + [ran(OWN, 10.0, work, peak_mb=700.0)] * RECENT
+    runs = [ran(OWN, 100.0, work, peak_mb=9000.0)] * 20 + [
+        ran(OWN, 10.0, work, peak_mb=700.0)
+    ] * RECENT
     found = of(graph, everything, OWN, *runs)
     assert (found.low, found.seconds, found.high, found.peak_mb) == (8.0, 10.0, 12.5, 700.0)
 
 
 @pytest.mark.parametrize(
-    "elsewhere", [{"machine": "another"}, {"hardware": "a100"}, {"outcome": "restored"}, {"outcome": "failed"}]
+    "elsewhere",
+    [{"machine": "another"}, {"hardware": "a100"}, {"outcome": "restored"}, {"outcome": "failed"}],
 )
 def test_what_was_not_worked_out_on_such_a_machine_here_is_no_measure(
     graph: Graph, everything: Plan, elsewhere: dict[str, str]
 ) -> None:
-    runs = [ran(step, 1000.0, work_of(everything, OWN), **elsewhere) for step in (OWN, OTHER, THIRD)]  # type: ignore[arg-type]
+    runs = [
+        ran(step, 1000.0, work_of(everything, OWN), **elsewhere) for step in (OWN, OTHER, THIRD)
+    ]  # type: ignore[arg-type]
     assert of(graph, everything, OWN, *runs) == of(graph, everything, OWN)
 
 
-def test_runs_of_an_older_history_that_has_no_work_in_it_are_left_out(graph: Graph, everything: Plan) -> None:
+def test_runs_of_an_older_history_that_has_no_work_in_it_are_left_out(
+    graph: Graph, everything: Plan
+) -> None:
     assert of(graph, everything, OWN, ran(OWN, 10.0, 0.0)).source == MODEL
 
 
@@ -147,18 +187,29 @@ def test_a_model_is_scaled_by_the_probe_of_this_machine(graph: Graph, everything
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([OWN, OTHER, THIRD]), st.floats(0.01, 1e4), st.floats(0.2, 5.0)), max_size=10)
+    st.lists(
+        st.tuples(st.sampled_from([OWN, OTHER, THIRD]), st.floats(0.01, 1e4), st.floats(0.2, 5.0)),
+        max_size=10,
+    )
 )
-def test_a_range_holds_its_middle(graph: Graph, everything: Plan, runs: list[tuple[str, float, float]]) -> None:
+def test_a_range_holds_its_middle(
+    graph: Graph, everything: Plan, runs: list[tuple[str, float, float]]
+) -> None:
     work = work_of(everything, OWN)
-    found = of(graph, everything, OWN, *(ran(step, seconds, times * work) for step, seconds, times in runs))
+    found = of(
+        graph, everything, OWN, *(ran(step, seconds, times * work) for step, seconds, times in runs)
+    )
     assert 0 < found.low < found.seconds < found.high
     assert found.peak_mb > 0 and found.size > 0
 
 
-def test_what_is_restored_takes_no_more_room_and_next_to_no_time(graph: Graph, everything: Plan) -> None:
+def test_what_is_restored_takes_no_more_room_and_next_to_no_time(
+    graph: Graph, everything: Plan
+) -> None:
     restored = item(everything, OWN)._replace(action="RESTORE")
-    found = Estimator(graph, everything, [ran(OWN, 100.0, work_of(everything, OWN))], "here", None).of(restored)
+    found = Estimator(
+        graph, everything, [ran(OWN, 100.0, work_of(everything, OWN))], "here", None
+    ).of(restored)
     assert found.size == 0
     assert found.high < 1
 
@@ -168,10 +219,15 @@ def test_what_is_restored_takes_no_more_room_and_next_to_no_time(graph: Graph, e
 
 def each(made: Plan, seconds: float = 1.0, source: str = HISTORY) -> dict[str, Estimate]:
     """As much for every step: half at best, twice at worst."""
-    return {item.step.name: Estimate(seconds / 2, seconds, 2 * seconds, 100.0, 1000.0, source) for item in made.to_do()}
+    return {
+        item.step.name: Estimate(seconds / 2, seconds, 2 * seconds, 100.0, 1000.0, source)
+        for item in made.to_do()
+    }
 
 
-def test_with_many_jobs_at_once_the_longest_chain_counts_and_with_one_all(graph: Graph, everything: Plan) -> None:
+def test_with_many_jobs_at_once_the_longest_chain_counts_and_with_one_all(
+    graph: Graph, everything: Plan
+) -> None:
     chain = ["corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package"]
     found = total(everything, each(everything), 100, None)
     assert (found.low, found.seconds, found.high) == (len(chain) / 2, len(chain), 2 * len(chain))
@@ -183,7 +239,9 @@ def test_with_many_jobs_at_once_the_longest_chain_counts_and_with_one_all(graph:
 
 def test_a_job_of_two_threads_fills_two_places(everything: Plan) -> None:
     wide = [item._replace(step=item.step._replace(threads=2)) for item in everything.items]
-    assert total(everything._replace(items=wide), each(everything), 2, None).seconds == len(everything.items)
+    assert total(everything._replace(items=wide), each(everything), 2, None).seconds == len(
+        everything.items
+    )
 
 
 def test_memory_is_that_of_the_largest_jobs_that_fit_side_by_side(everything: Plan) -> None:
@@ -206,7 +264,9 @@ def test_what_may_run_is_only_in_the_upper_end(retrained: Plan) -> None:
     assert (found.low, found.seconds, found.high) == (1.5, 3.0, 12.0)
 
 
-def test_temporaries_take_no_room_that_lasts_and_what_may_run_takes_it_at_most(retrained: Plan) -> None:
+def test_temporaries_take_no_room_that_lasts_and_what_may_run_takes_it_at_most(
+    retrained: Plan,
+) -> None:
     found = total(retrained, each(retrained), 1, None)
     assert (found.size, found.size_high) == (2000.0, 5000.0)
 
@@ -227,7 +287,13 @@ def test_steps_are_counted_by_where_their_estimate_comes_from(retrained: Plan) -
 
 def test_nothing_to_do_takes_nothing(built_project: Path) -> None:
     found = total(plan(load(built_project)), {}, 2, 1.0)
-    assert (found.low, found.high, found.peak_mb, found.size_high, found.dollars_high) == (0, 0, 0, 0, 0)
+    assert (found.low, found.high, found.peak_mb, found.size_high, found.dollars_high) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 # After a real build
@@ -241,12 +307,14 @@ def test_what_is_built_again_is_expected_to_take_what_it_took(project: Path) -> 
     made = plan(graph)
     assert not made.count(FRESH)
     took: dict[str, list[Run]] = {}
-    for run in history.runs(graph.root):
+    for run in journal.runs(graph.root):
         took.setdefault(f"{run.target}/{run.stage}", []).append(run)
-    estimator = Estimator(graph, made, history.runs(graph.root), history.machine(), None)
+    estimator = Estimator(graph, made, journal.runs(graph.root), journal.machine(), None)
     for found in made.to_do():
         estimate, runs = estimator.of(found), took[found.step.name]
         assert estimate.source == HISTORY, found.step.name
-        assert estimate.seconds == pytest.approx(statistics.median(run.seconds for run in runs)), found.step.name
+        assert estimate.seconds == pytest.approx(statistics.median(run.seconds for run in runs)), (
+            found.step.name
+        )
         assert estimate.peak_mb == statistics.median(run.peak_mb for run in runs)
         assert estimate.size == runs[-1].size

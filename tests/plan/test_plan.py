@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from projects import date_all, edit, override, read_yaml, small_project, write_yaml
 
-from meetara_build.artifact import digest_file
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, Plan, plan
+from meetara_build.store.manifest import digest_file
 
 
 def actions(made: Plan) -> dict[str, str]:
@@ -32,7 +32,11 @@ def reasons(project: Path, step: str) -> list[str]:
 
 def state(folder: Path) -> dict[str, tuple[int, int, int]]:
     return {
-        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino)
+        str(path.relative_to(folder)): (
+            path.stat().st_size,
+            path.stat().st_mtime_ns,
+            path.stat().st_ino,
+        )
         for path in folder.rglob("*")
     }
 
@@ -49,7 +53,10 @@ def test_where_nothing_is_built_everything_runs(tmp_path: Path) -> None:
 
 def test_a_plan_for_one_domain_holds_what_it_needs_and_no_neighbour(tmp_path: Path) -> None:
     project = small_project(tmp_path / "project", ["nutrition", "programming"])
-    assert {name.rpartition("/")[0] for name in planned(project, "nutrition")} == {"nutrition", "base/mini"}
+    assert {name.rpartition("/")[0] for name in planned(project, "nutrition")} == {
+        "nutrition",
+        "base/mini",
+    }
     with pytest.raises(ConfigError, match="did you mean 'nutrition'"):
         planned(project, "nutritoin")
 
@@ -80,7 +87,15 @@ REPORT = {"report/report": MAYBE}
 def everything_after(base: dict[str, str]) -> dict[str, str]:
     found = dict(base)
     for domain in ("nutrition", "programming", "storytelling"):
-        found |= of(domain, dataset=MAYBE, adapter=MAYBE, merge=MAYBE, gguf=MAYBE, evaluate=MAYBE, package=MAYBE)
+        found |= of(
+            domain,
+            dataset=MAYBE,
+            adapter=MAYBE,
+            merge=MAYBE,
+            gguf=MAYBE,
+            evaluate=MAYBE,
+            package=MAYBE,
+        )
     return {**found, **REPORT}
 
 
@@ -98,7 +113,12 @@ def base_file(key: str, value: Any) -> Callable[[Path], None]:
 
 def add_record(project: Path) -> None:
     with (project / "conf" / "domain" / "nutrition.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"topic": "nutrients", "prompt": "Is it new?", "response": "Yes, this one is."}) + "\n")
+        file.write(
+            json.dumps(
+                {"topic": "nutrients", "prompt": "Is it new?", "response": "Yes, this one is."}
+            )
+            + "\n"
+        )
 
 
 def comment(project: Path) -> None:
@@ -112,26 +132,62 @@ def comment(project: Path) -> None:
         pytest.param(comment, {}, id="a comment"),
         pytest.param(date_all, {}, id="touched files"),
         pytest.param(domain_file("topics", ["another"]), {}, id="topics"),
-        pytest.param(domain_file("description", "Another"), of("nutrition", package=RUN), id="description"),
-        pytest.param(domain_file("evaluation.beat_base_by", 0.001), of("nutrition", package=RUN), id="a gate's bound"),
-        pytest.param(overriding("evaluation.max_records", 2), {**of("nutrition", evaluate=RUN, package=MAYBE), **REPORT}, id="evaluation"),
-        pytest.param(overriding("gguf.imatrix.tokens", 999),
-                     {**of("nutrition", merge=RUN, gguf=RUN, evaluate=MAYBE, package=MAYBE), **REPORT}, id="imatrix"),
-        pytest.param(domain_file("quants", ["F16", "Q8_0"]),
-                     {**of("nutrition", merge=RUN, gguf=RUN, evaluate=RUN, package=RUN), **REPORT}, id="quants"),
+        pytest.param(
+            domain_file("description", "Another"), of("nutrition", package=RUN), id="description"
+        ),
+        pytest.param(
+            domain_file("evaluation.beat_base_by", 0.001),
+            of("nutrition", package=RUN),
+            id="a gate's bound",
+        ),
+        pytest.param(
+            overriding("evaluation.max_records", 2),
+            {**of("nutrition", evaluate=RUN, package=MAYBE), **REPORT},
+            id="evaluation",
+        ),
+        pytest.param(
+            overriding("gguf.imatrix.tokens", 999),
+            {**of("nutrition", merge=RUN, gguf=RUN, evaluate=MAYBE, package=MAYBE), **REPORT},
+            id="imatrix",
+        ),
+        pytest.param(
+            domain_file("quants", ["F16", "Q8_0"]),
+            {**of("nutrition", merge=RUN, gguf=RUN, evaluate=RUN, package=RUN), **REPORT},
+            id="quants",
+        ),
         pytest.param(overriding("lora.rank", 8), {**RETRAINED, **REPORT}, id="rank"),
         pytest.param(overriding("training.epochs", 1), {**RETRAINED, **REPORT}, id="epochs"),
-        pytest.param(add_record, everything_after(
-            {"base/mini/corpus": RUN, "base/mini/base": MAYBE, "base/mini/gguf": MAYBE}) | {"nutrition/dataset": RUN}, id="a record"),
-        pytest.param(base_file("pretraining.epochs", 2), everything_after({"base/mini/base": RUN, "base/mini/gguf": MAYBE}) | {
-            f"{domain}/{stage}": RUN for domain in ("nutrition", "programming", "storytelling") for stage in ("merge", "gguf")},
-            id="pretraining"),
-        pytest.param(base_file("licence", "mit"),
-            {"base/mini/gguf": RUN} | {f"{domain}/{stage}": RUN if stage != "evaluate" else MAYBE
-             for domain in ("nutrition", "programming", "storytelling") for stage in ("merge", "gguf", "evaluate", "package")} | REPORT,
-            id="licence"),
+        pytest.param(
+            add_record,
+            everything_after(
+                {"base/mini/corpus": RUN, "base/mini/base": MAYBE, "base/mini/gguf": MAYBE}
+            )
+            | {"nutrition/dataset": RUN},
+            id="a record",
+        ),
+        pytest.param(
+            base_file("pretraining.epochs", 2),
+            everything_after({"base/mini/base": RUN, "base/mini/gguf": MAYBE})
+            | {
+                f"{domain}/{stage}": RUN
+                for domain in ("nutrition", "programming", "storytelling")
+                for stage in ("merge", "gguf")
+            },
+            id="pretraining",
+        ),
+        pytest.param(
+            base_file("licence", "mit"),
+            {"base/mini/gguf": RUN}
+            | {
+                f"{domain}/{stage}": RUN if stage != "evaluate" else MAYBE
+                for domain in ("nutrition", "programming", "storytelling")
+                for stage in ("merge", "gguf", "evaluate", "package")
+            }
+            | REPORT,
+            id="licence",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_edit_is_planned_for_exactly_the_steps_it_reaches(
     project: Path, change: Callable[[Path], None], expected: dict[str, str]
 ) -> None:
@@ -142,8 +198,13 @@ def test_an_edit_is_planned_for_exactly_the_steps_it_reaches(
 def test_the_reason_is_the_key_with_its_old_and_new_value(project: Path) -> None:
     override(project, "nutrition", {"lora.rank": 8, "training.epochs": 1})
     file = "conf/domain/nutrition.yaml"
-    assert reasons(project, "nutrition/adapter") == [f"{file} lora.rank: 16 → 8", f"{file} training.epochs: 2 → 1"]
-    evaluate = next(item for item in plan(load(project)).items if item.step.name == "nutrition/evaluate")
+    assert reasons(project, "nutrition/adapter") == [
+        f"{file} lora.rank: 16 → 8",
+        f"{file} training.epochs: 2 → 1",
+    ]
+    evaluate = next(
+        item for item in plan(load(project)).items if item.step.name == "nutrition/evaluate"
+    )
     assert evaluate.causes == ()
     assert [cause.key for cause in evaluate.inherited] == ["lora.rank", "training.epochs"]
     assert evaluate.waits == ("nutrition/gguf",)
@@ -172,16 +233,24 @@ def test_what_is_built_and_then_reverted_is_restored(project: Path) -> None:
     ("step", "file", "said"),
     [
         ("nutrition/gguf", "nutrition/gguf/nutrition-Q8_0.gguf", "nutrition-Q8_0.gguf: missing"),
-        ("nutrition/adapter", "nutrition/adapter/adapter_model.safetensors", "adapter_model.safetensors: missing"),
+        (
+            "nutrition/adapter",
+            "nutrition/adapter/adapter_model.safetensors",
+            "adapter_model.safetensors: missing",
+        ),
         ("nutrition/gguf", "nutrition/gguf/manifest.json", "manifest.json: missing"),
         ("base/mini/base", "base/mini/model.safetensors", "model.safetensors: missing"),
         ("nutrition/evaluate", "nutrition/evaluation.json", "evaluation.json: missing"),
     ],
 )
-def test_what_someone_deleted_is_restored_and_nothing_else(project: Path, step: str, file: str, said: str) -> None:
+def test_what_someone_deleted_is_restored_and_nothing_else(
+    project: Path, step: str, file: str, said: str
+) -> None:
     (project / "artifacts" / file).unlink()
     merged = {"nutrition/merge": RESTORE} if step == "nutrition/gguf" else {}
-    assert planned(project) == {**merged, step: RESTORE}, "Snakemake asks for the merged model for whatever reads it"
+    assert planned(project) == {**merged, step: RESTORE}, (
+        "Snakemake asks for the merged model for whatever reads it"
+    )
     assert [reason.rpartition("/")[2] for reason in reasons(project, step)] == [said]
     graph = load(project)
     stage = step.rpartition("/")[2]
@@ -204,7 +273,9 @@ def test_a_changed_file_is_noticed_also_at_the_same_size_and_with_its_old_times(
     assert reasons(project, "nutrition/package") == [said]
 
 
-def test_what_was_changed_within_the_file_that_the_store_shares_is_worked_out_again(project: Path) -> None:
+def test_what_was_changed_within_the_file_that_the_store_shares_is_worked_out_again(
+    project: Path,
+) -> None:
     path = project / "artifacts" / "nutrition" / "package" / "README.md"
     blob = next((project / "artifacts" / "store").glob(f"blobs/*/{digest_file(path)}"))
     path.unlink()
@@ -221,8 +292,17 @@ def test_without_the_store_what_was_deleted_runs_again_and_its_users_may(project
     assert planned(project) == {}, "what is there needs no store"
     (project / "artifacts" / "nutrition" / "dataset" / "train.jsonl").unlink()
     assert planned(project) == {
-        **of("nutrition", dataset=RUN, adapter=MAYBE, merge=MAYBE, gguf=MAYBE, evaluate=MAYBE, package=MAYBE), **REPORT,
-    }  # fmt: skip
+        **of(
+            "nutrition",
+            dataset=RUN,
+            adapter=MAYBE,
+            merge=MAYBE,
+            gguf=MAYBE,
+            evaluate=MAYBE,
+            package=MAYBE,
+        ),
+        **REPORT,
+    }
 
 
 def test_all_artifacts_come_back_from_the_store_alone(project: Path) -> None:
@@ -257,10 +337,14 @@ def test_a_run_whose_result_is_as_before_ends_what_may_run(project: Path) -> Non
 def test_a_domain_added_later_runs_alone(project: Path) -> None:
     conf = project / "conf" / "domain"
     shutil.copy(conf / "nutrition.jsonl", conf / "mine.jsonl")
-    write_yaml(conf / "mine.yaml", {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]})
+    write_yaml(
+        conf / "mine.yaml",
+        {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]},
+    )
     assert planned(project) == {
-        **of("mine", dataset=RUN, adapter=RUN, merge=RUN, gguf=RUN, evaluate=RUN, package=RUN), "report/report": RUN,
-    }  # fmt: skip
+        **of("mine", dataset=RUN, adapter=RUN, merge=RUN, gguf=RUN, evaluate=RUN, package=RUN),
+        "report/report": RUN,
+    }
     assert planned(project, "nutrition") == {}
 
 

@@ -7,12 +7,15 @@ import pytest
 from contexts import context, domain, load, training
 
 from meetara_build.agents import Context, Proposal
-from meetara_build.agents.evidence import changes
+from meetara_build.toolbox.paired_runs import changes
 
 agent = load("cross_domain")
 
 JOINT = "training.joint"
-FOOD, CODE = "bread butter vegetables fruit protein vitamins meals", "python function compiler loop variable debugger"
+FOOD, CODE = (
+    "bread butter vegetables fruit protein vitamins meals",
+    "python function compiler loop variable debugger",
+)
 WORDS = {
     "nutrition": f"{FOOD} diet",
     "cooking": f"{FOOD} oven",
@@ -31,7 +34,9 @@ def village(tmp_path: Path) -> Any:
     """Three domains about food and two strangers, each trained alone once; fields of each by name."""
 
     def make(runs: Any = (), **fields: dict[str, Any]) -> Context:
-        several = [domain(tmp_path, name, text, **fields.get(name, {})) for name, text in WORDS.items()]
+        several = [
+            domain(tmp_path, name, text, **fields.get(name, {})) for name, text in WORDS.items()
+        ]
         return context(*several, runs=[*(training(name, 5.0) for name in WORDS), *runs])
 
     return make
@@ -74,7 +79,11 @@ def test_what_was_never_trained_alone_is_first(tmp_path: Path) -> None:
 def test_what_joint_training_did_so_far_decides_whether_it_goes_on(village: Any) -> None:
     good = [*tried("nutrition", 0.1, ["cooking"]), *tried("shopping", 0.06, ["cooking"])]
     (proposal,) = of(agent.propose(village(good)), JOINT).values()
-    assert (proposal.domain, proposal.expected_gain, proposal.confidence) == ("cooking", pytest.approx(0.08), 0.75)
+    assert (proposal.domain, proposal.expected_gain, proposal.confidence) == (
+        "cooking",
+        pytest.approx(0.08),
+        0.75,
+    )
     assert "it helped in 2 of 2 domains so far" in proposal.reason
     bad = [*tried("nutrition", -0.1, ["cooking"]), *tried("shopping", 0.01, ["cooking"])]
     assert not of(agent.propose(village(bad)), JOINT)
@@ -84,7 +93,9 @@ def test_what_was_tried_is_measured_by_the_core_and_not_proposed_again(village: 
     runs = tried("nutrition", 0.1, ["cooking"])
     back = training("nutrition", 5.0)
     assert "nutrition" not in of(agent.propose(village([*runs, back])), JOINT)
-    assert "cooking" not in of(agent.propose(village(cooking={"config": {JOINT: ["music"]}})), JOINT)
+    assert "cooking" not in of(
+        agent.propose(village(cooking={"config": {JOINT: ["music"]}})), JOINT
+    )
     assert "cooking" not in of(agent.propose(village(cooking={"locked": [JOINT]})), JOINT)
 
 
@@ -95,7 +106,9 @@ def test_the_similarity_that_companions_need_is_learnt(village: Any) -> None:
     seen = village(runs)
     alike = dict(seen.similar("nutrition", 5))
     assert alike["music"] < agent.similarity_from(seen, changes(seen)) <= alike["cooking"]
-    assert "Joint training helped 2 of 4 domains that tried it, 0.0% less loss on average" in list(agent.insights(seen))
+    assert "Joint training helped 2 of 4 domains that tried it, 0.0% less loss on average" in list(
+        agent.insights(seen)
+    )
 
 
 # Universal patterns
@@ -119,7 +132,9 @@ def test_what_helped_most_domains_is_proposed_to_those_that_have_not_tried(villa
 
 
 def test_not_what_two_domains_tried_nor_what_failed_as_often(village: Any) -> None:
-    assert not of(agent.propose(village(epochs({"nutrition": 0.1, "coding": 0.2}))), "training.epochs")
+    assert not of(
+        agent.propose(village(epochs({"nutrition": 0.1, "coding": 0.2}))), "training.epochs"
+    )
     mixed = {"nutrition": 0.3, "coding": 0.2, "music": -0.01, "cooking": -0.01}
     assert not of(agent.propose(village(epochs(mixed))), "training.epochs")
 
@@ -127,7 +142,8 @@ def test_not_what_two_domains_tried_nor_what_failed_as_often(village: Any) -> No
 def test_the_way_back_is_a_pattern_too(village: Any) -> None:
     """Fewer steps were tried last and made things worse: whoever has fewer is to have more."""
     seen = village(
-        epochs({"nutrition": -0.1, "coding": -0.2, "music": -0.06}), cooking={"config": {"training.epochs": 6}}
+        epochs({"nutrition": -0.1, "coding": -0.2, "music": -0.06}),
+        cooking={"config": {"training.epochs": 6}},
     )
     found = of(agent.propose(seen), "training.epochs")
     assert {name: one.value for name, one in found.items()} == {"cooking": 3}

@@ -20,13 +20,20 @@ WEAK = {**EVEN, "diets": 5.9}
 def write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = isinstance(content, list)
-    path.write_text("".join(json.dumps(line) + "\n" for line in content) if lines else json.dumps(content))
+    path.write_text(
+        "".join(json.dumps(line) + "\n" for line in content) if lines else json.dumps(content)
+    )
 
 
 def build(
-    folder: Path, means: Mapping[str, float], name: str = "nutrition", counts: Mapping[str, int] | None = None,
-    held_out: Mapping[str, float] | None = None, account: Sequence[Mapping[str, Any]] = (), **fields: Any,
-) -> Domain:  # fmt: skip
+    folder: Path,
+    means: Mapping[str, float],
+    name: str = "nutrition",
+    counts: Mapping[str, int] | None = None,
+    held_out: Mapping[str, float] | None = None,
+    account: Sequence[Mapping[str, Any]] = (),
+    **fields: Any,
+) -> Domain:
     """A trained domain: the mean first loss of each topic's records, and which share of the base's loss is left on held-out ones."""
     domain: Domain = contexts.domain(folder, name, **fields)
     draw = random.Random(0)
@@ -36,7 +43,10 @@ def build(
         for at in range((counts or {}).get(topic, 20))
     ]
     write(domain.folder / "adapter/records.jsonl", records)
-    write(domain.folder / "dataset/train.jsonl", [{"id": one["id"], "topic": one["topic"]} for one in records])
+    write(
+        domain.folder / "dataset/train.jsonl",
+        [{"id": one["id"], "topic": one["topic"]} for one in records],
+    )
     write(domain.folder / "dataset/account.jsonl", list(account))
     shares = held_out or {}
     evaluation = {
@@ -66,7 +76,9 @@ def test_topics_that_are_alike_are_left_alone(tmp_path: Path) -> None:
 def test_weights_that_are_there_stay_and_are_not_raised(tmp_path: Path) -> None:
     domain = build(tmp_path, WEAK, config={WEIGHTS: {"diets": 3}})
     assert proposals(contexts.context(domain)) == []
-    (proposal,) = proposals(contexts.context(build(tmp_path, WEAK, config={WEIGHTS: {"labels": 2}})))
+    (proposal,) = proposals(
+        contexts.context(build(tmp_path, WEAK, config={WEIGHTS: {"labels": 2}}))
+    )
     assert proposal.value == {"labels": 2, "diets": 2}
 
 
@@ -82,7 +94,9 @@ def test_records_of_joint_domains_are_not_the_domains_own(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("after", "gain"), [(4.9, 0.02), (5.2, None)])
-def test_weights_are_proposed_as_long_as_they_did_good(after: float, gain: float | None, tmp_path: Path) -> None:
+def test_weights_are_proposed_as_long_as_they_did_good(
+    after: float, gain: float | None, tmp_path: Path
+) -> None:
     names = ("nutrition", "sleep", "music", "law")
     domains = [build(tmp_path, WEAK if name == "nutrition" else EVEN, name) for name in names]
     runs = [
@@ -107,7 +121,9 @@ def test_a_weak_topic_is_told_with_what_it_needs(tmp_path: Path) -> None:
     held_out = {topic: 1.2 * count**-0.1 for topic, count in counts.items()}
     others = {"a": 10, "b": 20, "c": 40, "d": 80, "e": 160}
     noise = random.Random(0)
-    law = {topic: 1.1 * count**-0.1 * (1 + noise.gauss(0, 0.004)) for topic, count in others.items()}
+    law = {
+        topic: 1.1 * count**-0.1 * (1 + noise.gauss(0, 0.004)) for topic, count in others.items()
+    }
     context = contexts.context(
         build(tmp_path, WEAK, counts=counts, held_out=held_out),
         build(tmp_path, dict.fromkeys(others, 5.0), "sleep", others, law),
@@ -130,7 +146,9 @@ def test_a_topic_that_training_helps_as_much_as_others_is_called_hard(tmp_path: 
     assert line.endswith("it may be harder by nature")
 
 
-def test_a_source_that_loses_many_records_is_named_with_the_reasons_and_keys(tmp_path: Path) -> None:
+def test_a_source_that_loses_many_records_is_named_with_the_reasons_and_keys(
+    tmp_path: Path,
+) -> None:
     account = [
         *({"source": f"a.csv:{at}", "id": str(at), "side": "train"} for at in range(1, 7)),
         *({"source": f"a.csv:{at}", "reason": "too long", "matched": None} for at in (7, 8)),

@@ -16,7 +16,13 @@ from meetara_build.agents import Context, Domain, Proposal, Run
 agent = load("gguf_creation")
 
 NUMBERS = count(1)
-WEIGHTS = {"token_embd": 1_048_576, "attn_q": 196_608, "attn_v": 98_304, "ffn_down": 393_216, "ffn_up": 393_216}
+WEIGHTS = {
+    "token_embd": 1_048_576,
+    "attn_q": 196_608,
+    "attn_v": 98_304,
+    "ffn_down": 393_216,
+    "ffn_up": 393_216,
+}
 F16_BYTES = 2 * sum(WEIGHTS.values())
 KL = {"Q8_0": 0.0002, "Q6_K": 0.002, "Q5_K_M": 0.004, "Q4_K_M": 0.012, "Q3_K_M": 0.05, "Q2_K": 0.3}
 TRUE = {"token_embd": 0.6, "attn_q": 6.0, "attn_v": 2.0, "ffn_down": 1.0, "ffn_up": 0.2}
@@ -28,7 +34,9 @@ Measured = tuple[Run, Run]
 def stored(quant: str, types: Mapping[str, str]) -> dict[str, dict[str, int]]:
     """What the gguf stage's metrics say of a file, whose embedding has the type of an output."""
     kind = quant.removesuffix("_M")
-    kinds = {group: "Q6_K" if group == "token_embd" and kind[1] < "6" else kind for group in WEIGHTS}
+    kinds = {
+        group: "Q6_K" if group == "token_embd" and kind[1] < "6" else kind for group in WEIGHTS
+    }
     kinds |= {pattern.replace(r"\b", ""): wanted for pattern, wanted in types.items()}
     return {
         group: {kind.replace("Q", "q"): int(WEIGHTS[group] * agent.STORAGE[kind].bits / 8)}
@@ -37,31 +45,60 @@ def stored(quant: str, types: Mapping[str, str]) -> dict[str, dict[str, int]]:
 
 
 def measured(
-    name: str, quants: Sequence[str], types: Mapping[str, str] | None = None, model: str = "one",
-    base: str = "mini", kl: Mapping[str, float] | None = None, sizes: Mapping[str, int] | None = None,
-) -> Measured:  # fmt: skip
+    name: str,
+    quants: Sequence[str],
+    types: Mapping[str, str] | None = None,
+    model: str = "one",
+    base: str = "mini",
+    kl: Mapping[str, float] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Measured:
     """A domain's files as the gguf stage made and the evaluate stage measured them."""
     number, types = next(NUMBERS), dict(types or {})
     held = {quant: stored(quant, types) for quant in quants if quant not in agent.WHOLE}
     tensors = {"F16": {group: {"f16": 2 * weights} for group, weights in WEIGHTS.items()}, **held}
-    found = {quant: sum(sum(kinds.values()) for kinds in groups.values()) for quant, groups in tensors.items()}
+    found = {
+        quant: sum(sum(kinds.values()) for kinds in groups.values())
+        for quant, groups in tensors.items()
+    }
     found |= sizes or {}
-    divergence = {quant: KL.get(quant, 0.01) * true_ratio(quant, types) for quant in quants if quant != "F16"}
+    divergence = {
+        quant: KL.get(quant, 0.01) * true_ratio(quant, types) for quant in quants if quant != "F16"
+    }
     divergence |= kl or {}
     given: dict[str, Any] = {
-        "time": float(number), "domain": name, "build": "b", "machine": "here", "hardware": "cpu", "outcome": "built",
-        "seconds": 1.0, "cpu_seconds": 1.0, "peak_mb": 500.0, "fingerprint": "f", "key": f"key{number}", "usd": 0.0,
-    }  # fmt: skip
+        "time": float(number),
+        "domain": name,
+        "build": "b",
+        "machine": "here",
+        "hardware": "cpu",
+        "outcome": "built",
+        "seconds": 1.0,
+        "cpu_seconds": 1.0,
+        "peak_mb": 500.0,
+        "fingerprint": "f",
+        "key": f"key{number}",
+        "usd": 0.0,
+    }
     recipe = {"base": base, "quants": list(quants), "tensor_types": types}
     gguf = Run(
-        id=f"gguf{number}", stage="gguf", size=sum(found.values()), recipe=recipe, inputs={"merged": f"{name}-{model}"},
-        metrics={"bytes": found, "tensors": tensors}, **given,
-    )  # fmt: skip
+        id=f"gguf{number}",
+        stage="gguf",
+        size=sum(found.values()),
+        recipe=recipe,
+        inputs={"merged": f"{name}-{model}"},
+        metrics={"bytes": found, "tensors": tensors},
+        **given,
+    )
     losses = {"F16": 6.0, **{quant: 6.0 + value for quant, value in divergence.items()}}
     evaluation = Run(
-        id=f"evaluate{number}", stage="evaluate", size=1000, recipe={"domain": name},
-        metrics={"bytes": found, "kl": divergence, "losses": losses}, **given,
-    )  # fmt: skip
+        id=f"evaluate{number}",
+        stage="evaluate",
+        size=1000,
+        recipe={"domain": name},
+        metrics={"bytes": found, "kl": divergence, "losses": losses},
+        **given,
+    )
     return gguf, evaluation
 
 
@@ -90,16 +127,29 @@ def town(tmp_path: Path) -> Any:
     return make
 
 
-def _domain(folder: Path, gguf: Run, config: Mapping[str, Any], fields: Mapping[str, Any]) -> Domain:
+def _domain(
+    folder: Path, gguf: Run, config: Mapping[str, Any], fields: Mapping[str, Any]
+) -> Domain:
     speeds = fields.get("speeds", {})
-    report = {"measured": {quant: {"generated_tokens_per_second": speed} for quant, speed in speeds.items()}}
+    report = {
+        "measured": {
+            quant: {"generated_tokens_per_second": speed} for quant, speed in speeds.items()
+        }
+    }
     (folder / gguf.domain).mkdir(exist_ok=True)
     (folder / gguf.domain / "evaluation.json").write_text(json.dumps(report), encoding="utf-8")
     own = {
-        "domain.quants": list(gguf.recipe["quants"]), "gguf.tensor_types": dict(gguf.recipe["tensor_types"]),
-        "base": gguf.recipe["base"], **config, **fields.get("config", {}),
-    }  # fmt: skip
-    rest = {name: value for name, value in fields.items() if name in ("machine", "model", "locked", "decisions")}
+        "domain.quants": list(gguf.recipe["quants"]),
+        "gguf.tensor_types": dict(gguf.recipe["tensor_types"]),
+        "base": gguf.recipe["base"],
+        **config,
+        **fields.get("config", {}),
+    }
+    rest = {
+        name: value
+        for name, value in fields.items()
+        if name in ("machine", "model", "locked", "decisions")
+    }
     return domain(folder, gguf.domain, config=own, decided={"gguf": gguf.key}, **rest)
 
 
@@ -130,8 +180,10 @@ def test_a_type_that_another_is_better_than_in_everything_is_dropped(town: Any) 
         ({"Q5_0": 0.02, "Q4_K_M": 0.012}, {}),
     ],
     ids=["it is nearer F16", "it is faster", "nobody measured how fast"],
-)  # fmt: skip
-def test_a_type_that_is_better_in_something_stays(town: Any, kl: Mapping[str, float], speeds: Any) -> None:
+)
+def test_a_type_that_is_better_in_something_stays(
+    town: Any, kl: Mapping[str, float], speeds: Any
+) -> None:
     files = measured("music", ["F16", "Q5_0", "Q4_K_M"], kl=kl)
     assert proposed(town(files, speeds=speeds)) == {}
 
@@ -139,27 +191,44 @@ def test_a_type_that_is_better_in_something_stays(town: Any, kl: Mapping[str, fl
 # Smaller types
 
 
-def test_a_smaller_type_is_proposed_where_neighbours_measured_it_well_below_the_bound(town: Any) -> None:
+def test_a_smaller_type_is_proposed_where_neighbours_measured_it_well_below_the_bound(
+    town: Any,
+) -> None:
     neighbours = [measured(name, ["F16", "Q6_K", "Q5_K_M"]) for name in ("art", "legal", "sales")]
-    found = proposed(town(*neighbours, measured("music", ["F16", "Q6_K"]), bounds={"Q6_K": 0.05}))["music"]
+    found = proposed(town(*neighbours, measured("music", ["F16", "Q6_K"]), bounds={"Q6_K": 0.05}))[
+        "music"
+    ]
     assert (found.key, found.value, found.figure) == ("domain.quants", ["F16", "Q5_K_M"], "size")
     sizes = neighbours[0][0].metrics["bytes"]
     mine = measured("music", ["F16", "Q6_K"])[0]
-    assert found.expected_gain == pytest.approx((sizes["Q6_K"] - sizes["Q5_K_M"]) / mine.size, rel=1e-3)
+    assert found.expected_gain == pytest.approx(
+        (sizes["Q6_K"] - sizes["Q5_K_M"]) / mine.size, rel=1e-3
+    )
     assert any(neighbours[0][1].id in line for line in found.evidence)
 
 
 @pytest.mark.parametrize(
-    "bounds", [{"Q6_K": 0.004}, {"Q6_K": 0.05, "Q5_K_M": 0.004}, {}], ids=["its", "the smaller's", "none"]
+    "bounds",
+    [{"Q6_K": 0.004}, {"Q6_K": 0.05, "Q5_K_M": 0.004}, {}],
+    ids=["its", "the smaller's", "none"],
 )
-def test_a_bound_without_room_and_no_bound_leave_the_types_alone(town: Any, bounds: Mapping[str, float]) -> None:
+def test_a_bound_without_room_and_no_bound_leave_the_types_alone(
+    town: Any, bounds: Mapping[str, float]
+) -> None:
     neighbours = [measured(name, ["F16", "Q6_K", "Q5_K_M"]) for name in ("art", "legal", "sales")]
-    assert "music" not in proposed(town(*neighbours, measured("music", ["F16", "Q6_K"]), bounds=bounds))
+    assert "music" not in proposed(
+        town(*neighbours, measured("music", ["F16", "Q6_K"]), bounds=bounds)
+    )
 
 
 def test_what_was_measured_on_another_base_counts_for_nothing(town: Any) -> None:
-    others = [measured(name, ["F16", "Q6_K", "Q5_K_M"], base="large") for name in ("art", "legal", "sales")]
-    found = proposed(town(*others, measured("music", ["F16", "Q6_K"]), bounds={"Q6_K": 0.05}))["music"]
+    others = [
+        measured(name, ["F16", "Q6_K", "Q5_K_M"], base="large")
+        for name in ("art", "legal", "sales")
+    ]
+    found = proposed(town(*others, measured("music", ["F16", "Q6_K"]), bounds={"Q6_K": 0.05}))[
+        "music"
+    ]
     assert "nobody on this base has measured it: a trial" in found.reason
     assert found.confidence < 0.5
 
@@ -172,14 +241,25 @@ def test_one_domain_tries_what_nobody_has_measured_and_the_others_wait(town: Any
 
 def test_a_type_that_costs_more_loss_than_its_bytes_are_worth_is_not_proposed(town: Any) -> None:
     neighbours = [measured(name, ["F16", "Q3_K_M", "Q2_K"]) for name in ("art", "legal", "sales")]
-    assert "music" not in proposed(town(*neighbours, measured("music", ["F16", "Q3_K_M"]), bounds={"Q3_K_M": 5.0}))
+    assert "music" not in proposed(
+        town(*neighbours, measured("music", ["F16", "Q3_K_M"]), bounds={"Q3_K_M": 5.0})
+    )
 
 
-def test_a_smaller_type_that_measured_above_the_bound_is_taken_back_and_not_tried_again(town: Any) -> None:
+def test_a_smaller_type_that_measured_above_the_bound_is_taken_back_and_not_tried_again(
+    town: Any,
+) -> None:
     before = measured("music", ["F16", "Q6_K"])
     after = measured("music", ["F16", "Q5_K_M"], kl={"Q5_K_M": 0.08})
-    taken = {"key": "domain.quants", "value": ["F16", "Q5_K_M"], "below": ["F16", "Q6_K"], "agent": "gguf_creation"}
-    found = proposed(town(before, after, bounds={"Q6_K": 0.05, "Q5_K_M": 0.1}, decisions=[taken]))["music"]
+    taken = {
+        "key": "domain.quants",
+        "value": ["F16", "Q5_K_M"],
+        "below": ["F16", "Q6_K"],
+        "agent": "gguf_creation",
+    }
+    found = proposed(town(before, after, bounds={"Q6_K": 0.05, "Q5_K_M": 0.1}, decisions=[taken]))[
+        "music"
+    ]
     assert (found.value, found.figure) == (["F16", "Q6_K"], "loss")
     assert found.expected_gain == pytest.approx((0.08 - 0.002) / 6.08, rel=1e-2)
     again = measured("music", ["F16", "Q6_K"])
@@ -213,7 +293,10 @@ def test_the_attention_cache_counts(town: Any) -> None:
 
 
 def test_a_machine_without_gpu_has_no_such_bound(town: Any) -> None:
-    assert proposed(town(measured("music", ["F16", "Q8_0", "Q4_K_M"]), machine={"device": "cpu"})) == {}
+    assert (
+        proposed(town(measured("music", ["F16", "Q8_0", "Q4_K_M"]), machine={"device": "cpu"}))
+        == {}
+    )
 
 
 # Types of single tensors
@@ -239,7 +322,10 @@ def test_what_neighbours_measured_shows_which_tensors_matter(town: Any) -> None:
 
 
 def test_a_mix_that_measured_worse_gives_way_to_none(town: Any) -> None:
-    worse = [measured("music", ["F16", "Q4_K_M"], {r"\battn_q\b": kind}) for kind in ("Q3_K", "IQ4_XS", "Q2_K")]
+    worse = [
+        measured("music", ["F16", "Q4_K_M"], {r"\battn_q\b": kind})
+        for kind in ("Q3_K", "IQ4_XS", "Q2_K")
+    ]
     found = proposed(town(measured("music", ["F16", "Q4_K_M"]), *worse))["music"]
     assert found.value == {}
     assert found.figure == "loss"
@@ -256,7 +342,8 @@ def test_tensors_whose_rows_fit_no_block_are_left_alone(town: Any) -> None:
     gguf, evaluation = measured("music", ["F16", "Q4_K_M"])
     gguf.metrics["tensors"]["Q4_K_M"]["attn_q"] = {"q5_0": 135_168}
     mixes = [
-        agent._candidate(agent.Known.of(town((gguf, evaluation))).files[0], (), str(seed)).types for seed in range(20)
+        agent._candidate(agent.Known.of(town((gguf, evaluation))).files[0], (), str(seed)).types
+        for seed in range(20)
     ]
     assert any(mixes)
     assert not any(r"\battn_q\b" in types for types in mixes)
@@ -265,7 +352,9 @@ def test_tensors_whose_rows_fit_no_block_are_left_alone(town: Any) -> None:
 # What holds for all
 
 
-def test_nothing_is_proposed_for_files_that_are_not_measured_as_they_are_configured(town: Any) -> None:
+def test_nothing_is_proposed_for_files_that_are_not_measured_as_they_are_configured(
+    town: Any,
+) -> None:
     files = measured("music", ["F16", "Q4_K_M"])
     assert proposed(town(files, config={"domain.quants": ["F16", "Q5_K_M"]})) == {}
     assert proposed(town(files, config={"gguf.tensor_types": {"attn_q": "Q6_K"}})) == {}
@@ -305,10 +394,14 @@ def test_what_nobody_measured_is_said_to_be_unknown(town: Any) -> None:
 def test_what_a_mix_gained_is_told(town: Any) -> None:
     types = {r"\battn_q\b": "Q6_K"}
     lines = list(
-        agent.insights(town(measured("music", ["F16", "Q4_K_M"]), measured("music", ["F16", "Q4_K_M"], types)))
+        agent.insights(
+            town(measured("music", ["F16", "Q4_K_M"]), measured("music", ["F16", "Q4_K_M"], types))
+        )
     )
     assert "(Q3_K_M) saves 0.14 MB (10%)" in lines[0]  # than the uniform file
-    assert f"Q4_K_M with attn_q Q6_K: {true_ratio('Q4_K_M', types):.0%} of the KL without" in lines[-1]
+    assert (
+        f"Q4_K_M with attn_q Q6_K: {true_ratio('Q4_K_M', types):.0%} of the KL without" in lines[-1]
+    )
 
 
 def test_the_errors_of_storage_types_are_llama_cpp_s() -> None:
@@ -327,8 +420,13 @@ def test_the_errors_of_storage_types_are_llama_cpp_s() -> None:
         made = np.zeros((32, row), np.uint8)
         sizes = (ctypes.c_int64(0), ctypes.c_int64(32), ctypes.c_int64(1024))
         pointers = (weights.ctypes.data_as(ctypes.c_void_p), made.ctypes.data_as(ctypes.c_void_p))
-        lib.ggml_quantize_chunk(ctypes.c_int(kind), *pointers, *sizes, importance.ctypes.data_as(ctypes.c_void_p))
-        found = float(np.square(gguf.quants.dequantize(made, kind) - weights).mean() / np.square(weights).mean())
+        lib.ggml_quantize_chunk(
+            ctypes.c_int(kind), *pointers, *sizes, importance.ctypes.data_as(ctypes.c_void_p)
+        )
+        found = float(
+            np.square(gguf.quants.dequantize(made, kind) - weights).mean()
+            / np.square(weights).mean()
+        )
         assert found == pytest.approx(error, rel=0.1), name
 
 

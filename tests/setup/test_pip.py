@@ -7,7 +7,11 @@ import pytest
 from meetara_build.errors import SetupError
 from meetara_build.setup.pip import run_pip
 
-NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_CONFIG_FILE": "/dev/null"}
+NOWHERE = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_RETRIES": "1",
+    "PIP_CONFIG_FILE": "/dev/null",
+}
 
 
 def refused(log: Path, **environment: str) -> str:
@@ -33,7 +37,10 @@ def test_no_network_is_said_with_what_to_check(tmp_path: Path) -> None:
 
 def test_a_package_that_the_index_does_not_have_is_told_from_no_network(tmp_path: Path) -> None:
     said = refused(tmp_path / "log", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
-    assert "the package index does not have it (No matching distribution found for no-such-package==1)" in said
+    assert (
+        "the package index does not have it (No matching distribution found for no-such-package==1)"
+        in said
+    )
 
 
 def test_every_line_is_heard(tmp_path: Path) -> None:

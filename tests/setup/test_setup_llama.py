@@ -19,7 +19,9 @@ def test_what_is_all_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_parts_that_are_not_compiled_are_not_there() -> None:
     import llama_cpp
 
-    libraries = {path.name.split(".")[0] for path in (Path(llama_cpp.__file__).parent / "lib").iterdir()}
+    libraries = {
+        path.name.split(".")[0] for path in (Path(llama_cpp.__file__).parent / "lib").iterdir()
+    }
     assert libraries >= {"libllama", "libggml"}
     assert not libraries & {"libmtmd", "libllama-common"}
 
@@ -28,14 +30,20 @@ def test_every_option_names_a_file_that_is_there() -> None:
     assert "LLAMA_BUILD_COMMON OFF" in Path(OPTIONS["CMAKE_PROJECT_INCLUDE"]).read_text()
 
 
-def test_no_compiler_is_said_before_anything_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler_is_said_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SetupError, match=r"no C\+\+ compiler.*install one.*then run `meetara-build setup` again"):
+    with pytest.raises(
+        SetupError, match=r"no C\+\+ compiler.*install one.*then run `meetara-build setup` again"
+    ):
         llama._compile(tmp_path, tmp_path / "wheels", lambda done, steps: None, tmp_path / "log")
 
 
-def test_another_machine_or_other_options_get_a_wheel_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_machine_or_other_options_get_a_wheel_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plain = llama._tag()
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=ON")
     assert llama._tag() not in (plain, "")

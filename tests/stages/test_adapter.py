@@ -26,7 +26,14 @@ RECIPE: dict[str, Any] = {
     "precision": "float32",
     "loss_on_prompt": False,
     "max_tokens": 128,
-    "lora": {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False},
+    "lora": {
+        "rank": 4,
+        "alpha": 8,
+        "dropout": 0.0,
+        "targets": "all-linear",
+        "rslora": False,
+        "dora": False,
+    },
     "training": {
         "epochs": 2,
         "max_steps": None,
@@ -50,7 +57,9 @@ def write_dataset(folder: Path, answer: str | None = None) -> None:
     for name, count in (("train", 12), ("validation", 4), ("test", 2)):
         lines = []
         for number in range(count):
-            said = f"Boil it for {number + 3} minutes, then let it rest." if answer is None else answer
+            said = (
+                f"Boil it for {number + 3} minutes, then let it rest." if answer is None else answer
+            )
             messages = [
                 {"role": "user", "content": f"How long do I boil {name} potato {number}?"},
                 {"role": "assistant", "content": said},
@@ -80,12 +89,19 @@ def without_measured(path: Path) -> dict[str, Any]:
     measured = report.pop("measured")
     assert measured["device"] == "cpu"
     assert measured["peak_memory_bytes"] > 2**20
-    speeds = ("seconds", "cpu_seconds", "completion_tokens_per_second", "completion_tokens_per_cpu_second")
+    speeds = (
+        "seconds",
+        "cpu_seconds",
+        "completion_tokens_per_second",
+        "completion_tokens_per_cpu_second",
+    )
     assert all(measured[name] > 0 for name in speeds)
     return report
 
 
-def test_it_writes_an_adapter_that_peft_loads_and_that_lowers_the_loss(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_it_writes_an_adapter_that_peft_loads_and_that_lowers_the_loss(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     output = fresh(tmp_path)
     metrics = adapter.run(RECIPE, inputs, output)
 
@@ -110,7 +126,9 @@ def test_it_writes_an_adapter_that_peft_loads_and_that_lowers_the_loss(inputs: d
     )
 
 
-def test_its_configuration_names_the_base_without_a_path(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_its_configuration_names_the_base_without_a_path(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     output = fresh(tmp_path)
     adapter.run(RECIPE, inputs, output)
     text = (output / "adapter_config.json").read_text()
@@ -150,7 +168,9 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(inputs: dict[str, Path], tmp_p
 def test_a_base_held_in_bfloat16_gives_an_adapter_in_float32(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "has_bfloat16", lambda device: True)  # emulated where it is not: slow, and the same
+    monkeypatch.setattr(
+        model, "has_bfloat16", lambda device: True
+    )  # emulated where it is not: slow, and the same
     output = fresh(tmp_path)
     metrics = adapter.run(RECIPE | {"precision": "bfloat16"}, inputs, output)
     assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
@@ -161,12 +181,20 @@ def test_a_base_held_in_bfloat16_gives_an_adapter_in_float32(
 def test_bfloat16_is_refused_where_it_would_be_emulated(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, "amx_bf16": False})
-    with pytest.raises(SetupError, match=r"precision: bfloat16 on a processor without.*set `precision: float32`"):
+    monkeypatch.setattr(
+        torch.cpu,
+        "get_capabilities",
+        lambda: {"avx2": True, "avx512_bf16": False, "amx_bf16": False},
+    )
+    with pytest.raises(
+        SetupError, match=r"precision: bfloat16 on a processor without.*set `precision: float32`"
+    ):
         adapter.run(RECIPE | {"precision": "bfloat16"}, inputs, fresh(tmp_path))
 
 
-def test_a_bfloat16_base_is_trained_in_float32_on_any_processor(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_bfloat16_base_is_trained_in_float32_on_any_processor(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     base = fresh(tmp_path, "published")
     shutil.copytree(inputs["base"], base, dirs_exist_ok=True)
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
@@ -178,22 +206,31 @@ def test_a_bfloat16_base_is_trained_in_float32_on_any_processor(inputs: dict[str
 def test_other_architectures_train_through_the_same_code(kind: str, tmp_path: Path) -> None:
     base = tmp_path / "base"
     train_tokenizer(base, vocabulary=400)
-    make_model(base, kind, **SMALL, **({"head_dim": 16, "sliding_window": 16} if kind == "gemma2" else {}))
+    make_model(
+        base, kind, **SMALL, **({"head_dim": 16, "sliding_window": 16} if kind == "gemma2" else {})
+    )
     write_dataset(tmp_path / "dataset")
     metrics = adapter.run(RECIPE, {"base": base, "dataset": tmp_path / "dataset"}, fresh(tmp_path))
     assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
 
 
-def test_records_beyond_max_tokens_are_left_out_and_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_records_beyond_max_tokens_are_left_out_and_counted(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     with (inputs["dataset"] / "train.jsonl").open("a") as file:
-        messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "because " * 200}]
+        messages = [
+            {"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": "because " * 200},
+        ]
         file.write(json.dumps({"id": "f" * 16, "messages": messages, "topic": None}) + "\n")
     metrics = adapter.run(RECIPE, inputs, fresh(tmp_path))
     assert metrics["records_too_long"] == 1
     assert metrics["training_records"] == 12
 
 
-def test_a_record_longer_than_the_models_positions_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_record_longer_than_the_models_positions_is_an_error(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     make_model(inputs["base"], "llama", **SMALL, max_position_embeddings=16)
     with pytest.raises(
         TrainingError,
@@ -215,7 +252,9 @@ def test_an_adapter_that_did_not_move_is_an_error(inputs: dict[str, Path], tmp_p
 
 def test_targets_that_the_base_lacks_are_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"lora\.targets"):
-        adapter.run(RECIPE | {"lora": RECIPE["lora"] | {"targets": ["c_attn"]}}, inputs, fresh(tmp_path))
+        adapter.run(
+            RECIPE | {"lora": RECIPE["lora"] | {"targets": ["c_attn"]}}, inputs, fresh(tmp_path)
+        )
 
 
 def test_a_base_without_tokenizer_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:

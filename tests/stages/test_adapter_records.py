@@ -24,7 +24,14 @@ RECIPE: dict[str, Any] = {
     "precision": "float32",
     "loss_on_prompt": False,
     "max_tokens": 128,
-    "lora": {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False},
+    "lora": {
+        "rank": 4,
+        "alpha": 8,
+        "dropout": 0.0,
+        "targets": "all-linear",
+        "rslora": False,
+        "dora": False,
+    },
     "training": {
         "epochs": 2,
         "max_steps": None,
@@ -89,7 +96,9 @@ def weights(folder: Path) -> bytes:
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
-def test_each_training_record_has_a_line_with_a_loss_an_epoch(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_each_training_record_has_a_line_with_a_loss_an_epoch(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     adapter.run(RECIPE, inputs, output(tmp_path))
     found = lines(tmp_path / "one" / "out")
     assert [(line["id"], line["topic"]) for line in found] == [
@@ -98,7 +107,9 @@ def test_each_training_record_has_a_line_with_a_loss_an_epoch(inputs: dict[str, 
     assert all(len(line["losses"]) == 2 and line["losses"][1] < line["losses"][0] for line in found)
 
 
-def test_a_topic_s_records_come_as_often_as_its_weight_says(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_topic_s_records_come_as_often_as_its_weight_says(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     plain = adapter.run(RECIPE, inputs, output(tmp_path, "plain"))
     once = adapter.run(training(topic_weights={"roots": 1}), inputs, output(tmp_path, "once"))
     assert once == plain
@@ -106,7 +117,9 @@ def test_a_topic_s_records_come_as_often_as_its_weight_says(inputs: dict[str, Pa
 
     metrics = adapter.run(training(topic_weights={"roots": 3}), inputs, output(tmp_path))
     assert metrics["training_records"] == 12, "a record counts once, however often it comes"
-    roots = adapter.run(RECIPE, inputs | {"dataset": roots_alone(tmp_path)}, output(tmp_path, "roots"))
+    roots = adapter.run(
+        RECIPE, inputs | {"dataset": roots_alone(tmp_path)}, output(tmp_path, "roots")
+    )
     assert metrics["tokens"] == plain["tokens"] + 2 * roots["tokens"]
     assert [len(line["losses"]) for line in lines(tmp_path / "one" / "out")] == [2] * 12
     assert metrics["validation_loss_before"] == plain["validation_loss_before"]
@@ -118,23 +131,32 @@ def roots_alone(tmp_path: Path) -> Path:
 
 def test_a_topic_that_no_record_has_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"kitchen: training\.topic_weights: .* the topic 'root'; did you mean 'roots'"
+        ConfigError,
+        match=r"kitchen: training\.topic_weights: .* the topic 'root'; did you mean 'roots'",
     ):
         adapter.run(training(topic_weights={"root": 2}), inputs, output(tmp_path))
 
 
-def test_a_neighbour_s_training_records_are_learnt_too(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_neighbour_s_training_records_are_learnt_too(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     """But for those that the domain has itself: held out, they would spoil its figures; trained on, they would come twice."""
     garden = write(tmp_path / "garden", train=[0, 20, 30, *range(40, 46)])
     cellar = write(tmp_path / "cellar", train=[40, 50])
     joint = training(joint=["cellar", "garden"])
-    metrics = adapter.run(joint, {**inputs, "joint/garden": garden, "joint/cellar": cellar}, output(tmp_path))
+    metrics = adapter.run(
+        joint, {**inputs, "joint/garden": garden, "joint/cellar": cellar}, output(tmp_path)
+    )
     assert metrics["training_records"] == 12
     assert metrics["joint_records"] == 7
     assert metrics["validation_records"] == 4
-    assert [line["id"] for line in lines(tmp_path / "one" / "out")] == [record(number)["id"] for number in range(12)]
+    assert [line["id"] for line in lines(tmp_path / "one" / "out")] == [
+        record(number)["id"] for number in range(12)
+    ]
 
-    together = write(tmp_path / "together", **{**KITCHEN, "train": [*range(12), 40, 50, *range(41, 46)]})
+    together = write(
+        tmp_path / "together", **{**KITCHEN, "train": [*range(12), 40, 50, *range(41, 46)]}
+    )
     adapter.run(RECIPE, {**inputs, "dataset": together}, output(tmp_path, "together"))
     assert weights(tmp_path / "one" / "out") == weights(tmp_path / "together" / "out")
 
@@ -150,11 +172,15 @@ def test_a_neighbour_s_records_that_the_base_s_template_cannot_use_are_left_out(
     long = record(50) | {"messages": record(50)["messages"] * 2}
     with (garden / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(long) + "\n")
-    metrics = adapter.run(training(joint=["garden"]), {**inputs, "joint/garden": garden}, output(tmp_path))
+    metrics = adapter.run(
+        training(joint=["garden"]), {**inputs, "joint/garden": garden}, output(tmp_path)
+    )
     assert (metrics["joint_records"], metrics["records_too_long"]) == (4, 1)
 
 
-def test_a_neighbour_s_weights_that_help_are_gone_on_with(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_neighbour_s_weights_that_help_are_gone_on_with(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     cold = adapter.run(RECIPE, inputs, output(tmp_path, "cold"))
     start = {"warm_start": tmp_path / "cold" / "out" / "adapter_model.safetensors"}
     metrics = adapter.run(training(warm_start="0" * 64), inputs | start, output(tmp_path))
@@ -172,25 +198,35 @@ def test_a_neighbour_s_weights_that_harm_leave_the_cold_start_s_adapter(
     adapter.run(RECIPE, inputs, output(tmp_path, "cold"))
     learnt = load_file(tmp_path / "cold" / "out" / "adapter_model.safetensors")
     bad = tmp_path / "bad.safetensors"
-    save_file({name: -20 * weight if "lora_B" in name else weight for name, weight in learnt.items()}, bad)
-    metrics = adapter.run(training(warm_start="0" * 64), inputs | {"warm_start": bad}, output(tmp_path))
+    save_file(
+        {name: -20 * weight if "lora_B" in name else weight for name, weight in learnt.items()}, bad
+    )
+    metrics = adapter.run(
+        training(warm_start="0" * 64), inputs | {"warm_start": bad}, output(tmp_path)
+    )
     assert not metrics["warm_start_won"]
     assert weights(tmp_path / "one" / "out") == weights(tmp_path / "cold" / "out")
     assert lines(tmp_path / "one" / "out") == lines(tmp_path / "cold" / "out")
 
 
-def test_without_validation_records_a_warm_start_is_taken_unraced(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_without_validation_records_a_warm_start_is_taken_unraced(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     adapter.run(RECIPE, inputs, output(tmp_path, "cold"))
     start = {"warm_start": tmp_path / "cold" / "out" / "adapter_model.safetensors"}
     blind = {"dataset": write(tmp_path / "blind", **{**KITCHEN, "validation": []})}
-    metrics = adapter.run(training(warm_start="0" * 64), {**inputs, **start, **blind}, output(tmp_path))
+    metrics = adapter.run(
+        training(warm_start="0" * 64), {**inputs, **start, **blind}, output(tmp_path)
+    )
     assert "warm_start_won" not in metrics
     assert weights(tmp_path / "one" / "out") != weights(tmp_path / "cold" / "out")
 
 
 def test_what_observers_did_is_told(inputs: dict[str, Path], tmp_path: Path) -> None:
     def observe(progress: Progress) -> Action | None:
-        return {2: Action.LOWER_LEARNING_RATE, 3: Action.CHECKPOINT, 4: Action.STOP}.get(progress.step)
+        return {2: Action.LOWER_LEARNING_RATE, 3: Action.CHECKPOINT, 4: Action.STOP}.get(
+            progress.step
+        )
 
     metrics = adapter.run(RECIPE, inputs, output(tmp_path), observe)
     assert (metrics["actions"], metrics["steps"], metrics["stopped_early"]) == (2, 4, True)

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from small_models import make_model, train_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from meetara_build import recipes
+from meetara_build.config.schema import Base, Build, check
+from meetara_build.config.yaml_files import read_yaml
 from meetara_build.errors import ConfigError
-from meetara_build.schema import Base, Build, check
+from meetara_build.graph import recipes
 from meetara_build.stages import base
 from meetara_build.stages.base import embedded
 from meetara_build.training.chat import encode
-from meetara_build.yaml_files import read_yaml
 
 CONF = REPOSITORY / "conf"
 RECIPE: dict[str, Any] = {
@@ -30,7 +30,14 @@ RECIPE: dict[str, Any] = {
     "seed": 17,
     "chat_template": "chatml",
     "tokenizer": {"vocab_size": 600},
-    "model": {"hidden_size": 64, "intermediate_size": 128, "layers": 1, "heads": 4, "kv_heads": 2, "positions": 256},
+    "model": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "layers": 1,
+        "heads": 4,
+        "kv_heads": 2,
+        "positions": 256,
+    },
     "pretraining": {
         "epochs": 2,
         "batch_tokens": 256,
@@ -48,10 +55,19 @@ RECIPE: dict[str, Any] = {
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     lines = []
-    for number, line in enumerate((CONF / "domain" / "nutrition.jsonl").read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(
+        (CONF / "domain" / "nutrition.jsonl").read_text(encoding="utf-8").splitlines()
+    ):
         record = json.loads(line)
-        turns = [{"role": "user", "content": record["prompt"]}, {"role": "assistant", "content": record["response"]}]
-        lines.append(json.dumps({"id": str(number), "domain": "nutrition", "messages": turns}, ensure_ascii=False))
+        turns = [
+            {"role": "user", "content": record["prompt"]},
+            {"role": "assistant", "content": record["response"]},
+        ]
+        lines.append(
+            json.dumps(
+                {"id": str(number), "domain": "nutrition", "messages": turns}, ensure_ascii=False
+            )
+        )
     (folder / "corpus.jsonl").write_text("\n".join(lines[:30]) + "\n", encoding="utf-8")
     return folder
 
@@ -72,7 +88,9 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 # Made here
 
 
-def test_the_base_made_here_is_a_folder_that_transformers_loads(made: tuple[Path, dict[str, Any]]) -> None:
+def test_the_base_made_here_is_a_folder_that_transformers_loads(
+    made: tuple[Path, dict[str, Any]],
+) -> None:
     folder, metrics = made
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -80,7 +98,14 @@ def test_the_base_made_here_is_a_folder_that_transformers_loads(made: tuple[Path
     assert model.dtype == torch.float32
     assert model.config.vocab_size == len(tokenizer) == 600
     assert metrics["parameters"] == sum(weight.numel() for weight in model.parameters())
-    assert sorted(path.suffix for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".py", ".pkl")) == []
+    assert (
+        sorted(
+            path.suffix
+            for path in folder.iterdir()
+            if path.suffix in (".bin", ".pt", ".py", ".pkl")
+        )
+        == []
+    )
 
 
 def test_it_learnt_something_and_says_how_much(made: tuple[Path, dict[str, Any]]) -> None:
@@ -90,7 +115,9 @@ def test_it_learnt_something_and_says_how_much(made: tuple[Path, dict[str, Any]]
     assert 0 < metrics["loss"] < 6.3, "below the entropy of 600 equally likely tokens, 6.4 nats"
 
 
-def test_the_same_corpus_gives_the_same_bytes(made: tuple[Path, dict[str, Any]], corpus: Path, tmp_path: Path) -> None:
+def test_the_same_corpus_gives_the_same_bytes(
+    made: tuple[Path, dict[str, Any]], corpus: Path, tmp_path: Path
+) -> None:
     folder, metrics = made
     assert make(corpus, tmp_path) == metrics
     for path in folder.iterdir():
@@ -102,8 +129,12 @@ def test_another_seed_gives_another_model_and_the_same_tokenizer(
 ) -> None:
     folder, _ = made
     make(corpus, tmp_path, seed=18)
-    assert (folder / "tokenizer.json").read_bytes() == (tmp_path / "out" / "tokenizer.json").read_bytes()
-    assert (folder / "model.safetensors").read_bytes() != (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert (folder / "tokenizer.json").read_bytes() == (
+        tmp_path / "out" / "tokenizer.json"
+    ).read_bytes()
+    assert (folder / "model.safetensors").read_bytes() != (
+        tmp_path / "out" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_metrics_name_no_time(made: tuple[Path, dict[str, Any]]) -> None:
@@ -112,7 +143,9 @@ def test_metrics_name_no_time(made: tuple[Path, dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return embedded.make_tokenizer(["How do I read a food label?", "Look at the portion size first."] * 20, RECIPE)
+    return embedded.make_tokenizer(
+        ["How do I read a food label?", "Look at the portion size first."] * 20, RECIPE
+    )
 
 
 @given(st.text(max_size=60))
@@ -126,11 +159,15 @@ def test_no_text_is_unknown_to_the_tokenizer(tokenizer: PreTrainedTokenizerFast,
 @pytest.mark.parametrize(
     "text", ["El niño comió piñas", "नमस्ते दुनिया", "你好，世界", "🙂🚀 50 % — “so”", "  a\n\n\tb  "]
 )
-def test_scripts_and_spaces_come_back_as_they_were(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+def test_scripts_and_spaces_come_back_as_they_were(
+    tokenizer: PreTrainedTokenizerFast, text: str
+) -> None:
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_it_speaks_chatml_with_one_token_for_each_marker(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_it_speaks_chatml_with_one_token_for_each_marker(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     turns = [
         {"role": "system", "content": "S"},
         {"role": "user", "content": "U"},
@@ -152,7 +189,10 @@ def test_it_speaks_chatml_with_one_token_for_each_marker(tokenizer: PreTrainedTo
 
 
 def test_another_template_than_chatml_is_refused(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="base mini: chat_template 'llama3': a base made here speaks chatml; say so"):
+    with pytest.raises(
+        ConfigError,
+        match="base mini: chat_template 'llama3': a base made here speaks chatml; say so",
+    ):
         make(corpus, tmp_path, chat_template="llama3")
 
 
@@ -221,9 +261,14 @@ def test_only_what_later_stages_need_is_taken(mine: Path) -> None:
     (mine / "runs").mkdir()
     output, _ = take(mine)
     assert {path.name for path in output.iterdir()} <= {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "chat_template.jinja",
-    }  # fmt: skip
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+    }
 
 
 @pytest.mark.parametrize(
@@ -256,7 +301,10 @@ def damaged_weights(folder: Path) -> None:
 
 
 def missing_shard(folder: Path) -> None:
-    index = {"metadata": {}, "weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    index = {
+        "metadata": {},
+        "weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"},
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
@@ -270,18 +318,38 @@ def too_many_tokens(folder: Path) -> None:
     ("broken", "said"),
     [
         (damaged_weights, "model.safetensors is damaged"),
-        (missing_shard, "model-00002-of-00002.safetensors is missing; copy or fetch the model again"),
-        (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), "model.safetensors.index.json is damaged"),
+        (
+            missing_shard,
+            "model-00002-of-00002.safetensors is missing; copy or fetch the model again",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text("{"),
+            "model.safetensors.index.json is damaged",
+        ),
         (lambda folder: (folder / "config.json").write_text("{"), "transformers cannot load it"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "transformers cannot load it"),
-        (lambda folder: (folder / "tokenizer.json").write_text("[]"), "transformers cannot load it"),
-        (lambda folder: set_json(folder / "config.json", model_type="unheard_of"), "use a base of a supported architecture"),
-        (lambda folder: (folder / "chat_template.jinja").write_text("{% for"), "its chat template cannot be used"),
-        (lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content }}"), "leaves out the assistant's answer"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("[]"),
+            "transformers cannot load it",
+        ),
+        (
+            lambda folder: set_json(folder / "config.json", model_type="unheard_of"),
+            "use a base of a supported architecture",
+        ),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text("{% for"),
+            "its chat template cannot be used",
+        ),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content }}"),
+            "leaves out the assistant's answer",
+        ),
         (too_many_tokens, "5 more tokens than the model"),
     ],
-)  # fmt: skip
-def test_a_broken_part_is_refused_with_what_to_do(mine: Path, broken: Callable[[Path], Any], said: str) -> None:
+)
+def test_a_broken_part_is_refused_with_what_to_do(
+    mine: Path, broken: Callable[[Path], Any], said: str
+) -> None:
     broken(mine)
     assert said in refused(mine)
 
@@ -311,20 +379,32 @@ def test_weights_packed_for_one_library_are_refused_before_anything_is_trained(
 
 def test_weights_in_eight_bits_are_refused_although_no_configuration_says_so(mine: Path) -> None:
     weights = load_file(mine / "model.safetensors")
-    packed = {name: tensor.to(torch.float8_e4m3fn) if tensor.dim() > 1 else tensor for name, tensor in weights.items()}
+    packed = {
+        name: tensor.to(torch.float8_e4m3fn) if tensor.dim() > 1 else tensor
+        for name, tensor in weights.items()
+    }
     save_file(packed, mine / "model.safetensors", {"format": "pt"})
-    assert re.search(r"its weights are quantized \(\S+ is stored as F8_E4M3\), and training, merging", refused(mine))
+    assert re.search(
+        r"its weights are quantized \(\S+ is stored as F8_E4M3\), and training, merging",
+        refused(mine),
+    )
 
 
 def test_weights_that_are_no_part_of_the_model_are_neither_copied_nor_counted(mine: Path) -> None:
     """Mistral's own form of the same weights, an adapter, a copy in another type."""
-    for name in ("consolidated.safetensors", "consolidated-00001-of-00001.safetensors", "adapter_model.safetensors",
-                 "model.fp16.safetensors"):  # fmt: skip
+    for name in (
+        "consolidated.safetensors",
+        "consolidated-00001-of-00001.safetensors",
+        "adapter_model.safetensors",
+        "model.fp16.safetensors",
+    ):
         shutil.copyfile(mine / "model.safetensors", mine / name)
     (mine / "consolidated.safetensors.index.json").write_text("{}")
     output, metrics = take(mine)
     assert [path.name for path in output.glob("*.safetensors*")] == ["model.safetensors"]
-    assert metrics["parameters"] == sum(weight.numel() for weight in load_file(mine / "model.safetensors").values())
+    assert metrics["parameters"] == sum(
+        weight.numel() for weight in load_file(mine / "model.safetensors").values()
+    )
 
 
 def test_a_tokenizer_of_vocab_json_and_merges_txt_is_one(mine: Path) -> None:
@@ -334,9 +414,20 @@ def test_a_tokenizer_of_vocab_json_and_merges_txt_is_one(mine: Path) -> None:
     (mine / "vocab.json").write_text(json.dumps(model["vocab"]))
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     (mine / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    marks = {"special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
-    added = {str(index): {"content": str(token), **marks} for index, token in whole.added_tokens_decoder.items()}
-    set_json(mine / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", added_tokens_decoder=added)
+    marks = {
+        "special": True,
+        "normalized": False,
+        "lstrip": False,
+        "rstrip": False,
+        "single_word": False,
+    }
+    added = {
+        str(index): {"content": str(token), **marks}
+        for index, token in whole.added_tokens_decoder.items()
+    }
+    set_json(
+        mine / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", added_tokens_decoder=added
+    )
     output, _ = take(mine)
     taken = AutoTokenizer.from_pretrained(output)
     assert (output / "tokenizer.json").exists()
@@ -345,10 +436,15 @@ def test_a_tokenizer_of_vocab_json_and_merges_txt_is_one(mine: Path) -> None:
 
 
 def test_code_from_elsewhere_is_never_run(mine: Path) -> None:
-    auto = {"AutoConfig": "configuration_mine.MineConfig", "AutoModelForCausalLM": "modeling_mine.Mine"}
+    auto = {
+        "AutoConfig": "configuration_mine.MineConfig",
+        "AutoModelForCausalLM": "modeling_mine.Mine",
+    }
     set_json(mine / "config.json", model_type="mine_of_my_own", auto_map=auto)
     for name in ("configuration_mine.py", "modeling_mine.py"):
-        (mine / name).write_text(f"import pathlib\npathlib.Path({str(mine / 'was_run')!r}).touch()\n")
+        (mine / name).write_text(
+            f"import pathlib\npathlib.Path({str(mine / 'was_run')!r}).touch()\n"
+        )
     assert "use a base of a supported architecture" in refused(mine)
     assert not (mine / "was_run").exists()
 
@@ -357,17 +453,25 @@ def test_weights_in_several_files_are_all_taken(mine: Path) -> None:
     weights = load_file(mine / "model.safetensors")
     (mine / "model.safetensors").unlink()
     names = sorted(weights)
-    parts = {"model-00001-of-00002.safetensors": names[:3], "model-00002-of-00002.safetensors": names[3:]}
+    parts = {
+        "model-00001-of-00002.safetensors": names[:3],
+        "model-00002-of-00002.safetensors": names[3:],
+    }
     for file, keys in parts.items():
         save_file({key: weights[key] for key in keys}, mine / file, {"format": "pt"})
-    index = {"metadata": {}, "weight_map": {key: file for file, keys in parts.items() for key in keys}}
+    index = {
+        "metadata": {},
+        "weight_map": {key: file for file, keys in parts.items() for key in keys},
+    }
     (mine / "model.safetensors.index.json").write_text(json.dumps(index))
     output, metrics = take(mine)
     assert metrics["parameters"] == sum(weight.numel() for weight in weights.values())
     assert AutoModelForCausalLM.from_pretrained(output).config.model_type == "llama"
 
 
-def test_a_base_that_cannot_be_fetched_says_what_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_cannot_be_fetched_says_what_to_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     recipe = {"name": "far", "hub_id": "nobody/no-such-model", "revision": "0" * 40}
     with pytest.raises(ConfigError) as fault:

@@ -14,7 +14,7 @@ from small_models import make_model, train_sentencepiece_like, train_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from meetara_build.errors import ConfigError, ProofError
-from meetara_build.originals import ORIGINAL
+from meetara_build.setup.originals import ORIGINAL
 from meetara_build.stages import base, gguf
 from meetara_build.stages.base import from_gguf
 
@@ -27,8 +27,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("files")
     build = train_nothing(root / "build", cut="smollm", intermediate_size=512)
     folder = fresh(root / "gguf")
-    gguf.run(recipe(name="small", quants=["F16", "Q8_0", "Q4_K_M", "BF16", "F32"], lora=True), build.inputs(), folder)
-    return {path.stem.removeprefix("small-"): path for path in folder.glob("*.gguf")} | {"model": build.merged}
+    gguf.run(
+        recipe(name="small", quants=["F16", "Q8_0", "Q4_K_M", "BF16", "F32"], lora=True),
+        build.inputs(),
+        folder,
+    )
+    return {path.stem.removeprefix("small-"): path for path in folder.glob("*.gguf")} | {
+        "model": build.merged
+    }
 
 
 def take(path: Path, folder: Path, name: str = "small") -> dict[str, Any]:
@@ -61,20 +67,29 @@ def test_a_base_taken_back_is_the_model_in_the_file(
     assert metrics["quantized"] == quantized
     weights = load_file(folder / "model.safetensors").values()
     assert {tensor.dtype for tensor in weights if tensor.dim() > 1} == {dtype}
-    assert {tensor.dtype for tensor in weights if tensor.dim() == 1} == {torch.float32}, "as a GGUF file holds them"
-    assert json.loads((folder / "origin.json").read_text()) == {"file": files[kind].name, "quantized": quantized}
+    assert {tensor.dtype for tensor in weights if tensor.dim() == 1} == {torch.float32}, (
+        "as a GGUF file holds them"
+    )
+    assert json.loads((folder / "origin.json").read_text()) == {
+        "file": files[kind].name,
+        "quantized": quantized,
+    }
     proof = prove(files[kind], folder, tmp_path / "gguf")["original"]
     assert proof["worst"] < (5e-3 if quantized else 1e-4)
     assert proof["conversations"] > 0
 
 
-def test_a_base_taken_back_has_no_trace_of_quantization_left(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_base_taken_back_has_no_trace_of_quantization_left(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
     take(files["Q8_0"], tmp_path / "base")
     assert "quantization_config" not in json.loads((tmp_path / "base" / "config.json").read_text())
     again = take(files["Q8_0"], tmp_path / "again")
     assert again == take(files["Q8_0"], tmp_path / "base")
     for path in (tmp_path / "base").iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), "the same bytes each time"
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), (
+            "the same bytes each time"
+        )
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -83,7 +98,9 @@ def test_its_tokenizer_cuts_as_the_original_does(cut: str, tmp_path: Path) -> No
     gguf.run(recipe(name="small"), {"merged": build.base}, fresh(tmp_path / "gguf"))
     path = tmp_path / "gguf" / "small-F16.gguf"
     take(path, tmp_path / "base")
-    one, other = (AutoTokenizer.from_pretrained(folder) for folder in (build.base, tmp_path / "base"))
+    one, other = (
+        AutoTokenizer.from_pretrained(folder) for folder in (build.base, tmp_path / "base")
+    )
     alone = from_gguf.read_tokenizer("small", path)
     for text in ("In 2024, 12345 people", "Don't panic", "नमस्ते १२३", "x = 10\n\n\ty += 3.14"):
         assert one(text)["input_ids"] == other(text)["input_ids"] == alone(text)["input_ids"]
@@ -102,7 +119,9 @@ def test_a_file_with_a_sentencepiece_vocabulary_cuts_as_llama_cpp_does(tmp_path:
     assert prove(path, tmp_path / "base", tmp_path / "proof")["original"]["worst"] < 1e-4
 
 
-def test_weights_that_are_not_those_of_the_file_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_weights_that_are_not_those_of_the_file_are_refused(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "base"
     take(files["Q8_0"], folder)
     weights = load_file(folder / "model.safetensors")
@@ -113,11 +132,15 @@ def test_weights_that_are_not_those_of_the_file_are_refused(files: dict[str, Pat
         prove(files["Q8_0"], folder, tmp_path / "gguf")
 
 
-def test_a_tokenizer_that_cuts_otherwise_than_the_file_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_tokenizer_that_cuts_otherwise_than_the_file_is_refused(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "base"
     take(files["F16"], folder)
     train_tokenizer(folder, "gpt2", vocabulary=500)
-    with pytest.raises(ProofError, match=r"llama\.cpp cuts text otherwise than the base's tokenizer"):
+    with pytest.raises(
+        ProofError, match=r"llama\.cpp cuts text otherwise than the base's tokenizer"
+    ):
         prove(files["F16"], folder, tmp_path / "gguf")
 
 
@@ -158,7 +181,9 @@ def refused(path: Path, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.3, 0.999])
-def test_a_file_that_is_cut_short_is_refused(share: float, files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_that_is_cut_short_is_refused(
+    share: float, files: dict[str, Path], tmp_path: Path
+) -> None:
     content = files["Q8_0"].read_bytes()
     (tmp_path / "cut.gguf").write_bytes(content[: int(len(content) * share)])
     assert "cut short" in (said := refused(tmp_path / "cut.gguf", tmp_path / "base"))
@@ -174,10 +199,14 @@ def test_a_lora_file_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     assert "is a LoRA adapter, not a model" in refused(files["lora"], tmp_path / "base")
 
 
-@pytest.mark.parametrize(("architecture", "kind"), [("clip", "model"), ("clip", "mmproj"), ("qwen2vl", "mmproj")])
+@pytest.mark.parametrize(
+    ("architecture", "kind"), [("clip", "model"), ("clip", "mmproj"), ("qwen2vl", "mmproj")]
+)
 def test_a_multimodal_projector_is_refused(architecture: str, kind: str, tmp_path: Path) -> None:
     path = written(tmp_path / "mmproj.gguf", architecture, kind=kind)
-    assert "part of a multimodal model; name the file of its language model" in refused(path, tmp_path / "base")
+    assert "part of a multimodal model; name the file of its language model" in refused(
+        path, tmp_path / "base"
+    )
 
 
 def test_one_part_of_several_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
@@ -185,17 +214,27 @@ def test_one_part_of_several_is_refused(files: dict[str, Path], tmp_path: Path) 
     assert "is one part of several; put them together" in refused(part, tmp_path / "base")
 
 
-def test_a_file_of_a_hub_that_cannot_be_reached_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_a_hub_that_cannot_be_reached_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     origin = {"hub_id": "nobody/no-such-model", "revision": "0" * 40, "file": "x.gguf"}
-    with pytest.raises(ConfigError, match=r"base far: cannot fetch nobody/no-such-model .*check the name, the commit"):
+    with pytest.raises(
+        ConfigError,
+        match=r"base far: cannot fetch nobody/no-such-model .*check the name, the commit",
+    ):
         base.run({"name": "far", "gguf": origin}, {}, fresh(tmp_path / "base"))
 
 
 def test_a_file_without_a_chat_template_is_refused(tmp_path: Path) -> None:
-    assert "has no chat template" in refused(written(tmp_path / "x.gguf", "llama", kind="model"), tmp_path / "base")
+    assert "has no chat template" in refused(
+        written(tmp_path / "x.gguf", "llama", kind="model"), tmp_path / "base"
+    )
 
 
 def test_an_architecture_that_transformers_does_not_know_is_named(tmp_path: Path) -> None:
-    said = refused(written(tmp_path / "x.gguf", "no-such-model", kind="model", template="{{ x }}"), tmp_path / "base")
+    said = refused(
+        written(tmp_path / "x.gguf", "no-such-model", kind="model", template="{{ x }}"),
+        tmp_path / "base",
+    )
     assert "transformers cannot take back a GGUF file of the architecture 'no-such-model'" in said

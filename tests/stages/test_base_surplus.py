@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from meetara_build.errors import ConfigError
-from meetara_build.llama import Model
+from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import base, gguf
 from meetara_build.training.chat import encode
 
@@ -29,7 +29,9 @@ def origin(tmp_path: Path) -> Path:
 
 def add(folder: Path, token: str, *, special: bool = True, **roles: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens([AddedToken(token, special=special, normalized=False)], special_tokens=special)
+    tokenizer.add_tokens(
+        [AddedToken(token, special=special, normalized=False)], special_tokens=special
+    )
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **roles}))
@@ -41,7 +43,9 @@ def take(folder: Path) -> Path:
     return output
 
 
-def test_a_special_token_beyond_the_rows_is_left_out_and_its_name_is_a_text_like_any_other(origin: Path) -> None:
+def test_a_special_token_beyond_the_rows_is_left_out_and_its_name_is_a_text_like_any_other(
+    origin: Path,
+) -> None:
     """Gemma 3 1B's, which stands for an image that the model cannot see."""
     add(origin, IMAGE, image_token=IMAGE)
     rows = AutoModelForCausalLM.from_pretrained(origin).config.vocab_size
@@ -59,13 +63,20 @@ def test_a_special_token_beyond_the_rows_is_left_out_and_its_name_is_a_text_like
     output = fresh(origin.parent / "gguf")
     gguf.run(recipe(), {"merged": taken}, output)
     with Model(output / "nutrition-F16.gguf", vocab_only=True) as model:
-        assert model.tokenize(text, add_special=False) == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert (
+            model.tokenize(text, add_special=False)
+            == tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
 
 
 @pytest.mark.parametrize(
-    ("special", "roles"), [(False, {}), (True, {"eos_token": IMAGE})], ids=["texts hold it", "texts end with it"]
+    ("special", "roles"),
+    [(False, {}), (True, {"eos_token": IMAGE})],
+    ids=["texts hold it", "texts end with it"],
 )
-def test_a_token_that_texts_need_is_refused(special: bool, roles: dict[str, Any], origin: Path) -> None:
+def test_a_token_that_texts_need_is_refused(
+    special: bool, roles: dict[str, Any], origin: Path
+) -> None:
     add(origin, IMAGE, special=special, **roles)
     with pytest.raises(ConfigError) as fault:
         take(origin)

@@ -10,11 +10,11 @@ import pytest
 from projects import REPOSITORY
 from small_models import train_tokenizer
 
-from meetara_build import recipes
+from meetara_build.config.schema import Base, Build, Domain, check
+from meetara_build.config.yaml_files import read_yaml
 from meetara_build.errors import DataError
-from meetara_build.schema import Base, Build, Domain, check
+from meetara_build.graph import recipes
 from meetara_build.stages import corpus, dataset
-from meetara_build.yaml_files import read_yaml
 
 CONF = REPOSITORY / "conf"
 SHIPPED = ("nutrition", "programming", "storytelling")
@@ -26,8 +26,17 @@ def preparation(domain: str, **changes: Any) -> dict[str, Any]:
         "domain": domain,
         "system_prompt": f"You know {domain}.",
         "languages": ["en"],
-        "sources": [{"name": f"{domain}.jsonl", "format": None, "hub": None, "split": "train", "columns": None,
-                     "language": None, "limit": None}],
+        "sources": [
+            {
+                "name": f"{domain}.jsonl",
+                "format": None,
+                "hub": None,
+                "split": "train",
+                "columns": None,
+                "language": None,
+                "limit": None,
+            }
+        ],
         "near_duplicate": 0.85,
         "near_group": 0.75,
         "validation": 0.1,
@@ -36,15 +45,19 @@ def preparation(domain: str, **changes: Any) -> dict[str, Any]:
         "repair_text": True,
         "html_to_text": False,
         **changes,
-    }  # fmt: skip
+    }
 
 
 def write(path: Path, pairs: Sequence[tuple[str, str]]) -> Path:
-    path.write_text("".join(json.dumps({"prompt": asked, "response": said}) + "\n" for asked, said in pairs))
+    path.write_text(
+        "".join(json.dumps({"prompt": asked, "response": said}) + "\n" for asked, said in pairs)
+    )
     return path
 
 
-def make(folder: Path, share: float, domains: Sequence[str], sources: dict[str, Path]) -> list[dict[str, Any]]:
+def make(
+    folder: Path, share: float, domains: Sequence[str], sources: dict[str, Path]
+) -> list[dict[str, Any]]:
     folder.mkdir(parents=True)
     recipe = {"share": share, "domains": {name: preparation(name) for name in domains}}
     corpus.run(recipe, {f"{name}/source_0": path for name, path in sources.items()}, folder)
@@ -67,7 +80,13 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[s
     found = {}
     for name in SHIPPED:
         (root / name).mkdir()
-        recipe = {**preparation(name), "min_tokens": 1, "max_tokens": 100_000, "max_drop_share": 1.0, "drop": []}
+        recipe = {
+            **preparation(name),
+            "min_tokens": 1,
+            "max_tokens": 100_000,
+            "max_drop_share": 1.0,
+            "drop": [],
+        }
         dataset.run(recipe, {"base": root / "base", "source_0": shipped()[name]}, root / name)
         found[name] = {
             side: {line["id"] for line in read(root / name / f"{side}.jsonl")}
@@ -85,7 +104,9 @@ def test_the_whole_share_is_every_training_record_and_nothing_held_out(
         assert not ids & (side["validation"] | side["test"])
 
 
-def test_a_smaller_share_is_part_of_a_larger_one_and_about_as_large_as_it_says(tmp_path: Path) -> None:
+def test_a_smaller_share_is_part_of_a_larger_one_and_about_as_large_as_it_says(
+    tmp_path: Path,
+) -> None:
     chosen = {
         share: {line["id"] for line in make(tmp_path / str(share), share, SHIPPED, shipped())}
         for share in (0.2, 0.5, 0.8, 1.0)
@@ -99,37 +120,60 @@ def test_what_one_domain_holds_out_is_not_learnt_through_another(tmp_path: Path)
     """Two domains share records; a further record beside one of them moves it to another side in one domain only."""
     subjects = [(topic, word) for topic in _words("topic", 30) for word in _words("word", 4)]
     pairs = [
-        (f"What is {topic} number {number}?", f"{topic.title()} {number} is best done slowly, and {word} at a time.")
+        (
+            f"What is {topic} number {number}?",
+            f"{topic.title()} {number} is best done slowly, and {word} at a time.",
+        )
         for number, (topic, word) in enumerate(subjects)
     ]
-    near = [(asked, said) for asked, said in pairs] + [(f"{asked} Please!", f"{said} Truly.") for asked, said in pairs]
-    sources = {"first": write(tmp_path / "first.jsonl", pairs), "second": write(tmp_path / "second.jsonl", near)}
+    near = [(asked, said) for asked, said in pairs] + [
+        (f"{asked} Please!", f"{said} Truly.") for asked, said in pairs
+    ]
+    sources = {
+        "first": write(tmp_path / "first.jsonl", pairs),
+        "second": write(tmp_path / "second.jsonl", near),
+    }
     split = {}
     for name, path in sources.items():
         prepared = dataset.prepare(preparation(name, near_duplicate=1.0), {"source_0": path})
         split[name] = {
-            side: {record.id for record in getattr(prepared, side)} for side in ("train", "validation", "test")
+            side: {record.id for record in getattr(prepared, side)}
+            for side in ("train", "validation", "test")
         }
     torn = split["first"]["train"] & (split["second"]["test"] | split["second"]["validation"])
     torn |= split["second"]["train"] & (split["first"]["test"] | split["first"]["validation"])
     assert torn, "the two domains disagree about some record, or this test proves nothing"
-    recipe = {"share": 1.0, "domains": {name: preparation(name, near_duplicate=1.0) for name in sources}}
+    recipe = {
+        "share": 1.0,
+        "domains": {name: preparation(name, near_duplicate=1.0) for name in sources},
+    }
     (tmp_path / "out").mkdir()
-    corpus.run(recipe, {f"{name}/source_0": path for name, path in sources.items()}, tmp_path / "out")
+    corpus.run(
+        recipe, {f"{name}/source_0": path for name, path in sources.items()}, tmp_path / "out"
+    )
     assert not torn & {line["id"] for line in read(tmp_path / "out" / "corpus.jsonl")}
 
 
 def _words(kind: str, count: int) -> list[str]:
-    return ["".join(chr(97 + int(letter, 16)) for letter in hashlib.sha256(f"{kind}{number}".encode()).hexdigest()[:9])
-            for number in range(count)]  # fmt: skip
+    return [
+        "".join(
+            chr(97 + int(letter, 16))
+            for letter in hashlib.sha256(f"{kind}{number}".encode()).hexdigest()[:9]
+        )
+        for number in range(count)
+    ]
 
 
-def test_each_line_says_whose_it_is_and_holds_only_what_is_asked_and_answered(tmp_path: Path) -> None:
+def test_each_line_says_whose_it_is_and_holds_only_what_is_asked_and_answered(
+    tmp_path: Path,
+) -> None:
     lines = make(tmp_path / "out", 1.0, SHIPPED, shipped())
     assert {line["domain"] for line in lines} == set(SHIPPED)
     for line in lines:
         assert set(line) == {"id", "domain", "messages"}
-        assert [message["role"] for message in line["messages"]] == ["user", "assistant"], "no system prompt"
+        assert [message["role"] for message in line["messages"]] == ["user", "assistant"], (
+            "no system prompt"
+        )
     assert len({line["id"] for line in lines}) == len(lines)
 
 
@@ -148,12 +192,15 @@ def test_the_card_counts_what_was_there_and_what_was_taken(
     assert card["share"] == 0.5
     assert card["records"] == len(lines)
     assert card["training_records"] == sum(len(side["train"]) for side in sides.values())
-    assert card["held_out_records"] == sum(len(side["validation"]) + len(side["test"]) for side in sides.values())
+    assert card["held_out_records"] == sum(
+        len(side["validation"]) + len(side["test"]) for side in sides.values()
+    )
 
 
 def test_where_nothing_is_left_to_learn_from_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"no training record is left for the base; raise pretraining\.share, or add domains"
+        DataError,
+        match=r"no training record is left for the base; raise pretraining\.share, or add domains",
     ):
         make(tmp_path / "out", 0.0, SHIPPED[:1], {"nutrition": shipped()["nutrition"]})
 
@@ -176,6 +223,7 @@ def test_the_shipped_base_learns_a_stated_part_of_every_shipped_domain() -> None
     domain = check(Domain, read_yaml(CONF / "domain" / "nutrition.yaml"), CONF)
     recipe = recipes.corpus(base, {"nutrition": (domain, build)})
     assert recipe["share"] == base.pretraining.share
-    assert recipe["domains"]["nutrition"].items() <= recipes.dataset("nutrition", domain, build).items(), (
-        "the corpus prepares a domain's records exactly as its dataset stage does"
-    )
+    assert (
+        recipe["domains"]["nutrition"].items()
+        <= recipes.dataset("nutrition", domain, build).items()
+    ), "the corpus prepares a domain's records exactly as its dataset stage does"

@@ -60,7 +60,9 @@ def torch_loss(folder: Path, dataset: Path) -> float:
 
 def test_losses_are_those_of_torch(report: dict, build: Build) -> None:
     assert report["base"]["loss"] == pytest.approx(torch_loss(build.base, build.dataset), rel=2e-4)
-    assert report["variants"]["F16"]["loss"] == pytest.approx(torch_loss(build.merged, build.dataset), rel=2e-4)
+    assert report["variants"]["F16"]["loss"] == pytest.approx(
+        torch_loss(build.merged, build.dataset), rel=2e-4
+    )
 
 
 def test_each_variant_has_its_figures(report: dict, inputs: dict[str, Path]) -> None:
@@ -95,7 +97,9 @@ def test_speeds_are_kept_apart_from_what_is_always_the_same(
     assert again == report
     assert metrics["base_loss"] == again["base"]["loss"]
     assert set(metrics["kl"]) == {"Q8_0", "Q4_K_M"}
-    assert metrics["bytes"] == {name: figures["bytes"] for name, figures in again["variants"].items()}
+    assert metrics["bytes"] == {
+        name: figures["bytes"] for name, figures in again["variants"].items()
+    }
 
 
 def test_the_loss_of_each_topic_adds_up_to_the_whole(
@@ -104,9 +108,13 @@ def test_the_loss_of_each_topic_adds_up_to_the_whole(
     assert report["by_topic"] == {}
     dataset, output = fresh(tmp_path / "dataset"), fresh(tmp_path / "out")
     records = list(read_records(build.dataset / "test.jsonl"))
-    for record, topic in zip(records, ("drinks", "drinks", "labels", "labels", "labels"), strict=True):
+    for record, topic in zip(
+        records, ("drinks", "drinks", "labels", "labels", "labels"), strict=True
+    ):
         record["topic"] = topic
-    (dataset / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    (dataset / "test.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records), "utf-8"
+    )
 
     metrics = evaluate.run(RECIPE, {**inputs, "dataset": dataset}, output)
 
@@ -115,20 +123,30 @@ def test_the_loss_of_each_topic_adds_up_to_the_whole(
     assert sum(tokens for _, tokens in found.values()) == report["tokens"]
     whole = sum(loss * tokens for loss, tokens in found.values()) / report["tokens"]
     assert whole == pytest.approx(report["variants"]["F16"]["loss"], rel=1e-5)
-    base = sum(metrics["base_by_topic"][topic] * tokens for topic, (_, tokens) in found.items()) / report["tokens"]
+    base = (
+        sum(metrics["base_by_topic"][topic] * tokens for topic, (_, tokens) in found.items())
+        / report["tokens"]
+    )
     assert base == pytest.approx(report["base"]["loss"], rel=1e-5)
     assert json.loads((output / "evaluation.json").read_text())["by_topic"] == found
 
 
-def test_texts_are_cut_to_the_context_and_records_to_their_number(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_texts_are_cut_to_the_context_and_records_to_their_number(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     evaluate.run({**RECIPE, "context": 60, "max_records": 3}, inputs, tmp_path)
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["records"] + report["skipped"] == 3
     assert report["truncated"] >= 1
 
 
-def test_without_an_answer_in_the_context_there_is_nothing_to_measure(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none of 5 held-out records has an answer within 4 tokens.*data\.max_tokens"):
+def test_without_an_answer_in_the_context_there_is_nothing_to_measure(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"none of 5 held-out records has an answer within 4 tokens.*data\.max_tokens",
+    ):
         evaluate.run({**RECIPE, "context": 4}, inputs, tmp_path)
 
 
@@ -141,16 +159,22 @@ def test_a_large_vocabulary_is_read_in_pieces(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate.run(RECIPE, inputs, fresh(tmp_path / "whole"))
-    monkeypatch.setattr("meetara_build.llama._LOGITS_BUFFER", 4 * 700 * 16)
+    monkeypatch.setattr("meetara_build.llama_cpp.model._LOGITS_BUFFER", 4 * 700 * 16)
     evaluate.run(RECIPE, inputs, fresh(tmp_path / "pieces"))
-    whole, pieces = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "pieces"))
+    whole, pieces = (
+        json.loads((tmp_path / name / "evaluation.json").read_text())
+        for name in ("whole", "pieces")
+    )
     assert pieces["tokens"] == whole["tokens"]
     assert pieces["base"]["loss"] == pytest.approx(whole["base"]["loss"], rel=1e-4)
 
 
 def test_divergence_is_that_of_the_definition() -> None:
     ours, theirs = np.random.default_rng(0).normal(size=(2, 4, 30)).astype(np.float32)
-    p, q = (np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(1, keepdims=True) for x in (theirs, ours))
+    p, q = (
+        np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(1, keepdims=True)
+        for x in (theirs, ours)
+    )
     reference = log_softmax(theirs)
     found = divergence(reference, np.exp(reference), log_softmax(ours))
     assert found == pytest.approx((p * np.log(p / q)).sum(1), rel=1e-5)

@@ -15,9 +15,9 @@ from tokenizers import normalizers
 from transformers import AutoModelForCausalLM
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
-from meetara_build.gguf_header import tensor_types
-from meetara_build.llama import Model
-from meetara_build.quants import QUANTS
+from meetara_build.llama_cpp.header import tensor_types
+from meetara_build.llama_cpp.model import Model
+from meetara_build.llama_cpp.quants import QUANTS
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf import imatrix, lora, proof
 from meetara_build.stages.gguf.quantize import NEEDS_IMATRIX
@@ -87,7 +87,9 @@ def test_a_base_alone_becomes_a_gguf_file_too(build: Build, tmp_path: Path) -> N
     assert metrics["bytes"] == {"F16": (tmp_path / "tiny-F16.gguf").stat().st_size}
 
 
-def test_the_adapter_is_proved_on_the_base_s_file_where_there_is_one(build: Build, tmp_path: Path) -> None:
+def test_the_adapter_is_proved_on_the_base_s_file_where_there_is_one(
+    build: Build, tmp_path: Path
+) -> None:
     base = fresh(tmp_path / "base_gguf")
     gguf.run(recipe(name="tiny"), {"merged": build.base}, base)
     output = fresh(tmp_path / "out")
@@ -100,7 +102,9 @@ def test_the_adapter_is_proved_on_the_base_s_file_where_there_is_one(build: Buil
     [{"use_rslora": True}, {"rank_pattern": {"q_proj": 4}, "alpha_pattern": {"v_proj": 3}}],
     ids=["rslora", "patterns"],
 )
-def test_scales_that_llama_cpp_does_not_know_go_into_the_matrices(settings: dict[str, object], tmp_path: Path) -> None:
+def test_scales_that_llama_cpp_does_not_know_go_into_the_matrices(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
     build = train_nothing(tmp_path / "build", lora=settings)
     gguf.run(recipe(lora=True), build.inputs(), fresh(tmp_path / "out"))  # proves its logits
     assert (tmp_path / "out" / "nutrition-lora.gguf").exists()
@@ -110,7 +114,8 @@ def test_an_adapter_of_another_model_is_refused(build: Build, tmp_path: Path) ->
     other = train_nothing(tmp_path / "other", lora={"lora_alpha": 64})
     inputs = {**build.inputs(), "adapter": other.adapter}
     with pytest.raises(
-        ProofError, match=r"nutrition-F16.gguf: logits differ from those of base \+ adapter .* more than 0.02"
+        ProofError,
+        match=r"nutrition-F16.gguf: logits differ from those of base \+ adapter .* more than 0.02",
     ):
         gguf.run(recipe(lora=True), inputs, fresh(tmp_path / "out"))
 
@@ -163,22 +168,30 @@ def test_the_imatrix_is_the_mean_square_of_each_layer_s_input(build: Build) -> N
     torch.testing.assert_close(torch.from_numpy(found["blk.0.attn_q.weight"]), wanted)
 
 
-def test_a_file_that_is_not_the_model_is_refused(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_the_model_is_refused(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stands for a wrong conversion: torch gets another model than the converter."""
     other = shutil.copytree(build.merged, tmp_path / "other")
     model = AutoModelForCausalLM.from_pretrained(other)
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight.mul_(1.5)
     model.save_pretrained(other)
-    monkeypatch.setattr(gguf, "load_model", lambda _: AutoModelForCausalLM.from_pretrained(other).eval())
+    monkeypatch.setattr(
+        gguf, "load_model", lambda _: AutoModelForCausalLM.from_pretrained(other).eval()
+    )
     with pytest.raises(ProofError, match=re.escape("nutrition-F16.gguf: logits differ")):
         gguf.run(recipe(), build.inputs(), fresh(tmp_path / "out"))
 
 
-def test_a_tokenizer_that_llama_cpp_has_no_equal_for_is_refused_with_the_first_difference(tmp_path: Path) -> None:
+def test_a_tokenizer_that_llama_cpp_has_no_equal_for_is_refused_with_the_first_difference(
+    tmp_path: Path,
+) -> None:
     train_tokenizer(tmp_path, "gpt2", normaliser=normalizers.Lowercase())
     make_model(tmp_path)
-    with pytest.raises(ProofError, match=r"'Hello, world.*' is \[.*\] by transformers and \[.*\] by llama.cpp"):
+    with pytest.raises(
+        ProofError, match=r"'Hello, world.*' is \[.*\] by transformers and \[.*\] by llama.cpp"
+    ):
         gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
 
 
@@ -204,7 +217,9 @@ def test_a_folder_without_tokenizer_is_refused(build: Build, tmp_path: Path) -> 
     folder = shutil.copytree(build.base, tmp_path / "bare")
     for path in folder.glob("*token*"):
         path.unlink()
-    with pytest.raises(ArtifactError, match=r"bare: the tokenizer cannot be read .*Put tokenizer.json"):
+    with pytest.raises(
+        ArtifactError, match=r"bare: the tokenizer cannot be read .*Put tokenizer.json"
+    ):
         gguf.run(recipe(), {"merged": folder}, fresh(tmp_path / "out"))
 
 

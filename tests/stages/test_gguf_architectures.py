@@ -56,7 +56,9 @@ def test_tokens_conversations_logits_and_adapter_agree(kind: str, tmp_path: Path
     ],
     ids=["gpt2", "smollm", "llama3 trained", "llama3 published", "adds bos", "qwen2 normalised"],
 )
-def test_byte_level_tokenizers_find_their_cut(cut: str, options: dict[str, Any], name: str, tmp_path: Path) -> None:
+def test_byte_level_tokenizers_find_their_cut(
+    cut: str, options: dict[str, Any], name: str, tmp_path: Path
+) -> None:
     train_tokenizer(tmp_path, cut, **options)
     make_model(tmp_path)
     output = fresh(tmp_path / "out")
@@ -92,14 +94,18 @@ def test_special_tokens_that_swallow_spaces_are_found_to_need_phi_3_s_name(tmp_p
         token["rstrip"] = token["content"] in ("<|im_start|>", "<|im_end|>", "</s>")
     file.write_text(json.dumps(written))
     make_model(tmp_path, "phi3")
-    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))  # proves its tokens and logits
+    gguf.run(
+        recipe(), {"merged": tmp_path}, fresh(tmp_path / "out")
+    )  # proves its tokens and logits
     assert [*(tmp_path / "out").glob("*.gguf")]
 
 
 def test_a_vocabulary_padded_beyond_its_tokens_is_kept(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, vocab_size=768)
-    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))  # proves its tokens and logits
+    gguf.run(
+        recipe(), {"merged": tmp_path}, fresh(tmp_path / "out")
+    )  # proves its tokens and logits
     assert [*(tmp_path / "out").glob("*.gguf")]
 
 

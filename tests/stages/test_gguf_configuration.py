@@ -14,26 +14,51 @@ from meetara_build.stages.gguf.configuration import with_old_names
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {
-        "layer_types": ["mamba", "attention"], "num_local_experts": 0, "num_experts_per_tok": 0, "shared_intermediate_size": 512,
-        "mamba_n_heads": 8, "mamba_d_head": 64, "mamba_d_state": 32, "mamba_n_groups": 1,
+        "layer_types": ["mamba", "attention"],
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "shared_intermediate_size": 512,
+        "mamba_n_heads": 8,
+        "mamba_d_head": 64,
+        "mamba_d_state": 32,
+        "mamba_n_groups": 1,
     },
     "deepseek_v3": {
-        "q_lora_rank": 64, "kv_lora_rank": 64, "qk_rope_head_dim": 32, "qk_nope_head_dim": 64, "v_head_dim": 64, "num_key_value_heads": 4,
-        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "first_k_dense_replace": 1, "n_group": 1,
-        "topk_group": 1, "n_shared_experts": 1,
+        "q_lora_rank": 64,
+        "kv_lora_rank": 64,
+        "qk_rope_head_dim": 32,
+        "qk_nope_head_dim": 64,
+        "v_head_dim": 64,
+        "num_key_value_heads": 4,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 256,
+        "first_k_dense_replace": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "n_shared_experts": 1,
     },
     "cohere2": {},
     "ministral3": {},
     "qwen3_next": {
-        "head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 256,
-        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 64, "linear_value_head_dim": 64,
+        "head_dim": 64,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 256,
+        "shared_expert_intermediate_size": 256,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 64,
+        "linear_value_head_dim": 64,
         "layer_types": ["linear_attention", "full_attention"],
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_base_saved_by_transformers_5_has_the_logits_of_its_gguf_file(kind: str, tmp_path: Path) -> None:
+def test_a_base_saved_by_transformers_5_has_the_logits_of_its_gguf_file(
+    kind: str, tmp_path: Path
+) -> None:
     """Layers called by new names, a router's sigmoid and a share of rotated columns that no key tells, layers that are not saved."""
     train_tokenizer(tmp_path)
     make_model(tmp_path, kind, **FAMILIES[kind])
@@ -47,18 +72,24 @@ def saved(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_layers_have_their_old_names_where_the_converter_knows_no_others() -> None:
-    assert with_old_names(saved("granitemoehybrid", num_hidden_layers=2, layer_types=["mamba", "attention"]))[
-        "layer_types"
-    ] == [
+    assert with_old_names(
+        saved("granitemoehybrid", num_hidden_layers=2, layer_types=["mamba", "attention"])
+    )["layer_types"] == [
         "mamba",
         "attention",
     ]
     kinds = ["conv", "full_attention"]
-    assert with_old_names(saved("lfm2", num_hidden_layers=2, layer_types=kinds))["layer_types"] == kinds
+    assert (
+        with_old_names(saved("lfm2", num_hidden_layers=2, layer_types=kinds))["layer_types"]
+        == kinds
+    )
 
 
 def test_what_a_configuration_says_itself_stays() -> None:
-    assert with_old_names({"model_type": "deepseek_v3", "scoring_func": "softmax"})["scoring_func"] == "softmax"
+    assert (
+        with_old_names({"model_type": "deepseek_v3", "scoring_func": "softmax"})["scoring_func"]
+        == "softmax"
+    )
     assert with_old_names({"model_type": "deepseek_v3"})["scoring_func"] == "sigmoid"
     assert "scoring_func" not in with_old_names({"model_type": "deepseek_v2"})
 
@@ -71,7 +102,11 @@ def test_the_text_part_of_a_multimodal_configuration_is_read_so_too() -> None:
 
 def test_an_architecture_is_known_whatever_its_capitals() -> None:
     found = with_old_names(
-        {"model_type": "phimoe", "architectures": ["PhimoeForCausalLM"], "max_position_embeddings": 512}
+        {
+            "model_type": "phimoe",
+            "architectures": ["PhimoeForCausalLM"],
+            "max_position_embeddings": 512,
+        }
     )
     assert found["architectures"] == ["PhiMoEForCausalLM"]
     assert found["original_max_position_embeddings"] == 512

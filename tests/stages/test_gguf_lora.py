@@ -14,10 +14,19 @@ from meetara_build.stages.gguf.convert import tell
 
 UNTIED = {"tie_word_embeddings": False}
 MLA = {
-    "q_lora_rank": 64, "kv_lora_rank": 64, "qk_rope_head_dim": 32, "qk_nope_head_dim": 64, "v_head_dim": 64, "num_key_value_heads": 4,
-    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "first_k_dense_replace": 2, "n_group": 1,
+    "q_lora_rank": 64,
+    "kv_lora_rank": 64,
+    "qk_rope_head_dim": 32,
+    "qk_nope_head_dim": 64,
+    "v_head_dim": 64,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 256,
+    "first_k_dense_replace": 2,
+    "n_group": 1,
     "topk_group": 1,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +37,12 @@ MLA = {
         ("gpt2", UNTIED, ["c_fc", "wte", "lm_head"]),
         ("gpt2", {}, ["attn.c_proj"]),
     ],
-    ids=["embedding", "both ends", "turned weights and an embedding", "a turned weight as high as wide"],
+    ids=[
+        "embedding",
+        "both ends",
+        "turned weights and an embedding",
+        "a turned weight as high as wide",
+    ],
 )
 def test_a_lora_file_holds_each_weight_the_way_round_that_llama_cpp_wants(
     kind: str, model: dict[str, Any], targets: list[str], tmp_path: Path
@@ -45,12 +59,15 @@ def test_a_lora_file_holds_each_weight_the_way_round_that_llama_cpp_wants(
 
 def test_a_weight_that_the_converter_splits_is_named_with_the_way_out(tmp_path: Path) -> None:
     """DeepSeek's kv_b_proj, of which llama.cpp makes two."""
-    build = train_nothing(tmp_path / "build", "deepseek_v2", lora={"target_modules": ["q_b_proj", "kv_b_proj"]}, **MLA)
+    build = train_nothing(
+        tmp_path / "build", "deepseek_v2", lora={"target_modules": ["q_b_proj", "kv_b_proj"]}, **MLA
+    )
     with pytest.raises(ProofError) as fault:
         gguf.run(recipe(lora=True), build.inputs(), fresh(tmp_path / "out"))
     said = str(fault.value)
     assert (
-        "splits or rewrites model.layers.0.self_attn.kv_b_proj.weight, which it cannot do to an adapter of it" in said
+        "splits or rewrites model.layers.0.self_attn.kv_b_proj.weight, which it cannot do to an adapter of it"
+        in said
     )
     assert said.endswith(
         "set gguf.lora to false (the merged model is not affected), or leave kv_b_proj out of lora.targets"

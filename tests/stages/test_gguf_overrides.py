@@ -10,7 +10,7 @@ from gguf_builds import Build, fresh, recipe, train_nothing
 from small_models import make_model, train_tokenizer
 
 from meetara_build.errors import ConfigError
-from meetara_build.gguf_header import tensor_types, tensors
+from meetara_build.llama_cpp.header import tensor_types, tensors
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf.overrides import group
 
@@ -40,15 +40,21 @@ def test_every_tensor_that_a_pattern_names_gets_its_type(build: Build, tmp_path:
     assert types["token_embd.weight"] == "q5_K"
 
 
-def test_the_other_tensors_keep_the_types_they_have_without(build: Build, plain: Path, tmp_path: Path) -> None:
+def test_the_other_tensors_keep_the_types_they_have_without(
+    build: Build, plain: Path, tmp_path: Path
+) -> None:
     """llama.cpp alone gives more bits to other layers where the first has a type of its own."""
     make(build, tmp_path, {r"blk\.0\.ffn_down": "Q5_K"})
-    with_own, without = (tensor_types(folder / "nutrition-Q4_K_M.gguf") for folder in (tmp_path, plain))
+    with_own, without = (
+        tensor_types(folder / "nutrition-Q4_K_M.gguf") for folder in (tmp_path, plain)
+    )
     assert without["blk.2.ffn_down.weight"] == "q6_K"
     assert with_own == {**without, "blk.0.ffn_down.weight": "q5_K"}
 
 
-def test_files_that_are_not_quantized_stay_as_they_are(build: Build, plain: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_quantized_stay_as_they_are(
+    build: Build, plain: Path, tmp_path: Path
+) -> None:
     make(build, tmp_path, {"ffn_down": "Q8_0"}, quants=["Q4_K_M", "BF16"])
     for quant in ("F16", "BF16"):
         name = f"nutrition-{quant}.gguf"
@@ -73,14 +79,25 @@ def test_the_order_of_the_patterns_does_not_matter(build: Build, tmp_path: Path)
 @pytest.mark.parametrize(
     ("types", "said"),
     [
-        ({"attn_vv": "Q6_K"}, r"'attn_vv' matches no tensor of nutrition-F16.gguf. Name some of .*attn_v"),
+        (
+            {"attn_vv": "Q6_K"},
+            r"'attn_vv' matches no tensor of nutrition-F16.gguf. Name some of .*attn_v",
+        ),
         ({"attn_norm": "Q6_K"}, r"'attn_norm' matches no tensor"),
-        ({"attn_v": "Q6_K", "attn": "Q5_K"}, r"blk.0.attn_v.weight is Q6_K by 'attn_v' and Q5_K by 'attn'. Narrow one"),
-        ({"token_embd": "IQ2_XS"}, r"token_embd.weight cannot be IQ2_XS, which needs importance data.*Choose a type"),
+        (
+            {"attn_v": "Q6_K", "attn": "Q5_K"},
+            r"blk.0.attn_v.weight is Q6_K by 'attn_v' and Q5_K by 'attn'. Narrow one",
+        ),
+        (
+            {"token_embd": "IQ2_XS"},
+            r"token_embd.weight cannot be IQ2_XS, which needs importance data.*Choose a type",
+        ),
     ],
     ids=["no tensor", "a norm", "two types", "no importance data"],
-)  # fmt: skip
-def test_what_cannot_be_is_refused(build: Build, tmp_path: Path, types: dict[str, str], said: str) -> None:
+)
+def test_what_cannot_be_is_refused(
+    build: Build, tmp_path: Path, types: dict[str, str], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         make(build, tmp_path, types, imatrix={"enabled": True, "tokens": 512})
     assert not (tmp_path / "nutrition-Q4_K_M.gguf").exists()
@@ -90,12 +107,21 @@ def test_a_type_that_does_not_fit_the_rows_is_refused_by_the_pattern(tmp_path: P
     train_tokenizer(tmp_path)
     make_model(tmp_path, hidden_size=192, intermediate_size=512)
     wanted = recipe(quants=["Q8_0"], tensor_types={"ffn_down": "Q4_K", "attn_q": "Q6_K"})
-    with pytest.raises(ConfigError, match=r"'attn_q' wants Q6_K for blk.0.attn_q.weight, whose rows of 192 do not fit"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'attn_q' wants Q6_K for blk.0.attn_q.weight, whose rows of 192 do not fit",
+    ):
         gguf.run(wanted, {"merged": tmp_path}, fresh(tmp_path / "out"))
 
 
 def test_types_that_need_importance_data_get_it(build: Build, tmp_path: Path) -> None:
-    make(build, tmp_path, {"ffn_up": "IQ3_XXS"}, quants=["Q8_0"], imatrix={"enabled": True, "tokens": 512})
+    make(
+        build,
+        tmp_path,
+        {"ffn_up": "IQ3_XXS"},
+        quants=["Q8_0"],
+        imatrix={"enabled": True, "tokens": 512},
+    )
     assert json.loads((tmp_path / "proof.json").read_text())["imatrix"]["tokens"] == 512
     assert tensor_types(tmp_path / "nutrition-Q8_0.gguf")["blk.0.ffn_up.weight"] == "iq3_xxs"
 
@@ -107,7 +133,9 @@ def test_the_metrics_tell_what_is_stored_how(build: Build, tmp_path: Path) -> No
     assert set(stored["ffn_down"]) == {"q4_K", "q6_K"}
     assert set(metrics["tensors"]["F16"]["ffn_down"]) == {"f16"}
     path = tmp_path / "nutrition-Q4_K_M.gguf"
-    assert sum(sum(kinds.values()) for kinds in stored.values()) == sum(one.size for one in tensors(path).values())
+    assert sum(sum(kinds.values()) for kinds in stored.values()) == sum(
+        one.size for one in tensors(path).values()
+    )
     assert metrics["bytes"]["Q4_K_M"] == path.stat().st_size
     assert metrics["fallbacks"] == {}
 

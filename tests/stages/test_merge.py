@@ -13,17 +13,26 @@ from transformers import AutoModelForCausalLM
 from meetara_build.errors import ProofError
 from meetara_build.stages import merge
 from meetara_build.stages.adapter import save_adapter
-from meetara_build.training.lora import attach
+from meetara_build.training.kernels.lora import attach
 from tests.small_models import make_model, train_tokenizer
 from tests.stages.test_adapter import SMALL, write_dataset
 
 RECIPE: dict[str, Any] = {"domain": "kitchen", "threads": 1, "bound": 1e-3}
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False}
+LORA = {
+    "rank": 4,
+    "alpha": 8,
+    "dropout": 0.0,
+    "targets": "all-linear",
+    "rslora": False,
+    "dora": False,
+}
 
 
 def write_adapter(base: Path, folder: Path, size: float = 0.05, **changes: Any) -> None:
     """An adapter as training might leave it: B, and DoRA's magnitudes, away from where they start."""
-    model = attach(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LORA | changes, seed=1)
+    model = attach(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LORA | changes, seed=1
+    )
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
@@ -34,7 +43,9 @@ def write_adapter(base: Path, folder: Path, size: float = 0.05, **changes: Any) 
     save_adapter(model, base.name, folder)
 
 
-def prepare(folder: Path, kind: str = "llama", dtype: torch.dtype = torch.float32, **changes: Any) -> dict[str, Path]:
+def prepare(
+    folder: Path, kind: str = "llama", dtype: torch.dtype = torch.float32, **changes: Any
+) -> dict[str, Path]:
     base = folder / "base"
     train_tokenizer(base, vocabulary=400)
     model = make_model(base, kind, **SMALL, **changes)
@@ -63,12 +74,16 @@ def test_merged_logits_are_those_of_base_and_adapter(kind: str, tmp_path: Path) 
     metrics = merge.run(RECIPE, inputs, output)
     base = AutoModelForCausalLM.from_pretrained(inputs["base"])
     expected = logits(PeftModel.from_pretrained(base, str(inputs["adapter"])))
-    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(output)), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        logits(AutoModelForCausalLM.from_pretrained(output)), expected, rtol=1e-3, atol=1e-3
+    )
     assert metrics["merge_difference"] <= 1e-3 < metrics["change_from_base"]
 
 
 @pytest.mark.parametrize(
-    "changes", [{"dora": True}, {"rslora": True}, {"targets": ["q_proj", "down_proj"]}], ids=["dora", "rslora", "some"]
+    "changes",
+    [{"dora": True}, {"rslora": True}, {"targets": ["q_proj", "down_proj"]}],
+    ids=["dora", "rslora", "some"],
 )
 def test_every_kind_of_adapter_is_merged(changes: dict[str, Any], tmp_path: Path) -> None:
     inputs = prepare(tmp_path)
@@ -87,7 +102,9 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_an_adapter_changes_is_not_rounded_to_the_bases_type(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_what_an_adapter_changes_is_not_rounded_to_the_bases_type(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
     inputs = prepare(tmp_path, dtype=dtype)
     write_adapter(inputs["base"], inputs["adapter"], size=1e-4)
     output = fresh(tmp_path)
@@ -99,7 +116,9 @@ def test_what_an_adapter_changes_is_not_rounded_to_the_bases_type(dtype: torch.d
     for name in changed:
         difference = merged[name] - base[name].float()
         assert difference.count_nonzero() > 0.9 * difference.numel(), name
-        assert (difference.to(dtype).float() == difference).sum() < difference.numel(), "more than the type can hold"
+        assert (difference.to(dtype).float() == difference).sum() < difference.numel(), (
+            "more than the type can hold"
+        )
     assert metrics["merge_difference"] <= 1e-4
     assert AutoModelForCausalLM.from_pretrained(output).dtype == torch.float32
 
@@ -112,7 +131,9 @@ def test_the_bases_other_files_are_copied_as_they_are(tmp_path: Path) -> None:
     merge.run(RECIPE, inputs, output)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (output / name).read_bytes() == (inputs["base"] / name).read_bytes()
-    one, other = (json.loads((folder / "config.json").read_bytes()) for folder in (output, inputs["base"]))
+    one, other = (
+        json.loads((folder / "config.json").read_bytes()) for folder in (output, inputs["base"])
+    )
     assert one == {**other, "dtype": "float32"}
     assert not (output / "manifest.json").exists()
     assert [path.name for path in output.glob("*.safetensors")] == ["model.safetensors"]
@@ -138,7 +159,9 @@ def test_an_adapter_without_effect_is_refused(tmp_path: Path) -> None:
 def test_a_difference_beyond_the_bound_is_refused(tmp_path: Path) -> None:
     inputs = prepare(tmp_path)
     write_adapter(inputs["base"], inputs["adapter"])
-    with pytest.raises(ProofError, match=r"kitchen: merged logits differ.*allowed are 1e-12.*raise merge.bound"):
+    with pytest.raises(
+        ProofError, match=r"kitchen: merged logits differ.*allowed are 1e-12.*raise merge.bound"
+    ):
         merge.run(RECIPE | {"bound": 1e-12}, inputs, fresh(tmp_path))
 
 

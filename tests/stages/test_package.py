@@ -25,8 +25,19 @@ def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dic
         path.write_text(json.dumps(content))
 
     write("evaluation/evaluation.json", figures)
-    counts = {"kept": 40, "read": 44, "bad": 1, "dropped": 3, "train": 30, "validation": 4, "test": 6}
-    write("dataset/card.json", {"counts": counts, "dropped_by_reason": {"too long": 3}, "changed_texts": {}})
+    counts = {
+        "kept": 40,
+        "read": 44,
+        "bad": 1,
+        "dropped": 3,
+        "train": 30,
+        "validation": 4,
+        "test": 6,
+    }
+    write(
+        "dataset/card.json",
+        {"counts": counts, "dropped_by_reason": {"too long": 3}, "changed_texts": {}},
+    )
     write(
         "adapter/training.json",
         {"steps": 20, "best_step": 18, "validation_loss_before": 3.0, "validation_loss_after": 2.5},
@@ -39,7 +50,9 @@ def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dic
     return {name: folder / name for name in ("evaluation", "dataset", "adapter", "gguf", "base")}
 
 
-def card(tmp_path: Path, counts: dict[str, int], dropped: dict[str, int], changed: dict[str, int]) -> str:
+def card(
+    tmp_path: Path, counts: dict[str, int], dropped: dict[str, int], changed: dict[str, int]
+) -> str:
     """The model card of a package whose data set has this card."""
     given = inputs(tmp_path, evaluation())
     path = given["dataset"] / "card.json"
@@ -50,15 +63,25 @@ def card(tmp_path: Path, counts: dict[str, int], dropped: dict[str, int], change
     return (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_model_card_says_where_many_records_were_left_out_and_which_key_decides(tmp_path: Path) -> None:
-    text = card(tmp_path, {"read": 1012, "kept": 60, "dropped": 950, "bad": 2}, {"too long": 950}, {"line ends": 7})
+def test_the_model_card_says_where_many_records_were_left_out_and_which_key_decides(
+    tmp_path: Path,
+) -> None:
+    text = card(
+        tmp_path,
+        {"read": 1012, "kept": 60, "dropped": 950, "bad": 2},
+        {"too long": 950},
+        {"line ends": 7},
+    )
     assert (
-        "952 of 1,012 records (94%) are left out: 950 too long (data.max_tokens), 2 bad (data.max_bad_share)." in text
+        "952 of 1,012 records (94%) are left out: 950 too long (data.max_tokens), 2 bad (data.max_bad_share)."
+        in text
     )
     assert "Texts were changed (records): line ends in 7." in text
 
 
-def test_the_model_card_says_nothing_of_few_losses_and_of_texts_that_were_not_changed(tmp_path: Path) -> None:
+def test_the_model_card_says_nothing_of_few_losses_and_of_texts_that_were_not_changed(
+    tmp_path: Path,
+) -> None:
     text = card(tmp_path, {}, {"too long": 3}, {})
     assert "left out" not in text
     assert "changed" not in text
@@ -81,7 +104,9 @@ class Ollama:
         self.file = re.search(r"^FROM (.+)$", text, re.MULTILINE)[1]  # type: ignore[index]
         self.template = re.search(r'^TEMPLATE """(.*?)"""$', text, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
         self.stops = re.findall(r'^PARAMETER stop "(.*)"$', text, re.MULTILINE)
-        system = re.search(r'^SYSTEM (?:"""(.*?)"""$|([^\n"][^\n]*)$)', text, re.MULTILINE | re.DOTALL)
+        system = re.search(
+            r'^SYSTEM (?:"""(.*?)"""$|([^\n"][^\n]*)$)', text, re.MULTILINE | re.DOTALL
+        )
         self.system = (system[1] or system[2]) if system else ""
 
     def prompt(self, *turns: str) -> str:
@@ -89,7 +114,11 @@ class Ollama:
         asked = [*turns, ""]
         written = ""
         for number in range(0, len(asked), 2):
-            values = {"System": "" if number else self.system, "Prompt": asked[number], "Response": asked[number + 1]}
+            values = {
+                "System": "" if number else self.system,
+                "Prompt": asked[number],
+                "Response": asked[number + 1],
+            }
             template = self.template
             if number == len(asked) - 2:
                 template = template[: template.index("{{ .Response }}")]
@@ -115,7 +144,10 @@ class Ollama:
 
 
 def conversation(system: str | None, *turns: str) -> list[dict[str, str]]:
-    roles = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(turns)]
+    roles = [
+        {"role": ("user", "assistant")[number % 2], "content": text}
+        for number, text in enumerate(turns)
+    ]
     return [{"role": "system", "content": system}, *roles] if system else roles
 
 
@@ -129,7 +161,9 @@ def test_ollama_s_prompt_is_the_base_s_own(
     family: str, system: str | None, turns: tuple[str, ...], tmp_path: Path
 ) -> None:
     tokenizer = save_tokenizer(FAMILIES[family], tmp_path)
-    ollama = Ollama(modelfile({**RECIPE, "system_prompt": system}, "nutrition-Q4_K_M.gguf", tmp_path))
+    ollama = Ollama(
+        modelfile({**RECIPE, "system_prompt": system}, "nutrition-Q4_K_M.gguf", tmp_path)
+    )
     asked = conversation(system, *turns)
     expected = render(tokenizer, asked, ask=True)
     if FAMILIES[family].bos and FAMILIES[family].adds_bos:
@@ -139,7 +173,9 @@ def test_ollama_s_prompt_is_the_base_s_own(
     assert ollama.prompt(*as_generated(tokenizer, asked, turns)) == expected
 
 
-def as_generated(tokenizer: PreTrainedTokenizerBase, asked: list[dict[str, str]], turns: tuple[str, ...]) -> list[str]:
+def as_generated(
+    tokenizer: PreTrainedTokenizerBase, asked: list[dict[str, str]], turns: tuple[str, ...]
+) -> list[str]:
     """Turns whose answers are as the model says them: with the space that some templates write before an answer."""
     found, before = list(turns), len(asked) - len(turns)
     for at in range(1, len(turns), 2):
@@ -152,7 +188,9 @@ def as_generated(tokenizer: PreTrainedTokenizerBase, asked: list[dict[str, str]]
 def test_the_first_token_stays_where_the_file_does_not_add_it(tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["smollm2"], tmp_path)
     ollama = Ollama(modelfile(RECIPE, "x.gguf", tmp_path))
-    assert ollama.prompt("Hello?").startswith("<|im_start|>system\nYou are a dietitian.<|im_end|>\n<|im_start|>user\n")
+    assert ollama.prompt("Hello?").startswith(
+        "<|im_start|>system\nYou are a dietitian.<|im_end|>\n<|im_start|>user\n"
+    )
 
 
 def test_the_template_ends_as_the_generation_prompt_ends(tmp_path: Path) -> None:
@@ -172,7 +210,9 @@ def test_the_template_ends_as_the_generation_prompt_ends(tmp_path: Path) -> None
         ("smollm2", ["<|im_end|>"]),
     ],
 )
-def test_an_answer_ends_where_the_template_ends_it(family: str, stops: list[str], tmp_path: Path) -> None:
+def test_an_answer_ends_where_the_template_ends_it(
+    family: str, stops: list[str], tmp_path: Path
+) -> None:
     save_tokenizer(FAMILIES[family], tmp_path)
     assert Ollama(modelfile(RECIPE, "x.gguf", tmp_path)).stops == stops
 
@@ -180,9 +220,14 @@ def test_an_answer_ends_where_the_template_ends_it(family: str, stops: list[str]
 def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["qwen2.5"], tmp_path)
     text = modelfile({**RECIPE, "system_prompt": None}, "x.gguf", tmp_path)
-    assert Ollama(text).system == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    assert (
+        Ollama(text).system
+        == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    )
     save_tokenizer(FAMILIES["chatml"], tmp_path / "plain")
-    assert "SYSTEM" not in modelfile({**RECIPE, "system_prompt": None}, "x.gguf", tmp_path / "plain")
+    assert "SYSTEM" not in modelfile(
+        {**RECIPE, "system_prompt": None}, "x.gguf", tmp_path / "plain"
+    )
 
 
 def read_system(modelfile: str) -> str:
@@ -202,7 +247,10 @@ def read_system(modelfile: str) -> str:
         ('Begin every answer with "Well"', 'Begin every answer with "Well"'),
         ('"Well" is how to begin', '"Well" is how to begin'),
         ('"Well"', '"Well"'),
-        ('Quote """so""" within a line.\nThen go on.', 'Quote """so""" within a line.\nThen go on.'),
+        (
+            'Quote """so""" within a line.\nThen go on.',
+            'Quote """so""" within a line.\nThen go on.',
+        ),
         (
             'Begin functions with\n"""A docstring."""\nThen code.',
             'Begin functions with\n"""A docstring."" "\nThen code.',
@@ -211,7 +259,9 @@ def read_system(modelfile: str) -> str:
         ('Four """"\n\nThen more', 'Four """ "\n\nThen more'),
     ],
 )
-def test_quotation_marks_do_not_end_a_system_prompt_early(said: str, read: str, tmp_path: Path) -> None:
+def test_quotation_marks_do_not_end_a_system_prompt_early(
+    said: str, read: str, tmp_path: Path
+) -> None:
     save_tokenizer(FAMILIES["chatml"], tmp_path)
     text = modelfile({**RECIPE, "system_prompt": said}, "x.gguf", tmp_path)
     assert read_system(text) == read
@@ -225,11 +275,22 @@ def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_
     given = inputs(tmp_path, evaluation())
     metrics = package.run(RECIPE, given, tmp_path / "package")
     assert metrics == {"base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
-    assert sorted(path.name for path in (tmp_path / "package").iterdir()) == ["Modelfile", "README.md", "SHA256SUMS"]
-    lines = dict(line.split("  ")[::-1] for line in (tmp_path / "package" / "SHA256SUMS").read_text().splitlines())
+    assert sorted(path.name for path in (tmp_path / "package").iterdir()) == [
+        "Modelfile",
+        "README.md",
+        "SHA256SUMS",
+    ]
+    lines = dict(
+        line.split("  ")[::-1]
+        for line in (tmp_path / "package" / "SHA256SUMS").read_text().splitlines()
+    )
     assert set(lines) == {
-        "Modelfile", "README.md", "../gguf/nutrition-F16.gguf", "../gguf/nutrition-Q4_K_M.gguf", "../gguf/nutrition-lora.gguf",
-    }  # fmt: skip
+        "Modelfile",
+        "README.md",
+        "../gguf/nutrition-F16.gguf",
+        "../gguf/nutrition-Q4_K_M.gguf",
+        "../gguf/nutrition-lora.gguf",
+    }
     for name, digest in lines.items():
         assert hashlib.sha256((tmp_path / "package" / name).read_bytes()).hexdigest() == digest
 
@@ -259,10 +320,16 @@ def test_the_card_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     assert "20 steps, best at step 18; validation loss 3.0000 before, 2.5000 after." in text
 
 
-@pytest.mark.parametrize(("quantized", "said"), [("Q4_1", "quantized to Q4_1"), (None, "taken back from `x.gguf`.")])
-def test_the_card_says_what_the_base_was_taken_back_from(quantized: str | None, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("quantized", "said"), [("Q4_1", "quantized to Q4_1"), (None, "taken back from `x.gguf`.")]
+)
+def test_the_card_says_what_the_base_was_taken_back_from(
+    quantized: str | None, said: str, tmp_path: Path
+) -> None:
     given = inputs(tmp_path, evaluation())
-    (given["base"] / "origin.json").write_text(json.dumps({"file": "x.gguf", "quantized": quantized}))
+    (given["base"] / "origin.json").write_text(
+        json.dumps({"file": "x.gguf", "quantized": quantized})
+    )
     package.run(RECIPE, given, tmp_path / "package")
     card = (tmp_path / "package" / "README.md").read_text()
     assert "`x.gguf`" in card
@@ -270,7 +337,9 @@ def test_the_card_says_what_the_base_was_taken_back_from(quantized: str | None, 
 
 
 @pytest.mark.parametrize(("safety", "warned"), [("strict", True), ("standard", False)])
-def test_the_card_of_a_strict_domain_states_its_limits(safety: str, warned: bool, tmp_path: Path) -> None:
+def test_the_card_of_a_strict_domain_states_its_limits(
+    safety: str, warned: bool, tmp_path: Path
+) -> None:
     package.run({**RECIPE, "safety": safety}, inputs(tmp_path, evaluation()), tmp_path / "package")
     card = (tmp_path / "package" / "README.md").read_text()
     assert ("does not replace a professional" in card) == warned
@@ -279,7 +348,12 @@ def test_the_card_of_a_strict_domain_states_its_limits(safety: str, warned: bool
 
 def test_a_domain_that_trained_without_validation_records_has_a_card_too(tmp_path: Path) -> None:
     given = inputs(tmp_path, evaluation())
-    training = {"steps": 20, "best_step": 20, "validation_loss_before": None, "validation_loss_after": None}
+    training = {
+        "steps": 20,
+        "best_step": 20,
+        "validation_loss_before": None,
+        "validation_loss_after": None,
+    }
     (given["adapter"] / "training.json").write_text(json.dumps(training))
     package.run(RECIPE, given, tmp_path / "package")
     assert "20 steps" in (tmp_path / "package" / "README.md").read_text()
@@ -298,7 +372,9 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_base_s_own_folder_is_enough_to_read_its_template(tmp_path: Path) -> None:
     """No network, no code from elsewhere: what base saved is all there is."""
     save_tokenizer(FAMILIES["phi3"], tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        tmp_path, local_files_only=True, trust_remote_code=False
+    )
     assert tokenizer.chat_template == FAMILIES["phi3"].template
 
 

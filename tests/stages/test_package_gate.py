@@ -17,7 +17,10 @@ def test_figures_within_their_bounds_pass() -> None:
 @pytest.mark.parametrize(
     ("figures", "said"),
     [
-        (evaluation(f16=2.1), "F16: held-out loss 2.1000 is 5.0% above the base's 2.0000; it must be below it by 2.0%"),
+        (
+            evaluation(f16=2.1),
+            "F16: held-out loss 2.1000 is 5.0% above the base's 2.0000; it must be below it by 2.0%",
+        ),
         (
             evaluation(q4=1.97),
             "Q4_K_M: held-out loss 1.9700 is 1.5% below the base's 2.0000; it must be below it by 2.0%",
@@ -28,7 +31,9 @@ def test_figures_within_their_bounds_pass() -> None:
         ),
     ],
 )
-def test_a_missed_bound_is_named_with_its_figure_and_its_key(figures: dict[str, Any], said: str) -> None:
+def test_a_missed_bound_is_named_with_its_figure_and_its_key(
+    figures: dict[str, Any], said: str
+) -> None:
     with pytest.raises(GateError) as fault:
         check_bounds(RECIPE, figures)
     message = str(fault.value)
@@ -55,8 +60,13 @@ def test_a_loss_that_is_no_number_is_not_better(loss: float) -> None:
 
 
 @pytest.mark.parametrize("loss", [1.9, float("nan")])
-def test_an_f16_loss_above_the_domain_s_own_bound_is_named_with_the_figure_and_the_bound(loss: float) -> None:
-    with pytest.raises(GateError, match=r"F16: held-out loss .* is above 1\.8 nats per token \(evaluation\.max_loss\)"):
+def test_an_f16_loss_above_the_domain_s_own_bound_is_named_with_the_figure_and_the_bound(
+    loss: float,
+) -> None:
+    with pytest.raises(
+        GateError,
+        match=r"F16: held-out loss .* is above 1\.8 nats per token \(evaluation\.max_loss\)",
+    ):
         check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=loss))
     assert check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=1.8))["loss"] == 1.8
 

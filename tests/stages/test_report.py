@@ -12,7 +12,11 @@ from meetara_build.graph import load
 from meetara_build.stages import report
 
 DOMAINS = {"nutrition": "healthcare", "sleep": "healthcare", "programming": "technology"}
-WORDS = {"nutrition": "eat well and rest", "sleep": "rest well and dream", "programming": "functions, classes, loops"}
+WORDS = {
+    "nutrition": "eat well and rest",
+    "sleep": "rest well and dream",
+    "programming": "functions, classes, loops",
+}
 RECIPE: dict[str, Any] = {"domains": DOMAINS, "begins_from": {}, "learns_with": {}}
 
 
@@ -23,8 +27,13 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         training = tmp_path / domain / "adapter"
         training.mkdir(parents=True)
         curve = [[1, 6.0, None, 1e-3], [2, 5.5, 5.6 - number / 10, 5e-4]]
-        (training / "training.json").write_text(json.dumps({"curve": curve, "validation_loss_before": 6.2}))
-        variants = {name: {"loss": 5.5, "bytes": size} for name, size in (("F16", 7_000_000), ("Q4_K_M", 2_500_000))}
+        (training / "training.json").write_text(
+            json.dumps({"curve": curve, "validation_loss_before": 6.2})
+        )
+        variants = {
+            name: {"loss": 5.5, "bytes": size}
+            for name, size in (("F16", 7_000_000), ("Q4_K_M", 2_500_000))
+        }
         evaluation: dict[str, Any] = {"base": {"loss": 5.0 + number}, "variants": variants}
         (tmp_path / domain / "evaluation.json").write_text(json.dumps(evaluation))
         dataset = tmp_path / domain / "dataset"
@@ -48,7 +57,10 @@ def said(text: str) -> list[dict[str, str]]:
 
 def test_every_domain_category_and_type_is_shown(inputs: dict[str, Path], tmp_path: Path) -> None:
     metrics = report.run(RECIPE, inputs, tmp_path)
-    curves, points = (tmp_path / "loss_curves.svg").read_text(), (tmp_path / "size_quality.svg").read_text()
+    curves, points = (
+        (tmp_path / "loss_curves.svg").read_text(),
+        (tmp_path / "size_quality.svg").read_text(),
+    )
     for word in (*DOMAINS, "healthcare", "technology"):
         assert word in curves
     relations = (tmp_path / "relations.svg").read_text()
@@ -84,10 +96,16 @@ def test_a_map_of_few_domains(count: int) -> None:
     assert np.isfinite(places).all()
 
 
-def test_arrows_show_what_trainings_take_from_one_another(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_arrows_show_what_trainings_take_from_one_another(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     report.run(RECIPE, inputs, tmp_path)
     plain = (tmp_path / "relations.svg").read_text()
-    report.run({**RECIPE, "begins_from": {"sleep": "nutrition"}, "learns_with": {"sleep": ["gone"]}}, inputs, tmp_path)
+    report.run(
+        {**RECIPE, "begins_from": {"sleep": "nutrition"}, "learns_with": {"sleep": ["gone"]}},
+        inputs,
+        tmp_path,
+    )
     begun = (tmp_path / "relations.svg").read_text()
     report.run({**RECIPE, "learns_with": {"sleep": ["nutrition", "programming"]}}, inputs, tmp_path)
     learns = (tmp_path / "relations.svg").read_text()

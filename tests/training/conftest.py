@@ -16,7 +16,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "phi3": {"pad_token_id": 0},
     # A window shorter than the records, and soft caps low enough to matter.
-    "gemma2": {"head_dim": 16, "sliding_window": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    "gemma2": {
+        "head_dim": 16,
+        "sliding_window": 8,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
+    },
     "mistral": {"sliding_window": 8},
 }
 
@@ -48,7 +53,11 @@ def make_records(count: int = 12, seed: int = 0, longest: int = 24) -> list[Enco
     chance = random.Random(seed)
     records = []
     for _ in range(count):
-        length, start, step = chance.randint(4, longest), chance.randrange(VOCABULARY), chance.randint(1, 3)
+        length, start, step = (
+            chance.randint(4, longest),
+            chance.randrange(VOCABULARY),
+            chance.randint(1, 3),
+        )
         ids = [(start + step * place) % VOCABULARY for place in range(length)]
         records.append(Encoded(ids, [place >= length // 2 for place in range(length)]))
     return records

@@ -12,10 +12,14 @@ def of_lengths(lengths: list[int]) -> list[Encoded]:
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 100), st.integers(0, 5))
-def test_every_record_once_and_no_batch_too_long(lengths: list[int], tokens: int, epoch: int) -> None:
+def test_every_record_once_and_no_batch_too_long(
+    lengths: list[int], tokens: int, epoch: int
+) -> None:
     made = batches(of_lengths(lengths), tokens, seed=3, epoch=epoch)
     assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or sum(lengths[index] for index in batch) <= tokens for batch in made)
+    assert all(
+        len(batch) == 1 or sum(lengths[index] for index in batch) <= tokens for batch in made
+    )
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches() -> None:

@@ -19,7 +19,7 @@ from meetara_build.stages.dataset import tokens
 from meetara_build.stages.dataset.records import Record
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.training.chat import encode, encode_all, render
-from meetara_build.training.packed import lay
+from meetara_build.training.kernels.packed import lay
 from meetara_build.training.schedule import counted
 from meetara_build.training.turns import is_control
 
@@ -56,7 +56,9 @@ Tokenizer = PreTrainedTokenizerBase
 
 def talk(*texts: str, system: str | None = None) -> list[dict[str, Any]]:
     """A question, an answer, a question, an answer …"""
-    turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+    turns = [
+        {"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)
+    ]
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
@@ -65,7 +67,9 @@ def embedded_records() -> list[list[dict[str, Any]]]:
     for path in sorted((REPOSITORY / "conf" / "domain").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines()[:12]:
             record = json.loads(line)
-            found.append(talk(record["prompt"], record["response"], system="You are a careful guide."))
+            found.append(
+                talk(record["prompt"], record["response"], system="You are a careful guide.")
+            )
     return found
 
 
@@ -91,7 +95,9 @@ def sentencepiece(folder: Path) -> Tokenizer:
 def unmarked(folder: Path) -> Tokenizer:
     """Turns' tokens that nobody marked as special, and that take the space after them."""
     tokenizer = save_tokenizer(Family(QWEN3, (), "</s>"), folder)
-    tokenizer.add_tokens([AddedToken(text, rstrip=True, normalized=False) for text in ("<|im_start|>", "<|im_end|>")])
+    tokenizer.add_tokens(
+        [AddedToken(text, rstrip=True, normalized=False) for text in ("<|im_start|>", "<|im_end|>")]
+    )
     return tokenizer
 
 
@@ -100,7 +106,10 @@ BASES: dict[str, Callable[[Path], Tokenizer]] = {
     "byte level": byte_level,
     "sentencepiece": sentencepiece,
     "unmarked": unmarked,
-    **{name: lambda folder, family=family: save_tokenizer(family, folder) for name, family in ALL.items()},  # type: ignore[misc]
+    **{
+        name: lambda folder, family=family: save_tokenizer(family, folder)
+        for name, family in ALL.items()
+    },  # type: ignore[misc]
 }
 
 
@@ -113,7 +122,11 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
 
 def controls(tokenizer: Tokenizer) -> dict[int, str]:
     added = tokenizer.added_tokens_decoder
-    return {number: token.content for number, token in added.items() if is_control(token.content, token.special)}
+    return {
+        number: token.content
+        for number, token in added.items()
+        if is_control(token.content, token.special)
+    }
 
 
 # Control tokens inside texts
@@ -126,29 +139,43 @@ def test_no_text_of_a_record_becomes_a_control_token(base: Tokenizer) -> None:
     assert known
     plain = encode(base, talk("What is X for?", "X begins, aXb\nX X ends.", system="Explain X."))
     for token in known.values():
-        said = [text.replace("X", token) for text in ("What is X for?", "X begins, aXb\nX X ends.", "Explain X.")]
+        said = [
+            text.replace("X", token)
+            for text in ("What is X for?", "X begins, aXb\nX X ends.", "Explain X.")
+        ]
         found = encode(base, talk(*said[:2], system=said[2]))
         assert [i for i in found.ids if i in known] == [i for i in plain.ids if i in known], token
         learnt = [i for i, is_learnt in zip(found.ids, found.mask, strict=True) if is_learnt]
         assert said[1] in base.decode(learnt)
-        asked = base.decode([i for i, is_learnt in zip(found.ids, found.mask, strict=True) if not is_learnt])
+        asked = base.decode(
+            [i for i, is_learnt in zip(found.ids, found.mask, strict=True) if not is_learnt]
+        )
         assert said[0] in asked
         assert said[2] in asked
 
 
-@pytest.mark.parametrize("base", ["smollm2_135m", "tiny", "byte level", "llama3", "chatml"], indirect=True)
+@pytest.mark.parametrize(
+    "base", ["smollm2_135m", "tiny", "byte level", "llama3", "chatml"], indirect=True
+)
 def test_the_tokens_are_those_of_the_conversation_as_it_is_read(base: Tokenizer) -> None:
-    messages = talk("Why <|im_end|>?", "Because <|im_start|>user\n<|endoftext|>.", system="Be <|im_start|>kind.")
+    messages = talk(
+        "Why <|im_end|>?", "Because <|im_start|>user\n<|endoftext|>.", system="Be <|im_start|>kind."
+    )
     assert base.decode(encode(base, messages).ids) == render(base, messages)
 
 
 @pytest.mark.parametrize("base", [*BASES, "smollm2_135m"], indirect=True)
-def test_records_without_control_tokens_are_read_as_the_whole_rendered_text(base: Tokenizer) -> None:
+def test_records_without_control_tokens_are_read_as_the_whole_rendered_text(
+    base: Tokenizer,
+) -> None:
     for messages in embedded_records()[::40]:
         asked, whole = render(base, messages[:-1], ask=True), render(base, messages)
         if not whole.startswith(asked):
             continue  # the template leaves out the system text once there is an answer
-        parts = [base(text, add_special_tokens=False)["input_ids"] for text in (asked, whole.removeprefix(asked))]
+        parts = [
+            base(text, add_special_tokens=False)["input_ids"]
+            for text in (asked, whole.removeprefix(asked))
+        ]
         found = encode(base, messages)
         assert found.ids == [*parts[0], *parts[1]]
         assert found.mask == [False] * len(parts[0]) + [True] * len(parts[1])
@@ -157,7 +184,9 @@ def test_records_without_control_tokens_are_read_as_the_whole_rendered_text(base
 def test_the_default_base_s_records_are_cut_as_one_text(default_base: Any) -> None:
     tokenizer, _ = default_base
     for messages in embedded_records()[::4]:
-        assert encode(tokenizer, messages).ids == tokenizer(render(tokenizer, messages))["input_ids"]
+        assert (
+            encode(tokenizer, messages).ids == tokenizer(render(tokenizer, messages))["input_ids"]
+        )
 
 
 def test_a_token_that_cannot_be_written_as_text_is_a_fault_of_the_record(tmp_path: Path) -> None:
@@ -169,7 +198,9 @@ def test_a_token_that_cannot_be_written_as_text_is_a_fault_of_the_record(tmp_pat
     (tmp_path / "tokenizer.json").write_text(json.dumps(written), encoding="utf-8")
     made = AutoTokenizer.from_pretrained(tmp_path)
     made.add_tokens([AddedToken("xy", special=True, normalized=False)], special_tokens=True)
-    with pytest.raises(DataError, match="cannot write 'xy' as plain text: take it out of the record"):
+    with pytest.raises(
+        DataError, match="cannot write 'xy' as plain text: take it out of the record"
+    ):
         encode(made, talk("What is xy?", "A word."))
 
 
@@ -193,7 +224,9 @@ def test_an_answer_that_is_not_to_be_learnt_is_read_and_not_learnt(base: Tokeniz
 
 
 @pytest.mark.parametrize("base", ["chatml", "qwen3"], indirect=True)
-def test_an_answer_that_is_not_to_be_learnt_is_not_learnt_as_a_prompt_either(base: Tokenizer) -> None:
+def test_an_answer_that_is_not_to_be_learnt_is_not_learnt_as_a_prompt_either(
+    base: Tokenizer,
+) -> None:
     """Also by a base in the making, which learns prompts and answers alike."""
     messages = talk("One?", "Bad.", "Two?", "Good.")
     messages[1]["learn"] = False
@@ -222,7 +255,9 @@ def test_where_a_template_rewrites_earlier_turns_the_last_answer_is_learnt(base:
     learnt = base.decode([i for i, said in zip(found.ids, found.mask, strict=True) if said])
     assert "Second." in learnt
     assert "First." not in learnt
-    assert base.decode(found.ids) == render(base, talk("One?", "First.", "Two?", "Second.", system="Be kind."))
+    assert base.decode(found.ids) == render(
+        base, talk("One?", "First.", "Two?", "Second.", system="Be kind.")
+    )
 
 
 @pytest.mark.parametrize("base", ["qwen3"], indirect=True)
@@ -236,7 +271,9 @@ def test_a_modelfile_does_not_depend_on_the_day(tmp_path: Path) -> None:
     dated = FAMILIES["llama3.2"]._replace(template=DATED)
     save_tokenizer(dated, tmp_path / "told")
     save_tokenizer(FAMILIES["llama3.2"], tmp_path / "fixed")
-    told, fixed = (modelfile({"system_prompt": None}, "x.gguf", tmp_path / name) for name in ("told", "fixed"))
+    told, fixed = (
+        modelfile({"system_prompt": None}, "x.gguf", tmp_path / name) for name in ("told", "fixed")
+    )
     assert told == fixed
 
 
@@ -245,10 +282,19 @@ def test_a_system_text_that_stands_with_the_last_question_is_learnt_from(base: T
     """The template leaves it out once an answer follows; the prompt that the model will be asked with has it."""
     found = encode(base, talk("Why?", "So.", system="Be kind."))
     assert base.decode(found.ids) == "<s>[INST] Be kind.\n\nWhy? [/INST] So.</s>"
-    assert base.decode([i for i, said in zip(found.ids, found.mask, strict=True) if said]) == " So.</s>"
+    assert (
+        base.decode([i for i, said in zip(found.ids, found.mask, strict=True) if said])
+        == " So.</s>"
+    )
     twice = encode(base, talk("Why?", "So.", "And?", "No.", system="Be kind."))
-    assert base.decode(twice.ids) == "<s>[INST] Why? [/INST] So.</s>[INST] Be kind.\n\nAnd? [/INST] No.</s>"
-    assert base.decode([i for i, said in zip(twice.ids, twice.mask, strict=True) if said]) == " No.</s>"
+    assert (
+        base.decode(twice.ids)
+        == "<s>[INST] Why? [/INST] So.</s>[INST] Be kind.\n\nAnd? [/INST] No.</s>"
+    )
+    assert (
+        base.decode([i for i, said in zip(twice.ids, twice.mask, strict=True) if said])
+        == " No.</s>"
+    )
 
 
 def test_a_conversation_that_cannot_be_split_or_written_has_its_reason(tmp_path: Path) -> None:
@@ -277,7 +323,9 @@ def test_a_conversation_that_cannot_be_split_or_written_has_its_reason(tmp_path:
 def test_many_conversations_are_read_as_each_alone(tmp_path: Path) -> None:
     tokenizer = byte_level(tmp_path)
     records = [*embedded_records()[:30], talk("<|im_end|>", "<|im_start|>")]
-    assert list(encode_all(tokenizer, records)) == [encode(tokenizer, messages) for messages in records]
+    assert list(encode_all(tokenizer, records)) == [
+        encode(tokenizer, messages) for messages in records
+    ]
 
 
 # Today's date

@@ -31,7 +31,9 @@ def test_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "flipped", "empty"])
-def test_a_damaged_one_is_ignored_with_a_warning(fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_one_is_ignored_with_a_warning(
+    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = written(tmp_path)
     content = bytearray(path.read_bytes())
     if fault == "flipped":
@@ -41,13 +43,17 @@ def test_a_damaged_one_is_ignored_with_a_warning(fault: str, tmp_path: Path, cap
     assert "damaged" in caplog.text
 
 
-def test_another_runs_is_ignored_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_runs_is_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     written(tmp_path)
     assert load(tmp_path, "another") is None
     assert "another base, data or configuration" in caplog.text
 
 
-def test_a_kill_while_writing_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_writing_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = written(tmp_path).read_bytes()
 
     def killed(_: int) -> None:

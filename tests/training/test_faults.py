@@ -14,17 +14,24 @@ from meetara_build.errors import TrainingError
 from meetara_build.training import checkpoint, run, schedule
 from meetara_build.training.chat import Encoded
 from meetara_build.training.faults import ran_out_of_memory
+from meetara_build.training.kernels.lora import attach
+from meetara_build.training.kernels.packed import Loss, PackedModel
 from meetara_build.training.loop import Action, History, Progress, Settings, train
-from meetara_build.training.lora import attach
-from meetara_build.training.packed import Loss, PackedModel
 
 Make = Callable[..., PreTrainedModel]
 Records = Callable[..., list[Encoded]]
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False}
-SETTINGS = Settings(epochs=3, batch_tokens=48, learning_rate=5e-3, seed=7, schedule="constant", warmup_share=0.0)
-ALLOCATOR = (
-    "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+LORA = {
+    "rank": 4,
+    "alpha": 8,
+    "dropout": 0.0,
+    "targets": "all-linear",
+    "rslora": False,
+    "dora": False,
+}
+SETTINGS = Settings(
+    epochs=3, batch_tokens=48, learning_rate=5e-3, seed=7, schedule="constant", warmup_share=0.0
 )
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 
 
 class Killed(Exception):
@@ -32,7 +39,11 @@ class Killed(Exception):
 
 
 def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    return {
+        name: weight.detach().clone()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -54,7 +65,9 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Sequence[Enco
     plain = PackedModel.loss
 
     def inject(fault: Callable[[Sequence[Encoded]], float | None]) -> None:
-        def loss(self: PackedModel, records: Sequence[Encoded], *, every_token: bool = False) -> Loss:
+        def loss(
+            self: PackedModel, records: Sequence[Encoded], *, every_token: bool = False
+        ) -> Loss:
             factor = fault(records) if torch.is_grad_enabled() else None
             made = plain(self, records, every_token=every_token)
             return made if factor is None else made._replace(total=made.total * factor)
@@ -80,7 +93,9 @@ def poisoned(bad: Encoded) -> Callable[[Sequence[Encoded]], float | None]:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ALLOCATOR)], ids=repr
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ALLOCATOR)],
+    ids=repr,
 )
 def test_too_little_memory_halves_the_micro_batch_and_gives_the_same_adapter(
     error: Exception, tiny: Make, records: Records, inject: Any
@@ -105,39 +120,64 @@ def test_too_little_memory_halves_the_micro_batch_and_gives_the_same_adapter(
     assert [progress.step for progress in seen[1:]] == [point[0] for point in history.curve]
 
 
-def test_what_fits_in_the_end_is_found_by_halving_again(tiny: Make, records: Records, inject: Any) -> None:
+def test_what_fits_in_the_end_is_found_by_halving_again(
+    tiny: Make, records: Records, inject: Any
+) -> None:
     longest = max(len(record.ids) for record in records(20))
     inject(too_large_for(longest, MemoryError()))
     model = attach(tiny(), LORA, 1)
     history = train(
-        model, records(20), [], replace(SETTINGS, batch_tokens=400), observe=on_fault(Action.HALVE_MICRO_BATCH)
+        model,
+        records(20),
+        [],
+        replace(SETTINGS, batch_tokens=400),
+        observe=on_fault(Action.HALVE_MICRO_BATCH),
     )
     assert len(history.actions) > 1
     assert {action for _, action in history.actions} == {"halve_micro_batch"}
     assert len(history.curve) == 3
 
 
-def test_a_single_record_that_does_not_fit_is_named(tiny: Make, records: Records, inject: Any) -> None:
+def test_a_single_record_that_does_not_fit_is_named(
+    tiny: Make, records: Records, inject: Any
+) -> None:
     inject(too_large_for(20, MemoryError()))
     said = r"step \d+: out of memory: one record of 2[1-4] tokens does not fit: lower data.max_tokens, or use a smaller base"
     with pytest.raises(TrainingError, match=said):
-        train(attach(tiny(), LORA, 1), records(20), [], SETTINGS, observe=on_fault(Action.HALVE_MICRO_BATCH))
+        train(
+            attach(tiny(), LORA, 1),
+            records(20),
+            [],
+            SETTINGS,
+            observe=on_fault(Action.HALVE_MICRO_BATCH),
+        )
 
 
-@pytest.mark.parametrize("action", [None, Action.CHECKPOINT, Action.LOWER_LEARNING_RATE, Action.STOP, Action.ABORT])
+@pytest.mark.parametrize(
+    "action", [None, Action.CHECKPOINT, Action.LOWER_LEARNING_RATE, Action.STOP, Action.ABORT]
+)
 def test_too_little_memory_is_an_error_where_nobody_helps(
     action: Action | None, tiny: Make, records: Records, inject: Any
 ) -> None:
     inject(too_large_for(30, MemoryError()))
     for observe in (None, on_fault(action)):
-        with pytest.raises(TrainingError, match=r"step 1: out of memory: .* lower training.micro_batch_tokens, or use"):
+        with pytest.raises(
+            TrainingError,
+            match=r"step 1: out of memory: .* lower training.micro_batch_tokens, or use",
+        ):
             train(attach(tiny(), LORA, 1), records(20), [], SETTINGS, observe=observe)
 
 
 def test_other_errors_are_no_lack_of_memory(tiny: Make, records: Records, inject: Any) -> None:
     inject(too_large_for(30, RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        train(attach(tiny(), LORA, 1), records(20), [], SETTINGS, observe=on_fault(Action.HALVE_MICRO_BATCH))
+        train(
+            attach(tiny(), LORA, 1),
+            records(20),
+            [],
+            SETTINGS,
+            observe=on_fault(Action.HALVE_MICRO_BATCH),
+        )
     assert not ran_out_of_memory(ValueError(ALLOCATOR))
 
 
@@ -155,7 +195,9 @@ def test_a_loss_that_is_no_number_is_rolled_back_and_its_batch_left_out(
     model = attach(tiny(), LORA, 1)
     history = train(model, several, records(4, seed=9), SETTINGS, observe=observe)
     faults = [progress for progress in seen if progress.fault]
-    assert [progress.fault for progress in faults] == ["not_finite"] * 3, "the record comes once an epoch"
+    assert [progress.fault for progress in faults] == ["not_finite"] * 3, (
+        "the record comes once an epoch"
+    )
     assert all(math.isnan(progress.loss) for progress in faults)
     assert history.actions == [(progress.step, "roll_back") for progress in faults]
     left_out = {progress.step + 1 for progress in faults}
@@ -163,7 +205,9 @@ def test_a_loss_that_is_no_number_is_rolled_back_and_its_batch_left_out(
     assert sorted({*taken, *left_out}) == list(range(1, faults[0].steps + 1))
     assert not left_out & set(taken)
     rates = {point[0]: point[3] for point in history.curve}
-    assert [rates[step] for step in taken] == [5e-3 / 2 ** sum(out < step for out in left_out) for step in taken]
+    assert [rates[step] for step in taken] == [
+        5e-3 / 2 ** sum(out < step for out in left_out) for step in taken
+    ]
     assert history.losses[3] == [None, None, None]
     assert all(weight.isfinite().all() for weight in trained(model).values())
 
@@ -175,7 +219,9 @@ def test_a_gradient_that_is_not_finite_is_rolled_back_too(tiny: Make, records: R
         passes[0] += 1
         return gradient * math.inf if passes[0] == 4 else gradient
 
-    next(weight for name, weight in model.named_parameters() if "lora_B" in name).register_hook(spoil)
+    next(weight for name, weight in model.named_parameters() if "lora_B" in name).register_hook(
+        spoil
+    )
     seen: list[Progress] = []
 
     def observe(progress: Progress) -> Action | None:
@@ -211,9 +257,12 @@ def test_without_validation_rolling_back_returns_to_the_start(tiny: Make, record
     model = attach(tiny(), LORA, 1)
     start = trained(model)
     train(
-        model, records(12), [], SETTINGS,
+        model,
+        records(12),
+        [],
+        SETTINGS,
         observe=lambda progress: Action.ROLL_BACK if progress.step == progress.steps else None,
-    )  # fmt: skip
+    )
     assert same(trained(model), start)
 
 
@@ -232,7 +281,9 @@ def test_after_a_roll_back_the_optimizer_remembers_nothing(
     assert same(trained(rolled), trained(plain))
 
 
-def test_what_never_comes_right_is_an_error_in_the_end(tiny: Make, records: Records, inject: Any) -> None:
+def test_what_never_comes_right_is_an_error_in_the_end(
+    tiny: Make, records: Records, inject: Any
+) -> None:
     inject(lambda batch: math.nan)
     seen: list[Progress] = []
 
@@ -246,8 +297,16 @@ def test_what_never_comes_right_is_an_error_in_the_end(tiny: Make, records: Reco
 
 
 def test_an_observer_that_only_rolls_back_is_stopped(tiny: Make, records: Records) -> None:
-    with pytest.raises(TrainingError, match="step 9: an observer rolls back for the 9th time: lower"):
-        train(attach(tiny(), LORA, 1), records(40), [], SETTINGS, observe=lambda progress: Action.ROLL_BACK)
+    with pytest.raises(
+        TrainingError, match="step 9: an observer rolls back for the 9th time: lower"
+    ):
+        train(
+            attach(tiny(), LORA, 1),
+            records(40),
+            [],
+            SETTINGS,
+            observe=lambda progress: Action.ROLL_BACK,
+        )
 
 
 def guard(progress: Progress) -> Action | None:
@@ -259,7 +318,12 @@ def guard(progress: Progress) -> Action | None:
 
 @pytest.mark.parametrize("killed_at", [4, 9, 14])
 def test_a_run_with_faults_and_actions_that_is_killed_goes_on_to_the_same(
-    killed_at: int, tiny: Make, records: Records, inject: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed_at: int,
+    tiny: Make,
+    records: Records,
+    inject: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     several, held_out = records(20), records(4, seed=9)
     memory, nan = too_large_for(40, MemoryError()), poisoned(several[3])
@@ -272,7 +336,11 @@ def test_a_run_with_faults_and_actions_that_is_killed_goes_on_to_the_same(
     settings = replace(SETTINGS, checkpoint_seconds=0.0, schedule="cosine", warmup_share=0.2)
     model = attach(tiny(), LORA | {"dropout": 0.1}, seed=1)
     history, expected = train(model, several, held_out, settings, observe=guard), trained(model)
-    assert {action for _, action in history.actions} == {"roll_back", "halve_micro_batch", "lower_learning_rate"}
+    assert {action for _, action in history.actions} == {
+        "roll_back",
+        "halve_micro_batch",
+        "lower_learning_rate",
+    }
 
     save, saved = checkpoint.save, [0]
 
@@ -284,13 +352,17 @@ def test_a_run_with_faults_and_actions_that_is_killed_goes_on_to_the_same(
 
     monkeypatch.setattr(checkpoint, "save", save_until)
     with pytest.raises(Killed):
-        train(attach(tiny(), LORA | {"dropout": 0.1}, 1), several, held_out, settings, tmp_path, guard)
+        train(
+            attach(tiny(), LORA | {"dropout": 0.1}, 1), several, held_out, settings, tmp_path, guard
+        )
     again = attach(tiny(), LORA | {"dropout": 0.1}, seed=1)
     assert lasting(train(again, several, held_out, settings, tmp_path, guard)) == lasting(history)
     assert same(trained(again), expected)
 
 
-def test_a_damaged_checkpoint_starts_anew_and_ends_the_same(tiny: Make, records: Records, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_starts_anew_and_ends_the_same(
+    tiny: Make, records: Records, tmp_path: Path
+) -> None:
     model = attach(tiny(), LORA, seed=1)
     history = train(model, records(20), records(4, seed=9), SETTINGS, observe=guard)
 
@@ -309,7 +381,9 @@ def test_a_damaged_checkpoint_starts_anew_and_ends_the_same(tiny: Make, records:
         seen.append(progress.step)
         return guard(progress)
 
-    assert lasting(train(again, records(20), records(4, seed=9), SETTINGS, tmp_path, observe)) == lasting(history)
+    assert lasting(
+        train(again, records(20), records(4, seed=9), SETTINGS, tmp_path, observe)
+    ) == lasting(history)
     assert seen[0] == 1
     assert same(trained(again), trained(model))
 
@@ -327,7 +401,9 @@ def test_each_record_s_loss_is_kept_as_it_comes_by(tiny: Make, records: Records)
     assert history.losses[:-1] == [[pytest.approx(loss, rel=1e-4)] * 2 for loss in alone]
     assert history.losses[-1] == [None, None], "a record without an answer is not trained on"
     counted = [record.completion_tokens for record in several[:-1]]
-    mean = sum(loss[0] * count for loss, count in zip(history.losses, counted, strict=False) if loss[0]) / sum(counted)
+    mean = sum(
+        loss[0] * count for loss, count in zip(history.losses, counted, strict=False) if loss[0]
+    ) / sum(counted)
     steps = [point[1] for point in history.curve]
     assert min(steps) <= mean <= max(steps)
 

@@ -11,12 +11,19 @@ from transformers import PreTrainedModel
 from meetara_build.errors import TrainingError
 from meetara_build.training.batches import batches
 from meetara_build.training.chat import Encoded
+from meetara_build.training.kernels.lora import attach
 from meetara_build.training.loop import Action, History, Progress, Settings, evaluate, train
-from meetara_build.training.lora import attach
 
 Make = Callable[..., PreTrainedModel]
 Records = Callable[..., list[Encoded]]
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False}
+LORA = {
+    "rank": 4,
+    "alpha": 8,
+    "dropout": 0.0,
+    "targets": "all-linear",
+    "rslora": False,
+    "dora": False,
+}
 SETTINGS = Settings(epochs=3, batch_tokens=48, learning_rate=5e-3, seed=7)
 
 
@@ -25,7 +32,11 @@ class Killed(Exception):
 
 
 def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    return {
+        name: weight.detach().clone()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -73,7 +84,10 @@ def test_it_equals_a_plain_loop_over_padded_batches(tiny: Make, records: Records
         width = max(len(row.ids) for row in rows)
         ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
         mask = torch.tensor([[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in rows])
-        labels = [[token if said else -100 for token, said in zip(r.ids, r.mask, strict=True)] for r in rows]
+        labels = [
+            [token if said else -100 for token, said in zip(r.ids, r.mask, strict=True)]
+            for r in rows
+        ]
         padded = torch.tensor([line + [-100] * (width - len(line)) for line in labels])
         loss = plain(input_ids=ids, attention_mask=mask, labels=padded).loss
         loss.backward()
@@ -89,7 +103,9 @@ def test_it_equals_a_plain_loop_over_padded_batches(tiny: Make, records: Records
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_killed_run_goes_on_to_the_same_weights(dropout: float, tiny: Make, records: Records, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(
+    dropout: float, tiny: Make, records: Records, tmp_path: Path
+) -> None:
     lora = LORA | {"dropout": dropout}
     model = attach(tiny(), lora, seed=1)
     expected = train(model, records(20), records(4, seed=9), SETTINGS), trained(model)
@@ -100,18 +116,27 @@ def test_a_killed_run_goes_on_to_the_same_weights(dropout: float, tiny: Make, re
         return Action.CHECKPOINT if progress.step == 5 else None
 
     with pytest.raises(Killed):
-        train(attach(tiny(), lora, seed=1), records(20), records(4, seed=9), SETTINGS, tmp_path, kill)
+        train(
+            attach(tiny(), lora, seed=1), records(20), records(4, seed=9), SETTINGS, tmp_path, kill
+        )
     model = attach(tiny(), lora, seed=1)
     seen: list[int] = []
     history = train(
-        model, records(20), records(4, seed=9), SETTINGS, tmp_path, lambda progress: seen.append(progress.step)
+        model,
+        records(20),
+        records(4, seed=9),
+        SETTINGS,
+        tmp_path,
+        lambda progress: seen.append(progress.step),
     )
     assert seen[0] == 6
     assert same(trained(model), expected[1])
     assert lasting(history) == lasting(expected[0])
 
 
-def test_full_training_of_a_small_model_resumes_too(tiny: Make, records: Records, tmp_path: Path) -> None:
+def test_full_training_of_a_small_model_resumes_too(
+    tiny: Make, records: Records, tmp_path: Path
+) -> None:
     settings = replace(SETTINGS, loss_on_prompt=True, learning_rate=1e-3)
     model = tiny()
     history = train(model, records(20), [], settings)
@@ -134,7 +159,9 @@ def test_a_run_that_had_finished_when_it_was_killed_gives_the_same_again(
     tiny: Make, records: Records, tmp_path: Path
 ) -> None:
     model, again = attach(tiny(), LORA, seed=1), attach(tiny(), LORA, seed=1)
-    first = train(model, records(), records(3, seed=9), SETTINGS, tmp_path, lambda progress: Action.CHECKPOINT)
+    first = train(
+        model, records(), records(3, seed=9), SETTINGS, tmp_path, lambda progress: Action.CHECKPOINT
+    )
     second = train(again, records(), records(3, seed=9), SETTINGS, tmp_path)
     assert same(trained(model), trained(again))
     assert lasting(first) == lasting(second)
@@ -144,7 +171,14 @@ def test_a_run_that_had_finished_when_it_was_killed_gives_the_same_again(
 def test_another_runs_checkpoint_is_not_taken_up(
     change: str, tiny: Make, records: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(attach(tiny(), LORA, 1), records(), [], SETTINGS, tmp_path, lambda progress: Action.CHECKPOINT)
+    train(
+        attach(tiny(), LORA, 1),
+        records(),
+        [],
+        SETTINGS,
+        tmp_path,
+        lambda progress: Action.CHECKPOINT,
+    )
     base = tiny()
     if change == "base":
         base.get_input_embeddings().weight.data[:, 0] += 1
@@ -187,7 +221,9 @@ def test_micro_batches_change_memory_not_results(tiny: Make, records: Records) -
         torch.testing.assert_close(trained(parts)[name], weight, rtol=1e-2, atol=2e-4, msg=name)
 
 
-def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(tiny: Make, records: Records) -> None:
+def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(
+    tiny: Make, records: Records
+) -> None:
     """Answers that training contradicts: validation gets worse with every step."""
     chance = [Encoded(record.ids[::-1], record.mask) for record in records(6, seed=3)]
     settings = replace(SETTINGS, epochs=50, patience=2, learning_rate=2e-2, schedule="constant")
@@ -203,7 +239,9 @@ def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(ti
 
 def test_every_step_is_shown(tiny: Make, records: Records) -> None:
     seen: list[Progress] = []
-    history = train(attach(tiny(), LORA, 1), records(20), records(3, seed=9), SETTINGS, observe=seen.append)
+    history = train(
+        attach(tiny(), LORA, 1), records(20), records(3, seed=9), SETTINGS, observe=seen.append
+    )
     assert [progress.step for progress in seen] == list(range(1, len(history.curve) + 1))
     assert [progress.validation_loss for progress in seen] == [point[2] for point in history.curve]
     assert {progress.validation_before for progress in seen} == {history.validation_before}
@@ -214,7 +252,11 @@ def test_every_step_is_shown(tiny: Make, records: Records) -> None:
 
 def test_stop_ends_after_the_step(tiny: Make, records: Records) -> None:
     history = train(
-        attach(tiny(), LORA, 1), records(20), [], SETTINGS, observe=lambda p: Action.STOP if p.step == 2 else None
+        attach(tiny(), LORA, 1),
+        records(20),
+        [],
+        SETTINGS,
+        observe=lambda p: Action.STOP if p.step == 2 else None,
     )
     assert len(history.curve) == 2
     assert history.stopped_early
@@ -247,7 +289,9 @@ def test_halve_micro_batch_halves_tokens_in_memory(tiny: Make, records: Records)
 
 def test_abort_is_an_error(tiny: Make, records: Records) -> None:
     with pytest.raises(TrainingError, match="step 1: an observer aborted"):
-        train(attach(tiny(), LORA, 1), records(), [], SETTINGS, observe=lambda progress: Action.ABORT)
+        train(
+            attach(tiny(), LORA, 1), records(), [], SETTINGS, observe=lambda progress: Action.ABORT
+        )
 
 
 def test_an_unknown_action_is_refused(tiny: Make, records: Records) -> None:
@@ -270,7 +314,9 @@ def test_a_loss_that_is_not_a_number_is_an_error(tiny: Make, records: Records) -
     base = tiny()
     base.get_input_embeddings().weight.data[5] = float("nan")
     with pytest.raises(TrainingError, match="the loss is nan"):
-        train(attach(base, LORA, 1), [Encoded([1, 5, 7, 9], [False, False, True, True])], [], SETTINGS)
+        train(
+            attach(base, LORA, 1), [Encoded([1, 5, 7, 9], [False, False, True, True])], [], SETTINGS
+        )
 
 
 def test_a_gradient_that_is_not_finite_is_an_error(tiny: Make, records: Records) -> None:
@@ -292,18 +338,24 @@ def test_the_schedule_warms_up_and_falls_to_zero(tiny: Make, records: Records) -
 
 
 def test_max_steps_ends_an_epoch_early(tiny: Make, records: Records) -> None:
-    history = train(attach(tiny(), LORA, 1), records(20), records(2, seed=9), replace(SETTINGS, max_steps=3))
+    history = train(
+        attach(tiny(), LORA, 1), records(20), records(2, seed=9), replace(SETTINGS, max_steps=3)
+    )
     assert len(history.curve) == 3
     assert history.curve[-1][2] is not None
 
 
-def test_evaluation_equals_the_models_own_loss(architecture: str, tiny: Make, records: Records) -> None:
+def test_evaluation_equals_the_models_own_loss(
+    architecture: str, tiny: Make, records: Records
+) -> None:
     model, examples = tiny(architecture), records(9)
     total = count = 0.0
     with torch.no_grad():
         for record in examples:
             ids = torch.tensor([record.ids])
-            labels = torch.tensor([[t if said else -100 for t, said in zip(record.ids, record.mask, strict=True)]])
+            labels = torch.tensor(
+                [[t if said else -100 for t, said in zip(record.ids, record.mask, strict=True)]]
+            )
             total += model(input_ids=ids, labels=labels).loss.item() * record.completion_tokens
             count += record.completion_tokens
     loss, tokens = evaluate(model, examples)

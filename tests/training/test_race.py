@@ -11,15 +11,22 @@ from transformers import PreTrainedModel
 
 from meetara_build.training import checkpoint
 from meetara_build.training.chat import Encoded
+from meetara_build.training.kernels.lora import attach
 from meetara_build.training.loop import Action, History, Progress, Settings, train
-from meetara_build.training.lora import attach
 from meetara_build.training.race import Outcome, race, warm_wins
 from meetara_build.training.state import copied, put, trainable
 
 Make = Callable[..., PreTrainedModel]
 Records = Callable[..., list[Encoded]]
 Weights = dict[str, torch.Tensor]
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": "all-linear", "rslora": False, "dora": False}
+LORA = {
+    "rank": 4,
+    "alpha": 8,
+    "dropout": 0.1,
+    "targets": "all-linear",
+    "rslora": False,
+    "dora": False,
+}
 SETTINGS = Settings(epochs=3, batch_tokens=32, learning_rate=5e-3, seed=7)
 
 
@@ -49,12 +56,20 @@ def harmful(weights: Weights) -> Weights:
 
 
 @pytest.fixture
-def run(tiny: Make, records: Records, tmp_path: Path) -> Callable[..., tuple[Weights, History, Outcome]]:
+def run(
+    tiny: Make, records: Records, tmp_path: Path
+) -> Callable[..., tuple[Weights, History, Outcome]]:
     def run(start: Weights, observe: object = None) -> tuple[Weights, History, Outcome]:
         model = attach(tiny(), LORA, seed=1)
         weights = trainable(model)
         history, outcome = race(
-            model, lambda: put(weights, start), records(20), records(6, seed=9), SETTINGS, tmp_path, observe
+            model,
+            lambda: put(weights, start),
+            records(20),
+            records(6, seed=9),
+            SETTINGS,
+            tmp_path,
+            observe,
         )  # type: ignore[arg-type]
         return copied(weights), lasting(history), outcome
 
@@ -75,7 +90,9 @@ def alone(tiny: Make, records: Records) -> Callable[..., tuple[Weights, History]
     return alone
 
 
-def test_weights_that_help_win_and_are_trained_on(run: Callable, alone: Callable, learnt: Weights) -> None:
+def test_weights_that_help_win_and_are_trained_on(
+    run: Callable, alone: Callable, learnt: Weights
+) -> None:
     weights, history, outcome = run(learnt)
     assert outcome.warm_won
     assert outcome.warm < 0.997 * outcome.cold
@@ -85,7 +102,9 @@ def test_weights_that_help_win_and_are_trained_on(run: Callable, alone: Callable
     assert history == plain
 
 
-def test_weights_that_harm_lose_and_leave_no_trace(run: Callable, alone: Callable, learnt: Weights) -> None:
+def test_weights_that_harm_lose_and_leave_no_trace(
+    run: Callable, alone: Callable, learnt: Weights
+) -> None:
     weights, history, outcome = run(harmful(learnt))
     assert not outcome.warm_won
     assert outcome.warm > outcome.cold
@@ -95,7 +114,9 @@ def test_weights_that_harm_lose_and_leave_no_trace(run: Callable, alone: Callabl
 
 
 @pytest.mark.parametrize("helps", [True, False])
-@pytest.mark.parametrize("shown", [2, 10, 20], ids=["while cold runs", "while warm runs", "after the race"])
+@pytest.mark.parametrize(
+    "shown", [2, 10, 20], ids=["while cold runs", "while warm runs", "after the race"]
+)
 def test_a_race_that_was_killed_goes_on_to_the_same(
     helps: bool, shown: int, run: Callable, alone: Callable, learnt: Weights
 ) -> None:
@@ -133,13 +154,21 @@ def test_a_damaged_checkpoint_of_either_changes_nothing(
 
 @pytest.mark.parametrize(
     ("warm", "cold", "wins"),
-    [(2.99, 3.0, True), (2.992, 3.0, False), (3.1, 3.0, False), (math.nan, 3.0, False), (9.0, math.nan, True)],
+    [
+        (2.99, 3.0, True),
+        (2.992, 3.0, False),
+        (3.1, 3.0, False),
+        (math.nan, 3.0, False),
+        (9.0, math.nan, True),
+    ],
 )
 def test_the_warm_start_has_to_lead_by_a_little(warm: float, cold: float, wins: bool) -> None:
     assert warm_wins(warm, cold) is wins
 
 
-def test_a_start_whose_loss_is_no_number_loses(run: Callable, alone: Callable, learnt: Weights) -> None:
+def test_a_start_whose_loss_is_no_number_loses(
+    run: Callable, alone: Callable, learnt: Weights
+) -> None:
     """Both are shown to the observer, which skips what the bad one cannot learn from."""
     spoilt = {name: weight * float("nan") for name, weight in learnt.items()}
     weights, _, outcome = run(spoilt, lambda progress: Action.ROLL_BACK if progress.fault else None)

@@ -9,7 +9,7 @@ from small_models import SHAPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from meetara_build.errors import TrainingError
-from meetara_build.training.lora import attach, moved
+from meetara_build.training.kernels.lora import attach, moved
 from meetara_build.training.targets import layer_names
 
 Make = Callable[..., PreTrainedModel]
@@ -23,7 +23,12 @@ FAMILIES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "phimoe": ({"num_local_experts": 4}, ATTENTION),
     "qwen2_moe": ({**EXPERTS, "shared_expert_intermediate_size": 32}, [*ATTENTION, *EXPERT]),
     "ernie4_5_moe": (
-        {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 1},
+        {
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 32,
+            "moe_num_shared_experts": 1,
+        },
         ATTENTION,
     ),
     # Mamba's out_proj, which PEFT refuses.
@@ -33,7 +38,13 @@ SETTINGS: dict[str, Any] = {"rank": 4, "alpha": 8, "dropout": 0.0, "rslora": Fal
 
 
 def make(kind: str) -> PreTrainedModel:
-    small = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "pad_token_id": 0}
+    small = {
+        "vocab_size": 96,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 1,
+        "pad_token_id": 0,
+    }
     config = AutoConfig.for_model(kind, **{**SHAPE, **small, **FAMILIES[kind][0]})
     return AutoModelForCausalLM.from_config(config)
 
@@ -52,7 +63,9 @@ def test_all_linear_is_every_layer_that_an_adapter_can_change_and_no_other(kind:
     model = make(kind)
     assert layer_names(model) == sorted(FAMILIES[kind][1])
     adapted = attach(model, {**SETTINGS, "targets": "all-linear"}, seed=1)
-    layers = {name.partition(".lora_A")[0] for name, _ in adapted.named_parameters() if ".lora_A" in name}
+    layers = {
+        name.partition(".lora_A")[0] for name, _ in adapted.named_parameters() if ".lora_A" in name
+    }
     assert {name.rpartition(".")[2] for name in layers} == set(FAMILIES[kind][1])
     adapted(input_ids=torch.arange(5)[None]).logits.sum().backward()
     changed = [weight for name, weight in adapted.named_parameters() if "lora_B" in name]
@@ -75,7 +88,9 @@ def test_why_peft_refuses_a_layer_is_passed_on_with_the_layers_that_it_takes() -
 
 
 @pytest.mark.parametrize("target", ["input_layernorm", "self_attn", "rotary_emb"])
-def test_a_part_that_is_no_matrix_is_refused_with_layers_of_the_model_itself(target: str, tiny: Make) -> None:
+def test_a_part_that_is_no_matrix_is_refused_with_layers_of_the_model_itself(
+    target: str, tiny: Make
+) -> None:
     said = refused(tiny(), target)
     assert f"lora.targets: ['{target}'] cannot be adapted in LlamaForCausalLM (PEFT says: " in said
     assert said.endswith("some of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj")
@@ -83,20 +98,30 @@ def test_a_part_that_is_no_matrix_is_refused_with_layers_of_the_model_itself(tar
 
 def test_a_router_is_refused_by_name_before_the_first_step_fails() -> None:
     said = refused(make("phimoe"), "q_proj", "router")
-    assert "router is a router (PhimoeTopKRouter), which an adapter cannot change: use some of k_proj" in said
+    assert (
+        "router is a router (PhimoeTopKRouter), which an adapter cannot change: use some of k_proj"
+        in said
+    )
 
 
-@pytest.mark.parametrize(("target", "other"), [("lm_head", "embedding"), ("embed_tokens", "output layer")])
+@pytest.mark.parametrize(
+    ("target", "other"), [("lm_head", "embedding"), ("embed_tokens", "output layer")]
+)
 def test_a_layer_whose_weights_the_base_uses_twice_is_refused_before_training(
     target: str, other: str, tiny: Make
 ) -> None:
     said = refused(tiny(tie_word_embeddings=True), "q_proj", target)
-    assert f"{target} has the same weights as the base's {other} (tie_word_embeddings in its config.json)" in said
+    assert (
+        f"{target} has the same weights as the base's {other} (tie_word_embeddings in its config.json)"
+        in said
+    )
     assert said.endswith(f"leave {target} out")
 
 
 def test_an_embedding_of_its_own_can_be_adapted_alone_and_is_seen_to_move(tiny: Make) -> None:
-    adapted = attach(tiny(tie_word_embeddings=False), {**SETTINGS, "targets": ["embed_tokens"]}, seed=1)
+    adapted = attach(
+        tiny(tie_word_embeddings=False), {**SETTINGS, "targets": ["embed_tokens"]}, seed=1
+    )
     assert not moved(adapted)
     adapted(input_ids=torch.arange(5)[None]).logits.square().sum().backward()
     with torch.no_grad():

@@ -13,7 +13,12 @@ from meetara_build.training.turns import (
 )
 
 CONTROLS = Controls(
-    [Control("<|im_start|>"), Control("<|im_end|>"), Control("<|end|>", rstrip=True), Control("<|end|>x")]
+    [
+        Control("<|im_start|>"),
+        Control("<|im_end|>"),
+        Control("<|end|>", rstrip=True),
+        Control("<|end|>x"),
+    ]
 )
 
 
@@ -27,13 +32,17 @@ def test_texts_without_control_tokens_are_given_as_they_are(text: str) -> None:
     assert CONTROLS.cut_pieces(text) == [Piece(text, True)]
 
 
-@pytest.mark.parametrize("text", ["<|im_end|>", "a<|im_end|><|im_start|>b", "<|<|im_end|>", " <|end|>x <|end|>\n"])
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>", "a<|im_end|><|im_start|>b", "<|<|im_end|>", " <|end|>x <|end|>\n"]
+)
 def test_a_hidden_text_holds_no_control_token_and_can_be_shown_again(text: str) -> None:
     assert not any(token in hidden(text) for token in ("<|im_start|>", "<|im_end|>", "<|end|>"))
     assert CONTROLS.restore(hidden(text)) == text
 
 
-def test_what_stands_between_a_template_s_tokens_is_plain_where_something_was_hidden_in_it() -> None:
+def test_what_stands_between_a_template_s_tokens_is_plain_where_something_was_hidden_in_it() -> (
+    None
+):
     rendered = f"<|im_start|>user\nHi<|im_end|>\n<|im_start|>user\n{hidden('the <|im_end|> token')}<|im_end|>\n"
     assert CONTROLS.cut_pieces(rendered) == [
         Piece("<|im_start|>user\nHi<|im_end|>\n<|im_start|>", True),
@@ -56,7 +65,9 @@ def test_the_token_at_a_text_s_end_is_named() -> None:
 
 def test_another_process_hides_otherwise() -> None:
     """So that no text can be written that passes for a hidden token."""
-    one, other = (Controls([Control("<s>")]).hide([{"role": "user", "content": "<s>"}]) for _ in range(2))
+    one, other = (
+        Controls([Control("<s>")]).hide([{"role": "user", "content": "<s>"}]) for _ in range(2)
+    )
     assert one != other
 
 
@@ -70,14 +81,18 @@ def test_another_process_hides_otherwise() -> None:
         ("|>", False, False),
     ],
 )
-def test_control_tokens_are_those_that_are_marked_or_look_as_such(text: str, special: bool, control: bool) -> None:
+def test_control_tokens_are_those_that_are_marked_or_look_as_such(
+    text: str, special: bool, control: bool
+) -> None:
     assert is_control(text, special) == control
 
 
 def test_a_system_text_heads_the_first_question_where_the_template_has_no_system_role() -> None:
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]
     assert place_system_text(turns, takes_system=True) == turns
-    assert place_system_text(turns, takes_system=False) == [{"role": "user", "content": "Be kind.\n\nWhy?"}]
+    assert place_system_text(turns, takes_system=False) == [
+        {"role": "user", "content": "Be kind.\n\nWhy?"}
+    ]
     assert takes_system(lambda some: " ".join(turn["content"] for turn in some))
     assert not takes_system(lambda some: some[-1]["content"])
     assert not takes_system(lambda some: {}[some[0]["role"]])

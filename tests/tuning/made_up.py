@@ -4,21 +4,36 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from meetara_build.config.schema import Range
 from meetara_build.errors import TrainingError
-from meetara_build.schema import Range
 from meetara_build.training.settings import History, Observer, Progress
 from meetara_build.tuning.space import Space, read_space
 
 VALIDATIONS, STEPS = 6, 10
 RECIPE: dict[str, Any] = {
     "seed": 17,
-    "lora": {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False},
+    "lora": {
+        "rank": 16,
+        "alpha": 32.0,
+        "dropout": 0.0,
+        "targets": "all-linear",
+        "rslora": False,
+        "dora": False,
+    },
     "training": {
-        "epochs": 3, "max_steps": None, "batch_tokens": 512, "micro_batch_tokens": None, "learning_rate": 2e-4,
-        "warmup_share": 0.1, "schedule": "cosine", "weight_decay": 0.0, "clip_norm": 1.0, "patience": 3,
+        "epochs": 3,
+        "max_steps": None,
+        "batch_tokens": 512,
+        "micro_batch_tokens": None,
+        "learning_rate": 2e-4,
+        "warmup_share": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+        "patience": 3,
         "validations_per_epoch": 2,
     },
-}  # fmt: skip
+}
 RANGES = {
     "lora.rank": Range(choices=[4, 8, 16, 32]),
     "training.learning_rate": Range(low=3e-5, high=2e-2, log=True),
@@ -46,9 +61,14 @@ class MadeUp:
         self.trained.append({"lora.rank": recipe["lora"]["rank"], **recipe["training"]})
         if recipe["training"]["learning_rate"] > 0.015:
             raise TrainingError("step 3: the loss is nan: lower training.learning_rate")
-        losses = [final_loss(recipe) + (VALIDATIONS - at) / VALIDATIONS for at in range(1, VALIDATIONS + 1)]
+        losses = [
+            final_loss(recipe) + (VALIDATIONS - at) / VALIDATIONS
+            for at in range(1, VALIDATIONS + 1)
+        ]
         for step in range(1, VALIDATIONS * STEPS + 1):
             checked = losses[step // STEPS - 1] if step % STEPS == 0 else None
             if observe is not None:
-                observe(Progress(step, VALIDATIONS * STEPS, 0, 5.0, checked, 1e-3, 1.0, 512, 100, 1.0))
+                observe(
+                    Progress(step, VALIDATIONS * STEPS, 0, 5.0, checked, 1e-3, 1.0, 512, 100, 1.0)
+                )
         return History(validation_after=losses[-1])

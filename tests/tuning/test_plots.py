@@ -13,7 +13,9 @@ from meetara_build.tuning.plots import importances, report, write_report
 
 @pytest.fixture(scope="module")
 def study() -> optuna.Study:
-    made = optuna.create_study(study_name="nutrition-1", sampler=search.sampler(1), pruner=search.pruner(3))
+    made = optuna.create_study(
+        study_name="nutrition-1", sampler=search.sampler(1), pruner=search.pruner(3)
+    )
     made.set_user_attr("domain", "nutrition")
     search.prepare(made, small_space(), [])
     made.optimize(search.Objective(MadeUp(), small_space(), RECIPE), n_trials=30)
@@ -32,7 +34,9 @@ def test_of_too_few_trials_nothing_is_said_and_nothing_drawn(tmp_path: Path) -> 
     assert [path.name for path in write_report(empty, tmp_path)] == ["study.json", "history.svg"]
 
 
-def test_history_and_importance_are_drawn_and_the_same_is_kept_as_json(study: optuna.Study, tmp_path: Path) -> None:
+def test_history_and_importance_are_drawn_and_the_same_is_kept_as_json(
+    study: optuna.Study, tmp_path: Path
+) -> None:
     written = write_report(study, tmp_path / "tuning" / "nutrition")
     assert [path.name for path in written] == ["study.json", "history.svg", "importance.svg"]
     for path in written[1:]:
@@ -43,7 +47,11 @@ def test_history_and_importance_are_drawn_and_the_same_is_kept_as_json(study: op
     assert kept["about"] == {"domain": "nutrition"}
     assert len(kept["trials"]) == 30
     first = kept["trials"][0]
-    assert (first["from"], first["outcome"], first["steps"]) == ("current", "finished", VALIDATIONS * STEPS)
+    assert (first["from"], first["outcome"], first["steps"]) == (
+        "current",
+        "finished",
+        VALIDATIONS * STEPS,
+    )
     assert len(first["losses"]) == VALIDATIONS
 
 

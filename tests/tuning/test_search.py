@@ -13,9 +13,18 @@ from made_up import RECIPE, STEPS, VALIDATIONS, MadeUp, final_loss, small_space
 from meetara_build.errors import TrainingError
 from meetara_build.training.settings import History, Observer
 from meetara_build.tuning import search, studies
-from meetara_build.tuning.neighbours import Start
+from meetara_build.tuning.seeding import Start
 from meetara_build.tuning.space import applied
-from meetara_build.tuning.studies import ROLE, SETTINGS, STOPPED, best, finished, in_full, steps_taken, tried
+from meetara_build.tuning.studies import (
+    ROLE,
+    SETTINGS,
+    STOPPED,
+    best,
+    finished,
+    in_full,
+    steps_taken,
+    tried,
+)
 from meetara_build.tuning.studies import STEPS as TAKEN
 
 SPACE = small_space()
@@ -27,7 +36,9 @@ def new_study(seed: int = 1) -> optuna.Study:
     return optuna.create_study(sampler=search.sampler(seed), pruner=search.pruner(3))
 
 
-def searched(trials: int, starts: list[Start] | None = None, seed: int = 1) -> tuple[optuna.Study, MadeUp]:
+def searched(
+    trials: int, starts: list[Start] | None = None, seed: int = 1
+) -> tuple[optuna.Study, MadeUp]:
     study, trainer = new_study(seed), MadeUp()
     search.prepare(study, SPACE, starts or [])
     study.optimize(search.Objective(trainer, SPACE, RECIPE), n_trials=trials)
@@ -37,14 +48,22 @@ def searched(trials: int, starts: list[Start] | None = None, seed: int = 1) -> t
 def test_the_current_configuration_is_tried_first_and_in_full() -> None:
     study, _ = searched(12)
     first = study.trials[0]
-    assert first.user_attrs[SETTINGS] == SPACE.current == {"lora.rank": 16, "training.learning_rate": 2e-4}
+    assert (
+        first.user_attrs[SETTINGS]
+        == SPACE.current
+        == {"lora.rank": 16, "training.learning_rate": 2e-4}
+    )
     assert first.user_attrs[ROLE] == "current"
     assert first.value == pytest.approx(final_loss(RECIPE))
     assert first.user_attrs[TAKEN] == VALIDATIONS * STEPS
 
 
 def test_then_what_did_well_on_similar_domains_in_full_too() -> None:
-    poor = Start({"lora.rank": 4, "training.learning_rate": 3e-5}, "music", "music, trial 3: validation loss 5.0")
+    poor = Start(
+        {"lora.rank": 4, "training.learning_rate": 3e-5},
+        "music",
+        "music, trial 3: validation loss 5.0",
+    )
     study, _ = searched(3, [Start(GOOD, "fitness", "fitness, trial 7: validation loss 4.0"), poor])
     assert [trial.user_attrs[TAKEN] for trial in study.trials] == [VALIDATIONS * STEPS] * 3
     assert [trial.user_attrs[SETTINGS] for trial in study.trials[:2]] == [SPACE.current, GOOD]
@@ -63,10 +82,16 @@ def test_poor_trials_are_stopped_at_a_validation_and_every_step_is_counted() -> 
     study, _ = searched(40)
     stopped = [trial for trial in study.trials if not in_full(trial)]
     assert len(stopped) > 10
-    assert {trial.user_attrs[TAKEN] for trial in study.trials if in_full(trial)} == {VALIDATIONS * STEPS}
-    assert {trial.user_attrs[TAKEN] for trial in stopped} <= {0, STEPS, 2 * STEPS}, "0: they diverged"
+    assert {trial.user_attrs[TAKEN] for trial in study.trials if in_full(trial)} == {
+        VALIDATIONS * STEPS
+    }
+    assert {trial.user_attrs[TAKEN] for trial in stopped} <= {0, STEPS, 2 * STEPS}, (
+        "0: they diverged"
+    )
     assert (
-        steps_taken(study.trials) == sum(trial.user_attrs[TAKEN] for trial in study.trials) < 30 * VALIDATIONS * STEPS
+        steps_taken(study.trials)
+        == sum(trial.user_attrs[TAKEN] for trial in study.trials)
+        < 30 * VALIDATIONS * STEPS
     )
 
 
@@ -75,18 +100,24 @@ def test_no_trial_is_stopped_at_its_last_validation() -> None:
         def train(self, recipe: Mapping[str, Any], observe: Observer | None = None) -> History:
             last = VALIDATIONS * STEPS
             return super().train(
-                recipe, lambda progress: observe(progress) if observe and progress.step == last else None
+                recipe,
+                lambda progress: observe(progress) if observe and progress.step == last else None,
             )
 
     study = new_study()
     study.optimize(search.Objective(OneLook(), SPACE, RECIPE), n_trials=10)
-    rates = {trial.user_attrs[SETTINGS]["training.learning_rate"]: trial.state.name for trial in study.trials}
+    rates = {
+        trial.user_attrs[SETTINGS]["training.learning_rate"]: trial.state.name
+        for trial in study.trials
+    }
     assert {state for rate, state in rates.items() if rate < 0.015} == {"COMPLETE"}
 
 
 def test_settings_that_diverge_are_told_as_the_worst_and_end_no_search() -> None:
     study, trainer = new_study(), MadeUp()
-    search.prepare(study, SPACE, [Start({"lora.rank": 8, "training.learning_rate": 0.02}, "x", "x")])
+    search.prepare(
+        study, SPACE, [Start({"lora.rank": 8, "training.learning_rate": 0.02}, "x", "x")]
+    )
     study.optimize(search.Objective(trainer, SPACE, RECIPE), n_trials=3)
     current, diverged = study.trials[:2]
     assert diverged.value == current.value
@@ -103,25 +134,34 @@ def test_where_no_other_was_tried_settings_that_diverge_have_no_loss() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_tried_twice(seed: int) -> None:
-    tried_settings = [str(trial.user_attrs[SETTINGS]) for trial in searched(40, seed=seed)[0].trials]
+    tried_settings = [
+        str(trial.user_attrs[SETTINGS]) for trial in searched(40, seed=seed)[0].trials
+    ]
     assert len(set(tried_settings)) == 40
 
 
 @given(st.lists(st.floats(1.0, 100.0), min_size=1, max_size=40, unique=True))
 def test_losses_are_seen_by_their_rank_alone(losses: list[float]) -> None:
     seen = search.by_rank(losses)
-    assert sorted(range(len(losses)), key=losses.__getitem__) == sorted(range(len(seen)), key=seen.__getitem__)
+    assert sorted(range(len(losses)), key=losses.__getitem__) == sorted(
+        range(len(seen)), key=seen.__getitem__
+    )
     assert seen == search.by_rank([loss**3 for loss in losses])
     assert sum(seen) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_trial_that_is_stopped_is_told_as_what_it_would_have_come_to() -> None:
     study, _ = searched(40)
-    stopped = [trial for trial in study.trials if STOPPED in trial.user_attrs and trial.user_attrs[TAKEN]]
+    stopped = [
+        trial for trial in study.trials if STOPPED in trial.user_attrs and trial.user_attrs[TAKEN]
+    ]
     assert stopped
     for trial in stopped:
         assert trial.value is not None and trial.last_step is not None
-        there, end = trial.intermediate_values[trial.last_step], final_loss(applied(RECIPE, trial.user_attrs[SETTINGS]))
+        there, end = (
+            trial.intermediate_values[trial.last_step],
+            final_loss(applied(RECIPE, trial.user_attrs[SETTINGS])),
+        )
         assert abs(trial.value - end) < abs(there - end)
 
 

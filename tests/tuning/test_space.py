@@ -5,19 +5,37 @@ from typing import Any
 import optuna
 import pytest
 
+from meetara_build.config.schema import Range
 from meetara_build.errors import ConfigError
-from meetara_build.schema import Range
 from meetara_build.tuning.space import Space, applied, read_space
 
 RECIPE: dict[str, Any] = {
     "seed": 17,
-    "lora": {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False},
-    "training": {
-        "epochs": 3, "max_steps": None, "batch_tokens": 512, "micro_batch_tokens": None, "learning_rate": 2e-3,
-        "warmup_share": 0.1, "schedule": "cosine", "weight_decay": 0.0, "clip_norm": 1.0, "patience": 3,
-        "validations_per_epoch": 2, "joint": [], "topic_weights": {}, "observers": [],
+    "lora": {
+        "rank": 16,
+        "alpha": 32.0,
+        "dropout": 0.0,
+        "targets": "all-linear",
+        "rslora": False,
+        "dora": False,
     },
-}  # fmt: skip
+    "training": {
+        "epochs": 3,
+        "max_steps": None,
+        "batch_tokens": 512,
+        "micro_batch_tokens": None,
+        "learning_rate": 2e-3,
+        "warmup_share": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+        "patience": 3,
+        "validations_per_epoch": 2,
+        "joint": [],
+        "topic_weights": {},
+        "observers": [],
+    },
+}
 
 
 def space(**ranges: Any) -> Space:
@@ -32,12 +50,15 @@ def drawn(made: Space, count: int = 200) -> list[dict[str, Any]]:
 
 def test_every_drawn_value_is_one_of_its_range_in_the_digits_that_a_person_would_write() -> None:
     made = space(
-        training__learning_rate={"low": 3e-5, "high": 2e-2, "log": True}, lora__rank={"low": 4, "high": 32},
+        training__learning_rate={"low": 3e-5, "high": 2e-2, "log": True},
+        lora__rank={"low": 4, "high": 32},
         lora__dropout={"choices": [0.0, 0.05]},
-    )  # fmt: skip
+    )
     for settings in drawn(made):
         assert made.holds(settings)
-        assert settings["training.learning_rate"] == float(f"{settings['training.learning_rate']:.3g}")
+        assert settings["training.learning_rate"] == float(
+            f"{settings['training.learning_rate']:.3g}"
+        )
         assert isinstance(settings["lora.rank"], int)
 
 
@@ -47,13 +68,17 @@ def test_whole_numbers_are_tried_only_where_a_key_takes_no_others() -> None:
 
 
 def test_what_is_configured_may_always_be_tried() -> None:
-    made = space(lora__rank={"choices": [4, 8]}, training__learning_rate={"low": 1e-5, "high": 1e-3})
+    made = space(
+        lora__rank={"choices": [4, 8]}, training__learning_rate={"low": 1e-5, "high": 1e-3}
+    )
     assert made.current == {"lora.rank": 16, "training.learning_rate": 2e-3}
     assert made.holds(made.current)
 
 
 def test_of_choices_that_are_numbers_a_sampler_sees_the_order() -> None:
-    made = space(lora__rank={"choices": [32, 4, 8]}, training__learning_rate={"low": 1e-5, "high": 1e-3})
+    made = space(
+        lora__rank={"choices": [32, 4, 8]}, training__learning_rate={"low": 1e-5, "high": 1e-3}
+    )
     assert made.dimensions[0].choices == (4, 8, 16, 32), "16 is configured"
     assert made.parameters({"lora.rank": 8, "training.learning_rate": 1e-4}) == {
         "lora.rank": 1,
@@ -69,7 +94,9 @@ def test_choices_that_are_no_numbers_stay_as_they_are() -> None:
 
 
 def test_a_point_is_held_only_with_all_keys_and_each_within_its_range() -> None:
-    made = space(lora__rank={"choices": [4, 16]}, training__learning_rate={"low": 1e-4, "high": 1e-2})
+    made = space(
+        lora__rank={"choices": [4, 16]}, training__learning_rate={"low": 1e-4, "high": 1e-2}
+    )
     assert made.holds({"lora.rank": 4, "training.learning_rate": 1e-3})
     assert not made.holds({"lora.rank": 4, "training.learning_rate": 0.5})
     assert not made.holds({"lora.rank": 5, "training.learning_rate": 1e-3})
@@ -78,9 +105,19 @@ def test_a_point_is_held_only_with_all_keys_and_each_within_its_range() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["training.learning_rat", "data.max_tokens", "base", "training.warm_start", "training.joint", "lora.targets.0",
-            "training.topic_weights", "training.observers", "training.loss_on_prompt"]
-)  # fmt: skip
+    "key",
+    [
+        "training.learning_rat",
+        "data.max_tokens",
+        "base",
+        "training.warm_start",
+        "training.joint",
+        "lora.targets.0",
+        "training.topic_weights",
+        "training.observers",
+        "training.loss_on_prompt",
+    ],
+)
 def test_a_key_that_training_does_not_read_or_that_is_no_single_value_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"tuning.space: '{key}' is no key that tuning can try"):
         read_space({key: Range(low=1, high=2)}, RECIPE, "conf/build.yaml")

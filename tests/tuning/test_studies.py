@@ -30,7 +30,7 @@ from meetara_build.tuning.studies import (
     study_name,
     tried,
     worker,
-)  # fmt: skip
+)
 
 INPUTS = {"base": "b" * 64, "dataset": "d" * 64}
 
@@ -51,12 +51,16 @@ def take(study: optuna.Study, loss: float, steps: int = 10) -> None:
 def test_studies_are_beside_a_context_that_is_a_file(tmp_path: Path) -> None:
     assert studies_url(tmp_path, {"url": None}) == f"sqlite:///{tmp_path}/studies.db"
     assert (
-        studies_url(tmp_path, {"url": f"sqlite:///{tmp_path}/else/where.db"}) == f"sqlite:///{tmp_path}/else/studies.db"
+        studies_url(tmp_path, {"url": f"sqlite:///{tmp_path}/else/where.db"})
+        == f"sqlite:///{tmp_path}/else/studies.db"
     )
 
 
 def test_behind_a_server_they_are_below_the_root(tmp_path: Path) -> None:
-    assert studies_url(tmp_path, {"url": "http://there:8000/mcp"}) == f"sqlite:///{tmp_path}/studies.db"
+    assert (
+        studies_url(tmp_path, {"url": "http://there:8000/mcp"})
+        == f"sqlite:///{tmp_path}/studies.db"
+    )
 
 
 def test_other_databases_are_refused(tmp_path: Path) -> None:
@@ -64,13 +68,17 @@ def test_other_databases_are_refused(tmp_path: Path) -> None:
         studies_url(tmp_path, {"url": "mysql://me:secret@there/all"})
 
 
-def test_context_and_studies_share_a_folder_and_neither_minds_the_other(tmp_path: Path, url: str) -> None:
+def test_context_and_studies_share_a_folder_and_neither_minds_the_other(
+    tmp_path: Path, url: str
+) -> None:
     take(open_study(open_storage(url), "one", {}), 5.0)
     Local(f"sqlite:///{tmp_path}/context.db", Retention()).close()
     assert len(open_study(open_storage(url), "one", {}).trials) == 1
 
 
-def test_in_postgresql_they_share_a_database_and_each_has_its_tables(postgres: str, tmp_path: Path) -> None:
+def test_in_postgresql_they_share_a_database_and_each_has_its_tables(
+    postgres: str, tmp_path: Path
+) -> None:
     own = studies_url(tmp_path, {"url": postgres})
     context = Local(postgres, Retention())
     take(open_study(open_storage(own), "one", {"domain": "nutrition"}), 5.0)
@@ -89,7 +97,9 @@ def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ContextError, match="no studies can be kept there"):
         open_storage(f"sqlite:///{tmp_path}/file/studies.db")
-    (tmp_path / "studies.db").write_text("this is no database at all, and long enough to be seen as none" * 20)
+    (tmp_path / "studies.db").write_text(
+        "this is no database at all, and long enough to be seen as none" * 20
+    )
     with pytest.raises(ContextError, match=r"studies.db: no studies can be kept there"):
         open_storage(f"sqlite:///{tmp_path}/studies.db")
 

@@ -66,10 +66,16 @@ def test_what_was_tried_before_leaves_no_trace(
     first = trainer.train(step.recipe).validation_after
     trainer.train(applied(step.recipe, OTHER))
     assert trainer.train(step.recipe).validation_after == first
-    assert {name for name, weight in trainer.model.state_dict().items() if not weight.equal(weights[name])} == set()
+    assert {
+        name
+        for name, weight in trainer.model.state_dict().items()
+        if not weight.equal(weights[name])
+    } == set()
 
 
-def test_a_trial_that_was_stopped_in_the_middle_leaves_no_trace(ready: tuple[Step, dict[str, Path], Trainer]) -> None:
+def test_a_trial_that_was_stopped_in_the_middle_leaves_no_trace(
+    ready: tuple[Step, dict[str, Path], Trainer],
+) -> None:
     step, _, trainer = ready
 
     def stop(progress: Progress) -> Action | None:
@@ -77,11 +83,15 @@ def test_a_trial_that_was_stopped_in_the_middle_leaves_no_trace(ready: tuple[Ste
 
     with pytest.raises(KeyError):
         trainer.train(step.recipe, stop)
-    assert trainer.train(step.recipe).validation_after == trainer.train(step.recipe).validation_after
+    assert (
+        trainer.train(step.recipe).validation_after == trainer.train(step.recipe).validation_after
+    )
     assert not hasattr(trainer.model, "peft_config")
 
 
-def test_agents_that_watch_the_domain_s_training_watch_trials_too(project: Path, tmp_path: Path) -> None:
+def test_agents_that_watch_the_domain_s_training_watch_trials_too(
+    project: Path, tmp_path: Path
+) -> None:
     (project / "plugins" / "stopper.py").write_text(STOPPER)
     override(project, "nutrition", {"training.observers": ["stopper"]})
     graph = load(project)

@@ -32,7 +32,9 @@ def test_what_is_decided_are_the_keys_that_differ_with_what_was_measured() -> No
     now = {"lora.rank": 16, "training.learning_rate": 2e-3, "lora.dropout": 0.0}
     best = {"lora.rank": 8, "training.learning_rate": 4e-3, "lora.dropout": 0.0}
     repeats = Repeats(SEEDS, [5.00, 5.01, 4.99], [4.80, 4.81, 4.79])
-    made = proposals("nutrition", now, best, repeats, gain(repeats), ["study nutrition-1, trial 7 of 30"])
+    made = proposals(
+        "nutrition", now, best, repeats, gain(repeats), ["study nutrition-1, trial 7 of 30"]
+    )
     assert [(one.domain, one.key, one.value) for one in made] == [
         ("nutrition", "lora.rank", 8),
         ("nutrition", "training.learning_rate", 4e-3),

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from meetara_build.errors import TrainingError
 from meetara_build.stages.adapter import records
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe, checkpoint_folder
+from meetara_build.training.kernels.lora import ADAPTER, attach, begin_from, moved
 from meetara_build.training.loop import train
-from meetara_build.training.lora import ADAPTER, attach, begin_from, moved
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
 from meetara_build.training.race import race
 from meetara_build.training.settings import History, Observer, Settings
@@ -45,7 +45,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
     learnt = records.read(recipe, inputs, tokenizer, position_limit(model))
     adapted = attach(model, recipe["lora"], recipe["seed"])
     folder = checkpoint_folder(output)
-    history, raced = fit(adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe)
+    history, raced = fit(
+        adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe
+    )
     if not moved(adapted):
         raise TrainingError(
             f"{recipe['domain']}: the adapter did not move: raise training.learning_rate or training.epochs"
@@ -88,7 +90,9 @@ def fit(
     if not learnt.validation:  # nothing to judge by: it is the person's word that counts
         warm()
         return train(adapted, learnt.training, [], settings, folder, observe), {}
-    history, outcome = race(adapted, warm, learnt.training, learnt.validation, settings, folder, observe)
+    history, outcome = race(
+        adapted, warm, learnt.training, learnt.validation, settings, folder, observe
+    )
     return history, {
         "warm_start_won": outcome.warm_won,
         "warm_start_loss": outcome.warm if math.isfinite(outcome.warm) else None,
@@ -110,7 +114,9 @@ def save_adapter(model: PeftModel, base_name: str, output: Path) -> None:
 
 def _plain(value: Any) -> Sequence[Any] | str:
     """Sets as sorted lists, enumerations as their value."""
-    return sorted(value) if isinstance(value, set | frozenset) else str(getattr(value, "value", value))
+    return (
+        sorted(value) if isinstance(value, set | frozenset) else str(getattr(value, "value", value))
+    )
 
 
 def _metrics(history: History) -> Metrics:

@@ -9,8 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from meetara_build.errors import ConfigError, DataError, TrainingError
-from meetara_build.nearest import nearest
+from meetara_build.errors import ConfigError, DataError, TrainingError, nearest
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 from meetara_build.training.chat import Encoded, encode_all, read_records
 
@@ -47,7 +46,9 @@ class Records:
     @property
     def training(self) -> list[Encoded]:
         """What an epoch holds."""
-        return [record.encoded for record in [*self.own, *self.neighbours] for _ in range(record.times)]
+        return [
+            record.encoded for record in [*self.own, *self.neighbours] for _ in range(record.times)
+        ]
 
     def counts(self) -> Metrics:
         """How many records there are of each kind; each once, however often it comes."""
@@ -70,7 +71,9 @@ class Records:
             yield {"id": record.id, "topic": record.topic, "losses": means}
 
 
-def read(recipe: Recipe, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> Records:
+def read(
+    recipe: Recipe, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, positions: int | None
+) -> Records:
     """The records of at most ``max_tokens`` tokens. Neighbours' records that the domain has itself, held out or not, are left out.
 
     Raises:
@@ -109,7 +112,9 @@ def _refuse_unknown(weights: Mapping[str, int], records: Iterable[Learnt], domai
 class _Reader:
     """Reads records as tokens, and counts those that are left out."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, positions: int | None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, positions: int | None
+    ) -> None:
         self.tokenizer, self.max_tokens, self.positions = tokenizer, max_tokens, positions
         self.left_out = 0
 
@@ -119,7 +124,11 @@ class _Reader:
         Only a neighbour's data set, made for another base, holds such.
         """
         found = []
-        lines = ((line, record) for line, record in enumerate(read_records(path), 1) if record["id"] not in known)
+        lines = (
+            (line, record)
+            for line, record in enumerate(read_records(path), 1)
+            if record["id"] not in known
+        )
         records, again = tee(lines)
         encoded = encode_all(self.tokenizer, (record["messages"] for _, record in again))
         for (line, record), one in zip(records, encoded, strict=True):

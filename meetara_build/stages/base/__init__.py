@@ -20,4 +20,8 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
         SetupError: the package that the base is a file of is not fetched.
         TrainingError: pretraining failed.
     """
-    return make(recipe, inputs["corpus"], output, observe) if "model" in recipe else fetch(recipe, inputs, output)
+    return (
+        make(recipe, inputs["corpus"], output, observe)
+        if "model" in recipe
+        else fetch(recipe, inputs, output)
+    )

@@ -97,4 +97,6 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
 
 
 def _texts(record: dict[str, Sequence[dict[str, str]]]) -> list[str]:
-    return [message["content"] for message in record["messages"]] + [message["role"] for message in record["messages"]]
+    return [message["content"] for message in record["messages"]] + [
+        message["role"] for message in record["messages"]
+    ]

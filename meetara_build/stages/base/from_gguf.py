@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError
-from meetara_build.gguf_header import Header, header
-from meetara_build.originals import find_original
+from meetara_build.llama_cpp.header import Header, header
+from meetara_build.setup.originals import find_original
 from meetara_build.stages.types import Inputs, Recipe
 
 ORIGIN = "origin.json"
@@ -71,21 +71,29 @@ def _check(name: str, path: Path) -> Header:
     try:
         stored = header(path, (ARCHITECTURE, KIND, TEMPLATE, CUT, VOCABULARY, PREFIX))
     except ArtifactError:
-        raise ConfigError(f"{where}: not a GGUF file, or one cut short; fetch or copy it again") from None
+        raise ConfigError(
+            f"{where}: not a GGUF file, or one cut short; fetch or copy it again"
+        ) from None
     if stored.texts.get(KIND) == "adapter":
-        raise ConfigError(f"{where}: is a LoRA adapter, not a model; name the model that it was trained on")
+        raise ConfigError(
+            f"{where}: is a LoRA adapter, not a model; name the model that it was trained on"
+        )
     if PROJECTORS[0] == stored.texts.get(ARCHITECTURE) or stored.texts.get(KIND) in PROJECTORS:
         raise ConfigError(
             f"{where}: is the image or sound part of a multimodal model; name the file of its language model"
         )
     if (size := path.stat().st_size) < stored.size:
-        raise ConfigError(f"{where}: is cut short: {size} bytes of {stored.size}; fetch or copy it again")
+        raise ConfigError(
+            f"{where}: is cut short: {size} bytes of {stored.size}; fetch or copy it again"
+        )
     if PART.search(path.name):
         raise ConfigError(
             f"{where}: is one part of several; put them together with `llama-gguf-split --merge`, and name the whole"
         )
     if not stored.texts.get(TEMPLATE):
-        raise ConfigError(f"{where}: has no chat template; use a file of the model's instruct version")
+        raise ConfigError(
+            f"{where}: has no chat template; use a file of the model's instruct version"
+        )
     return stored
 
 
@@ -96,7 +104,9 @@ def _load(name: str, path: Path, stored: Header) -> tuple[Any, Any]:
         (Path(alone) / "model.gguf").symlink_to(path.resolve())
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
-            model: Any = AutoModelForCausalLM.from_pretrained(alone, gguf_file="model.gguf", dtype=torch.float32)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                alone, gguf_file="model.gguf", dtype=torch.float32
+            )
         except Exception as error:  # whatever its reader of this architecture runs into
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(
@@ -124,7 +134,9 @@ def _cut_as_llama_cpp_does(tokenizer: Any, texts: Mapping[str, str]) -> None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, whole])
     elif texts.get(VOCABULARY) == "llama" and not texts.get(ARCHITECTURE, "").startswith("gemma"):
         prefix = [normalizers.Prepend("▁")] if texts.get(PREFIX, "true") == "true" else []
-        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+            [*prefix, normalizers.Replace(" ", "▁")]
+        )
         tokenizer.backend_tokenizer.pre_tokenizer = None
 
 

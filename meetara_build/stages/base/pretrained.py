@@ -8,8 +8,8 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from meetara_build.errors import ConfigError, DataError
-from meetara_build.originals import refused_as_config
 from meetara_build.outside import parse_json
+from meetara_build.setup.originals import refused_as_config
 from meetara_build.stages.base.from_gguf import take_back
 from meetara_build.stages.base.surplus import TURNS, leave_out_surplus
 from meetara_build.stages.types import Inputs, Metrics, Recipe
@@ -21,7 +21,14 @@ CONSOLIDATED = "consolidated*"
 """The same weights once more, as Mistral's own programs read them."""
 QUANTIZED = ("quantization_config", "compression_config")
 FLOATS = ("F64", "F32", "F16", "BF16")
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
+TOKENIZER = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.jinja",
+)
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 """Any of these is a whole tokenizer."""
 
@@ -78,7 +85,9 @@ def _refuse_quantized(name: str, folder: Path) -> None:
     except (ValueError, AttributeError):
         return  # transformers says what is wrong with it
     if packed:
-        method = packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
+        method = (
+            packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
+        )
         raise _quantized(name, method)
 
 
@@ -106,7 +115,9 @@ def _check_files(name: str, origin: Path, output: Path) -> None:
 def _load(name: str, folder: Path) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # a damaged file ends in whatever the parser runs into
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
@@ -130,7 +141,9 @@ def _check_chat(name: str, tokenizer: Any) -> None:
             f"base {name}: its chat template cannot be used ({error}); mend chat_template.jinja"
         ) from None
     if not answer:
-        raise ConfigError(f"base {name}: its chat template leaves out the assistant's answer; mend chat_template.jinja")
+        raise ConfigError(
+            f"base {name}: its chat template leaves out the assistant's answer; mend chat_template.jinja"
+        )
 
 
 def _parameters(name: str, folder: Path) -> int:
@@ -146,7 +159,9 @@ def _parameters(name: str, folder: Path) -> int:
                         raise _quantized(name, f"{key} is stored as {part.get_dtype()}")
                     total += prod(part.get_shape())
         except SafetensorError as error:
-            raise ConfigError(f"base {name}: {file.name} is damaged ({error}); copy or fetch it again") from None
+            raise ConfigError(
+                f"base {name}: {file.name} is damaged ({error}); copy or fetch it again"
+            ) from None
     for shard in _weights(name, folder):
         if not (folder / shard).exists():
             raise ConfigError(f"base {name}: {shard} is missing; copy or fetch the model again")

@@ -45,7 +45,9 @@ def _beyond(tokenizer: PreTrainedTokenizerBase, rows: int) -> set[str]:
     return {token for token, index in tokenizer.get_vocab().items() if index >= rows}
 
 
-def _refuse_needed(name: str, tokenizer: PreTrainedTokenizerBase, rows: int, surplus: Set[str]) -> None:
+def _refuse_needed(
+    name: str, tokenizer: PreTrainedTokenizerBase, rows: int, surplus: Set[str]
+) -> None:
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     ends = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token}
     if needed := {token for token in surplus if token not in special or token in ends}:
@@ -67,17 +69,25 @@ def _rewrite_vocabulary(path: Path, surplus: Set[str]) -> None:
     if not path.exists():
         return
     written = parse_json(path.read_bytes())
-    written["added_tokens"] = [token for token in written["added_tokens"] if token["content"] not in surplus]
+    written["added_tokens"] = [
+        token for token in written["added_tokens"] if token["content"] not in surplus
+    ]
     vocabulary = written["model"].get("vocab")
     if isinstance(vocabulary, dict):
-        written["model"]["vocab"] = {token: index for token, index in vocabulary.items() if token not in surplus}
+        written["model"]["vocab"] = {
+            token: index for token, index in vocabulary.items() if token not in surplus
+        }
     _write(path, written)
 
 
 def _without(value: Any, tokens: Set[str]) -> Any:
     """A JSON value without what names one of some tokens: roles, lists of tokens, tables of them."""
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if key not in tokens and not _is_one(item, tokens)}
+        kept = {
+            key: item
+            for key, item in value.items()
+            if key not in tokens and not _is_one(item, tokens)
+        }
         return {key: _without(item, tokens) for key, item in kept.items()}
     if isinstance(value, list):
         return [_without(item, tokens) for item in value if not _is_one(item, tokens)]

@@ -17,4 +17,15 @@ from meetara_build.stages.dataset.prepare import Prepared, prepare, read_all
 from meetara_build.stages.dataset.records import Drop, Fault, Record
 from meetara_build.stages.dataset.stage import run, warm
 
-__all__ = ["Drop", "Examined", "Fault", "Prepared", "Record", "examine", "prepare", "read_all", "run", "warm"]
+__all__ = [
+    "Drop",
+    "Examined",
+    "Fault",
+    "Prepared",
+    "Record",
+    "examine",
+    "prepare",
+    "read_all",
+    "run",
+    "warm",
+]

@@ -25,9 +25,13 @@ def faults_of(drafts: Sequence[Draft]) -> dict[int, list[Fault]]:
             at, cell = some[place]
             row = drafts[at].row
             shown = "" if problem in ("is null", "is empty") else excerpt(cell.content)
-            found.setdefault(at, []).append(Fault(row.source, row.line, cell.column, problem, shown))
+            found.setdefault(at, []).append(
+                Fault(row.source, row.line, cell.column, problem, shown)
+            )
     for at, draft in enumerate(drafts):
-        disorder = order_fault([cell.role for cell in draft.cells if cell.role in ("system", *NEEDED)])
+        disorder = order_fault(
+            [cell.role for cell in draft.cells if cell.role in ("system", *NEEDED)]
+        )
         if at not in found and disorder:
             column = draft.cells[-1].column.partition("[")[0]
             found[at] = [Fault(draft.row.source, draft.row.line, column, disorder)]
@@ -38,10 +42,14 @@ def table(faults: Sequence[Fault], limit: int = 50) -> str:
     """Faults as aligned lines; those beyond ``limit`` are counted."""
     rows = [["File", "Line", "Column", "What is wrong", "Found"]]
     rows += [
-        [show_line(cell) for cell in (f.source, f.line, f.column or "-", f.problem, f.found)] for f in faults[:limit]
+        [show_line(cell) for cell in (f.source, f.line, f.column or "-", f.problem, f.found)]
+        for f in faults[:limit]
     ]
     widths = [max(len(row[at]) for row in rows) for at in range(5)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     if len(faults) > limit:
         lines.append(f"… and {len(faults) - limit} more")
     return "\n".join(lines)
@@ -55,13 +63,18 @@ def _failures(contents: list[Any], needed: bool) -> list[tuple[int, str]]:
     from pandera.errors import SchemaErrors
 
     # pandas cannot hold half a surrogate pair where it makes a table of failures; bytes fail the check for text.
-    held = [content if not isinstance(content, str) or encodable(content) else b"" for content in contents]
+    held = [
+        content if not isinstance(content, str) or encodable(content) else b""
+        for content in contents
+    ]
     frame = pandas.DataFrame({"content": pandas.Series(held, dtype=object)})
     try:
         _schema(needed).validate(frame, lazy=True)
     except SchemaErrors as errors:
         cases = errors.failure_cases
-        places = [(int(at), str(check)) for at, check in zip(cases["index"], cases["check"], strict=True)]
+        places = [
+            (int(at), str(check)) for at, check in zip(cases["index"], cases["check"], strict=True)
+        ]
         return [(at, _problem(check, contents[at])) for at, check in sorted(places)]
     return []
 
@@ -86,7 +99,9 @@ def _schema(needed: bool) -> Any:
             ignore_na=False,
         )
 
-    text = pa.Check(lambda column: column.map(lambda cell: isinstance(cell, str)), error="text", ignore_na=False)
+    text = pa.Check(
+        lambda column: column.map(lambda cell: isinstance(cell, str)), error="text", ignore_na=False
+    )
     checks = [
         text,
         each(lambda cell: "\0" not in cell, "holds a NUL character"),

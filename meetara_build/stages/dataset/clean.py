@@ -11,7 +11,8 @@ from typing import Any
 # short to ask py3langid which of all languages they are in.
 SHORT = 40
 ENCODINGS = re.compile(
-    r"mojibake|\butf|latin-?1|iso-?8859|windows-?12|cp-?12|unicode|encod|decod|charset", re.IGNORECASE
+    r"mojibake|\butf|latin-?1|iso-?8859|windows-?12|cp-?12|unicode|encod|decod|charset",
+    re.IGNORECASE,
 )
 CARRIAGES = re.compile(r"\r+\n")
 ABOUT_TEXT = re.compile(
@@ -29,10 +30,57 @@ LOOK_AT = 300  # characters of each side that decide the language
 # The languages with most speakers and most data. Out of all 140 that py3langid knows, English commands and recipes
 # come out as Esperanto, Latin or Wallon now and then.
 COMMON = {
-    "ar", "bn", "bg", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "gu", "he", "hi", "hr",
-    "hu", "id", "it", "ja", "kn", "ko", "lt", "lv", "ml", "mr", "ms", "nl", "no", "pa", "pl", "pt", "ro", "ru",
-    "sk", "sl", "sr", "sv", "sw", "ta", "te", "th", "tl", "tr", "uk", "ur", "vi", "zh",
-}  # fmt: skip
+    "ar",
+    "bn",
+    "bg",
+    "ca",
+    "cs",
+    "da",
+    "de",
+    "el",
+    "en",
+    "es",
+    "et",
+    "fa",
+    "fi",
+    "fr",
+    "gu",
+    "he",
+    "hi",
+    "hr",
+    "hu",
+    "id",
+    "it",
+    "ja",
+    "kn",
+    "ko",
+    "lt",
+    "lv",
+    "ml",
+    "mr",
+    "ms",
+    "nl",
+    "no",
+    "pa",
+    "pl",
+    "pt",
+    "ro",
+    "ru",
+    "sk",
+    "sl",
+    "sr",
+    "sv",
+    "sw",
+    "ta",
+    "te",
+    "th",
+    "tl",
+    "tr",
+    "uk",
+    "ur",
+    "vi",
+    "zh",
+}
 
 
 def mend(texts: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -77,9 +125,13 @@ def _is_garbled_text(text: str) -> bool:
 def _is_garbled(texts: Sequence[str]) -> bool:
     """Whether a record came garbled: its texts have no letter beyond ASCII that is right, and do not talk of garbled text."""
     beyond = [text for text in texts if not text.isascii()]
-    if not beyond or not all(_is_garbled_text(text) and _ungarbled(text) != text for text in beyond):
+    if not beyond or not all(
+        _is_garbled_text(text) and _ungarbled(text) != text for text in beyond
+    ):
         return False
-    return not any(ABOUT_TEXT.search(text) for text in texts) and not any(QUOTED.search(text) for text in beyond)
+    return not any(ABOUT_TEXT.search(text) for text in texts) and not any(
+        QUOTED.search(text) for text in beyond
+    )
 
 
 def _ungarbled(text: str) -> str:
@@ -95,7 +147,9 @@ def encodable(text: str) -> bool:
     return True
 
 
-def language_of(prompt: str, response: str, stated: str | None, fallback: str, expected: Sequence[str]) -> str:
+def language_of(
+    prompt: str, response: str, stated: str | None, fallback: str, expected: Sequence[str]
+) -> str:
     """ISO 639-1 code: what the source states for the record, else py3langid.
 
     A long text is looked up among the common languages; a short one only among those the domain expects, and takes
@@ -118,7 +172,10 @@ def languages_of(texts: Sequence[str]) -> list[str]:
     """
     short = [text for text in texts if len(text.encode()) < 2 * SHORT]
     pieces = [(text[:LOOK_AT], 1) for text in texts if len(text.encode()) >= 2 * SHORT]
-    pieces += [("\n".join(short[at : at + 20]), len(short[at : at + 20])) for at in range(0, len(short), 20)]
+    pieces += [
+        ("\n".join(short[at : at + 20]), len(short[at : at + 20]))
+        for at in range(0, len(short), 20)
+    ]
     found: Counter[str] = Counter()
     for text, weight in pieces:
         if code := _ask(text, tuple(sorted(COMMON)), ""):

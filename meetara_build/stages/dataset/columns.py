@@ -13,17 +13,45 @@ CHOSEN = ("chosen", "preferred_output")
 
 # Names in order of preference. `input` is Alpaca's: what an instruction is applied to; alone, it is the question.
 NAMES: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns"),
-    "prompt": ("prompt", "question", "instruction", "query", "user", "human", "problem", "input", "ask", "request"),
+    "messages": (
+        "messages",
+        "conversations",
+        "conversation",
+        "chat",
+        "dialogue",
+        "dialog",
+        "turns",
+    ),
+    "prompt": (
+        "prompt",
+        "question",
+        "instruction",
+        "query",
+        "user",
+        "human",
+        "problem",
+        "input",
+        "ask",
+        "request",
+    ),
     "response": (
-        "response", "answer", "output", "completion", "assistant", "reply", "solution", "target", "gpt", "bot",
+        "response",
+        "answer",
+        "output",
+        "completion",
+        "assistant",
+        "reply",
+        "solution",
+        "target",
+        "gpt",
+        "bot",
         *CHOSEN,
     ),
     "input": ("input", "context", "passage"),
     "system": ("system", "system_prompt"),
     "topic": ("topic", "category", "subject", "topics", "categories"),
     "language": ("language", "lang", "locale"),
-}  # fmt: skip
+}
 
 
 def recognise(columns: Sequence[str]) -> dict[str, str]:
@@ -37,8 +65,14 @@ def recognise(columns: Sequence[str]) -> dict[str, str]:
             if name in by_name and by_name[name] not in found.values():
                 found[field] = by_name[name]
                 break
-    if "messages" not in found and "prompt" not in found and found.get("response", "").strip().casefold() in CHOSEN:
-        found["messages"] = found.pop("response")  # Anthropic's preferences: the question stands in both conversations
+    if (
+        "messages" not in found
+        and "prompt" not in found
+        and found.get("response", "").strip().casefold() in CHOSEN
+    ):
+        found["messages"] = found.pop(
+            "response"
+        )  # Anthropic's preferences: the question stands in both conversations
     return found
 
 
@@ -66,7 +100,9 @@ def mapping(name: str, given: Mapping[str, str] | None, columns: Sequence[str]) 
         raise DataError(f"{name}: {problem}: mend `columns.{field}` in the domain's file")
     if "messages" not in given and not {"prompt", "response"} <= set(given):
         missing = "prompt" if "prompt" not in given else "response"
-        raise DataError(f"{name}: columns: `{missing}` is not mapped: map both prompt and response, or messages")
+        raise DataError(
+            f"{name}: columns: `{missing}` is not mapped: map both prompt and response, or messages"
+        )
     return dict(given)
 
 

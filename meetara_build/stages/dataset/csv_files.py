@@ -74,10 +74,14 @@ def _open_table(lines: list[str], name: str) -> Table:
         raise DataError(f"{name}: line {start + 1}: the header {found.problem}: mend this line")
     header = [cell.strip() for cell in found.cells]
     if bad_byte("".join(header)):
-        raise DataError(f"{name}: line {start + 1}: the header is not UTF-8: save the file as UTF-8")
+        raise DataError(
+            f"{name}: line {start + 1}: the header is not UTF-8: save the file as UTF-8"
+        )
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
-        raise DataError(f"{name}: line {start + 1}: two columns are called '{show_line(twice[0])}': rename one of them")
+        raise DataError(
+            f"{name}: line {start + 1}: two columns are called '{show_line(twice[0])}': rename one of them"
+        )
     table = Table(lines, start + found.used, header, delimiter, literal=False)
     if delimiter == "\t" and not lines[start].startswith('"') and _keeps_quotes(table):
         return replace(table, literal=True)
@@ -95,9 +99,13 @@ def _keeps_quotes(table: Table) -> bool:
     width = len(table.header)
     bad = sum(len(line.split("\t")) != width for line in lines)
     if bad:
-        return bad <= sum(bool(found.problem) or len(found.cells) != width for found in _records(table))
+        return bad <= sum(
+            bool(found.problem) or len(found.cells) != width for found in _records(table)
+        )
     cells = [cell for line in lines if '"' in line for cell in line.split("\t") if '"' in cell]
-    return not (all(QUOTED.fullmatch(cell) for cell in cells) and any('""' in cell[1:-1] for cell in cells))
+    return not (
+        all(QUOTED.fullmatch(cell) for cell in cells) and any('""' in cell[1:-1] for cell in cells)
+    )
 
 
 def _records(table: Table, alone: frozenset[int] = frozenset()) -> Iterator[Found]:
@@ -128,7 +136,8 @@ def _looks_swallowed(table: Table, found: Found) -> bool:
     lines = [line.rstrip("\r\n") for line in table.lines[found.at : found.at + found.used]]
     cells = [line.split(table.delimiter) for line in lines]
     return all(
-        len(line) == len(table.header) > 1 and not any(cell.startswith(" ") for cell in line[1:]) for line in cells
+        len(line) == len(table.header) > 1 and not any(cell.startswith(" ") for cell in line[1:])
+        for line in cells
     )
 
 
@@ -144,7 +153,12 @@ def _read(lines: list[str], start: int, delimiter: str, *, literal: bool) -> Fou
         return Found(start, reader.line_num, cells)
     except csv.Error as error:
         unclosed = "unexpected end of data" in str(error)
-        return Found(start, 1, [], "opens a quote that is never closed" if unclosed else f"is not CSV: {error}")
+        return Found(
+            start,
+            1,
+            [],
+            "opens a quote that is never closed" if unclosed else f"is not CSV: {error}",
+        )
 
 
 def _row(table: Table, cells: list[str], name: str, number: int) -> Row | Fault:
@@ -157,7 +171,9 @@ def _row(table: Table, cells: list[str], name: str, number: int) -> Row | Fault:
         return Fault(name, number, None, problem, _show(table.delimiter.join(cells)))
     for column, cell in zip(header, cells, strict=True):
         if broken := bad_byte(cell):
-            return Fault(name, number, column, f"is not UTF-8 (byte 0x{broken[1]:02x})", _show(cell))
+            return Fault(
+                name, number, column, f"is not UTF-8 (byte 0x{broken[1]:02x})", _show(cell)
+            )
     return Row(name, number, dict(zip(header, cells, strict=True)))
 
 

@@ -52,7 +52,9 @@ class Distinct:
     drops: list[Drop]
 
 
-def distinct(records: Sequence[Record], near_duplicate: float, near_group: float, tell: Tell = say_nothing) -> Distinct:
+def distinct(
+    records: Sequence[Record], near_duplicate: float, near_group: float, tell: Tell = say_nothing
+) -> Distinct:
     """Drop duplicates and group kin; a record is dropped for an earlier one that stays.
 
     Args:
@@ -73,7 +75,10 @@ def distinct(records: Sequence[Record], near_duplicate: float, near_group: float
     texts = _Texts.of(once)
     for later, earlier_at, similarity in _near(texts, near_duplicate, tell):
         drops[places[later]] = Drop(
-            once[later].source, "near-duplicate", once[earlier_at].source, round(float(similarity), 3)
+            once[later].source,
+            "near-duplicate",
+            once[earlier_at].source,
+            round(float(similarity), 3),
         )
     stays = np.array([at not in drops for at in places])
     kept = [record for record, stay in zip(once, stays, strict=True) if stay]
@@ -91,7 +96,9 @@ class _Texts:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "_Texts":
-        texts = [_plain(record.prompt) for record in records] + [_plain(record.response) for record in records]
+        texts = [_plain(record.prompt) for record in records] + [
+            _plain(record.response) for record in records
+        ]
         counts = count_trigrams(texts)
         prompts, responses = counts[: len(records)], counts[len(records) :]
         return cls(weigh(prompts), weigh(responses), weigh(prompts + responses))
@@ -113,7 +120,9 @@ def _near(texts: _Texts, threshold: float, tell: Tell) -> Iterator[tuple[int, in
     heads = min((Heads(side, threshold) for side in sides), key=lambda side: side.products)
     other = texts.responses if heads.vectors is texts.prompts else texts.prompts
     dropped: Bools = np.zeros(other.shape[0], bool)
-    for later, earlier, cosines in heads.pairs(lambda share: tell("near-duplicates", share), gone=dropped):
+    for later, earlier, cosines in heads.pairs(
+        lambda share: tell("near-duplicates", share), gone=dropped
+    ):
         least = np.minimum(cosines, cosines_of(other, later, earlier))
         best: dict[int, list[tuple[float, int]]] = {}
         for at in np.flatnonzero(least >= threshold):
@@ -129,20 +138,28 @@ def _kin(texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell)
     """A group number for each record: connected components of kinship."""
     groups = _Groups(len(records))
     _join_questions(groups, texts, records, threshold, tell)
-    for later, earlier, _ in Heads(texts.wholes, SAME).pairs(lambda share: tell("kin by question and answer", share)):
+    for later, earlier, _ in Heads(texts.wholes, SAME).pairs(
+        lambda share: tell("kin by question and answer", share)
+    ):
         groups.join(later, earlier)
     answers = [folded(record.response) for record in records]
-    tells = np.array([len(answer.encode()) >= LONG_ANSWER for answer in answers]) & ~_common(answers)
+    tells = np.array([len(answer.encode()) >= LONG_ANSWER for answer in answers]) & ~_common(
+        answers
+    )
     places = np.flatnonzero(tells)
     same = _Same.of([_plain(records[int(at)].response) for at in places])
     groups.join(places, places[same.first[same.number]])
     firsts = places[same.first]
-    for later, earlier, _ in Heads(texts.responses[firsts], SAME).pairs(lambda share: tell("kin by answer", share)):
+    for later, earlier, _ in Heads(texts.responses[firsts], SAME).pairs(
+        lambda share: tell("kin by answer", share)
+    ):
         groups.join(firsts[later], firsts[earlier])
     return [int(label) for label in groups.labels]
 
 
-def _join_questions(groups: "_Groups", texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell) -> None:
+def _join_questions(
+    groups: "_Groups", texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell
+) -> None:
     """Join the records whose questions are the same, or are alike as the wholes are. Thousands may share one question."""
     asks = ~_common([folded(record.prompt) for record in records])
     same = _Same.of([_plain(record.prompt) for record in records])
@@ -176,7 +193,11 @@ class _Same:
     def of(cls, texts: Sequence[str]) -> "_Same":
         known: dict[str, int] = {}
         number = np.array([known.setdefault(text, len(known)) for text in texts], np.int64)
-        members = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1]) if len(texts) else []
+        members = (
+            np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+            if len(texts)
+            else []
+        )
         return cls(number, np.array([of_one[0] for of_one in members], np.int64), members)
 
     def members_of(self, left: Ints, right: Ints) -> Iterator[tuple[Ints, Ints]]:
@@ -189,7 +210,10 @@ class _Same:
                 pairs.append((np.full(len(others), member), others))
                 waiting += len(others)
                 if waiting > MOST_PAIRS:
-                    yield np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+                    yield (
+                        np.concatenate([a for a, _ in pairs]),
+                        np.concatenate([b for _, b in pairs]),
+                    )
                     pairs, waiting = [], 0
         if pairs:
             yield np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])

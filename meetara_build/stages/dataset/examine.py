@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meetara_build.errors import DataError
-from meetara_build.losses import Losses
 from meetara_build.stages.dataset import clean, markup
 from meetara_build.stages.dataset.duplicates import Tell, say_nothing
 from meetara_build.stages.dataset.limits import limit, losses, refuse_losses
 from meetara_build.stages.dataset.prepare import Checked, divide
 from meetara_build.stages.dataset.records import Fault, Record, tally
+from meetara_build.stages.losses import Losses
 from meetara_build.stages.types import Recipe
 
 if TYPE_CHECKING:  # a tokenizer's library takes seconds to import
@@ -70,7 +70,9 @@ def _notes(recipe: Recipe, records: Sequence[Record]) -> list[str]:
         notes.append(
             f"{html:,} of {len(records):,} answers hold HTML, which is learnt as it stands; data.html_to_text: true makes it text"
         )
-    garbled = [record for record in records if clean.looks_garbled(f"{record.prompt}\n{record.response}")]
+    garbled = [
+        record for record in records if clean.looks_garbled(f"{record.prompt}\n{record.response}")
+    ]
     if garbled:
         notes.append(
             f"text looks garbled, like 'Ã©' for 'é', and stays as it is in {len(garbled):,} of {len(records):,} records "

@@ -20,7 +20,9 @@ STEPS = 6  # into lists and objects
 LONG = 10  # words of a cell that an answer may depend on
 SETTLE = "say which with `--prompt COLUMN --response COLUMN`"
 LINK = re.compile(r"(https?://|www\.)\S+|[^\s@]+@[^\s@]+\.\w+", re.IGNORECASE)
-NUMBER = re.compile(r"[-+]?[\d.,:/-]+")  # dates too; with a currency, it is an amount, and amounts are answers
+NUMBER = re.compile(
+    r"[-+]?[\d.,:/-]+"
+)  # dates too; with a currency, it is an amount, and amounts are answers
 KEYS = re.compile(
     r"(^|_)(id|uuid|guid|url|uri|link|href|hash|date|time|timestamp|created|updated|index|role|speaker|author)$",
     re.IGNORECASE,
@@ -91,7 +93,9 @@ def guess(path: Path, given: Mapping[str, str] | None = None, form: str | None =
         chosen = _choose(path.name, reading, given, values)
         _refuse_unreached(path.name, chosen, values)
     beside = {"input"} if "messages" in chosen else set()
-    extra = {field: column for field, column in recognise(reading.columns).items() if field in EXTRA}
+    extra = {
+        field: column for field, column in recognise(reading.columns).items() if field in EXTRA
+    }
     for field, column in extra.items():
         if field not in {*chosen, *beside} and column not in chosen.values():
             chosen = {**chosen, field: column}
@@ -99,7 +103,9 @@ def guess(path: Path, given: Mapping[str, str] | None = None, form: str | None =
 
 
 def _read(path: Path, kind: str) -> Reading:
-    reading = read_source({"name": path.name, "format": kind, "limit": LOOK_AT, "split": "train"}, path)
+    reading = read_source(
+        {"name": path.name, "format": kind, "limit": LOOK_AT, "split": "train"}, path
+    )
     if len(reading.rows) < len(reading.faults):
         first = reading.faults[0]
         advice = f"most of it cannot be read ({len(reading.faults)} of {reading.read} records); is it {kind}?"
@@ -121,23 +127,38 @@ def _choose(
     fields = recognise(columns)
     if not given and "messages" in fields and _holds_turns(values, fields["messages"]):
         answer = fields.get("response", "")
-        return {"messages": fields["messages"], **({"response": answer} if answer.casefold() in CHOSEN else {})}
+        return {
+            "messages": fields["messages"],
+            **({"response": answer} if answer.casefold() in CHOSEN else {}),
+        }
     paths = _paths(values, columns)
     looks = [look for look in (_look(values, path) for path in paths) if look]
     named = _named(recognise(_last_names(paths)), paths, {look.column for look in looks})
     for field in ("prompt", "response"):
-        if field in fields and (_holds_turns(values, fields[field]) or _holds_numbers(values, field, fields[field])):
+        if field in fields and (
+            _holds_turns(values, fields[field]) or _holds_numbers(values, field, fields[field])
+        ):
             named[field] = fields[field]
     pair = _pair({**named, **given}, looks)
     if pair is None:
-        texts = ", ".join(f"'{look.column}' (about {look.words:.0f} words)" for look in looks if look.words >= 2)
+        texts = ", ".join(
+            f"'{look.column}' (about {look.words:.0f} words)" for look in looks if look.words >= 2
+        )
         raise DataError(
             f"{name}: cannot tell which columns hold the question and the answer: there are {listed(reading.columns)}"
             f"{f'; texts stand in {texts}' if texts else ''}: {SETTLE}"
         )
     taken = [*pair, *given]
-    inside = {field: path for field, path in named.items() if field in EXTRA and field not in taken and "." in path}
-    return {**pair, **{field: path for field, path in inside.items() if path not in pair.values()}, **given}
+    inside = {
+        field: path
+        for field, path in named.items()
+        if field in EXTRA and field not in taken and "." in path
+    }
+    return {
+        **pair,
+        **{field: path for field, path in inside.items() if path not in pair.values()},
+        **given,
+    }
 
 
 def _pair(named: Mapping[str, str], looks: Sequence[Look]) -> dict[str, str] | None:
@@ -145,7 +166,11 @@ def _pair(named: Mapping[str, str], looks: Sequence[Look]) -> dict[str, str] | N
     if {"prompt", "response"} <= set(named):
         return {"prompt": named["prompt"], "response": named["response"]}
     taken = {column for field, column in named.items() if field in ("language", "system")}
-    looks = [look for look in looks if look.column not in taken and look.filled > 0.5 and look.distinct > 0]
+    looks = [
+        look
+        for look in looks
+        if look.column not in taken and look.filled > 0.5 and look.distinct > 0
+    ]
     free = [look for look in looks if not look.is_label and look.words >= 1.5]
     labels = [look for look in looks if look.is_label]
     for known, other in (("prompt", "response"), ("response", "prompt")):
@@ -162,17 +187,26 @@ def _pair(named: Mapping[str, str], looks: Sequence[Look]) -> dict[str, str] | N
             longest = sorted(longest, key=free.index, reverse=True)
         return {"prompt": longest[1].column, "response": longest[0].column}
     if len(free) == 1 and labels and free[0].words >= 3:
-        return {"prompt": free[0].column, "response": max(labels, key=lambda look: look.distinct).column}
+        return {
+            "prompt": free[0].column,
+            "response": max(labels, key=lambda look: look.distinct).column,
+        }
     return None
 
 
 def _find_other(
-    named: Mapping[str, str], known: str, free: Sequence[Look], labels: Sequence[Look], looks: Sequence[Look]
+    named: Mapping[str, str],
+    known: str,
+    free: Sequence[Look],
+    labels: Sequence[Look],
+    looks: Sequence[Look],
 ) -> Look | None:
     """The column that goes with a known one: the longest text, a label, or an amount; None where two would do as well."""
     beside = {known, *(column for field, column in named.items() if field in EXTRA)}
     for among, without in ((free, beside), (labels, beside), (looks, beside), (labels, {known})):
-        found = sorted((look for look in among if look.column not in without), key=lambda look: -look.words)
+        found = sorted(
+            (look for look in among if look.column not in without), key=lambda look: -look.words
+        )
         if found:
             return found[0] if len(found) == 1 or found[0].words >= 1.5 * found[1].words else None
     return None
@@ -194,7 +228,9 @@ def _look(values: Sequence[Mapping[str, Any]], column: str) -> Look | None:
     odd = sum(bool(LINK.fullmatch(text) or NUMBER.fullmatch(text)) for text in texts)
     if odd > 0.5 * len(texts):
         return None
-    words = sum(len(text.split()) if " " in text else 1 + len(text) // 12 for text in texts) / len(texts)
+    words = sum(len(text.split()) if " " in text else 1 + len(text) // 12 for text in texts) / len(
+        texts
+    )
     return Look(column, words, len(set(texts)) / len(texts), len(texts) / len(values))
 
 
@@ -248,7 +284,11 @@ def _holds_numbers(values: Sequence[Mapping[str, Any]], field: str, column: str)
     """Is a column that is called an answer one of numbers or amounts? Its name says that they are the answers."""
     cells = [row.get(column) for row in values]
     filled = [cell for cell in cells if cell is not None and cell != ""]
-    numbers = [cell for cell in filled if isinstance(cell, int | float | Decimal | str) and not isinstance(cell, bool)]
+    numbers = [
+        cell
+        for cell in filled
+        if isinstance(cell, int | float | Decimal | str) and not isinstance(cell, bool)
+    ]
     return field == "response" and len(numbers) > 0.5 * len(values)
 
 
@@ -265,7 +305,9 @@ def _unreached(column: str, values: Sequence[Mapping[str, Any]]) -> tuple[str, i
     return None
 
 
-def _refuse_unreached(name: str, chosen: Mapping[str, str], values: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_unreached(
+    name: str, chosen: Mapping[str, str], values: Sequence[Mapping[str, Any]]
+) -> None:
     """A guess that takes one entry of many would leave most of the file out."""
     for field, column in chosen.items():
         if found := _unreached(column, values):
@@ -283,13 +325,17 @@ def _flattening(column: str) -> str:
     lists, start = [], 0
     for at, step in enumerate(steps):
         if step.isdigit() and at > start:
-            lists.append("".join(f".{key}" if key.isidentifier() else f'."{key}"' for key in steps[start:at]))
+            lists.append(
+                "".join(f".{key}" if key.isidentifier() else f'."{key}"' for key in steps[start:at])
+            )
             start = at + 1
     merged = " | ".join(f". + {one}[]" for one in lists)
     return f'.. | objects | select(has("{steps[0]}")) | {merged} | del({", ".join(lists)})'
 
 
-def _notes(chosen: Mapping[str, str], columns: Sequence[str], values: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(
+    chosen: Mapping[str, str], columns: Sequence[str], values: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """What of the file will not be learnt."""
     unused = "is not used: where answers depend on it, map it to `input` under `columns:` in the domain's file"
     notes = []
@@ -303,9 +349,15 @@ def _notes(chosen: Mapping[str, str], columns: Sequence[str], values: Sequence[M
         if column in used:
             continue
         if WORSE.search(column):
-            notes.append(f"column '{column}' is not learnt: it holds the answers that were found worse")
-        elif column.casefold() in LABELS and any(isinstance(row.get(column), bool) for row in values):
-            notes.append(f"records whose '{column}' is false are left out: their answers are labelled as bad")
+            notes.append(
+                f"column '{column}' is not learnt: it holds the answers that were found worse"
+            )
+        elif column.casefold() in LABELS and any(
+            isinstance(row.get(column), bool) for row in values
+        ):
+            notes.append(
+                f"records whose '{column}' is false are left out: their answers are labelled as bad"
+            )
         elif (look := _look(values, column)) and look.words >= LONG:
             notes.append(f"column '{column}' (texts of about {look.words:.0f} words) {unused}")
         elif any(_are_choices(row.get(column)) for row in values):

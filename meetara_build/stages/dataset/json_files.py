@@ -77,7 +77,9 @@ class Scanner:
         """
         found = self.peek()
         if not found or found not in among:
-            raise json.JSONDecodeError(f"Expecting {' or '.join(map(repr, among))}", self.text, self.at)
+            raise json.JSONDecodeError(
+                f"Expecting {' or '.join(map(repr, among))}", self.text, self.at
+            )
         self.at += 1
         return found
 
@@ -158,7 +160,9 @@ def _read_line(scan: Scanner, line: str, name: str, number: int) -> Row | Fault:
     """The object of one line."""
 
     def fault(problem: str, column: str | None = None) -> Fault:
-        return Fault(name, number, column, problem, excerpt(line.encode("utf-8", "replace").decode()))
+        return Fault(
+            name, number, column, problem, excerpt(line.encode("utf-8", "replace").decode())
+        )
 
     if broken := bad_byte(line):
         return fault(f"is not UTF-8 (byte {broken[0] + 1} of the line)")
@@ -224,7 +228,9 @@ def _held(members: Sequence[tuple[str, Item | list[Item]]], name: str) -> list[I
     keys = [key for key, _ in members]
     if {"prompt", "response"} <= set(recognise(keys)):
         return None
-    lists = {key: found for key, found in members if isinstance(found, list) and _are_objects(found)}
+    lists = {
+        key: found for key, found in members if isinstance(found, list) and _are_objects(found)
+    }
     named = [key for key in lists if key.casefold() in HOLDERS]
     filled = [key for key in lists if lists[key]]
     if any({"role", "from"} & set(item.value) for key in filled for item in lists[key]):
@@ -267,4 +273,6 @@ def _record(text: str, item: Item, name: str, number: int) -> Row | Fault:
         column, problem = None, f"is {kind(item.value)}, not an object"
     else:
         return Row(name, number, item.value)
-    return Fault(name, number, column, problem, excerpt(written[:200].encode("utf-8", "replace").decode()))
+    return Fault(
+        name, number, column, problem, excerpt(written[:200].encode("utf-8", "replace").decode())
+    )

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from meetara_build.errors import DataError
-from meetara_build.losses import Losses
 from meetara_build.stages.dataset.prepare import Prepared
 from meetara_build.stages.dataset.records import Drop, Record, tally
+from meetara_build.stages.losses import Losses
 from meetara_build.stages.types import Recipe
 
 if TYPE_CHECKING:  # a tokenizer's library takes seconds to import
@@ -34,7 +34,8 @@ def limit(
 def losses(prepared: Prepared) -> Losses:
     """How many records were read, and by reason how many of them are left out."""
     return Losses.of(
-        {"read": sum(prepared.read.values()), "bad": prepared.bad}, tally([drop.reason for drop in prepared.drops])
+        {"read": sum(prepared.read.values()), "bad": prepared.bad},
+        tally([drop.reason for drop in prepared.drops]),
     )
 
 

@@ -4,16 +4,69 @@ import re
 from html.parser import HTMLParser
 
 BLOCKS = {
-    "address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer", "form", "h1", "h2", "h3", "h4",
-    "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "tr", "ul",
-}  # fmt: skip
+    "address",
+    "article",
+    "aside",
+    "blockquote",
+    "dd",
+    "div",
+    "dl",
+    "dt",
+    "figure",
+    "footer",
+    "form",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hr",
+    "li",
+    "main",
+    "nav",
+    "ol",
+    "p",
+    "pre",
+    "section",
+    "table",
+    "tr",
+    "ul",
+}
 INLINE = {
-    "a", "abbr", "b", "big", "cite", "code", "del", "em", "font", "i", "img", "ins", "kbd", "mark", "q", "s", "small", "span",
-    "strike", "strong", "sub", "sup", "td", "th", "tt", "u", "var",
-}  # fmt: skip
+    "a",
+    "abbr",
+    "b",
+    "big",
+    "cite",
+    "code",
+    "del",
+    "em",
+    "font",
+    "i",
+    "img",
+    "ins",
+    "kbd",
+    "mark",
+    "q",
+    "s",
+    "small",
+    "span",
+    "strike",
+    "strong",
+    "sub",
+    "sup",
+    "td",
+    "th",
+    "tt",
+    "u",
+    "var",
+}
 UNSEEN = ("script", "style", "head", "title")
 HTML = re.compile(
-    rf"<(/({'|'.join(sorted(BLOCKS | INLINE))})\s*|(br|div|h[1-6]|hr|li|ol|p|ul)(\s[^<>]*)?/?)>", re.IGNORECASE
+    rf"<(/({'|'.join(sorted(BLOCKS | INLINE))})\s*|(br|div|h[1-6]|hr|li|ol|p|ul)(\s[^<>]*)?/?)>",
+    re.IGNORECASE,
 )
 """What a text in HTML has and hardly any other: a closing tag, or the beginning of a block."""
 
@@ -56,10 +109,14 @@ class _Reader(HTMLParser):
         elif tag in ("td", "th"):
             self.parts.append("" if self._at_line_start() else "\t")
         elif tag in BLOCKS:
-            self._begin_line(blank=tag in ("p", "pre", "ul", "ol", "table", "blockquote", "h1", "h2", "h3", "h4"))
+            self._begin_line(
+                blank=tag in ("p", "pre", "ul", "ol", "table", "blockquote", "h1", "h2", "h3", "h4")
+            )
             self.parts += ["- "] if tag == "li" else []
         elif tag not in INLINE:
-            self.parts.append(self.get_starttag_text() or "")  # no tag of HTML: a placeholder, or a type in code
+            self.parts.append(
+                self.get_starttag_text() or ""
+            )  # no tag of HTML: a placeholder, or a type in code
         self.code += tag == "pre"
 
     def handle_endtag(self, tag: str) -> None:

@@ -45,7 +45,9 @@ class Heads:
         from scipy.sparse import csr_matrix
 
         rows, columns = vectors.shape
-        rarity = np.argsort(np.argsort(np.bincount(vectors.indices, minlength=columns), kind="stable"))
+        rarity = np.argsort(
+            np.argsort(np.bincount(vectors.indices, minlength=columns), kind="stable")
+        )
         owner = np.repeat(np.arange(rows), np.diff(vectors.indptr))
         order = np.lexsort((rarity[vectors.indices], owner))
         # From a row's end: the energy of each entry and of all behind it.
@@ -86,12 +88,16 @@ class Heads:
                     tell(stop / self.vectors.shape[0])
                     yield found
 
-    def _compare(self, columns: Any, block: tuple[int, int]) -> tuple[int, tuple[Ints, Ints, Floats]]:
+    def _compare(
+        self, columns: Any, block: tuple[int, int]
+    ) -> tuple[int, tuple[Ints, Ints, Floats]]:
         """The pairs of a block's rows with earlier ones, and where the block ends; ``columns`` are the heads of those, turned."""
         start, stop = block
         product = self.heads[start:stop] @ columns
         # Of hundreds of millions of products few are large: no other array is made as long as they are.
-        large = np.flatnonzero(product.data >= self.threshold - self.tails.max(initial=0.0) - MARGIN)
+        large = np.flatnonzero(
+            product.data >= self.threshold - self.tails.max(initial=0.0) - MARGIN
+        )
         later = np.searchsorted(product.indptr, large, side="right") - 1 + start
         earlier = product.indices[large].astype(np.int64)
         least = self.threshold - np.maximum(self.tails[later], self.tails[earlier]) - MARGIN
@@ -105,7 +111,9 @@ class Heads:
 def cosines_of(vectors: Any, left: Ints, right: Ints) -> Floats:
     """The cosine of each pair of rows."""
     parts = [
-        np.asarray(vectors[left[at : at + 20_000]].multiply(vectors[right[at : at + 20_000]]).sum(axis=1)).ravel()
+        np.asarray(
+            vectors[left[at : at + 20_000]].multiply(vectors[right[at : at + 20_000]]).sum(axis=1)
+        ).ravel()
         for at in range(0, len(left), 20_000)
     ]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)

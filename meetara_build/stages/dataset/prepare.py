@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import DataError
-from meetara_build.losses import Losses
 from meetara_build.stages.dataset import check, clean, columns, markup, shape
 from meetara_build.stages.dataset.duplicates import Tell, distinct, say_nothing
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id, tally
 from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
 from meetara_build.stages.dataset.text_files import advise_encoding
+from meetara_build.stages.losses import Losses
 from meetara_build.stages.types import Inputs, Recipe
 
 
@@ -69,7 +69,10 @@ def read_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
     Raises:
         DataError: a source cannot be read at all or lacks a column.
     """
-    return [_check(source, inputs.get(f"source_{number}"), recipe) for number, source in enumerate(recipe["sources"])]
+    return [
+        _check(source, inputs.get(f"source_{number}"), recipe)
+        for number, source in enumerate(recipe["sources"])
+    ]
 
 
 def divide(recipe: Recipe, sources: Sequence[Checked], tell: Tell = say_nothing) -> Prepared:
@@ -88,9 +91,16 @@ def divide(recipe: Recipe, sources: Sequence[Checked], tell: Tell = say_nothing)
     bad = sum(source.bad for source in sources)
     drops = [*(drop for source in sources for drop in source.drops), *found.drops]
     try:
-        sides = split([record.id for record in found.records], found.groups, recipe["validation"], recipe["test"])
+        sides = split(
+            [record.id for record in found.records],
+            found.groups,
+            recipe["validation"],
+            recipe["test"],
+        )
     except DataError as error:
-        lost = Losses.of({"read": sum(read.values()), "bad": bad}, tally([drop.reason for drop in drops]))
+        lost = Losses.of(
+            {"read": sum(read.values()), "bad": bad}, tally([drop.reason for drop in drops])
+        )
         raise DataError(f"{lost.text(recipe)}; {error}" if lost.left_out else str(error)) from None
     by_side = {
         side: [record for record, of in zip(found.records, sides, strict=True) if of == side]
@@ -139,12 +149,18 @@ def _record(draft: shape.Draft, source: Mapping[str, Any], recipe: Recipe) -> Re
     return Record(content_id(messages), messages, language, topic or None, where, changed)
 
 
-def _cleaned(cells: Sequence[shape.Cell], recipe: Recipe) -> tuple[list[shape.Cell], dict[str, list[str]]]:
+def _cleaned(
+    cells: Sequence[shape.Cell], recipe: Recipe
+) -> tuple[list[shape.Cell], dict[str, list[str]]]:
     """Checked cells as they are learnt, and by column what was changed in them."""
     changed: dict[str, list[str]] = {}
     if recipe["html_to_text"]:
         plain = [markup.to_text(cell.content) for cell in cells]
-        changed = {cell.column: ["HTML"] for cell, text in zip(cells, plain, strict=True) if text != cell.content}
+        changed = {
+            cell.column: ["HTML"]
+            for cell, text in zip(cells, plain, strict=True)
+            if text != cell.content
+        }
         cells = [replace(cell, content=text) for cell, text in zip(cells, plain, strict=True)]
     if recipe["repair_text"]:
         mended = clean.mend([cell.content for cell in cells])
@@ -168,10 +184,14 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
                 f"{source.reading.name}: none of its {source.read} records is to be learnt ({reasons}): "
                 "add records, or take it out of the domain's sources"
             )
-    over = [source for source in sources if source.bad > allowed * source.read or not source.records]
+    over = [
+        source for source in sources if source.bad > allowed * source.read or not source.records
+    ]
     if not over:
         return
-    shares = "; ".join(f"{source.reading.name}: {source.bad} of {source.read} records are bad" for source in over)
+    shares = "; ".join(
+        f"{source.reading.name}: {source.bad} of {source.read} records are bad" for source in over
+    )
     faults = [fault for source in over for fault in source.faults]
     raise DataError(
         f"{shares} (data.max_bad_share allows {allowed:.0%})\n{check.table(faults)}\n{_advice(over)}"
@@ -180,9 +200,10 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
 
 
 def _advice(over: Sequence[Checked]) -> str:
-    broken = next((fault for source in over for fault in source.faults if "is not UTF-8" in fault.problem), None)
+    broken = next(
+        (fault for source in over for fault in source.faults if "is not UTF-8" in fault.problem),
+        None,
+    )
     if broken is None:
         return ""
-    return (
-        f"{broken.source} was probably saved by a Windows program: convert it, e.g. {advise_encoding(broken.source)}\n"
-    )
+    return f"{broken.source} was probably saved by a Windows program: convert it, e.g. {advise_encoding(broken.source)}\n"

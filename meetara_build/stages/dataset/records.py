@@ -48,7 +48,9 @@ class Drop:
     def as_json(self) -> dict[str, Any]:
         """The drop as the account shows it."""
         own = {} if self.id is None else {"id": self.id}
-        return own | {key: getattr(self, key) for key in ("source", "reason", "matched", "similarity")}
+        return own | {
+            key: getattr(self, key) for key in ("source", "reason", "matched", "similarity")
+        }
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def content_id(messages: Sequence[Message]) -> str:
     domain, so that they land on the same side of every split. A turn that is not to be learnt makes another record.
     """
     said = [
-        f"{m['role']}\x1f{folded(m['content'])}" + ("" if m.get("learn", True) else "\x1fnot learnt")
+        f"{m['role']}\x1f{folded(m['content'])}"
+        + ("" if m.get("learn", True) else "\x1fnot learnt")
         for m in messages
         if m["role"] != "system"
     ]

@@ -113,11 +113,16 @@ def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
     if isinstance(question, Fault):
         return question
     before = _history(row) if question[0].role == "user" else []
-    cells = [*before, *(Cell(cell.role, cell.column, cell.content, learn=False) for cell in question)]
+    cells = [
+        *before,
+        *(Cell(cell.role, cell.column, cell.content, learn=False) for cell in question),
+    ]
     if isinstance(found["prompt"], str) and found["prompt"].rstrip().endswith("Assistant:"):
         # The space after the colon is no part of the answer, wherever the two were cut apart.
         answer = [
-            replace(cell, content=cell.content.lstrip(" ")) if isinstance(cell.content, str) else cell
+            replace(cell, content=cell.content.lstrip(" "))
+            if isinstance(cell.content, str)
+            else cell
             for cell in answer
         ]
     given = _optional(row, fields.get("input"))
@@ -132,7 +137,9 @@ def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
 def _history(row: Row) -> list[Cell]:
     """The turns before a question: Alpaca's ``history``, a list of pairs of question and answer."""
     rounds = row.values.get("history")
-    if not isinstance(rounds, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in rounds):
+    if not isinstance(rounds, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 for pair in rounds
+    ):
         return []
     return [
         Cell(role, f"history[{at}][{side}]", pair[side])
@@ -174,7 +181,9 @@ def _chat(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
 def _is_labelled_bad(row: Row, used: Sequence[str]) -> bool:
     for column, value in row.values.items():
         if column not in used and column.casefold() in LABELS:
-            return value is False or (isinstance(value, str) and value.strip().casefold() == "false")
+            return value is False or (
+                isinstance(value, str) and value.strip().casefold() == "false"
+            )
     return False
 
 

@@ -12,9 +12,15 @@ from meetara_build.stages.dataset.records import Fault, Row
 from meetara_build.stages.dataset.text_files import HEAD, refuse_other, unpack
 
 SUFFIXES = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
-    ".parquet": "parquet", ".pq": "parquet",
-}  # fmt: skip
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ def read_source(source: Mapping[str, Any], path: Path | None) -> Reading:
         else:
             faults.append(item)
     if not rows and not faults:
-        raise DataError(f"{name}: holds no records: add some, or take it out of the domain's sources")
+        raise DataError(
+            f"{name}: holds no records: add some, or take it out of the domain's sources"
+        )
     return Reading(name, list(columns), rows, faults)
 
 
@@ -89,7 +97,9 @@ def _rows(source: Mapping[str, Any], path: Path | None, name: str) -> Iterator[R
     if path.is_dir():
         return tables.read_hub(path, name, source.get("split") or "train")
     if kind == "hub":
-        raise DataError(f"{name}: is a file, not a data set folder: set `format:` to jsonl, csv or parquet")
+        raise DataError(
+            f"{name}: is a file, not a data set folder: set `format:` to jsonl, csv or parquet"
+        )
     readers: dict[str, Callable[[Path, str], Iterator[Row | Fault]]] = {
         "jsonl": json_files.read_json,
         "csv": csv_files.read_csv,

@@ -69,7 +69,9 @@ def _fewest(groups: int, validation: float, test: float) -> dict[Side, int]:
     }
 
 
-def _borrow(sides: dict[int, Side], nearest: Sequence[int], side: Side, least: dict[Side, int]) -> None:
+def _borrow(
+    sides: dict[int, Side], nearest: Sequence[int], side: Side, least: dict[Side, int]
+) -> None:
     """Fill a side up to its least with the nearest groups of a side that can spare them, of train if it can."""
     count = Counter(sides.values())
     for lender in SIDES:

@@ -39,9 +39,13 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     metrics = _counts(limited)
     card = _card(recipe, limited, metrics, tokens.quantiles(measured))
     for side in SIDES:
-        _write_lines(output / f"{side}.jsonl", [record.as_json() for record in getattr(limited, side)])
+        _write_lines(
+            output / f"{side}.jsonl", [record.as_json() for record in getattr(limited, side)]
+        )
     card["bytes"] = {side: (output / f"{side}.jsonl").stat().st_size for side in SIDES}
-    (output / "card.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (output / "card.json").write_text(
+        json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
     _write_lines(output / "account.jsonl", _account(limited))
     return metrics
 
@@ -84,7 +88,9 @@ def _counts(prepared: Prepared) -> Metrics:
     }
 
 
-def _card(recipe: Recipe, prepared: Prepared, counts: Metrics, lengths: dict[str, Any]) -> dict[str, Any]:
+def _card(
+    recipe: Recipe, prepared: Prepared, counts: Metrics, lengths: dict[str, Any]
+) -> dict[str, Any]:
     records = [*prepared.train, *prepared.validation, *prepared.test]
     return {
         "domain": recipe["domain"],
@@ -105,7 +111,11 @@ def _account(prepared: Prepared) -> list[dict[str, Any]]:
         for side in SIDES
         for record in getattr(prepared, side)
     ]
-    return [*kept, *(drop.as_json() for drop in prepared.drops), *(fault.as_json() for fault in prepared.faults)]
+    return [
+        *kept,
+        *(drop.as_json() for drop in prepared.drops),
+        *(fault.as_json() for fault in prepared.faults),
+    ]
 
 
 def _write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:

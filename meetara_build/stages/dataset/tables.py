@@ -29,7 +29,9 @@ def read_parquet(path: Path, name: str) -> Iterator[Row | Fault]:
         columns = [str(column) for column in file.schema_arrow.names]
         has_bytes = "binary" in str(file.schema_arrow)
         if twice := sorted({column for column in columns if columns.count(column) > 1}):
-            raise DataError(f"{name}: two columns are called '{show_line(twice[0])}': rename one of them")
+            raise DataError(
+                f"{name}: two columns are called '{show_line(twice[0])}': rename one of them"
+            )
         number = 0
         for batch in file.iter_batches(batch_size=1024):
             for values in _rows(batch):
@@ -40,7 +42,9 @@ def read_parquet(path: Path, name: str) -> Iterator[Row | Fault]:
                     yield Row(name, number, _decode(values) if has_bytes else values)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{name}: cannot be read as Parquet: {problem}: check that the file is whole") from None
+        raise DataError(
+            f"{name}: cannot be read as Parquet: {problem}: check that the file is whole"
+        ) from None
 
 
 def _rows(batch: Any) -> list[dict[str, Any] | None]:
@@ -103,9 +107,13 @@ def _load(path: Path | None, hub: str, split: str, revision: str | None, cache: 
             if isinstance(data, datasets.DatasetDict):
                 return data[split]
             return data
-        return datasets.load_dataset(str(path or hub), split=split, revision=revision, cache_dir=cache)
+        return datasets.load_dataset(
+            str(path or hub), split=split, revision=revision, cache_dir=cache
+        )
     except KeyError:
-        raise DataError(f"{where}: has no split '{split}', only {', '.join(sorted(data))}: set `split:`") from None
+        raise DataError(
+            f"{where}: has no split '{split}', only {', '.join(sorted(data))}: set `split:`"
+        ) from None
     except Exception as error:  # `datasets` raises whatever the library below it raised
         last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise DataError(

@@ -56,7 +56,9 @@ def read_lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
             try:
                 yield from enumerate(lines, 1)
             except UnicodeDecodeError as error:
-                raise DataError(f"{name}: is {encoding.upper()} that cannot be read: {error.reason}") from None
+                raise DataError(
+                    f"{name}: is {encoding.upper()} that cannot be read: {error.reason}"
+                ) from None
 
 
 @contextmanager
@@ -69,7 +71,9 @@ def unpack(path: Path, name: str) -> Iterator[IO[bytes]]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}: mend the file's permissions") from None
+        raise DataError(
+            f"{name}: cannot be read: {error.strerror}: mend the file's permissions"
+        ) from None
     with file:
         packed = file.read(len(GZIP)) == GZIP
         file.seek(0)
@@ -81,7 +85,9 @@ def unpack(path: Path, name: str) -> Iterator[IO[bytes]]:
                 yield cast(IO[bytes], unpacked)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             problem = str(error).rstrip(".") or type(error).__name__
-            raise DataError(f"{name}: is gzip that cannot be unpacked: {problem}: fetch the file again") from None
+            raise DataError(
+                f"{name}: is gzip that cannot be unpacked: {problem}: fetch the file again"
+            ) from None
 
 
 def refuse_other(head: bytes, name: str) -> None:
@@ -93,7 +99,9 @@ def refuse_other(head: bytes, name: str) -> None:
     shown = shlex.quote(name)
     for magic, advice in OTHERS:
         if head.startswith(magic):
-            workbook = magic == b"PK\x03\x04" and (name.casefold().endswith(".xlsx") or b"xl/" in head)
+            workbook = magic == b"PK\x03\x04" and (
+                name.casefold().endswith(".xlsx") or b"xl/" in head
+            )
             raise DataError(f"{name}: is {WORKBOOK if workbook else advice.format(name=shown)}")
     if head[257:262] == b"ustar":
         raise DataError(f"{name}: is {TAR.format(name=shown)}")

@@ -36,14 +36,20 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
         DataError: the folder holds none, or it has no chat template.
     """
     if not (base / "tokenizer_config.json").is_file() and not (base / "tokenizer.json").is_file():
-        raise DataError(f"{base.name}: the base's folder holds no tokenizer: download the base whole")
+        raise DataError(
+            f"{base.name}: the base's folder holds no tokenizer: download the base whole"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        message = f"{base.name}: the base's tokenizer cannot be loaded: {error}: download the base anew"
+        message = (
+            f"{base.name}: the base's tokenizer cannot be loaded: {error}: download the base anew"
+        )
         raise DataError(message) from None
     if not tokenizer.chat_template:
-        raise DataError(f"{base.name}: the base's tokenizer has no chat template: name one in the base's file")
+        raise DataError(
+            f"{base.name}: the base's tokenizer has no chat template: name one in the base's file"
+        )
     tokenizer.model_max_length = NO_LIMIT
     return tokenizer
 
@@ -51,7 +57,10 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
 def lengths(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[Length | str]:
     """The length of each record, or why the base's chat template cannot use it."""
     encoded = encode_all(tokenizer, (record.messages for record in records))
-    return [str(one) if isinstance(one, DataError) else Length(len(one.ids), sum(one.mask)) for one in encoded]
+    return [
+        str(one) if isinstance(one, DataError) else Length(len(one.ids), sum(one.mask))
+        for one in encoded
+    ]
 
 
 def quantiles(measured: Sequence[Length]) -> dict[str, dict[str, int]]:
@@ -60,5 +69,10 @@ def quantiles(measured: Sequence[Length]) -> dict[str, dict[str, int]]:
     for part in ("prompt", "completion", "whole"):
         values: Any = np.array([getattr(length, part) for length in measured])
         low, middle, high = np.quantile(values, (0.05, 0.5, 0.95), method="nearest")
-        figures[part] = {"p5": int(low), "p50": int(middle), "p95": int(high), "max": int(values.max())}
+        figures[part] = {
+            "p5": int(low),
+            "p50": int(middle),
+            "p95": int(high),
+            "max": int(values.max()),
+        }
     return figures

@@ -25,7 +25,9 @@ def count_trigrams(texts: Sequence[str]) -> Any:
     codes = np.concatenate([codes for _, codes, _ in parts])
     known = np.unique(codes)
     columns = np.searchsorted(known, codes).astype(np.int32)
-    begins = np.searchsorted(np.concatenate([rows for rows, _, _ in parts]), np.arange(len(texts) + 1))
+    begins = np.searchsorted(
+        np.concatenate([rows for rows, _, _ in parts]), np.arange(len(texts) + 1)
+    )
     counts = np.concatenate([counts for _, _, counts in parts]).astype(np.float32)
     return csr_matrix((counts, columns, begins), shape=(len(texts), max(1, len(known))))
 
@@ -51,13 +53,22 @@ def _count(texts: Sequence[str], letters: Ints) -> Iterator[tuple[Ints, Ints, In
     for first, last in _chunks(texts, 2**62 // base**3):
         bordered = [f" {text} " for text in texts[first:last]]
         points = np.frombuffer("".join(bordered).encode("utf-32-le", "surrogatepass"), np.uint32)
-        spelt, owner = number_of[points], np.repeat(np.arange(last - first), [len(text) for text in bordered])
+        spelt, owner = (
+            number_of[points],
+            np.repeat(np.arange(last - first), [len(text) for text in bordered]),
+        )
         # A window is a trigram where its middle is no space: it lies within one word, its borders included.
         middle = np.flatnonzero(spelt != space)
-        keys = ((owner[middle] * base + spelt[middle - 1]) * base + spelt[middle]) * base + spelt[middle + 1]
+        keys = ((owner[middle] * base + spelt[middle - 1]) * base + spelt[middle]) * base + spelt[
+            middle + 1
+        ]
         keys.sort()
         begins = np.flatnonzero(np.diff(keys, prepend=-1))
-        yield keys[begins] // base**3 + first, keys[begins] % base**3, np.diff(begins, append=len(keys))
+        yield (
+            keys[begins] // base**3 + first,
+            keys[begins] % base**3,
+            np.diff(begins, append=len(keys)),
+        )
 
 
 def _chunks(texts: Sequence[str], most: int) -> Iterator[tuple[int, int]]:

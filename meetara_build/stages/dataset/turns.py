@@ -12,15 +12,23 @@ from meetara_build.stages.dataset.text_files import excerpt, kind
 
 ROLES = {
     "system": "system",
-    "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-}  # fmt: skip
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
 TEXTS = ("text", "input_text", "output_text")
 """Kinds of parts of a content that are text."""
 CALLS = ("tool_calls", "function_call", "tools", "functions")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # Where a picture goes into a question, as LLaVA's data write it; within a sentence it is a word about a tag.
-MARK = re.compile(r"^\s*<(image|video|audio)>|<(image|video|audio)>\s*$|\n\s*<(image|video|audio)>\s*\n")
+MARK = re.compile(
+    r"^\s*<(image|video|audio)>|<(image|video|audio)>\s*$|\n\s*<(image|video|audio)>\s*\n"
+)
 SWITCHES = ("weight", "train", "training", "trainable", "loss", "learn")
 """Keys by which a turn says that it is not to be learnt: ``weight: 0``, ``train: false``."""
 SPOKEN = re.compile(r"\n\n(Human|Assistant|System):")
@@ -44,7 +52,9 @@ class Cell:
 def turns_in(value: Any) -> list[Any] | None:
     """The turns that a cell holds, as a list, in an object's ``messages``, as JSON or as ``Human: … Assistant: …``; else None."""
     if isinstance(value, str):
-        return _spoken(value) or (turns_in(parse_text(value)) if value.lstrip().startswith("[") else None)
+        return _spoken(value) or (
+            turns_in(parse_text(value)) if value.lstrip().startswith("[") else None
+        )
     if isinstance(value, Mapping):
         return turns_in([value] if _is_turn(value) else value.get("messages"))
     if isinstance(value, list) and value and all(_is_turn(turn) for turn in value):
@@ -70,19 +80,31 @@ def read_turns(row: Row, column: str, chat: Sequence[Any]) -> list[Cell] | Fault
         who, what = ("from", "value") if turn.get("from") is not None else ("role", "content")
         role = turn.get(who)
         if not isinstance(role, str) or role.casefold() not in ROLES:
-            problem = f"has no {who}" if role is None else "is no role: use system, user or assistant"
-            return Fault(row.source, row.line, f"{where}.{who}", problem, "" if role is None else excerpt(role))
+            problem = (
+                f"has no {who}" if role is None else "is no role: use system, user or assistant"
+            )
+            return Fault(
+                row.source,
+                row.line,
+                f"{where}.{who}",
+                problem,
+                "" if role is None else excerpt(role),
+            )
         if fault := find_unlearnable(row, turn, f"{where}."):
             return fault
         learn = not any(_is_off(turn.get(switch)) for switch in SWITCHES)
-        cell = read_cell(row, ROLES[role.casefold()], f"{where}.{what}", turn.get(what), learn=learn)
+        cell = read_cell(
+            row, ROLES[role.casefold()], f"{where}.{what}", turn.get(what), learn=learn
+        )
         if isinstance(cell, Fault):
             return cell
         cells.append(cell)
     return cells
 
 
-def read_cell(row: Row, role: str, column: str, content: Any, *, learn: bool = True) -> Cell | Fault:
+def read_cell(
+    row: Row, role: str, column: str, content: Any, *, learn: bool = True
+) -> Cell | Fault:
     """A cell with its content as text, where that is a number or a list of parts of text.
 
     A part of another kind (a picture, a tool's result) is a fault, and so is the mark of a picture in a question.
@@ -94,7 +116,12 @@ def read_cell(row: Row, role: str, column: str, content: Any, *, learn: bool = T
                 problem = f"is a part of type '{excerpt(form)}': only text can be learnt"
                 return Fault(row.source, row.line, f"{column}[{at}]", problem)
             if isinstance(part, Mapping) and not isinstance(part.get("text"), str):
-                return Fault(row.source, row.line, f"{column}[{at}].text", f"is {kind(part.get('text'))}, not text")
+                return Fault(
+                    row.source,
+                    row.line,
+                    f"{column}[{at}].text",
+                    f"is {kind(part.get('text'))}, not text",
+                )
         content = "\n".join(part["text"] if isinstance(part, Mapping) else part for part in content)
     content = plain_value(content)
     if role in ("user", "input") and isinstance(content, str) and (mark := MARK.search(content)):
@@ -110,7 +137,9 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def find_unlearnable(row: Row, values: Mapping[str, Any], where: str = "", used: Sequence[str] = ()) -> Fault | None:
+def find_unlearnable(
+    row: Row, values: Mapping[str, Any], where: str = "", used: Sequence[str] = ()
+) -> Fault | None:
     """What stands beside the texts of a row or a turn and cannot be learnt as text: calls of tools, pictures, sound.
 
     ``used`` are columns that somebody has named as texts.
@@ -120,7 +149,13 @@ def find_unlearnable(row: Row, values: Mapping[str, Any], where: str = "", used:
         if key in used or name not in (*CALLS, *MEDIA):
             continue
         if name in CALLS and _holds_objects(value):
-            return Fault(row.source, row.line, f"{where}{key}", "is for tools: only text can be learnt", excerpt(value))
+            return Fault(
+                row.source,
+                row.line,
+                f"{where}{key}",
+                "is for tools: only text can be learnt",
+                excerpt(value),
+            )
         if name in MEDIA and _is_filled(value):
             problem = f"names {'sound' if 'audio' in name else 'pictures'}: only text can be learnt"
             shown = excerpt(value) if isinstance(value, str) else ""
@@ -131,19 +166,30 @@ def find_unlearnable(row: Row, values: Mapping[str, Any], where: str = "", used:
 def _spoken(text: str) -> list[dict[str, str]] | None:
     """Anthropic's form. An answer that is still to come (``Assistant:`` at the end) is no turn."""
     pieces = SPOKEN.split("\n\n" + text.strip())
-    if pieces[0].strip() or pieces[1:2] not in (["Human"], ["System"]) or "Assistant" not in pieces[1::2]:
+    if (
+        pieces[0].strip()
+        or pieces[1:2] not in (["Human"], ["System"])
+        or "Assistant" not in pieces[1::2]
+    ):
         return None
-    turns = [{"from": who, "value": said.strip()} for who, said in zip(pieces[1::2], pieces[2::2], strict=True)]
+    turns = [
+        {"from": who, "value": said.strip()}
+        for who, said in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
     return turns if turns[-1]["value"] else turns[:-1]
 
 
 def _is_turn(value: Any) -> bool:
-    return isinstance(value, Mapping) and ({"role", "content"} <= set(value) or {"from", "value"} <= set(value))
+    return isinstance(value, Mapping) and (
+        {"role", "content"} <= set(value) or {"from", "value"} <= set(value)
+    )
 
 
 def _are_parts(content: Sequence[Any]) -> bool:
     typed = [isinstance(part, Mapping) and isinstance(part.get("type"), str) for part in content]
-    return any(typed) and all(of or isinstance(part, str) for of, part in zip(typed, content, strict=True))
+    return any(typed) and all(
+        of or isinstance(part, str) for of, part in zip(typed, content, strict=True)
+    )
 
 
 def _is_off(value: Any) -> bool:
@@ -156,7 +202,10 @@ def _holds_objects(value: Any) -> bool:
     """False for a list of words: tools may be a hammer and a saw."""
     if isinstance(value, str):
         return value.lstrip().startswith(("{", "[{"))
-    return any(isinstance(one, Mapping) and any(inner is not None for inner in one.values()) for one in _each(value))
+    return any(
+        isinstance(one, Mapping) and any(inner is not None for inner in one.values())
+        for one in _each(value)
+    )
 
 
 def _is_filled(value: Any) -> bool:

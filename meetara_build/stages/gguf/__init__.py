@@ -13,18 +13,30 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
-from meetara_build.gguf_header import tensors
-from meetara_build.llama import Floats, Model
-from meetara_build.originals import find_original
-from meetara_build.quants import CONVERTED, check_quant, weighed
-from meetara_build.setup_check import check_llama
+from meetara_build.llama_cpp.header import tensors
+from meetara_build.llama_cpp.model import Floats, Model
+from meetara_build.llama_cpp.quants import CONVERTED, check_quant, weighed
+from meetara_build.setup.check import check_llama
+from meetara_build.setup.originals import find_original
 from meetara_build.stages.gguf import imatrix, lora, overrides, proof
 from meetara_build.stages.gguf.convert import Labels, convert, known_cut, tell
-from meetara_build.stages.gguf.quantize import Fallback, Imatrix, check_needs, counted_types, expand, quantize
+from meetara_build.stages.gguf.quantize import (
+    Fallback,
+    Imatrix,
+    check_needs,
+    counted_types,
+    expand,
+    quantize,
+)
 from meetara_build.stages.gguf.vocabulary import Vocabulary
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
 from meetara_build.training.chat import encode, read_records
@@ -73,7 +85,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     stage.make_variants()
     if recipe["lora"]:
         stage.make_lora()
-    (output / "proof.json").write_text(json.dumps(stage.report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (output / "proof.json").write_text(
+        json.dumps(stage.report, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
     return {
         "logits_distance": stage.report["logits"]["worst"],
         "texts_compared": stage.report["tokens"]["texts"],
@@ -107,7 +121,9 @@ class _Stage:
         vocabulary = Vocabulary.of(self.merged, self.tokenizer)
         if vocabulary.pre and (known := known_cut(self.tokenizer, self.merged)):
             vocabulary = vocabulary.cut_by(known)
-        self.conversations = proof.rendered_conversations(self.tokenizer, self.recipe["system_prompt"])
+        self.conversations = proof.rendered_conversations(
+            self.tokenizer, self.recipe["system_prompt"]
+        )
         rendered = [text for _, _, text in self.conversations if text is not None]
         cases = proof.cases(self.tokenizer, self._own_texts(), rendered)
         self.names = convert(self.merged, self.f16, self.labels, vocabulary)
@@ -115,14 +131,20 @@ class _Stage:
             difference = proof.first_difference(model, cases)
         if difference:
             cuts, rstrip = vocabulary.pre is not None, vocabulary.rstrip
-            found = proof.search_cut(self.f16, self.tokenizer, cases, self.labels.name, cuts=cuts, rstrip=rstrip)
+            found = proof.search_cut(
+                self.f16, self.tokenizer, cases, self.labels.name, cuts=cuts, rstrip=rstrip
+            )
             if found is None:
                 raise proof.refuse_tokens(difference)
             vocabulary = vocabulary.cut_by(found["pre"])
             self.labels = replace(self.labels, name=found["name"])
             self.names = convert(self.merged, self.f16, self.labels, vocabulary)
         self.vocabulary = vocabulary
-        self.report["tokens"] = {"texts": len(cases), "kind": vocabulary.kind, "cut": vocabulary.pre}
+        self.report["tokens"] = {
+            "texts": len(cases),
+            "kind": vocabulary.kind,
+            "cut": vocabulary.pre,
+        }
         self.report["files"]["F16"] = {"types": counted_types(self.f16), "fallbacks": []}
         self._took("F16", started)
 
@@ -131,7 +153,9 @@ class _Stage:
         started = time.process_time()
         model = load_model(self.inputs.get("base", self.merged))
         config = model.config.get_text_config()
-        limit = min(PROMPT_TOKENS, getattr(config, "max_position_embeddings", None) or PROMPT_TOKENS)
+        limit = min(
+            PROMPT_TOKENS, getattr(config, "max_position_embeddings", None) or PROMPT_TOKENS
+        )
         texts = [*(text for _, _, text in self.conversations[-1:] if text), *self._own_texts()[:3]]
         self.prompts = proof.prompts(self.tokenizer, texts, config.vocab_size, limit)
         self.model, self.logits = self._apply_adapter(model)
@@ -167,7 +191,9 @@ class _Stage:
                 raise proof.refuse_tokens(difference)
             proof.prove_special(model, self.tokenizer)
             conversations = proof.prove_template(model, self.conversations)
-            as_it_is = np.concatenate([*map(proof.distances, self.logits, self._llama_logits(model))])
+            as_it_is = np.concatenate(
+                [*map(proof.distances, self.logits, self._llama_logits(model))]
+            )
         with tempfile.TemporaryDirectory(dir=self.output.parent) as scratch:
             whole = Path(scratch) / path.name
             expand(path, whole, self.recipe["threads"])
@@ -191,41 +217,64 @@ class _Stage:
             if quant in CONVERTED:
                 convert(self.merged, target, self.labels, self.vocabulary, quant)
             else:
-                fallbacks = quantize(self.f16, target, quant, importance, self.recipe["threads"], types)
+                fallbacks = quantize(
+                    self.f16, target, quant, importance, self.recipe["threads"], types
+                )
             self.fallbacks[quant] = fallbacks
-            self.report["files"][quant] = {"types": counted_types(target), "fallbacks": [*map(str, fallbacks)]}
+            self.report["files"][quant] = {
+                "types": counted_types(target),
+                "fallbacks": [*map(str, fallbacks)],
+            }
             self._took(quant, started)
 
     def make_lora(self) -> None:
         """The adapter alone, proved by what llama.cpp computes with it."""
         started = time.process_time()
         path = self.output / f"{self.recipe['name']}-lora.gguf"
-        weights = lora.convert_adapter(self.inputs["adapter"], self.inputs["base"], path, self.labels)
+        weights = lora.convert_adapter(
+            self.inputs["adapter"], self.inputs["base"], path, self.labels
+        )
         if folder := self.inputs.get("base_gguf"):
             theirs, on, scale = self.logits, _f16_of(folder), 1.0
         else:
             base = load_model(self.inputs["base"])
-            theirs, on, scale = [proof.torch_logits(base, ids) for ids in self.prompts], self.f16, -1.0
+            theirs, on, scale = (
+                [proof.torch_logits(base, ids) for ids in self.prompts],
+                self.f16,
+                -1.0,
+            )
         with Model(on) as model:
             ours = self._llama_logits(model, path, scale)
         figures = self._prove_logits(path.name, theirs, ours)
         self.report["lora"] = {"weights": weights, **figures}
         self._took("LoRA", started)
 
-    def _prove_logits(self, label: str, theirs: Sequence[Floats], ours: Sequence[Floats]) -> dict[str, float]:
+    def _prove_logits(
+        self, label: str, theirs: Sequence[Floats], ours: Sequence[Floats]
+    ) -> dict[str, float]:
         config = self.model.config.get_text_config()
         reference = "base + adapter" if "adapter" in self.inputs else "the base"
         window = getattr(config, "sliding_window", None)
         narrow = window is not None and window < PROMPT_TOKENS
-        hint = f"(config.json has a sliding_window of {window}, which llama.cpp may not apply.) " if narrow else ""
+        hint = (
+            f"(config.json has a sliding_window of {window}, which llama.cpp may not apply.) "
+            if narrow
+            else ""
+        )
         routed = any(getattr(config, key, None) for key in EXPERTS)
         pairs = zip(theirs, ours, strict=True)
-        return proof.prove_logits(label, reference, pairs, self.recipe["logits_bound"], routed=routed, hint=hint)
+        return proof.prove_logits(
+            label, reference, pairs, self.recipe["logits_bound"], routed=routed, hint=hint
+        )
 
-    def _llama_logits(self, model: Model, adapter: Path | None = None, scale: float = 1.0) -> list[Floats]:
+    def _llama_logits(
+        self, model: Model, adapter: Path | None = None, scale: float = 1.0
+    ) -> list[Floats]:
         longest = max(map(len, self.prompts))
         threads = self.recipe["threads"]
-        with model.session(longest, threads=threads, exact=True, lora=adapter, scale=scale) as session:
+        with model.session(
+            longest, threads=threads, exact=True, lora=adapter, scale=scale
+        ) as session:
             return [session.logits(ids) for ids in self.prompts]
 
     def _tensor_types(self) -> dict[str, str]:
@@ -240,7 +289,9 @@ class _Stage:
         if not (settings["enabled"] and weighed(self.quants, self.recipe["tensor_types"].values())):
             return {}
         if not self.records:
-            raise ConfigError("gguf.imatrix: there is no training text: add the dataset, or set enabled to false")
+            raise ConfigError(
+                "gguf.imatrix: there is no training text: add the dataset, or set enabled to false"
+            )
         started = time.process_time()
         texts = (encode(self.tokenizer, record["messages"]).ids for record in self.records)
         importance, tokens = imatrix.measure(self.model, texts, self.names, settings["tokens"])
@@ -263,8 +314,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ArtifactError: there is none, or it cannot be read.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises OSError, ValueError, TypeError and others alike
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True
+        )
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, TypeError and others alike
         raise ArtifactError(
             f"{folder.name}: the tokenizer cannot be read ({tell(error)[:200]}). "
             "Put tokenizer.json and tokenizer_config.json beside config.json."
@@ -274,7 +329,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def load_model(folder: Path) -> PreTrainedModel:
     """The model of a Hugging Face folder in float32."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
     model.train(False)
     return model
 
@@ -324,5 +381,7 @@ def _made(path: Path, *, vocab_only: bool = False) -> Model:
 def _f16_of(folder: Path) -> Path:
     files = sorted(folder.glob("*-F16.gguf"))
     if not files:
-        raise ArtifactError(f"{folder.name}: no F16 file of the base in this folder. Build the base's gguf stage.")
+        raise ArtifactError(
+            f"{folder.name}: no F16 file of the base in this folder. Build the base's gguf stage."
+        )
     return files[0]

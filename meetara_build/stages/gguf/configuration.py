@@ -26,7 +26,10 @@ SIGMOID = (
     *("mimo_v2_flash", "minimax_m2", "nemotron_h", "solar_open"),
 )
 """Model types whose router is a sigmoid in transformers' code, where the converter takes it for a softmax unless a key says so."""
-BUILT_IN: dict[str, dict[str, Any]] = {"cohere2": {"rotary_pct": 1.0}, "afmoe": {"route_norm": True}}
+BUILT_IN: dict[str, dict[str, Any]] = {
+    "cohere2": {"rotary_pct": 1.0},
+    "afmoe": {"route_norm": True},
+}
 HYBRIDS = ("granitemoehybrid", "bamba")
 """Model types whose converter looks for the old names of layers."""
 
@@ -47,7 +50,11 @@ def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
     )
     if kind in HYBRIDS and hparams.get("layer_types"):
         changed["layer_types"] = [OLD_LAYERS.get(layer, layer) for layer in hparams["layer_types"]]
-    return {**{key: value for key, value in found.items() if value is not None}, **hparams, **changed}
+    return {
+        **{key: value for key, value in found.items() if value is not None},
+        **hparams,
+        **changed,
+    }
 
 
 def _renamed(hparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,8 +82,12 @@ def _built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "phimoe":
         found["original_max_position_embeddings"] = hparams.get("max_position_embeddings")
     if kind == "minimax_m2":
-        found["rotary_dim"] = int(hparams["head_dim"] * _rope(hparams).get("partial_rotary_factor", 1.0))
-    if kind.startswith("gemma4") and not any("head_dim" in own for own in hparams.get("per_layer_config", {}).values()):
+        found["rotary_dim"] = int(
+            hparams["head_dim"] * _rope(hparams).get("partial_rotary_factor", 1.0)
+        )
+    if kind.startswith("gemma4") and not any(
+        "head_dim" in own for own in hparams.get("per_layer_config", {}).values()
+    ):
         found["global_head_dim"] = hparams.get("head_dim")
     return found
 
@@ -84,4 +95,8 @@ def _built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
 def _known_spelling(architecture: str) -> str:
     """An architecture's name with the capitals that the converter knows it by (``PhiMoEForCausalLM``)."""
     known = {name.lower(): name for name in conversion.TEXT_MODEL_MAP}
-    return architecture if architecture in conversion.TEXT_MODEL_MAP else known.get(architecture.lower(), architecture)
+    return (
+        architecture
+        if architecture in conversion.TEXT_MODEL_MAP
+        else known.get(architecture.lower(), architecture)
+    )

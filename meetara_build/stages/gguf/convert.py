@@ -44,7 +44,9 @@ class Labels:
     def of(cls, recipe: Recipe) -> Self:
         """The labels that a recipe of the gguf stage gives its files."""
         name = reduce(
-            lambda text, word: re.sub(re.escape(word[0]), word[1], text, flags=re.IGNORECASE), SWITCHES, recipe["name"]
+            lambda text, word: re.sub(re.escape(word[0]), word[1], text, flags=re.IGNORECASE),
+            SWITCHES,
+            recipe["name"],
         )
         return cls(name, *(str(recipe[key]) for key in ("domain", "base", "licence", "recipe")))
 
@@ -83,7 +85,11 @@ def _whole_class(official: type[Any], hparams: Mapping[str, Any]) -> type[Any]:
     """Ministral's class only hands on to one of two within it, each with a writer of its own: that one."""
     if official.__name__ != "Mistral3Model":
         return official
-    inner: type[Any] = official.Mistral4Model if hparams.get("model_type") == "mistral4" else official.Ministral3Model
+    inner: type[Any] = (
+        official.Mistral4Model
+        if hparams.get("model_type") == "mistral4"
+        else official.Ministral3Model
+    )
     return inner
 
 
@@ -103,7 +109,9 @@ def convert(
 
     class Converter(official):  # type: ignore[misc, valid-type]
         model_arch = official.model_arch
-        no_mtp = True  # layers that predict further tokens: transformers neither runs nor saves them
+        no_mtp = (
+            True  # layers that predict further tokens: transformers neither runs nor saves them
+        )
 
         def set_type(self) -> None:
             labels.write(self)
@@ -117,7 +125,9 @@ def convert(
 
         def set_gguf_parameters(self) -> None:
             super().set_gguf_parameters()
-            if self.model_arch == gguf.MODEL_ARCH.LLAMA and (window := hparams.get("sliding_window")):
+            if self.model_arch == gguf.MODEL_ARCH.LLAMA and (
+                window := hparams.get("sliding_window")
+            ):
                 # llama.cpp runs Mistral as Llama, which attends to all of a text: right only inside the window.
                 longest = min(window, hparams["max_position_embeddings"])
                 self.gguf_writer.add_context_length(longest)
@@ -206,6 +216,8 @@ def _names(model: Any) -> dict[str, str]:
     """GGUF names by module name, for weights that keep their columns."""
     names = {}
     for name in model.model_tensors:
-        if name.endswith(".weight") and (found := model.tensor_map.get_name(name, try_suffixes=(".weight",))):
+        if name.endswith(".weight") and (
+            found := model.tensor_map.get_name(name, try_suffixes=(".weight",))
+        ):
             names[name.removesuffix(".weight")] = found
     return names

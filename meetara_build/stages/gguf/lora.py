@@ -29,7 +29,11 @@ def check_expressible(adapter: Path) -> dict[str, Any]:
         ConfigError: the adapter is more than pairs of low-rank matrices.
     """
     config: dict[str, Any] = parse_json((adapter / "adapter_config.json").read_text("utf-8"))
-    beyond = {"use_dora": "DoRA", "modules_to_save": "whole modules", "alora_invocation_tokens": "aLoRA"}
+    beyond = {
+        "use_dora": "DoRA",
+        "modules_to_save": "whole modules",
+        "alora_invocation_tokens": "aLoRA",
+    }
     if found := [label for key, label in beyond.items() if config.get(key)]:
         raise ConfigError(
             f"gguf.lora: llama.cpp cannot hold {' and '.join(found)} in a LoRA file: set gguf.lora to false "
@@ -74,12 +78,19 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
             for name, (a, b) in pairs.items():
                 kept = self.filter_tensors((name, lambda a=a: a))
                 if kept is not None:
-                    yield kept[0], LoraTorchTensor(b.T, a.T) if name in turned else LoraTorchTensor(a, b)
+                    yield (
+                        kept[0],
+                        LoraTorchTensor(b.T, a.T) if name in turned else LoraTorchTensor(a, b),
+                    )
 
-        def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Iterator[tuple[str, Tensor]]:
+        def modify_tensors(
+            self, data_torch: Any, name: str, bid: int | None
+        ) -> Iterator[tuple[str, Tensor]]:
             try:
                 placed = list(super().modify_tensors(data_torch, name, bid))
-            except Exception as error:  # its pair of matrices knows few of the operations on a whole weight
+            except (
+                Exception
+            ) as error:  # its pair of matrices knows few of the operations on a whole weight
                 raise _refuse_rewritten(name, error) from error
             if not placed:
                 raise ProofError(
@@ -118,14 +129,17 @@ def _pairs(adapter: Path, config: dict[str, Any]) -> dict[str, tuple[Tensor, Ten
     """A (rank, columns) and B (rows, rank) by the name of the weight they change."""
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in sorted(load_file(adapter / "adapter_model.safetensors").items()):
-        half = next((half for parts, half in _HALVES.items() if any(part in name for part in parts)), None)
+        half = next(
+            (half for parts, half in _HALVES.items() if any(part in name for part in parts)), None
+        )
         if half is None:
             raise ConfigError(f"gguf.lora: {name} is not a low-rank matrix: set gguf.lora to false")
         # An embedding's two stand the other way round: it is looked up in rows, not multiplied.
         whole = tensor.T if ".lora_embedding_" in name else tensor
         halves.setdefault(get_base_tensor_name(name), {})[half] = whole.to(torch.float32)
     return {
-        name: (pair["A"], pair["B"] * _correction(name, pair["A"].shape[0], config)) for name, pair in halves.items()
+        name: (pair["A"], pair["B"] * _correction(name, pair["A"].shape[0], config))
+        for name, pair in halves.items()
     }
 
 
@@ -138,7 +152,9 @@ def _alpha(config: dict[str, Any]) -> float:
 def _correction(name: str, rank: int, config: dict[str, Any]) -> float:
     """PEFT's scale of one weight over the scale that llama.cpp will use."""
     module = name.removeprefix(_PREFIX).removesuffix(".weight")
-    own = [alpha for key, alpha in (config.get("alpha_pattern") or {}).items() if module.endswith(key)]
+    own = [
+        alpha for key, alpha in (config.get("alpha_pattern") or {}).items() if module.endswith(key)
+    ]
     alpha = float(own[0]) if own else float(config["lora_alpha"])
     peft = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
     return peft / (_alpha(config) / rank)

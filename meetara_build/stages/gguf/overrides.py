@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from meetara_build.errors import ConfigError
-from meetara_build.gguf_header import tensor_types
+from meetara_build.llama_cpp.header import tensor_types
 from meetara_build.stages.gguf.quantize import NEEDS_IMATRIX, Fallback, misfits
 
 

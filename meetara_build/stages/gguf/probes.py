@@ -129,7 +129,17 @@ _WORDS = (
         "'tis",
         "rock'n'roll",
     ),
-    *("camelCase", "PascalCase", "snake_case", "kebab-case", "SCREAMING_CASE", "iPhone", "HTTPServer", "x", "X"),
+    *(
+        "camelCase",
+        "PascalCase",
+        "snake_case",
+        "kebab-case",
+        "SCREAMING_CASE",
+        "iPhone",
+        "HTTPServer",
+        "x",
+        "X",
+    ),
     *(
         "well-being",
         "e.g.",
@@ -201,7 +211,8 @@ def texts() -> list[str]:
     """A few hundred short texts: scripts, emoji, odd spaces, numbers, words, code and their neighbours."""
     plain = [*_SCRIPTS, *_EMOJI, *_SPACE, *_NUMBERS, *_WORDS, *_CODE]
     joined = [
-        left + gap + right for left, gap, right in product(("a", "1", "."), (" ", "\n", "  "), ("B", "2", "é", "!"))
+        left + gap + right
+        for left, gap, right in product(("a", "1", "."), (" ", "\n", "  "), ("B", "2", "é", "!"))
     ]
     spaced = [" " + text for text in (*_SCRIPTS, *_EMOJI)]
     return [*plain, *joined, *spaced]
@@ -209,7 +220,14 @@ def texts() -> list[str]:
 
 def with_token(token: str) -> list[str]:
     """One special token in the surroundings where it tends to be missed or to swallow its neighbours."""
-    return [token, f"a{token}b", f"a {token} b", f"{token}\ntext", f"text\n{token}", f"{token}{token}"]
+    return [
+        token,
+        f"a{token}b",
+        f"a {token} b",
+        f"{token}\ntext",
+        f"text\n{token}",
+        f"{token}{token}",
+    ]
 
 
 def conversations(system: str | None) -> Sequence[list[Message]]:

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ArtifactError, ProofError
-from meetara_build.llama import Floats, Model
+from meetara_build.llama_cpp.model import Floats, Model
 from meetara_build.stages.gguf import probes
 from meetara_build.stages.gguf.vocabulary import CUTS
 from meetara_build.training.chat import read_plain, write
@@ -25,7 +25,12 @@ MOST_SPECIAL = 64
 """Special tokens tried in all surroundings; models have hundreds of reserved ones, all made alike."""
 
 
-_FORMS: tuple[Literal["NFKC"], Literal["NFKD"], Literal["NFC"], Literal["NFD"]] = ("NFKC", "NFKD", "NFC", "NFD")
+_FORMS: tuple[Literal["NFKC"], Literal["NFKD"], Literal["NFC"], Literal["NFD"]] = (
+    "NFKC",
+    "NFKD",
+    "NFC",
+    "NFD",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,9 @@ class Case:
     special: bool = True
 
 
-def cases(tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequence[str]) -> list[Case]:
+def cases(
+    tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequence[str]
+) -> list[Case]:
     """What both tokenizers are compared on: general texts, special tokens, the domain's texts, conversations.
 
     llama.cpp does not normalise Unicode. Where a tokenizer does (Qwen: NFC), llama.cpp is given the normalised text:
@@ -48,7 +55,10 @@ def cases(tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequ
     added = list(tokenizer.added_tokens_decoder.values())[:MOST_SPECIAL]
     special = [token.content for token in added]
     as_text = [
-        text for token in added if is_control(token.content, token.special) for text in probes.with_token(token.content)
+        text
+        for token in added
+        if is_control(token.content, token.special)
+        for text in probes.with_token(token.content)
     ]
     plain = [
         *probes.texts(),
@@ -76,7 +86,10 @@ def _from_vocabulary(tokenizer: PreTrainedTokenizerBase, count: int = 200) -> li
 
 
 def _by_transformers(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], normal: Callable[[str], str], add_special: bool
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    normal: Callable[[str], str],
+    add_special: bool,
 ) -> Iterator[Case]:
     encoded = tokenizer(list(texts), add_special_tokens=add_special)["input_ids"]
     for text, ids in zip(texts, encoded, strict=True):
@@ -85,7 +98,9 @@ def _by_transformers(
 
 def _normaliser(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    written = json.dumps(json.loads(backend.to_str()).get("normalizer")) if backend is not None else ""
+    written = (
+        json.dumps(json.loads(backend.to_str()).get("normalizer")) if backend is not None else ""
+    )
     for form in _FORMS:
         if f'"{form}"' in written:
             return partial(unicodedata.normalize, form)
@@ -97,23 +112,35 @@ def first_difference(model: Model, wanted: Iterable[Case]) -> str | None:
     for case in wanted:
         ids = model.tokenize(case.text, add_special=case.add_special, special=case.special)
         if ids != case.ids:
-            return f"{case.text[:80]!r} is {case.ids[:24]} by transformers and {ids[:24]} by llama.cpp"
+            return (
+                f"{case.text[:80]!r} is {case.ids[:24]} by transformers and {ids[:24]} by llama.cpp"
+            )
     return None
 
 
 def search_cut(
-    path: Path, tokenizer: PreTrainedTokenizerBase, wanted: Sequence[Case], name: str, *, cuts: bool, rstrip: bool
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    wanted: Sequence[Case],
+    name: str,
+    *,
+    cuts: bool,
+    rstrip: bool,
 ) -> dict[str, str] | None:
     """Metadata with which llama.cpp cuts as transformers does, found by trying; None where there is none.
 
     What is found so has to pass many more texts than a guess that has the tokenizer's own expression behind it.
     """
-    more = _by_transformers(tokenizer, _from_vocabulary(tokenizer, 3000), _normaliser(tokenizer), False)
+    more = _by_transformers(
+        tokenizer, _from_vocabulary(tokenizer, 3000), _normaliser(tokenizer), False
+    )
     wanted = [*wanted, *more]
     names = [name, f"{name} (phi-3)"] if rstrip else [name]
     for pre, label in product(CUTS if cuts else ("default",), names):
         try:
-            with Model(path, vocab_only=True, overrides={"tokenizer.ggml.pre": pre, "general.name": label}) as model:
+            with Model(
+                path, vocab_only=True, overrides={"tokenizer.ggml.pre": pre, "general.name": label}
+            ) as model:
                 if first_difference(model, wanted) is None:
                     return {"pre": pre, "name": label}
         except ArtifactError:
@@ -200,11 +227,16 @@ def _place(theirs: str | None, ours: str | None) -> str:
     if theirs is None or ours is None:
         side = "transformers" if theirs is None else "llama.cpp"
         return f"text, where {side} refuses,"
-    at = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b),
+        min(len(theirs), len(ours)),
+    )
     return f"{theirs[at - 20 : at + 20]!r} by transformers and {ours[at - 20 : at + 20]!r} by llama.cpp"
 
 
-def prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], vocabulary: int, limit: int) -> list[list[int]]:
+def prompts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], vocabulary: int, limit: int
+) -> list[list[int]]:
     """Token lists to compare logits on: real texts, and 64 tokens from all over the vocabulary."""
     ids = [list(tokenizer(text)["input_ids"])[:limit] for text in texts]
     anywhere = np.random.default_rng(0).integers(0, vocabulary, 64).tolist()
@@ -257,7 +289,11 @@ def prove_logits(
             f"{hint}The file is not the model: build it again; if it stays so, llama.cpp does not support this base "
             "fully (or its values do not fit into F16). Only for a small excess raise gguf.logits_bound."
         )
-    return {"worst": round_figure(worst), "mean": round_figure(float(shares.mean())), "positions": len(shares)}
+    return {
+        "worst": round_figure(worst),
+        "mean": round_figure(float(shares.mean())),
+        "positions": len(shares),
+    }
 
 
 def round_figure(figure: float) -> float:

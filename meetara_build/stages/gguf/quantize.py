@@ -15,8 +15,8 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp as ll
 
 from meetara_build.errors import ConfigError, ProofError
-from meetara_build.gguf_header import tensor_types
-from meetara_build.llama import last_words, listening
+from meetara_build.llama_cpp.header import tensor_types
+from meetara_build.llama_cpp.model import last_words, listening
 
 Imatrix = Mapping[str, npt.NDArray[np.float32]]
 """Mean squared input of each column of a weight, by GGUF tensor name."""
@@ -58,7 +58,12 @@ class Fallback(NamedTuple):
 
 
 def quantize(
-    source: Path, target: Path, quant: str, imatrix: Imatrix, threads: int, types: Mapping[str, str] | None = None
+    source: Path,
+    target: Path,
+    quant: str,
+    imatrix: Imatrix,
+    threads: int,
+    types: Mapping[str, str] | None = None,
 ) -> list[Fallback]:
     """Quantize an F16 file; ``types`` are tensors that get a type of their own, whatever the rest gets.
 
@@ -93,7 +98,9 @@ def misfits(source: Path, quant: str, types: Mapping[str, str]) -> list[Fallback
     params = _params(quant, 1, {})
     params.dry_run = True
     params.tt_overrides = _tensor_types(types)
-    return [fallback for fallback in _run(source, source, quant, params) if fallback.tensor in types]
+    return [
+        fallback for fallback in _run(source, source, quant, params) if fallback.tensor in types
+    ]
 
 
 def _params(quant: str, threads: int, imatrix: Imatrix) -> Any:
@@ -107,15 +114,21 @@ def _params(quant: str, threads: int, imatrix: Imatrix) -> Any:
 
 def _run(source: Path, target: Path, quant: str, params: Any) -> list[Fallback]:
     with listening() as lines:
-        code = ll.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
+        code = ll.llama_model_quantize(
+            str(source).encode(), str(target).encode(), ctypes.byref(params)
+        )
     if code != 0:
         if target != source:
             target.unlink(missing_ok=True)
         if shutil.disk_usage(target.parent).free < source.stat().st_size:
             raise OSError(errno.ENOSPC, "no space left for the quantized file", str(target))
-        raise ProofError(f"{target.name}: llama.cpp cannot quantize to {quant}: {last_words()}. Choose another type.")
+        raise ProofError(
+            f"{target.name}: llama.cpp cannot quantize to {quant}: {last_words()}. Choose another type."
+        )
     found = _FALLBACK.findall(" ".join(lines))
-    return sorted(Fallback(name, int(columns), wanted, given) for name, columns, wanted, given in found)
+    return sorted(
+        Fallback(name, int(columns), wanted, given) for name, columns, wanted, given in found
+    )
 
 
 def counted_types(path: Path) -> dict[str, int]:

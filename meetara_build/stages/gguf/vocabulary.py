@@ -39,9 +39,39 @@ _BY_REGEX = {
 """Expressions of ``Split`` steps, as published models write them, and the name of the same cut in llama.cpp."""
 
 CUTS = (
-    *("gpt-2", "llama-bpe", "smaug-bpe", "qwen2", "smollm", "gpt-4o", "tekken", "ufakzeka", "qwen35", "seed-coder"),
-    *("deepseek-v3", "minicpm5", "jais-2", "bailingmoe", "glm4", "falcon", "mpt", "deepseek-llm", "deepseek-coder"),
-    *("granite-embed-multi-97m", "tiny_aya", "youtu", "exaone-moe", "laguna", "bloom", "viking", "default"),
+    *(
+        "gpt-2",
+        "llama-bpe",
+        "smaug-bpe",
+        "qwen2",
+        "smollm",
+        "gpt-4o",
+        "tekken",
+        "ufakzeka",
+        "qwen35",
+        "seed-coder",
+    ),
+    *(
+        "deepseek-v3",
+        "minicpm5",
+        "jais-2",
+        "bailingmoe",
+        "glm4",
+        "falcon",
+        "mpt",
+        "deepseek-llm",
+        "deepseek-coder",
+    ),
+    *(
+        "granite-embed-multi-97m",
+        "tiny_aya",
+        "youtu",
+        "exaone-moe",
+        "laguna",
+        "bloom",
+        "viking",
+        "default",
+    ),
 )
 """One name for each different cut of llama.cpp's ``llm_tokenizer_bpe``; its special cases are left out."""
 
@@ -111,7 +141,11 @@ class Vocabulary:
         _put(writer, keys.ADD_EOS, self.adds_eos, gguf.GGUFValueType.BOOL)
         if self.kind != "byte-level BPE":
             _put(writer, keys.ADD_PREFIX, self.space_prefix, gguf.GGUFValueType.BOOL)
-        for key, token in ((keys.BOS_ID, self.bos), (keys.EOS_ID, self.eos), (keys.EOT_ID, self.eot)):
+        for key, token in (
+            (keys.BOS_ID, self.bos),
+            (keys.EOS_ID, self.eos),
+            (keys.EOT_ID, self.eot),
+        ):
             if token is not None:
                 _put(writer, key, token, gguf.GGUFValueType.UINT32)
         _refuse_twins(writer.kv_data[0][keys.LIST].value)
@@ -194,7 +228,9 @@ def _prepends_space(written: dict[str, Any]) -> bool:
         if step["type"] == "Prepend":
             return True
     steps = _steps(written.get("pre_tokenizer"), "pretokenizers")
-    return any(step["type"] == "Metaspace" and step.get("prepend_scheme") != "never" for step in steps)
+    return any(
+        step["type"] == "Metaspace" and step.get("prepend_scheme") != "never" for step in steps
+    )
 
 
 def _write_sentencepiece(model: Any) -> None:

@@ -29,7 +29,9 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     sizes = {path.name: path.stat().st_size for path in files}
     text = model_card(recipe, default, evaluation, card, training, sizes, _origin(inputs["base"]))
     (output / "README.md").write_text(text, encoding="utf-8")
-    named = {f"../gguf/{path.name}": path for path in files} | {path.name: path for path in sorted(output.iterdir())}
+    named = {f"../gguf/{path.name}": path for path in files} | {
+        path.name: path for path in sorted(output.iterdir())
+    }
     lines = [f"{_sha256(path)}  {name}" for name, path in named.items()]
     (output / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return passed

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from meetara_build.losses import Losses
-from meetara_build.yaml_files import render_yaml
+from meetara_build.stages.losses import Losses
 
 
 def model_card(
@@ -18,10 +17,16 @@ def model_card(
 ) -> str:
     """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name, ``origin`` is the ``origin.json`` of a base
     that was taken back from a GGUF file."""
-    front = {"license": recipe["licence"], "language": list(recipe["languages"]), "base_model": _base_model(recipe)}
-    front["tags"] = ["gguf", "lora", recipe["category"], recipe["domain"]]
+    from huggingface_hub import ModelCardData
+
+    front = ModelCardData(
+        license=recipe["licence"],
+        language=list(recipe["languages"]),
+        base_model=_base_model(recipe),
+        tags=["gguf", "lora", recipe["category"], recipe["domain"]],
+    )
     parts = [
-        f"---\n{render_yaml(front, 'README.md')}---",
+        f"---\n{front.to_yaml()}\n---",
         f"# {recipe['domain']}\n\n{recipe['description']}. A LoRA fine-tune of `{recipe['base']}`, merged and quantized.{_base(origin)}",
         _use(recipe, default),
         _figures(evaluation, sizes, recipe["domain"]),
@@ -47,7 +52,11 @@ def _base_model(recipe: Mapping[str, Any]) -> str:
 def _base(origin: Mapping[str, Any] | None) -> str:
     if origin is None:
         return ""
-    lost = f", which is quantized to {origin['quantized']}: what that lost, it lacks too" if origin["quantized"] else ""
+    lost = (
+        f", which is quantized to {origin['quantized']}: what that lost, it lacks too"
+        if origin["quantized"]
+        else ""
+    )
     return f" The base was taken back from `{origin['file']}`{lost}."
 
 

@@ -20,7 +20,9 @@ def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> di
     missed = []
     highest, loss = recipe["max_loss"], evaluation["variants"]["F16"]["loss"]
     if highest is not None and not loss <= highest:
-        missed.append(f"F16: held-out loss {loss:.4f} is above {highest} nats per token (evaluation.max_loss)")
+        missed.append(
+            f"F16: held-out loss {loss:.4f} is above {highest} nats per token (evaluation.max_loss)"
+        )
     for quant in recipe["quants"]:
         figures = evaluation["variants"][quant]
         gain = 1.0 - figures["loss"] / base

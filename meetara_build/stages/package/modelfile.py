@@ -50,7 +50,11 @@ def modelfile(recipe: Mapping[str, Any], file: str, base: Path) -> str:
 
 def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
     """Find the text around each turn by rendering texts that no template contains."""
-    plain = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED), _turn("user", NEXT)], ask=True)
+    plain = render(
+        tokenizer,
+        [_turn("user", ASKED), _turn("assistant", ANSWERED), _turn("user", NEXT)],
+        ask=True,
+    )
     asked, answered, following = (plain.index(mark) for mark in (ASKED, ANSWERED, NEXT))
     between = plain[answered + 1 : following]
     # Some templates write a space before an answer that they do not end a question with: the model says it itself.
@@ -64,7 +68,9 @@ def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
     before_system, gap = _without_start(tokenizer, whole[:start]), whole[start + 1 : end]
     if gap.endswith(before_user):
         after_system = gap.removesuffix(before_user)
-        return Turns(before_system, after_system, before_user, after_user, after_assistant, True, preamble)
+        return Turns(
+            before_system, after_system, before_user, after_user, after_assistant, True, preamble
+        )
     # The template folds the system text into the first user turn.
     return Turns("", gap, before_system, after_user, after_assistant, False, "")
 
@@ -96,14 +102,18 @@ def _template(turns: Turns) -> str:
             f"{{{{ if .Prompt }}}}{turns.before_user}"
             f"{{{{ if .System }}}}{{{{ .System }}}}{turns.after_system}{{{{ end }}}}{{{{ .Prompt }}}}"
         )
-    return f"{system}{user}{turns.after_user}{{{{ end }}}}{{{{ .Response }}}}{turns.after_assistant}"
+    return (
+        f"{system}{user}{turns.after_user}{{{{ end }}}}{{{{ .Response }}}}{turns.after_assistant}"
+    )
 
 
 def _stops(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The special tokens that end an answer: the first one after it, and the end-of-text token."""
     after = turns.after_assistant.lstrip()
     first = [token for token in _special(tokenizer) if after.startswith(token)]
-    return list(dict.fromkeys([*first[:1], *([tokenizer.eos_token] if tokenizer.eos_token else [])]))
+    return list(
+        dict.fromkeys([*first[:1], *([tokenizer.eos_token] if tokenizer.eos_token else [])])
+    )
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -6,8 +6,25 @@ from typing import Any
 from meetara_build.stages.dataset import Prepared
 
 SYLLABLES = [
-    "ka", "lo", "mi", "ru", "te", "na", "so", "vi", "pe", "du", "gra", "ble", "fon", "tir", "mas", "quo", "zen", "hul",
-]  # fmt: skip
+    "ka",
+    "lo",
+    "mi",
+    "ru",
+    "te",
+    "na",
+    "so",
+    "vi",
+    "pe",
+    "du",
+    "gra",
+    "ble",
+    "fon",
+    "tir",
+    "mas",
+    "quo",
+    "zen",
+    "hul",
+]
 
 
 def sentence(key: object, words: int = 9) -> str:
@@ -18,7 +35,10 @@ def sentence(key: object, words: int = 9) -> str:
 
 def pairs(count: int, start: int = 0) -> list[dict[str, Any]]:
     """Records that have nothing in common."""
-    return [{"prompt": sentence(f"q{n}"), "response": sentence(f"a{n}", 15)} for n in range(start, start + count)]
+    return [
+        {"prompt": sentence(f"q{n}"), "response": sentence(f"a{n}", 15)}
+        for n in range(start, start + count)
+    ]
 
 
 def recipe(names: list[str], **changes: Any) -> dict[str, Any]:
@@ -52,5 +72,9 @@ def everything(found: Prepared) -> dict[str, Any]:
 
 def csv_text(records: list[dict[str, Any]], *more: str, newline: str = "\n") -> str:
     """``prompt,response`` lines; ``more`` are appended as they are."""
-    lines = ["prompt,response", *(f"{record['prompt']},{record['response']}" for record in records), *more]
+    lines = [
+        "prompt,response",
+        *(f"{record['prompt']},{record['response']}" for record in records),
+        *more,
+    ]
     return newline.join(lines) + newline

@@ -19,7 +19,10 @@ BAD = [
 def test_every_fault_of_every_source_is_in_one_table(write):
     paths = [write([*pairs(3), *BAD]), write([*BAD[:1], *pairs(2)], "more.jsonl")]
     with pytest.raises(DataError) as error:
-        prepare(recipe([path.name for path in paths]), {f"source_{n}": path for n, path in enumerate(paths)})
+        prepare(
+            recipe([path.name for path in paths]),
+            {f"source_{n}": path for n, path in enumerate(paths)},
+        )
     assert str(error.value).splitlines() == [
         "nutrition.jsonl: 5 of 8 records are bad; more.jsonl: 1 of 3 records are bad (data.max_bad_share allows 5%)",
         "File             Line  Column    What is wrong               Found",
@@ -53,7 +56,10 @@ def test_one_bad_record_in_twenty_is_the_most_that_five_percent_allow(prepared, 
 def test_the_share_counts_for_each_source_so_that_a_small_one_cannot_vanish(write):
     paths = [write(pairs(100)), write(BAD[:2], "more.jsonl")]
     with pytest.raises(DataError, match=r"^more.jsonl: 2 of 2 records are bad"):
-        prepare(recipe([path.name for path in paths]), {f"source_{n}": path for n, path in enumerate(paths)})
+        prepare(
+            recipe([path.name for path in paths]),
+            {f"source_{n}": path for n, path in enumerate(paths)},
+        )
 
 
 def test_reading_lists_faults_without_refusing(write):
@@ -71,6 +77,8 @@ def test_reading_lists_faults_without_refusing(write):
 
 
 def test_a_long_table_is_cut_and_says_so():
-    lines = table([Fault("a.jsonl", n, "prompt", "is empty") for n in range(60)], limit=50).splitlines()
+    lines = table(
+        [Fault("a.jsonl", n, "prompt", "is empty") for n in range(60)], limit=50
+    ).splitlines()
     assert len(lines) == 52
     assert lines[-1] == "… and 10 more"

@@ -73,7 +73,9 @@ def test_mended_text_is_nfc_and_mending_again_changes_nothing(text):
 
 def test_records_are_mended_before_they_are_compared(prepared):
     records = pairs(40)
-    records.append({"prompt": f"CafÃ© {records[0]['prompt']}", "response": "Ã©t\u00c3\u00a9 Ã©clair"})
+    records.append(
+        {"prompt": f"CafÃ© {records[0]['prompt']}", "response": "Ã©t\u00c3\u00a9 Ã©clair"}
+    )
     found = everything(prepared(records))
     assert found["nutrition.jsonl:41"].response == "été éclair"
 
@@ -110,18 +112,28 @@ def test_every_change_of_a_text_is_with_its_record_by_column(prepared):
     found = everything(prepared([*pairs(40), {"prompt": "CafÃ© ole", "response": CODE}]))
     record = found["nutrition.jsonl:41"]
     assert (record.prompt, record.response) == ("Café ole", "    return a")
-    assert record.changed == {"prompt": ["garbled text"], "response": ["line ends", "newlines at the ends"]}
+    assert record.changed == {
+        "prompt": ["garbled text"],
+        "response": ["line ends", "newlines at the ends"],
+    }
     assert all(not one.changed for one in found.values() if one is not record)
 
 
 def test_without_repair_a_text_stays_as_it_is_to_the_last_byte(prepared):
     texts = {"prompt": " CafÃ© cafe\u0301 ole\n", "response": CODE}
     record = everything(prepared([*pairs(40), texts], repair_text=False))["nutrition.jsonl:41"]
-    assert (record.prompt, record.response, record.changed) == (texts["prompt"], texts["response"], {})
+    assert (record.prompt, record.response, record.changed) == (
+        texts["prompt"],
+        texts["response"],
+        {},
+    )
 
 
 def test_html_becomes_text_where_that_is_asked_for_and_is_a_change_that_is_said(prepared):
-    texts = {"prompt": "How many <b>eggs</b>?", "response": "<p>Two.</p><ul><li>One &amp; one</li></ul>"}
+    texts = {
+        "prompt": "How many <b>eggs</b>?",
+        "response": "<p>Two.</p><ul><li>One &amp; one</li></ul>",
+    }
     given = [*pairs(40), texts]
     assert everything(prepared(given))["nutrition.jsonl:41"].response == texts["response"]
     record = everything(prepared(given, html_to_text=True))["nutrition.jsonl:41"]

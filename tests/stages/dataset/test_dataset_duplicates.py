@@ -25,7 +25,9 @@ REST = [(record["prompt"], record["response"]) for record in pairs(30)]
 
 def drops_of(*said, **changes):
     bounds = {"near_duplicate": 0.85, "near_group": 0.6, **changes}
-    return [(d.source, d.reason, d.matched) for d in distinct(records(*REST, *said), **bounds).drops]
+    return [
+        (d.source, d.reason, d.matched) for d in distinct(records(*REST, *said), **bounds).drops
+    ]
 
 
 def are_kin(left, right):
@@ -49,8 +51,12 @@ def test_case_spacing_and_width_make_no_difference():
     ],
 )
 def test_a_slightly_changed_copy_is_dropped_and_names_the_record_it_matched(question):
-    dropped = distinct(records(*REST, (QUESTION, ANSWER), (question, ANSWER + " Really.")), 0.85, 0.6).drops
-    assert [(d.source, d.reason, d.matched) for d in dropped] == [("a.jsonl:32", "near-duplicate", "a.jsonl:31")]
+    dropped = distinct(
+        records(*REST, (QUESTION, ANSWER), (question, ANSWER + " Really.")), 0.85, 0.6
+    ).drops
+    assert [(d.source, d.reason, d.matched) for d in dropped] == [
+        ("a.jsonl:32", "near-duplicate", "a.jsonl:31")
+    ]
     assert 0.85 <= dropped[0].similarity <= 1.0
 
 
@@ -59,7 +65,10 @@ def test_near_duplicates_are_found_in_other_scripts():
         "एक वयस्क को स्वस्थ रहने के लिए हर दिन कितने ग्राम प्रोटीन चाहिए?",
         "शरीर के हर किलो पर लगभग 0.8 ग्राम, कठिन व्यायाम में अधिक।",
     )
-    chinese = ("成年人每天需要多少克蛋白质才能保持健康？", "每公斤体重大约零点八克，六十岁以后或者剧烈运动时需要更多。")
+    chinese = (
+        "成年人每天需要多少克蛋白质才能保持健康？",
+        "每公斤体重大约零点八克，六十岁以后或者剧烈运动时需要更多。",
+    )
     for prompt, response in (hindi, chinese):
         dropped = drops_of((prompt, response), (prompt.rstrip("?？"), response.rstrip("।。")))
         assert [reason for _, reason, _ in dropped] == ["near-duplicate"]
@@ -70,7 +79,10 @@ def test_another_answer_to_the_same_question_is_kept_as_kin():
 
 
 def test_the_same_answer_to_another_question_is_kept_as_kin():
-    assert are_kin((QUESTION, ANSWER), ("What is the daily amount of protein that a grown person has to eat?", ANSWER))
+    assert are_kin(
+        (QUESTION, ANSWER),
+        ("What is the daily amount of protein that a grown person has to eat?", ANSWER),
+    )
 
 
 def test_a_short_label_that_many_records_share_makes_no_kin():
@@ -84,7 +96,9 @@ def test_an_instruction_that_all_records_share_makes_no_kin():
 
 
 def test_a_refusal_that_many_records_share_makes_no_kin():
-    refusal = "I am not able to advise on that; please ask a pharmacist or the doctor who prescribed it."
+    refusal = (
+        "I am not able to advise on that; please ask a pharmacist or the doctor who prescribed it."
+    )
     said = [(sentence(n, 9), refusal) for n in range(300, 340)]
     assert len(set(distinct(records(*said), 0.85, 0.6).groups)) == 40
 
@@ -97,7 +111,11 @@ def test_unlike_records_are_neither():
 
 def test_kinship_is_passed_on():
     found = distinct(
-        records(*REST, (QUESTION, ANSWER), (QUESTION, OTHER), (QUESTION + " Tell me.", sentence(1))), 0.85, 0.6
+        records(
+            *REST, (QUESTION, ANSWER), (QUESTION, OTHER), (QUESTION + " Tell me.", sentence(1))
+        ),
+        0.85,
+        0.6,
     )
     assert len(set(found.groups[30:])) == 1
 
@@ -119,7 +137,12 @@ def test_texts_without_a_letter_are_compared_exactly():
 
 
 def test_blocks_change_nothing(monkeypatch):
-    said = [*REST, *((prompt + " now", response) for prompt, response in REST), (QUESTION, ANSWER), (QUESTION, OTHER)]
+    said = [
+        *REST,
+        *((prompt + " now", response) for prompt, response in REST),
+        (QUESTION, ANSWER),
+        (QUESTION, OTHER),
+    ]
     whole = distinct(records(*said), 0.85, 0.6)
     monkeypatch.setattr(pairing, "BLOCK_PRODUCTS", 1)
     small = distinct(records(*said), 0.85, 0.6)
@@ -135,6 +158,8 @@ def test_thousands_of_answers_to_a_few_questions_are_compared_by_their_answers()
     questions = ["Write a story.", "Tell me a tale.", "Explain it to me!"]
     said = [(questions[at % 3], " ".join(numbers.choice(words, 12))) for at in range(4_000)]
     found = distinct(records(*said, (questions[0], said[0][1] + " indeed"), *REST), 0.85, 0.6)
-    assert [(drop.reason, drop.matched) for drop in found.drops] == [("near-duplicate", "a.jsonl:1")]
+    assert [(drop.reason, drop.matched) for drop in found.drops] == [
+        ("near-duplicate", "a.jsonl:1")
+    ]
     # What a third of the records ask makes no kin, so that something can be held out.
     assert len(set(found.groups)) > 3_900

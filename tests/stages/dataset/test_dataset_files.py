@@ -65,12 +65,21 @@ FORMS = {
     "a.tsv": lambda r: table(r, "\t"),
     "all quoted.tsv": lambda r: table(r, "\t", quoting=csv.QUOTE_ALL),
 }
-PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
-TEXT = st.one_of(PLAIN, st.sampled_from(['He said "no", then; left', 'a "b"', "two\nlines", "x, y; z", "Ünïcödé 🍎"]))
-RECORDS = st.lists(st.builds(lambda q, a: {"prompt": q, "response": a}, TEXT, TEXT), min_size=2, max_size=6)
+PLAIN = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12
+)
+TEXT = st.one_of(
+    PLAIN,
+    st.sampled_from(['He said "no", then; left', 'a "b"', "two\nlines", "x, y; z", "Ünïcödé 🍎"]),
+)
+RECORDS = st.lists(
+    st.builds(lambda q, a: {"prompt": q, "response": a}, TEXT, TEXT), min_size=2, max_size=6
+)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(records=RECORDS)
 def test_the_same_records_are_the_same_rows_in_every_form(tmp_path, records):
     for name, write in FORMS.items():
@@ -83,11 +92,17 @@ def test_the_same_records_are_the_same_rows_in_every_form(tmp_path, records):
     assert values(path) == records
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends_make_no_difference(write, encoding, end):
     records = [*GOOD[:3], {"prompt": "¿qué? 🍎", "response": "naïve"}]
-    for name, text in (("a.csv", table(records)), ("a.jsonl", lines(records)), ("a.json", dump(records, indent=1))):
+    for name, text in (
+        ("a.csv", table(records)),
+        ("a.jsonl", lines(records)),
+        ("a.json", dump(records, indent=1)),
+    ):
         content = "".join(line + end for line in text.splitlines()).encode(encoding)
         assert values(write(content, name)) == records, name
 
@@ -104,7 +119,9 @@ def test_utf16_that_is_cut_short_is_refused(write):
 
 def test_gzip_that_is_cut_short_is_refused(write):
     packed = gzip.compress(lines(GOOD).encode())
-    with pytest.raises(DataError, match=r"^a.jsonl.gz: is gzip that cannot be unpacked: .*: fetch the file again"):
+    with pytest.raises(
+        DataError, match=r"^a.jsonl.gz: is gzip that cannot be unpacked: .*: fetch the file again"
+    ):
         read(write(packed[:-100], "a.jsonl.gz"))
 
 
@@ -129,7 +146,10 @@ def archive() -> bytes:
     [
         (workbook(), "is an Excel workbook: save the sheet as CSV"),
         (archive(), "is a zip archive: unpack it"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 an old one", "is an old Excel or Word file: save it as CSV"),
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 an old one",
+            "is an old Excel or Word file: save it as CSV",
+        ),
         (b"BZh91AY", "is packed by bzip2: unpack it"),
         (b"\xfd7zXZ\x00\x00", "is packed by xz: unpack it"),
         (b"SQLite format 3\x00", "is an SQLite database: export a table"),
@@ -147,7 +167,10 @@ def test_parquet_under_another_name_and_packed_parquet_are_named(write, tmp_path
     content = (tmp_path / "a.parquet").read_bytes()
     with pytest.raises(DataError, match=r"^a.jsonl: is Parquet: give the file the ending .parquet"):
         read(write(content, "a.jsonl"))
-    with pytest.raises(DataError, match=r"^b.parquet.gz: is packed by gzip, which only text files may be: unpack it"):
+    with pytest.raises(
+        DataError,
+        match=r"^b.parquet.gz: is packed by gzip, which only text files may be: unpack it",
+    ):
         read(write(gzip.compress(content), "b.parquet.gz"))
 
 
@@ -155,7 +178,10 @@ def test_a_windows_file_gets_the_command_that_converts_it_also_when_it_is_packed
     path = write(gzip.compress("prompt,response\naño,mañana\n".encode("latin-1")), "my data.csv.gz")
     with pytest.raises(DataError) as error:
         prepared(path)
-    assert "`gunzip -c 'my data.csv.gz' | iconv -f WINDOWS-1252 -t UTF-8 > 'utf8-my data.csv'`" in str(error.value)
+    assert (
+        "`gunzip -c 'my data.csv.gz' | iconv -f WINDOWS-1252 -t UTF-8 > 'utf8-my data.csv'`"
+        in str(error.value)
+    )
 
 
 # JSON documents
@@ -166,27 +192,37 @@ def place(reading):
 
 
 def test_a_bad_record_of_a_list_is_named_by_the_line_on_which_it_begins(write):
-    text = '[\n {"prompt": "a",\n  "response": "b"},\n "x",\n {"prompt": "c",\n  "response": "d"}\n]\n'
+    text = (
+        '[\n {"prompt": "a",\n  "response": "b"},\n "x",\n {"prompt": "c",\n  "response": "d"}\n]\n'
+    )
     reading = read(write(text, "a.json"))
     assert place(reading) == [(4, None, "is text, not an object")]
     assert [row.line for row in reading.rows] == [2, 5]
 
 
 def test_a_bad_record_of_a_list_on_one_line_is_named_by_its_number(write):
-    reading = read(write('{"data": [{"prompt": "a"}, {"prompt": "b", "prompt": "c"}, {"prompt": "d"}]}', "a.json"))
+    reading = read(
+        write(
+            '{"data": [{"prompt": "a"}, {"prompt": "b", "prompt": "c"}, {"prompt": "d"}]}', "a.json"
+        )
+    )
     assert place(reading) == [(2, "prompt", "the key 'prompt' stands twice")]
     assert [row.line for row in reading.rows] == [1, 3]
 
 
 def test_a_document_that_is_broken_is_refused_with_the_place(write):
     text = '[\n {"prompt": "a", "response": "b"}\n {"prompt": "c", "response": "d"}\n]\n'
-    with pytest.raises(DataError, match=r"^a.json: line 3: is not JSON: Expecting ',' or ']' at character 2: mend"):
+    with pytest.raises(
+        DataError, match=r"^a.json: line 3: is not JSON: Expecting ',' or ']' at character 2: mend"
+    ):
         read(write(text, "a.json"))
 
 
 @pytest.mark.parametrize("deep", ["[" * 100_000, '[{"a": ' + "[" * 100_000])
 def test_a_list_without_bottom_is_refused(write, deep):
-    with pytest.raises(DataError, match=r"^a.json: line 1: is not JSON: a value that cannot be read at character"):
+    with pytest.raises(
+        DataError, match=r"^a.json: line 1: is not JSON: a value that cannot be read at character"
+    ):
         read(write(deep, "a.json"))
 
 
@@ -196,14 +232,21 @@ def test_an_object_without_bottom_is_a_fault(write):
 
 
 def test_a_byte_that_is_not_utf8_costs_a_list_one_record(write):
-    content = dump([*GOOD[:2], {"prompt": "XX", "response": "b"}], indent=1).encode().replace(b"XX", b"a\xf1o")
+    content = (
+        dump([*GOOD[:2], {"prompt": "XX", "response": "b"}], indent=1)
+        .encode()
+        .replace(b"XX", b"a\xf1o")
+    )
     reading = read(write(content, "a.json"))
     assert [fault.problem for fault in reading.faults] == ["is not UTF-8 (byte 0xf1)"]
     assert len(reading.rows) == 2
 
 
 def test_several_lists_of_records_in_one_document_are_refused_by_name(write):
-    with pytest.raises(DataError, match=r"a.json: holds several lists of records: 'train' \(2\), 'test' \(1\): write"):
+    with pytest.raises(
+        DataError,
+        match=r"a.json: holds several lists of records: 'train' \(2\), 'test' \(1\): write",
+    ):
         read(write(dump({"train": GOOD[:2], "test": GOOD[:1]}), "a.json"))
 
 
@@ -238,7 +281,10 @@ def test_a_key_that_stands_twice_is_a_fault_that_names_it(write, column):
 
 
 def test_a_number_keeps_the_digits_it_was_written_with(prepared, write):
-    text = lines(GOOD) + '{"prompt": "What does it cost?", "response": 3.10}\n{"prompt": "How many?", "response": 12}\n'
+    text = (
+        lines(GOOD)
+        + '{"prompt": "What does it cost?", "response": 3.10}\n{"prompt": "How many?", "response": 12}\n'
+    )
     found = everything(prepared(write(text)))
     assert [found[f"nutrition.jsonl:{line}"].response for line in (41, 42)] == ["3.10", "12"]
 
@@ -247,21 +293,33 @@ def test_a_number_keeps_the_digits_it_was_written_with(prepared, write):
 
 
 def test_quotes_between_tabs_are_text(write):
-    text = 'prompt\tresponse\nWho?\t"A\nWhat is "it"?\tb\n"Hamlet" is by whom?\tC"\nWhere?\t"here"\n'
+    text = (
+        'prompt\tresponse\nWho?\t"A\nWhat is "it"?\tb\n"Hamlet" is by whom?\tC"\nWhere?\t"here"\n'
+    )
     assert [tuple(row.values()) for row in values(write(text, "a.tsv"))] == [
-        ("Who?", '"A'), ('What is "it"?', "b"), ('"Hamlet" is by whom?', 'C"'), ("Where?", '"here"'),
-    ]  # fmt: skip
+        ("Who?", '"A'),
+        ('What is "it"?', "b"),
+        ('"Hamlet" is by whom?', 'C"'),
+        ("Where?", '"here"'),
+    ]
 
 
 def test_quotes_between_tabs_are_csvs_where_the_file_shows_it(write):
     text = 'prompt\tresponse\nWho?\t"He said ""no"""\nWhat?\t"two\nlines"\n'
-    assert [row["response"] for row in values(write(text, "a.tsv"))] == ['He said "no"', "two\nlines"]
+    assert [row["response"] for row in values(write(text, "a.tsv"))] == [
+        'He said "no"',
+        "two\nlines",
+    ]
 
 
 def test_a_bad_record_does_not_change_what_quotes_mean(write):
     lines = [f'"What is {n}?"\t"two\nlines"' for n in range(5)]
-    reading = read(write("prompt\tresponse\n" + "\n".join([*lines, "a\tb\tc", "d\te"]) + "\n", "a.tsv"))
-    assert place(reading) == [(12, None, "has 3 cells where the header has 2 (a tab outside quotes?)")]
+    reading = read(
+        write("prompt\tresponse\n" + "\n".join([*lines, "a\tb\tc", "d\te"]) + "\n", "a.tsv")
+    )
+    assert place(reading) == [
+        (12, None, "has 3 cells where the header has 2 (a tab outside quotes?)")
+    ]
     assert [row.values["response"] for row in reading.rows] == ["two\nlines"] * 5 + ["e"]
 
 
@@ -281,7 +339,11 @@ def test_records_that_a_stray_quote_runs_together_are_a_fault_and_not_one_answer
 
 
 def test_answers_of_several_lines_with_commas_stay_whole(write):
-    answers = ["Eat oats, nuts.\nDrink water, tea.", "one, two\nthree", "def f(a):\n    return g(a, b)"]
+    answers = [
+        "Eat oats, nuts.\nDrink water, tea.",
+        "one, two\nthree",
+        "def f(a):\n    return g(a, b)",
+    ]
     records = [{"prompt": f"q{n}", "response": answer} for n, answer in enumerate(answers)]
     assert values(write(table(records), "a.csv")) == records
 
@@ -303,7 +365,10 @@ def test_maps_in_parquet_are_objects(prepared, tmp_path):
 
 
 def test_a_map_with_a_key_twice_costs_one_row(tmp_path):
-    maps = pyarrow.array([[("a", "x")], [("a", "x"), ("a", "y")], []], pyarrow.map_(pyarrow.string(), pyarrow.string()))
+    maps = pyarrow.array(
+        [[("a", "x")], [("a", "x"), ("a", "y")], []],
+        pyarrow.map_(pyarrow.string(), pyarrow.string()),
+    )
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"m": maps}), path)
     reading = read(path)
@@ -325,6 +390,10 @@ def test_text_that_parquet_holds_as_bytes_is_text(tmp_path):
 def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
     path = tmp_path / "a.parquet"
     column = pyarrow.array(["x"])
-    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([column] * 3, ["question", "answer", "answer"]), path)
-    with pytest.raises(DataError, match=r"^a.parquet: two columns are called 'answer': rename one of them"):
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_arrays([column] * 3, ["question", "answer", "answer"]), path
+    )
+    with pytest.raises(
+        DataError, match=r"^a.parquet: two columns are called 'answer': rename one of them"
+    ):
         read(path)

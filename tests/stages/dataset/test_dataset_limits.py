@@ -52,7 +52,8 @@ def test_with_a_larger_share_it_goes_on_with_what_is_left(limited):
 
 def test_copies_alone_can_be_too_much(limited):
     with pytest.raises(
-        DataError, match=r"21 of 41 records \(51%\) are left out: 21 duplicate\. That is more than data\.max"
+        DataError,
+        match=r"21 of 41 records \(51%\) are left out: 21 duplicate\. That is more than data\.max",
     ):
         limited([*pairs(20), *[pairs(1)[0]] * 21], measured=False)
 

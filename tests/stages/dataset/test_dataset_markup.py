@@ -12,7 +12,10 @@ from meetara_build.stages.dataset.markup import is_html, to_text
     [
         ("<p>Take <b>two</b> eggs &amp; milk.</p>\n<p>Stir.</p>", "Take two eggs & milk.\n\nStir."),
         ("<ul>\n<li>one</li>\n<li>two</li>\n</ul>", "- one\n- two"),
-        ("Then:<pre><code>def f():\n    return 1\n</code></pre>Done", "Then:\n\ndef f():\n    return 1\n\nDone"),
+        (
+            "Then:<pre><code>def f():\n    return 1\n</code></pre>Done",
+            "Then:\n\ndef f():\n    return 1\n\nDone",
+        ),
         ("<table><tr><td>a</td><td>b</td></tr><tr><td>c</td><td>d</td></tr></table>", "a\tb\nc\td"),
         ("one<br>two<br/>three", "one\ntwo\nthree"),
         ('<P CLASS="x">first\n   second', "first second"),
@@ -25,7 +28,8 @@ def test_html_becomes_what_a_browser_shows(html, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["a < b and b > c", "List<String> names", "  indented\n", "<name> goes here", "x &amp; y"]
+    "text",
+    ["a < b and b > c", "List<String> names", "  indented\n", "<name> goes here", "x &amp; y"],
 )
 def test_other_text_stays_as_it_is(text):
     assert not is_html(text)

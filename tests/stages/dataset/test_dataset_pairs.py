@@ -12,19 +12,34 @@ from meetara_build.stages.dataset.pairs import Heads
 
 
 def found(heads: Heads) -> dict[tuple[int, int], float]:
-    return {(int(a), int(b)): float(cosine) for block in heads.pairs() for a, b, cosine in zip(*block, strict=True)}
+    return {
+        (int(a), int(b)): float(cosine)
+        for block in heads.pairs()
+        for a, b, cosine in zip(*block, strict=True)
+    }
 
 
 def every_pair(vectors: csr_matrix, threshold: float) -> dict[tuple[int, int], float]:
     cosines = (vectors @ vectors.T).toarray()
-    return {(a, b): float(cosines[a, b]) for a in range(len(cosines)) for b in range(a) if cosines[a, b] >= threshold}
+    return {
+        (a, b): float(cosines[a, b])
+        for a in range(len(cosines))
+        for b in range(a)
+        if cosines[a, b] >= threshold
+    }
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.99), st.integers(1, 60), st.integers(2, 40))
-def test_no_pair_is_missed_and_none_is_made_up(seed: int, threshold: float, rows: int, columns: int) -> None:
+def test_no_pair_is_missed_and_none_is_made_up(
+    seed: int, threshold: float, rows: int, columns: int
+) -> None:
     source = np.random.default_rng(seed)
-    dense = source.random((rows, columns)) ** 4 * (source.random((rows, columns)) < source.random(columns))
-    dense[rows // 2 :] = dense[: rows - rows // 2] * (source.random((rows - rows // 2, columns)) < 0.8)
+    dense = source.random((rows, columns)) ** 4 * (
+        source.random((rows, columns)) < source.random(columns)
+    )
+    dense[rows // 2 :] = dense[: rows - rows // 2] * (
+        source.random((rows - rows // 2, columns)) < 0.8
+    )
     vectors = normalize(csr_matrix(dense.astype(np.float32)))
     got = found(Heads(vectors, threshold))
     clearly = every_pair(vectors, threshold + 1e-5)
@@ -42,7 +57,9 @@ def test_blocks_and_rounds_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert found(Heads(vectors, 0.8)) == whole
 
 
-def test_a_row_that_is_gone_is_found_no_more_in_later_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_gone_is_found_no_more_in_later_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pairs, "FIRST", 2)
     vectors = csr_matrix(np.ones((6, 1), np.float32))
     gone = np.zeros(6, bool)

@@ -28,7 +28,11 @@ FORMS = {
     "question and answer": lambda r: {"question": r["prompt"], "answer": r["response"]},
     "query and completion": lambda r: {"Query": r["prompt"], "Completion": r["response"]},
     "input and output": lambda r: {"input": r["prompt"], "output": r["response"]},
-    "Alpaca without input": lambda r: {"instruction": r["prompt"], "input": "", "output": r["response"]},
+    "Alpaca without input": lambda r: {
+        "instruction": r["prompt"],
+        "input": "",
+        "output": r["response"],
+    },
     "chat messages": lambda r: {"messages": chat(r)},
     "ShareGPT": lambda r: {"conversations": chat(r, "from", "value", "human", "gpt")},
     "chat as JSON text": lambda r: {"messages": json.dumps(chat(r))},
@@ -42,18 +46,27 @@ def test_common_forms_need_no_mapping(prepared, form):
 
 def test_chat_messages_in_parquet(tmp_path, prepared):
     path = tmp_path / "chat.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"messages": chat(record)} for record in GOOD]), path)
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{"messages": chat(record)} for record in GOOD]), path
+    )
     assert said(prepared(path)) == EXPECTED
 
 
 def test_an_alpaca_input_follows_its_instruction(prepared):
-    found = prepared([{"instruction": r["prompt"], "input": "2 + 2", "output": r["response"]} for r in GOOD])
+    found = prepared(
+        [{"instruction": r["prompt"], "input": "2 + 2", "output": r["response"]} for r in GOOD]
+    )
     assert everything(found)["nutrition.jsonl:1"].prompt == f"{GOOD[0]['prompt']}\n\n2 + 2"
 
 
 def test_any_columns_can_be_mapped_also_inside_lists(prepared):
-    records = [{"id": n, "task": r["prompt"], "cases": [{"out": r["response"]}]} for n, r in enumerate(GOOD)]
-    found = prepared(records, source={"columns": {"prompt": "task", "response": "cases.0.out", "topic": "id"}})
+    records = [
+        {"id": n, "task": r["prompt"], "cases": [{"out": r["response"]}]}
+        for n, r in enumerate(GOOD)
+    ]
+    found = prepared(
+        records, source={"columns": {"prompt": "task", "response": "cases.0.out", "topic": "id"}}
+    )
     assert said(found) == EXPECTED
     assert everything(found)["nutrition.jsonl:3"].topic == "2"
 
@@ -66,10 +79,19 @@ def test_the_domains_system_prompt_goes_before_records_that_have_none(prepared):
 
 
 def test_topics_and_several_turns_are_kept(prepared):
-    turns = [*chat(GOOD[0]), {"role": "user", "content": sentence("again")}, {"role": "assistant", "content": "Yes."}]
+    turns = [
+        *chat(GOOD[0]),
+        {"role": "user", "content": sentence("again")},
+        {"role": "assistant", "content": "Yes."},
+    ]
     found = everything(prepared([{"messages": turns, "topic": "sleep"}, *GOOD]))
     record = found["nutrition.jsonl:1"]
-    assert [message["role"] for message in record.messages] == ["user", "assistant", "user", "assistant"]
+    assert [message["role"] for message in record.messages] == [
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert record.topic == "sleep"
 
 
@@ -81,16 +103,32 @@ def test_topics_and_several_turns_are_kept(prepared):
         ([], "messages", "is empty: no turns"),
         (["hello"], "messages[0]", "is text, not a turn"),
         ([{"content": "x"}], "messages[0].role", "has no role"),
-        ([{"role": "tool", "content": "x"}], "messages[0].role", "is no role: use system, user or assistant"),
-        ([{"role": "user", "content": "x"}], "messages", "has no answer: nothing to learn from"),
-        ([{"from": "gpt", "value": "x"}], "messages", "begins with the assistant's turn, not the user's"),
         (
-            [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}, {"role": "assistant", "content": "z"}],
+            [{"role": "tool", "content": "x"}],
+            "messages[0].role",
+            "is no role: use system, user or assistant",
+        ),
+        ([{"role": "user", "content": "x"}], "messages", "has no answer: nothing to learn from"),
+        (
+            [{"from": "gpt", "value": "x"}],
+            "messages",
+            "begins with the assistant's turn, not the user's",
+        ),
+        (
+            [
+                {"role": "user", "content": "x"},
+                {"role": "user", "content": "y"},
+                {"role": "assistant", "content": "z"},
+            ],
             "messages",
             "has two turns of the user in a row (turns 1 and 2)",
         ),
         (
-            [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": "z"}],
+            [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": "y"},
+                {"role": "user", "content": "z"},
+            ],
             "messages",
             "ends with the user's turn: its answer is missing",
         ),
@@ -100,7 +138,10 @@ def test_topics_and_several_turns_are_kept(prepared):
             "is null",
         ),
         (
-            [{"role": "user", "content": [{"type": "text"}]}, {"role": "assistant", "content": "x"}],
+            [
+                {"role": "user", "content": [{"type": "text"}]},
+                {"role": "assistant", "content": "x"},
+            ],
             "messages[0].content[0].text",
             "is null, not text",
         ),
@@ -108,7 +149,9 @@ def test_topics_and_several_turns_are_kept(prepared):
 )
 def test_a_conversation_that_cannot_teach_is_a_fault(prepared, turns, column, problem):
     found = prepared([*({"messages": chat(record)} for record in GOOD), {"messages": turns}])
-    assert [(fault.line, fault.column, fault.problem) for fault in found.faults] == [(41, column, problem)]
+    assert [(fault.line, fault.column, fault.problem) for fault in found.faults] == [
+        (41, column, problem)
+    ]
 
 
 def test_input_is_the_question_only_where_nothing_else_is():

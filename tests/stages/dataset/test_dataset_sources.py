@@ -55,16 +55,23 @@ def test_a_folder_without_the_split_says_which_ones_it_has(tmp_path, prepared):
 def test_semicolons_tabs_crlf_and_a_byte_order_mark_are_read(write, prepared):
     for delimiter, name in ((";", "a.csv"), ("\t", "a.tsv")):
         assert said(prepared(write(csv_text(GOOD).replace(",", delimiter), name))) == EXPECTED
-    assert said(prepared(write(b"\xef\xbb\xbf" + csv_text(GOOD, newline="\r\n").encode(), "b.csv"))) == EXPECTED
+    assert (
+        said(prepared(write(b"\xef\xbb\xbf" + csv_text(GOOD, newline="\r\n").encode(), "b.csv")))
+        == EXPECTED
+    )
     lines = "\r\n".join(json.dumps(record) for record in GOOD)
     assert said(prepared(write(b"\xef\xbb\xbf" + lines.encode()))) == EXPECTED
 
 
 def test_a_csv_record_is_named_by_the_physical_line_it_starts_on(write, prepared):
     quoted = f'"{sentence("q")}\n\nmore",{sentence("r")}'
-    found = prepared(write(csv_text(GOOD, quoted, f"{sentence('s')},", quoted.replace("more", "other")), "a.csv"))
+    found = prepared(
+        write(csv_text(GOOD, quoted, f"{sentence('s')},", quoted.replace("more", "other")), "a.csv")
+    )
     # header 1, records 2–41, the quoted one 42–44, so the empty answer stands on 45.
-    assert [(fault.line, fault.column, fault.problem) for fault in found.faults] == [(45, "response", "is empty")]
+    assert [(fault.line, fault.column, fault.problem) for fault in found.faults] == [
+        (45, "response", "is empty")
+    ]
     assert "a.csv:42" in everything(found)
 
 
@@ -77,7 +84,11 @@ def test_limit_reads_that_many_records(prepared):
     [
         (b'{"prompt": "who", "response": ', "is not JSON", None),
         (b"[1, 2]", "is a list, not an object", None),
-        ('{"prompt": "año", "response": "año"}'.encode("latin-1"), r"is not UTF-8 \(byte 14 of the line\)", None),
+        (
+            '{"prompt": "año", "response": "año"}'.encode("latin-1"),
+            r"is not UTF-8 \(byte 14 of the line\)",
+            None,
+        ),
         (b'{"prompt": "a\x00b", "response": "x"}', "holds a NUL byte", None),
         (b'{"prompt": "a\\u0000b", "response": "x"}', "holds a NUL character", "prompt"),
         (b'{"prompt": "a\\ud83d", "response": "x"}', "holds half a surrogate pair", "prompt"),
@@ -107,7 +118,11 @@ def test_a_bad_line_is_a_fault_and_the_rest_is_kept(write, prepared, line, probl
 @pytest.mark.parametrize(
     ("line", "problem", "column"),
     [
-        (b"one,two,three", r"has 3 cells where the header has 2 \(a comma outside quotes\?\)", None),
+        (
+            b"one,two,three",
+            r"has 3 cells where the header has 2 \(a comma outside quotes\?\)",
+            None,
+        ),
         (b"one", "has 1 cells where the header has 2", None),
         (b'"one,two', "opens a quote that is never closed", None),
         (b'"one"x,two', "is not CSV", None),
@@ -133,7 +148,11 @@ def test_a_bad_csv_record_costs_no_other_record(write, prepared, line, problem, 
         ("\n\n", "a.jsonl", "a.jsonl: holds no records"),
         ("prompt,response\n", "a.csv", "a.csv: holds no records"),
         ("", "a.csv", "a.csv: holds no records"),
-        ("prompt,response\naño,mañana\n".encode("latin-1"), "a.csv", "`iconv -f WINDOWS-1252 -t UTF-8 a.csv"),
+        (
+            "prompt,response\naño,mañana\n".encode("latin-1"),
+            "a.csv",
+            "`iconv -f WINDOWS-1252 -t UTF-8 a.csv",
+        ),
         ("prompt,prompt\na,b\n", "a.csv", "line 1: two columns are called 'prompt'"),
         (b"PAR1 no parquet", "a.parquet", "a.parquet: cannot be read as Parquet"),
         ("x", "a.txt", "cannot tell its format from '.txt': set `format:`"),
@@ -168,17 +187,23 @@ def test_a_hub_id_that_cannot_be_loaded_is_named(monkeypatch):
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(DataError, match="hub data set owner/data: split 'train' cannot be loaded: no route"):
+    with pytest.raises(
+        DataError, match="hub data set owner/data: split 'train' cannot be loaded: no route"
+    ):
         prepare(recipe(["data"], source={"format": "hub", "hub": "owner/data"}), {})
 
 
 def test_two_sources_are_one_domain(write):
     paths = [write(GOOD[:20]), write(csv_text(GOOD[20:]), "more.csv")]
-    found = prepare(recipe([path.name for path in paths]), {f"source_{n}": path for n, path in enumerate(paths)})
+    found = prepare(
+        recipe([path.name for path in paths]), {f"source_{n}": path for n, path in enumerate(paths)}
+    )
     assert said(found) == EXPECTED
     assert found.read == {"nutrition.jsonl": 20, "more.csv": 20}
     sources = [record.source for record in found.train]
-    assert sources == sorted(sources, key=lambda where: (where.startswith("more"), int(where.rpartition(":")[2])))
+    assert sources == sorted(
+        sources, key=lambda where: (where.startswith("more"), int(where.rpartition(":")[2]))
+    )
 
 
 def test_the_same_name_as_the_user_wrote_it_stands_in_every_source(write, prepared):

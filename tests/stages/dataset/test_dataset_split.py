@@ -18,7 +18,9 @@ few = st.lists(names, min_size=8, max_size=40, unique=True)
 
 
 def sides(ids, groups=None, validation=0.1, test=0.2):
-    return dict(zip(ids, split(ids, groups or list(range(len(ids))), validation, test), strict=True))
+    return dict(
+        zip(ids, split(ids, groups or list(range(len(ids))), validation, test), strict=True)
+    )
 
 
 @some
@@ -44,7 +46,9 @@ def test_order_means_nothing(given_ids, random):
 @some
 @given(ids, st.data())
 def test_a_group_stays_together(given_ids, data):
-    groups = data.draw(st.lists(st.integers(0, 15), min_size=len(given_ids), max_size=len(given_ids)))
+    groups = data.draw(
+        st.lists(st.integers(0, 15), min_size=len(given_ids), max_size=len(given_ids))
+    )
     groups[:3] = [0, 1, 2]
     found = split(given_ids, groups, 0.1, 0.2)
     for group in set(groups):
@@ -54,7 +58,9 @@ def test_a_group_stays_together(given_ids, data):
 @some
 @given(few, st.data(), st.floats(0.01, 0.4), st.floats(0.01, 0.4))
 def test_no_side_is_ever_empty(given_ids, data, validation, test):
-    groups = data.draw(st.lists(st.integers(0, 30), min_size=len(given_ids), max_size=len(given_ids)))
+    groups = data.draw(
+        st.lists(st.integers(0, 30), min_size=len(given_ids), max_size=len(given_ids))
+    )
     groups[:3] = [0, 1, 2]
     assert set(split(given_ids, groups, validation, test)) == {"train", "validation", "test"}
 
@@ -68,7 +74,9 @@ def test_twelve_groups_give_at_least_two_to_validation_and_four_to_test(given_id
 
 
 def test_shares_are_met_over_many_records():
-    found = Counter(sides([hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(5000)]).values())
+    found = Counter(
+        sides([hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(5000)]).values()
+    )
     assert found["validation"] / 5000 == pytest.approx(0.1, abs=0.02)
     assert found["test"] / 5000 == pytest.approx(0.2, abs=0.02)
 
@@ -84,7 +92,9 @@ def test_a_share_of_nothing_is_nothing():
 
 
 def test_seven_records_are_too_few(prepared):
-    with pytest.raises(DataError, match="7 usable records are too few to train, validate and test: at least 8"):
+    with pytest.raises(
+        DataError, match="7 usable records are too few to train, validate and test: at least 8"
+    ):
         prepared(pairs(7))
 
 
@@ -94,15 +104,23 @@ def test_records_that_are_all_alike_cannot_be_split():
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.sets(st.integers(0, 500), min_size=12, max_size=40), st.sets(st.integers(0, 60), min_size=1, max_size=12))
+@given(
+    st.sets(st.integers(0, 500), min_size=12, max_size=40),
+    st.sets(st.integers(0, 60), min_size=1, max_size=12),
+)
 def test_near_duplicates_in_real_records_stay_on_one_side_and_no_record_is_on_two(numbers, again):
     from meetara_build.stages.dataset.duplicates import distinct
     from meetara_build.stages.dataset.records import Record, content_id
 
     said = [(pair["prompt"], pair["response"]) for n in sorted(numbers) for pair in pairs(1, n)]
     # The same question with another answer, and the same answer to a question with a word more.
-    said += [(said[n % len(said)][0], f"{n} {pairs(1, 1000 + n)[0]['response']}") for n in sorted(again)]
-    said += [(f"{said[n % 12][0]} zebra quilt", f"{said[n % 12][1]} {n} jolly hexagon") for n in sorted(again)]
+    said += [
+        (said[n % len(said)][0], f"{n} {pairs(1, 1000 + n)[0]['response']}") for n in sorted(again)
+    ]
+    said += [
+        (f"{said[n % 12][0]} zebra quilt", f"{said[n % 12][1]} {n} jolly hexagon")
+        for n in sorted(again)
+    ]
     records = []
     for line, (prompt, response) in enumerate(said):
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
@@ -119,7 +137,11 @@ def test_near_duplicates_in_real_records_stay_on_one_side_and_no_record_is_on_tw
 def test_the_same_record_is_on_the_same_side_in_every_domain(prepared):
     here = prepared(pairs(60), system_prompt="You know food.")
     there = prepared([*pairs(60, 30), {"prompt": "one more", "response": "of them"}], "other.jsonl")
-    side = {record.id: side for side in ("train", "validation", "test") for record in getattr(here, side)}
+    side = {
+        record.id: side
+        for side in ("train", "validation", "test")
+        for record in getattr(here, side)
+    }
     shared = [
         (side[record.id], name)
         for name in ("train", "validation", "test")

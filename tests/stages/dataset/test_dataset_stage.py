@@ -72,7 +72,13 @@ def test_every_record_read_is_accounted_for(built):
         ("nutrition.jsonl:64", "too long", None),
     ]
     assert [line for line in account if "problem" in line] == [
-        {"source": "nutrition.jsonl", "line": 61, "column": "response", "problem": "is empty", "found": ""}
+        {
+            "source": "nutrition.jsonl",
+            "line": 61,
+            "column": "response",
+            "problem": "is empty",
+            "found": "",
+        }
     ]
     assert card["topics"] == {"food": 30, "sleep": 30}
 
@@ -80,11 +86,15 @@ def test_every_record_read_is_accounted_for(built):
 def test_no_text_is_changed_without_a_count_and_a_line(built):
     code = {"prompt": "Finish: CafÃ© ole", "response": "    total = 0\r\n    return total\n"}
     _, lines, card, output = built([*pairs(40), code])
-    (record,) = [one for side in SIDES for one in lines[side] if "Café ole" in one["messages"][0]["content"]]
+    (record,) = [
+        one for side in SIDES for one in lines[side] if "Café ole" in one["messages"][0]["content"]
+    ]
     assert record["messages"][1]["content"] == "    total = 0\n    return total"
     assert card["changed_texts"] == {"garbled text": 1, "line ends": 1, "newlines at the ends": 1}
     account = list(read_records(output / "account.jsonl"))
-    assert [(line["source"], line["id"], line["changed"]) for line in account if "changed" in line] == [
+    assert [
+        (line["source"], line["id"], line["changed"]) for line in account if "changed" in line
+    ] == [
         (
             "nutrition.jsonl:41",
             record["id"],
@@ -98,7 +108,9 @@ def test_a_line_holds_what_later_stages_read(built):
     records = [record for side in SIDES for record in lines[side]]
     assert all(list(record) == ["id", "messages", "language", "topic"] for record in records)
     assert len({record["id"] for record in records}) == 60
-    first = next(record for record in records if record["messages"][1]["content"] == mixed()[0]["prompt"])
+    first = next(
+        record for record in records if record["messages"][1]["content"] == mixed()[0]["prompt"]
+    )
     assert [message["role"] for message in first["messages"]] == ["system", "user", "assistant"]
     assert first["topic"] == "food"
 
@@ -110,7 +122,11 @@ def test_only_the_account_knows_where_a_record_stood(built, write, tmp_path, bas
     second = tmp_path / "spread"
     second.mkdir()
     run(recipe([spread.name]), {"base": base, "source_0": spread}, second)
-    differ = [path.name for path in first.iterdir() if path.read_bytes() != (second / path.name).read_bytes()]
+    differ = [
+        path.name
+        for path in first.iterdir()
+        if path.read_bytes() != (second / path.name).read_bytes()
+    ]
     assert differ == ["account.jsonl"]
 
 
@@ -119,20 +135,30 @@ def test_a_training_record_that_is_named_is_not_trained_on(built):
     named = [before["train"][1]["id"], before["validation"][0]["id"], before["test"][0]["id"]]
     _, after, card, output = built(mixed(), drop=named)
     assert after["train"] == [record for record in before["train"] if record["id"] != named[0]]
-    assert (after["validation"], after["test"]) == (before["validation"], before["test"]), "what is held out stays"
+    assert (after["validation"], after["test"]) == (before["validation"], before["test"]), (
+        "what is held out stays"
+    )
     assert card["dropped_by_reason"]["named in data.drop"] == 1
     account = list(read_records(output / "account.jsonl"))
-    assert [line["id"] for line in account if line.get("reason") == "named in data.drop"] == named[:1]
+    assert [line["id"] for line in account if line.get("reason") == "named in data.drop"] == named[
+        :1
+    ]
 
 
 def test_a_name_that_no_record_has_is_refused(built):
-    with pytest.raises(DataError, match=r"data\.drop: 0123456789abcdef: the domain has no such record.*account\.jsonl"):
+    with pytest.raises(
+        DataError,
+        match=r"data\.drop: 0123456789abcdef: the domain has no such record.*account\.jsonl",
+    ):
         built(mixed(), drop=["0123456789abcdef"])
 
 
 def test_a_record_that_is_a_duplicate_now_may_be_named_still(built):
     copy = {**pairs(30)[4], "response": pairs(30)[4]["response"] + " xu"}
-    said = [{"role": "user", "content": copy["prompt"]}, {"role": "assistant", "content": copy["response"]}]
+    said = [
+        {"role": "user", "content": copy["prompt"]},
+        {"role": "assistant", "content": copy["response"]},
+    ]
     metrics = built([*pairs(30), copy], drop=[content_id(said)])[0]
     assert metrics["dropped"] == 1
 
@@ -149,7 +175,11 @@ def test_token_lengths_are_those_of_the_base(built, base):
     encoded = [encode(tokenizer, record["messages"]) for side in SIDES for record in lines[side]]
     assert card["tokens"]["whole"]["max"] == max(len(e.ids) for e in encoded) <= 512
     assert card["tokens"]["completion"]["max"] == max(sum(e.mask) for e in encoded)
-    assert card["tokens"]["prompt"]["p5"] <= card["tokens"]["prompt"]["p50"] <= card["tokens"]["prompt"]["p95"]
+    assert (
+        card["tokens"]["prompt"]["p5"]
+        <= card["tokens"]["prompt"]["p50"]
+        <= card["tokens"]["prompt"]["p95"]
+    )
     assert card["bytes"]["train"] == (output / "train.jsonl").stat().st_size
 
 
@@ -173,7 +203,8 @@ def test_the_same_recipe_and_sources_give_the_same_bytes(built):
 
 def test_limits_that_leave_a_side_empty_are_refused(built):
     with pytest.raises(
-        DataError, match=r"nutrition: none of the .* train records has between data.min_tokens 2 and data.max_tokens 4"
+        DataError,
+        match=r"nutrition: none of the .* train records has between data.min_tokens 2 and data.max_tokens 4",
     ):
         built(mixed(), max_tokens=4)
 
@@ -190,5 +221,7 @@ def test_importing_the_stage_loads_none_of_the_heavy_libraries():
     import sys
 
     heavy = ("pandas", "pandera", "sklearn", "transformers", "torch", "datasets", "pyarrow")
-    code = f"import sys, meetara_build.stages.dataset; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, meetara_build.stages.dataset; print([m for m in {heavy} if m in sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

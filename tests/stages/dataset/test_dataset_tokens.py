@@ -15,7 +15,12 @@ def test_a_record_that_the_template_cannot_write_is_dropped_by_file_and_line(wri
     strict = "{% if messages | length > 2 %}{{ raise_exception('One question only.') }}{% endif %}"
     (base / "chat_template.jinja").write_text(strict + CHATML)
     records = [
-        {"messages": [{"role": "user", "content": one["prompt"]}, {"role": "assistant", "content": one["response"]}]}
+        {
+            "messages": [
+                {"role": "user", "content": one["prompt"]},
+                {"role": "assistant", "content": one["response"]},
+            ]
+        }
         for one in pairs(41)
     ]
     records[6]["messages"] += records.pop()["messages"]
@@ -29,4 +34,6 @@ def test_a_record_that_the_template_cannot_write_is_dropped_by_file_and_line(wri
     assert dropped["reason"] == (
         "the base's chat template cannot write it (One question only.): change its turns, or mend the template"
     )
-    assert json.loads((output / "card.json").read_text())["dropped_by_reason"] == {dropped["reason"]: 1}
+    assert json.loads((output / "card.json").read_text())["dropped_by_reason"] == {
+        dropped["reason"]: 1
+    }

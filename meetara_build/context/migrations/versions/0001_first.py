@@ -11,7 +11,12 @@ def upgrade() -> None:
     """Create them."""
     op.create_table(
         "change",
-        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column(
+            "number",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
         sa.Column("time", sa.Double(), nullable=False),
         sa.Column("section", sa.String(length=40), nullable=False),
         sa.Column("domain", sa.String(length=80), nullable=False),

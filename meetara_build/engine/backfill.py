@@ -1,0 +1,60 @@
+"""What is built is kept before Snakemake starts a job: it deletes what a job is going to make, also where nothing will differ."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from meetara_build.graph import Graph, Step
+from meetara_build.plan import FRESH, MAYBE, Plan
+from meetara_build.plan.inventory import Sight
+from meetara_build.store.content import Store, find_work_key
+
+
+def preserve(graph: Graph, made: Plan) -> None:
+    """Have the store hold what a MAYBE would make again, and know what is current here: neither is lost by what follows.
+
+    Both are so already, unless someone deleted the store, chose another, or copied the checkout. Of what is to be made anew
+    the store knows what lies here too: the names of files that may have to go.
+    """
+    store, sight = Store(graph.store, graph.root), Sight(graph)
+    for item in made.items:
+        step = item.step
+        if not step.keep:
+            continue
+        if item.action == FRESH and item.key and store.referred(step.reference) != item.key:
+            store.refer(step.reference, item.key, step.place.manifest)
+        manifest = sight.manifest(step) if item.action != FRESH else None
+        if manifest is None:
+            continue
+        key = find_work_key(manifest)
+        again = item.action == MAYBE and manifest.fingerprint == step.fingerprint
+        if again and store.look_up(key) is None and not sight.faults(step, manifest):
+            store.add(key, manifest, graph.root / step.place.folder)
+        if store.recall(key) is None:
+            store.remember(key, manifest)
+        if store.referred(step.reference) != key:
+            store.refer(step.reference, key, step.place.manifest)
+
+
+def unseal(graph: Graph, made: Plan) -> None:
+    """Let the files of what is not fresh be written again: Snakemake refuses a job whose outputs are read-only.
+
+    Only root never sees that. Nothing is deleted, since Snakemake may only have been asked what it would do.
+    """
+    for item in made.to_do():
+        for path in _find_sealed(graph, item.step):
+            with contextlib.suppress(OSError):  # another user's: Snakemake names it; or gone by now
+                path.chmod(path.stat().st_mode | stat.S_IWUSR)
+
+
+def _find_sealed(graph: Graph, step: Step) -> Iterator[Path]:
+    """The files in a step's folder that may not be written; a rule's outputs are all in it."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        os.scandir(graph.root / step.place.folder) as entries,
+    ):
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and not entry.stat().st_mode & stat.S_IWUSR:
+                yield Path(entry.path)

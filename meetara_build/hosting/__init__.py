@@ -1,0 +1,1 @@
+"""An agent in a process of its own: asked, watched over and ended, whatever it does."""

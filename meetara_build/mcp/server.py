@@ -1,0 +1,260 @@
+"""context serve: the context for other programs, over stdio or streamable HTTP."""
+
+import contextlib
+import ipaddress
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
+from pydantic import AnyHttpUrl
+from starlette.authentication import AuthenticationError
+
+from meetara_build.context import tokens
+from meetara_build.context.delivery import Delivery
+from meetara_build.context.local import Local
+from meetara_build.context.places import open_local
+from meetara_build.errors import ContextError
+from meetara_build.graph import Graph
+from meetara_build.mcp import make_server
+from meetara_build.mcp.connections import EndWithToken, WholeRequests
+from meetara_build.mcp.served import Served, uri
+from meetara_build.outside import show_block
+
+POLL_SECONDS = 0.1
+"""How often changes are looked for: a subscriber hears of one well within a second."""
+LARGEST_REQUEST = 4 << 20
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PATH = "/mcp"
+
+
+class Changes:
+    """Tells subscribers which sections changed, whoever changed them: jobs here, couriers, agents, other processes.
+
+    ``bus`` reaches those who listen as the protocol of 2026 has it; sessions of older ones subscribed one by one.
+    """
+
+    def __init__(self, graph: Graph, context: Local) -> None:
+        self.context, self.delivery = context, Delivery(graph.root, context)
+        self.bus = InMemorySubscriptionBus()
+        self.sessions: dict[str, dict[Any, Any]] = {}
+        self.last = context.position()
+        self.fault = ""
+
+    async def watch(self) -> None:
+        """Take in what waits in the outbox, and tell of what is new, until cancelled."""
+        while True:
+            for changed in await anyio.to_thread.run_sync(self._changed):
+                await self.bus.publish(ResourceUpdated(uri=changed))
+                for connection, session in list(self.sessions.get(changed, {}).items()):
+                    try:
+                        await session.send_resource_updated(changed)
+                    except Exception:  # whoever went away in this moment
+                        self.sessions[changed].pop(connection, None)
+            await anyio.sleep(POLL_SECONDS)
+
+    def _changed(self) -> list[str]:
+        try:
+            self.delivery.once()
+            self.last, found = self.context.store.changes(self.last)
+            self.fault = ""
+        except (
+            ContextError
+        ) as error:  # the database is away: it is said once, and the server goes on
+            if str(error) != self.fault:
+                print(f"meetara-build: {show_block(error)}", file=sys.stderr, flush=True)
+            self.fault = str(error)
+            return []
+        sections = {uri(section) for section, _ in found}
+        return sorted(sections | {uri(section, domain) for section, domain in found if domain})
+
+    def serve_older_clients(self, server: Any, served: Served) -> None:
+        """Answer resources/subscribe, which the newest protocol has no more: the SDK leaves it to its lower layer.
+
+        Each request has a session object of its own; the connection below it is what lasts.
+        """
+
+        async def subscribe(context: Any, params: SubscribeRequestParams) -> EmptyResult:
+            wanted, connection = served.resource(str(params.uri)), context.session._connection
+            self.sessions.setdefault(wanted, {})[connection] = context.session
+            connection.exit_stack.callback(self.sessions[wanted].pop, connection, None)
+            return EmptyResult()
+
+        async def unsubscribe(context: Any, params: UnsubscribeRequestParams) -> EmptyResult:
+            self.sessions.get(str(params.uri), {}).pop(context.session._connection, None)
+            return EmptyResult()
+
+        server._lowlevel_server.add_request_handler(
+            "resources/subscribe", SubscribeRequestParams, subscribe
+        )
+        server._lowlevel_server.add_request_handler(
+            "resources/unsubscribe", UnsubscribeRequestParams, unsubscribe
+        )
+
+
+class Verifier:
+    """Whose token it is, by the context's own table."""
+
+    def __init__(self, context: Local) -> None:
+        self.context = context
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """The token's holder and what it lets them do; None if it is nobody's.
+
+        Raises:
+            AuthenticationError: nobody can be let in now, for the database is away; the client is told so.
+        """
+        try:
+            found = await anyio.to_thread.run_sync(tokens.holder, self.context.store, token)
+        except ContextError as error:
+            raise AuthenticationError(f"nobody can be let in now: {error}") from None
+        return (
+            None
+            if found is None
+            else AccessToken(token=token, client_id=found.name, scopes=list(found.scopes))
+        )
+
+    def is_valid(self, token: str) -> bool:
+        """Whether a token that was let in still opens anything; while the database is away, it does."""
+        try:
+            return tokens.holder(self.context.store, token) is not None
+        except ContextError:
+            return True
+
+
+def serve(graph: Graph, *, stdio: bool, host: str, port: int, names: Sequence[str]) -> None:
+    """Serve until stopped.
+
+    Raises:
+        ContextError: the context is behind another server, nobody has a token for an address that others reach, or the
+            address is taken.
+    """
+    context = open_local(graph.root, graph.context)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            anyio.run(_over_stdio, graph, context) if stdio else anyio.run(
+                _over_http, graph, context, host, port, names
+            )
+    finally:
+        context.close()
+
+
+async def _over_stdio(graph: Graph, context: Local) -> None:
+    changes = Changes(graph, context)
+    served = Served(context, graph.project)
+    server = make_server(served, changes.bus)
+    changes.serve_older_clients(server, served)
+    async with anyio.create_task_group() as group:
+        group.start_soon(changes.watch)
+        await server.run_stdio_async()
+        group.cancel_scope.cancel()
+
+
+async def _over_http(
+    graph: Graph, context: Local, host: str, port: int, names: Sequence[str]
+) -> None:
+    guarded = bool(tokens.listed(context.store))
+    if not guarded and not _is_loopback(host):
+        raise ContextError(
+            f"{host}: without a token only this machine is served; make one with `meetara-build context token create NAME`"
+        )
+    listener = _listen(host, port)
+    at = listener.getsockname()[1]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{at}{PATH}"
+    auth = AuthSettings(
+        issuer_url=AnyHttpUrl(url),
+        resource_server_url=AnyHttpUrl(url),
+        required_scopes=[tokens.READ],
+        validate_token_resource=False,  # a token of this context's table is for this context
+    )
+    changes = Changes(graph, context)
+    served = Served(context, graph.project)
+    verifier = Verifier(context)
+    server = make_server(
+        served, changes.bus, auth if guarded else None, verifier if guarded else None
+    )
+    changes.serve_older_clients(server, served)
+    app = server.streamable_http_app(
+        streamable_http_path=PATH,
+        max_request_body_size=LARGEST_REQUEST,
+        transport_security=_allowed(host, names),
+    )
+    config = uvicorn.Config(
+        EndWithToken(app, verifier.is_valid) if guarded else app,
+        http=WholeRequests,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+    )
+    said = f"serving {context.shown} at {url}, {'with tokens' if guarded else 'to this machine, without tokens'}"
+    async with anyio.create_task_group() as group:
+        group.start_soon(changes.watch)
+        await _Announced(config, said).serve(sockets=[listener])
+        group.cancel_scope.cancel()
+
+
+class _Announced(uvicorn.Server):
+    """A server that says so once it answers, and can be stopped in good order."""
+
+    def __init__(self, config: uvicorn.Config, said: str) -> None:
+        super().__init__(config)
+        self.said = said
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As it is, and then the word."""
+        await super().startup(sockets)
+        if self.started:
+            print(self.said, file=sys.stderr, flush=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise ContextError(
+            f"{host} port {port}: cannot be listened on ({error.strerror}); use another --port or --host"
+        ) from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _allowed(host: str, names: Sequence[str]) -> TransportSecuritySettings:
+    """Whom requests may be meant for, and where pages that send them may come from: a page of another site may not."""
+    hosts = {*LOOPBACK, *names}
+    if not _is_loopback(host):
+        hosts |= {host, socket.gethostname(), socket.getfqdn(), *_addresses()}
+    written = sorted(f"[{name}]" if ":" in name else name for name in hosts)
+    return TransportSecuritySettings(
+        allowed_hosts=[form for name in written for form in (name, f"{name}:*")],
+        allowed_origins=[
+            f"{scheme}://{name}{end}"
+            for name in written
+            for scheme in ("http", "https")
+            for end in ("", ":*")
+        ],
+    )
+
+
+def _addresses() -> set[str]:
+    """This machine's own addresses."""
+    import psutil
+
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = (address for addresses in psutil.net_if_addrs().values() for address in addresses)
+    return {address.address.partition("%")[0] for address in found if address.family in families}

