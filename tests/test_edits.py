@@ -306,7 +306,8 @@ CODE = {
     "stages/gguf/quantize.py": of(BOTH, "gguf") | of(ALL, "merge gguf"),
     "stages/evaluate.py": of(ALL, "evaluate"),
     "stages/package/card.py": of(ALL, "package"),
-    "errors.py graph/compose.py plan/__init__.py recipes.py artifact.py engine/stage_run.py engine/job.py faces/cli.py new.py": NOTHING,
+    "errors.py project.py graph/compose.py graph/fingerprint.py plan/__init__.py store/manifest.py": NOTHING,
+    "engine/stage_run.py engine/job.py cli/cli.py new.py": NOTHING,
 }
 LIBRARIES = {
     "torch": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),

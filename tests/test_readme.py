@@ -17,7 +17,7 @@ WORDS = re.findall(r"`((?:meetara-build|snakemake) [^`]+)`", README)
 NEEDS_MORE = ("slurm", "kubernetes")
 """Profiles whose executor is a plugin that these checks do not install."""
 GOES_ON = "meetara-build context serve"
-"""Ends only when it is stopped: tests/faces/test_serving.py has it at work."""
+"""Ends only when it is stopped: tests/mcp/test_serving.py has it at work."""
 
 
 SHORTER = {"--trials 20": "--trials 2", "--rounds 3": "--rounds 1"}

@@ -10,5 +10,5 @@ from pathlib import Path
 TESTS = Path(__file__).parents[2] / "tests"
 sys.path[:0] = [
     str(TESTS),
-    str(TESTS / "faces"),
+    str(TESTS / "mcp"),
 ]  # for the small projects, models and servers that tests use too

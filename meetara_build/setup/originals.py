@@ -32,7 +32,9 @@ def find_original(name: str, origin: Mapping[str, Any], sources: Mapping[str, Pa
         raise SetupError(
             f"base {name}: {origin['package']} is not fetched yet; run `meetara-build setup`"
         )
-    with path.open("rb") as file:  # not by artifact.py, whose edits would then reach every base
+    with path.open(
+        "rb"
+    ) as file:  # not by store/manifest.py, whose edits would then reach every base
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != origin["sha256"]:
         raise SetupError(

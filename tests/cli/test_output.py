@@ -16,7 +16,7 @@ from meetara_build.cli import output
 from meetara_build.cli.output import Screen, print_json, style_line, table
 from meetara_build.outside import write_any_text
 
-FACES = REPOSITORY / "meetara_build" / "faces"
+FACES = REPOSITORY / "meetara_build" / "cli"
 HOSTILE = [
     "\x1b[2J\x1b]0;title\x07",
     "\x9b2J",

@@ -179,7 +179,8 @@ def test_what_only_faces_and_engine_do_is_in_no_stage() -> None:
         above = [
             name
             for name in fingerprint.code_digests(stage)
-            if name.partition(".")[0] in ("faces", "engine", "plan", "graph")
+            if name.partition(".")[0]
+            in ("cli", "mcp", "engine", "plan", "graph", "config", "store")
         ]
         assert above == []
 

@@ -46,7 +46,7 @@ def test_a_process_that_is_older_than_the_tool_keeps_nothing_for_others(tmp_path
         server.stdin.flush()
         first = server.stdout.readline()
         before = [path.read_bytes() for path in kept]
-        with (package / "recipes.py").open("a") as code:
+        with (package / "graph" / "recipes.py").open("a") as code:
             code.write("\nUPGRADED = True\n")
         edit(project / "conf" / "base" / "mini.yaml", "overrides", {"training.epochs": 7})
         said = server.communicate(f"{project}\n{project}\n")
