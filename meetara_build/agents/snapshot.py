@@ -15,7 +15,8 @@ from meetara_build.outside import parse_json
 
 @dataclass(frozen=True)
 class Run:
-    """A stage run that has ended. ``time`` is Unix time, memory MB, size bytes; ``recipe`` the keys that decided the result."""
+    """A stage run that has ended. ``time`` is Unix time, memory MB, size bytes; ``recipe`` the keys that
+    decided the result; ``error`` and ``code`` say why it failed, for people and for programs (see errors.py)."""
 
     id: str
     time: float
@@ -36,6 +37,7 @@ class Run:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    code: str = ""
 
     def value(self, key: str) -> Any:
         """A key of the recipe, dotted as in conf/build.yaml; None where this stage does not read it."""
