@@ -165,7 +165,7 @@ def test_an_unknown_domain_is_answered_with_the_nearest(built: Path, command: An
     done = command(built, "status", "musik")
     assert (done.returncode, done.stderr) == (
         1,
-        "meetara-build: unknown domain 'musik'; did you mean 'music'?\n",
+        "meetara-build: unknown domain 'musik'; did you mean 'music'? [config]\n",
     )
 
 
