@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from meetara_build.config.keys import is_within
 from meetara_build.graph.domain_similarity import Similar, similarities
 from meetara_build.outside import parse_json
 
@@ -78,7 +79,7 @@ class Domain:
 
     def is_locked(self, key: str) -> bool:
         """Whether a person has locked a key, or a section that it is in."""
-        return any(key == lock or key.startswith(f"{lock}.") for lock in self.locked)
+        return is_within(key, self.locked)
 
     def read(self, name: str) -> Any:
         """What is in one of the artifact's JSON or JSON-lines files, ``adapter/training.json``; None where it is not built."""

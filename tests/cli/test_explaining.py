@@ -127,7 +127,10 @@ def test_what_there_is_not_is_answered_with_the_nearest(
 def test_a_mistake_is_one_line_and_exit_status_1(built: Path, command: Any) -> None:
     done = command(built, "explain", "nutritoin")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "meetara-build: unknown domain 'nutritoin'; did you mean 'nutrition'? [config]\n"
+    assert (
+        done.stderr
+        == "meetara-build: unknown domain 'nutritoin'; did you mean 'nutrition'? [config]\n"
+    )
 
 
 def test_what_is_not_built_yet_says_what_to_do(project: Path, explained: Explained) -> None:
