@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_stages import build, fast_project
+from fast_stages import build
 from projects import copy_built, edit, override, read_yaml
 
 from meetara_build.cli.explaining import explain
@@ -17,14 +17,6 @@ from meetara_build.graph import load
 from meetara_build.store.manifest import read_manifest
 
 Explained = Callable[[Path, str], list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test that edits it copies."""
-    project = fast_project(tmp_path_factory.mktemp("explaining") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture
