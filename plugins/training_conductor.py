@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
 from meetara_build.toolbox import makespan
+from meetara_build.toolbox.quant_types import LARGER
 
 MODEL_OR_NONE = 0.5
 """What a remedy is taken to gain: a model where there was none."""
@@ -27,21 +28,6 @@ MICRO, BATCH, OBSERVERS, QUANTS = (
 LEAST_MICRO = 64
 SHOWN = 160
 """Characters of an error's first line."""
-LARGER = {
-    "Q2_K": "Q3_K_M",
-    "Q3_K_S": "Q3_K_M",
-    "Q3_K_M": "Q4_K_M",
-    "Q3_K_L": "Q4_K_M",
-    "Q4_0": "Q4_K_M",
-    "Q4_K_S": "Q4_K_M",
-    "IQ4_XS": "Q4_K_M",
-    "Q4_K_M": "Q5_K_M",
-    "Q5_0": "Q5_K_M",
-    "Q5_K_S": "Q5_K_M",
-    "Q5_K_M": "Q6_K",
-    "Q6_K": "Q8_0",
-}
-"""The quant type to take where one misses its bound."""
 
 Changes = dict[str, Any]
 
