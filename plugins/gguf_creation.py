@@ -25,28 +25,8 @@ from statistics import median
 from typing import NamedTuple
 
 from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
+from meetara_build.toolbox.quant_types import STORAGE, Storage
 
-
-class Storage(NamedTuple):
-    """Bits a weight, and squared error as a share of the weights' squares: llama.cpp's, of normally distributed weights."""
-
-    bits: float
-    error: float
-
-
-STORAGE = {
-    "Q8_0": Storage(8.5, 2.9e-5),
-    "Q6_K": Storage(6.5625, 3.0e-4),
-    "Q5_K": Storage(5.5, 1.26e-3),
-    "Q5_1": Storage(6.0, 1.15e-3),
-    "Q5_0": Storage(5.5, 1.64e-3),
-    "Q4_K": Storage(4.5, 5.0e-3),
-    "Q4_0": Storage(4.5, 6.7e-3),
-    "IQ4_NL": Storage(4.5, 5.6e-3),
-    "IQ4_XS": Storage(4.25, 5.7e-3),
-    "Q3_K": Storage(3.4375, 2.1e-2),
-    "Q2_K": Storage(2.625, 7.2e-2),
-}
 STEPS = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "IQ4_XS", "Q3_K", "Q2_K")
 """What a tensor of a mix may become; all but the first want rows of a multiple of 256."""
 LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")

@@ -21,7 +21,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
+from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl, is_within
+from meetara_build.toolbox.paired_runs import loss
 
 WHERE = "agents.settings.llm_advisor in conf/build.yaml"
 MOST_DOMAINS = 8
@@ -119,22 +120,13 @@ def shown_domains(context: Context) -> dict[str, Domain]:
 def allowed(domain: Domain, policy: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers and switches that agents may change, with their values now."""
 
-    def among(key: str, beginnings: Sequence[str]) -> bool:
-        return any(key == one or key.startswith(f"{one}.") for one in beginnings)
-
     return {
         key: value
         for key, value in domain.config.items()
         if type(value) in TYPES
-        and among(key, policy["may_change"])
-        and not among(key, [*domain.locked, *GATES])
+        and is_within(key, policy["may_change"])
+        and not is_within(key, [*domain.locked, *GATES])
     }
-
-
-def loss(run: Run) -> float | None:
-    """Validation loss of an adapter run."""
-    found = run.metrics.get("validation_loss_after")
-    return float(found) if isinstance(found, int | float) else None
 
 
 def task(settings: Settings, policy: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from meetara_build.agents import Action, Context, Domain, Progress, Proposal, Run, hookimpl
+from meetara_build.agents import Action, Context, Domain, Progress, Proposal, hookimpl
 from meetara_build.toolbox.divergence import diverges, nothing_left
 from meetara_build.toolbox.forecast import Curve, curve_of, forecast, still_falling
 from meetara_build.toolbox.mislabelled import Suspect, suspects
@@ -20,6 +20,9 @@ from meetara_build.toolbox.regressions import TOLERANCE, difference, evaluated, 
 NAME = "quality_assurance"
 OBSERVERS, DROP, BOUND = "training.observers", "data.drop", "evaluation.max_loss"
 NOT_FINITE = "not_finite"
+"""What an observer is told of a step whose loss or gradient is no number."""
+ENDED = "training-not-finite"
+"""The code of a training that ended so (meetara_build/errors.py)."""
 EPOCHS, STEPS = "training.epochs", "training.max_steps"
 LEAST_GAIN = 0.004
 """Share of the loss that a training twice as long must promise: of the trainings of bench.agents.worth, few that promised less gained."""
@@ -85,7 +88,7 @@ def watching(context: Context, domain: Domain) -> Proposal | None:
     if NAME in observers:
         return None
     value = sorted([*observers, NAME])
-    failed = [run for run in context.runs_of(domain.name, "adapter", "failed") if _not_finite(run)]
+    failed = [run for run in context.runs_of(domain.name, "adapter", "failed") if run.code == ENDED]
     last = context.runs_of(domain.name, "adapter", None)[-1:]
     if failed and failed[-1:] == last:
         reason = "The training ended because the loss was not finite; watched, it goes back and on at half the learning rate"
@@ -114,10 +117,6 @@ def watching(context: Context, domain: Domain) -> Proposal | None:
         0.7,
         "seconds",
     )
-
-
-def _not_finite(run: Run) -> bool:
-    return any(f"is {word}" in (run.error or "") for word in ("nan", "inf", "-inf"))
 
 
 def _would_take(curve: Curve) -> int:

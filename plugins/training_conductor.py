@@ -1,7 +1,7 @@
 """training_conductor: which domains are built first, what to change where a step failed, and what a build showed.
 
 - Priorities, by which the longest domains begin first where that makes a whole build shorter (see agents.schedule).
-- Where the newest run of a step failed: a change that helps against that error, from a table of known ones, and from what solved
+- Where the newest run of a step failed: a change that helps against that error, from a table by its code, and from what solved
   the same error before. The same recipe would only fail again.
 - After a build: a summary. A training that was killed goes on from its checkpoint by itself, in the next build.
 """
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
 from meetara_build.toolbox import makespan
+from meetara_build.toolbox.quant_types import LARGER
 
 MODEL_OR_NONE = 0.5
 """What a remedy is taken to gain: a model where there was none."""
@@ -27,21 +28,6 @@ MICRO, BATCH, OBSERVERS, QUANTS = (
 LEAST_MICRO = 64
 SHOWN = 160
 """Characters of an error's first line."""
-LARGER = {
-    "Q2_K": "Q3_K_M",
-    "Q3_K_S": "Q3_K_M",
-    "Q3_K_M": "Q4_K_M",
-    "Q3_K_L": "Q4_K_M",
-    "Q4_0": "Q4_K_M",
-    "Q4_K_S": "Q4_K_M",
-    "IQ4_XS": "Q4_K_M",
-    "Q4_K_M": "Q5_K_M",
-    "Q5_0": "Q5_K_M",
-    "Q5_K_S": "Q5_K_M",
-    "Q5_K_M": "Q6_K",
-    "Q6_K": "Q8_0",
-}
-"""The quant type to take where one misses its bound."""
 
 Changes = dict[str, Any]
 
@@ -73,21 +59,22 @@ def insights(context: Context) -> Iterator[str]:
 
 
 class Case(NamedTuple):
-    """A failed run, how many different recipes in a row failed so, and the domain's last training, if there is one."""
+    """A failed run, how many different recipes in a row failed so, and the domain's last training and evaluation."""
 
     domain: Domain
     run: Run
     tries: int
     trained: Run | None
+    evaluated: Run | None
 
 
 class Remedy(NamedTuple):
-    """What helps against an error whose text matches.
+    """What helps against errors of some codes (meetara_build/errors.py).
 
     ``advice`` is for people, where nothing that an agent may change helps.
     """
 
-    pattern: str
+    codes: tuple[str, ...]
     name: str
     change: Callable[[Case], Changes]
     advice: str = "nothing left to change: look at its log"
@@ -125,12 +112,17 @@ def _less_memory(case: Case) -> Changes:
 
 def _larger_quants(case: Case) -> Changes:
     """The next larger type for each that is too far from F16."""
-    missed = set(re.findall(r"evaluation\.max_kl\.(\w+)", case.run.error or ""))
     quants = [
-        LARGER.get(quant, quant) if quant in missed else quant
+        LARGER.get(quant, quant) if _is_too_far(case, quant) else quant
         for quant in case.domain.config[QUANTS]
     ]
     return {QUANTS: list(dict.fromkeys(quants))}
+
+
+def _is_too_far(case: Case, quant: str) -> bool:
+    bound = case.domain.config.get(f"evaluation.max_kl.{quant}")
+    kl = case.evaluated.metrics.get("kl", {}).get(quant, 0.0) if case.evaluated else 0.0
+    return bound is not None and (kl is None or not kl <= bound)
 
 
 def _longer(case: Case) -> Changes:
@@ -151,41 +143,41 @@ def _nothing(case: Case) -> Changes:
 
 
 REMEDIES = (
-    Remedy(r"(loss|gradient) is -?(nan|inf)", "not finite", _lower_rate),
-    Remedy(r"logits differ .* by -?(nan|inf)", "not finite", _lower_rate),
     Remedy(
-        r"out of memory|not enough memory|can't allocate memory|bad_alloc",
+        ("training-not-finite", "training-diverged", "proof-not-finite"),
+        "not finite",
+        _lower_rate,
+    ),
+    Remedy(
+        ("training-memory", "build-memory"),
         "out of memory",
         _less_memory,
         "fewer jobs at once, a smaller base, or a machine with more memory",
     ),
     Remedy(
-        r"adapter did not move",
+        ("training-unmoved",),
         "did not move",
         lambda case: {RATE: min(0.5, 4 * case.domain.config[RATE])},
     ),
-    Remedy(r"adapter has no effect", "no effect", _longer),
-    Remedy(r"training\.warm_start", "warm start", lambda case: {"training.warm_start": None}),
+    Remedy(("proof-no-effect",), "no effect", _longer),
+    Remedy(("training-warm-start",), "warm start", lambda case: {"training.warm_start": None}),
+    Remedy(("training-targets",), "targets", lambda case: {"lora.targets": "all-linear"}),
+    Remedy(("gate-quant",), "too far from F16", _larger_quants),
+    Remedy(("gate-loss",), "not good enough", _better),
     Remedy(
-        r"lora\.targets.* matches no layer", "targets", lambda case: {"lora.targets": "all-linear"}
-    ),
-    Remedy(r"evaluation\.max_kl\.", "too far from F16", _larger_quants),
-    Remedy(r"evaluation\.(beat_base_by|max_loss)", "not good enough", _better),
-    Remedy(
-        r"positions\s+for",
+        ("training-too-long",),
         "too long",
         _nothing,
         "a person has to lower data.max_tokens, or take a base with more positions",
     ),
     Remedy(
-        r"cannot be written|disk is full",
+        ("artifact-unwritable",),
         "disk",
         _nothing,
         "a person has to make room, or mend the rights",
     ),
-    Remedy(r"input changed during the job", "changed", _nothing, "build again"),
+    Remedy(("build-input-changed",), "changed", _nothing, "build again"),
 )
-"""The first that matches counts."""
 
 
 def failures(context: Context) -> Iterator[Failure]:
@@ -200,15 +192,14 @@ def failures(context: Context) -> Iterator[Failure]:
 
 def _failure(context: Context, domain: Domain, runs: Sequence[Run]) -> Failure:
     run = runs[-1]
-    remedy = next(
-        (one for one in REMEDIES if re.search(one.pattern, run.error or "", re.IGNORECASE)), None
-    )
+    remedy = _remedy(run)
     last_good = max((at for at, one in enumerate(runs) if one.outcome != "failed"), default=-1)
     tries = len({one.key for one in runs[last_good + 1 :] if _signature(one) == _signature(run)})
-    trained = context.runs_of(domain.name, "adapter")
-    found = (
-        remedy.change(Case(domain, run, tries, trained[-1] if trained else None)) if remedy else {}
+    trained, evaluated = (
+        next(reversed(context.runs_of(domain.name, stage)), None)
+        for stage in ("adapter", "evaluate")
     )
+    found = remedy.change(Case(domain, run, tries, trained, evaluated)) if remedy else {}
     found = {**_learnt(context, domain, run), **found}
     open_ = {key: value for key, value in found.items() if _may(context, domain, run, key, value)}
     advice = (
@@ -307,19 +298,24 @@ def _value(text: str) -> Any:
 def _solutions(context: Context, run: Run) -> Iterator[list[tuple[str, Any, Any]]]:
     """What was changed each time an error like a run's was solved."""
     for entry in context.sections.get("knowledge_base", {}).get("error_solutions", []):
-        like = entry["stage"] == run.stage and _named(
-            entry["message"], entry["domain"]
-        ) == _signature(run)
-        if entry["solved"] and like:
+        named = _named(entry["code"], entry["message"], entry["domain"])
+        if entry["solved"] and (entry["stage"], named) == (run.stage, _signature(run)):
             yield list(_parsed(entry["solution"]))
 
 
+def _remedy(run: Run) -> Remedy | None:
+    return next((one for one in REMEDIES if run.code in one.codes), None)
+
+
 def _signature(run: Run) -> str:
-    return _named(run.error, run.domain) if run.outcome == "failed" else ""
+    return _named(run.code, run.error, run.domain) if run.outcome == "failed" else ""
 
 
-def _named(message: str | None, domain: str) -> str:
-    """An error's first line without its numbers and the domain's name."""
+def _named(code: str, message: str | None, domain: str) -> str:
+    """What the same error is called wherever it comes: its code, if that tells one from all others, or else its first
+    line without its numbers and the domain's name."""
+    if any(code in remedy.codes for remedy in REMEDIES):
+        return code
     return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "N", _first_line(message).replace(domain, "DOMAIN"))
 
 

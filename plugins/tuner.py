@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl
+from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl, is_within
 from meetara_build.toolbox.forecast import curve_of, still_falling
+from meetara_build.toolbox.paired_runs import loss
 
 MOST_KEYS = 3
 """That one proposal changes: of more, no one could say which helped."""
@@ -97,14 +98,14 @@ def space(context: Context, domain: Domain) -> dict[str, Mapping[str, Any]]:
     return {
         key: given
         for key, given in sorted(context.tuning.get("space", {}).items())
-        if key in domain.config and _within(key, allowed) and not domain.is_locked(key)
+        if key in domain.config and is_within(key, allowed) and not domain.is_locked(key)
     }
 
 
 def pasts(context: Context, domain: Domain) -> list[Past]:
     """A domain's trainings whose losses can be compared with the next one's: same data, same base, same other keys."""
     keys = list(space(context, domain))
-    runs = [run for run in context.runs_of(domain.name, "adapter") if _loss(run) is not None]
+    runs = [run for run in context.runs_of(domain.name, "adapter") if loss(run) is not None]
     last = runs[-1] if runs else None
     found: dict[str, Past] = {}
     for run in runs:
@@ -118,7 +119,7 @@ def pasts(context: Context, domain: Domain) -> list[Past]:
             and run.inputs == last.inputs
             and _fixed(run, keys) == _fixed(last, keys)
         ):
-            found[run.key] = Past(settings, _loss(run) or 0.0, run.id)
+            found[run.key] = Past(settings, loss(run) or 0.0, run.id)
     return list(found.values())
 
 
@@ -360,12 +361,3 @@ def _fixed(run: Run, keys: Sequence[str]) -> Any:
         for part in ("lora", "training")
     }
     return {**run.recipe, **parts}
-
-
-def _loss(run: Run) -> float | None:
-    loss = run.metrics.get("validation_loss_after")
-    return float(loss) if isinstance(loss, int | float) else None
-
-
-def _within(key: str, beginnings: Iterable[str]) -> bool:
-    return any(key == beginning or key.startswith(f"{beginning}.") for beginning in beginnings)

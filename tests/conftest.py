@@ -43,6 +43,22 @@ def project(built_project: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four domains built with stand-ins of stages in a second (``fast_stages``). Read it, or copy it."""
+    from fast_stages import build, fast_project
+
+    made = fast_project(tmp_path_factory.mktemp("fast") / "project")
+    build(made)
+    return made
+
+
+@pytest.fixture
+def fast(built: Path, tmp_path: Path) -> Path:
+    """A copy of one's own of what stand-ins built."""
+    return copy_built(built, tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
 def warm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``TMPDIR`` of all commands of the session: they share one warm process, which ends with the session."""
     folder = _session_folder(tmp_path_factory) / "warm"

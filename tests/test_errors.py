@@ -17,9 +17,36 @@ CLASSES = {
 }
 
 
-def test_the_docstring_draws_every_class_and_no_other() -> None:
-    drawn = re.findall(r"^ *[├└│─ ]*(\w+Error) {2,}(.+)$", errors.__doc__ or "", re.MULTILINE)
-    assert [name for name, _ in drawn] == list(CLASSES)
+DRAWN = re.findall(
+    r"^ *[├└│─ ]*(\w+Error) {2,}([a-z-]+) {2,}(.+)$", errors.__doc__ or "", re.MULTILINE
+)
+"""Each class in the docstring's tree, its code and its meaning."""
+
+
+def test_the_docstring_draws_every_class_and_no_other_with_its_code() -> None:
+    assert [(name, code) for name, code, _ in DRAWN] == [
+        (name, kind.code) for name, kind in CLASSES.items()
+    ]
+
+
+def test_every_class_has_a_code_of_its_own_so_that_no_program_reads_the_words() -> None:
+    codes = [vars(kind)["code"] for kind in CLASSES.values()]
+    assert len({*codes, errors.UNEXPECTED}) == len(codes) + 1
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in codes)
+
+
+def test_a_finer_code_begins_with_that_of_its_kind() -> None:
+    """But for a report's, which whoever reports knows by its own name."""
+    for kind in CLASSES.values():
+        above = kind.__mro__[1]
+        if above not in (Exception, errors.MeetaraError) and kind is not errors.ReportError:
+            assert kind.code.startswith(f"{above.code}-")
+
+
+def test_people_see_the_code_after_the_message() -> None:
+    assert (
+        errors.add_code("a.jsonl: 2 records are bad", "data") == "a.jsonl: 2 records are bad [data]"
+    )
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -29,10 +56,8 @@ def test_every_error_is_one_that_a_person_can_mend(name: str) -> None:
 
 
 def test_the_tree_says_the_same_as_the_classes() -> None:
-    drawn = dict(re.findall(r"(\w+Error) {2,}(.+)$", errors.__doc__ or "", re.MULTILINE))
-    for name, kind in CLASSES.items():
-        if kind is not errors.MeetaraError:
-            assert kind.__doc__ == f"{drawn[name][0].upper()}{drawn[name][1:]}."
+    for name, _, meaning in DRAWN:
+        assert CLASSES[name].__doc__ == f"{meaning[0].upper()}{meaning[1:]}."
 
 
 def test_every_raised_error_carries_a_message() -> None:

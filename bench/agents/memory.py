@@ -193,7 +193,7 @@ def report(title: str, model: MemoryModel, runs: Mapping[Tried, Measured]) -> li
         predicted = model.peak_bytes(run.shape)
         error, above = (
             predicted / run.peak - 1,
-            (predicted - run.peak) / (run.peak - model.fixed_bytes),
+            (predicted - run.peak) / (run.peak - model.costs[0]),
         )
         errors.append(error)
         print(

@@ -10,9 +10,20 @@ import pluggy
 
 from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Context, Domain, Run
+from meetara_build.config.keys import is_within
 from meetara_build.training.settings import Action, Progress
 
-__all__ = ["Action", "Agent", "Context", "Domain", "Progress", "Proposal", "Run", "hookimpl"]
+__all__ = [
+    "Action",
+    "Agent",
+    "Context",
+    "Domain",
+    "Progress",
+    "Proposal",
+    "Run",
+    "hookimpl",
+    "is_within",
+]
 
 hookspec = pluggy.HookspecMarker("meetara_build")
 hookimpl = pluggy.HookimplMarker("meetara_build")

@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from meetara_build.config.keys import is_within
 from meetara_build.graph.domain_similarity import Similar, similarities
 from meetara_build.outside import parse_json
 
 
 @dataclass(frozen=True)
 class Run:
-    """A stage run that has ended. ``time`` is Unix time, memory MB, size bytes; ``recipe`` the keys that decided the result."""
+    """A stage run that has ended. ``time`` is Unix time, memory MB, size bytes; ``recipe`` the keys that
+    decided the result; ``error`` and ``code`` say why it failed, for people and for programs (see errors.py)."""
 
     id: str
     time: float
@@ -36,6 +38,7 @@ class Run:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    code: str = ""
 
     def value(self, key: str) -> Any:
         """A key of the recipe, dotted as in conf/build.yaml; None where this stage does not read it."""
@@ -76,7 +79,7 @@ class Domain:
 
     def is_locked(self, key: str) -> bool:
         """Whether a person has locked a key, or a section that it is in."""
-        return any(key == lock or key.startswith(f"{lock}.") for lock in self.locked)
+        return is_within(key, self.locked)
 
     def read(self, name: str) -> Any:
         """What is in one of the artifact's JSON or JSON-lines files, ``adapter/training.json``; None where it is not built."""

@@ -9,7 +9,7 @@ import typer
 
 from meetara_build.cli.agents_cli import commands as agents
 from meetara_build.cli.context_cli import context
-from meetara_build.engine.job import explain as said
+from meetara_build.engine.job import explain as explain_error
 from meetara_build.outside import show_block
 
 USAGE = 64
@@ -387,5 +387,5 @@ def _status() -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"meetara-build: {show_block(said(error))}", file=sys.stderr)
+        print(f"meetara-build: {show_block(explain_error(error))}", file=sys.stderr)
         return 1

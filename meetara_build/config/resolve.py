@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from meetara_build.config.conf_files import list_group
+from meetara_build.config.keys import is_within
 from meetara_build.config.overlay import overlay_path, read_overlay
 from meetara_build.config.schema import NAME, Base, Build, Decision, Domain, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
@@ -281,7 +282,7 @@ class Configuration:
     def _refuse_unknown_locks(self, locked: Iterable[str], path: Path) -> None:
         """A lock with a typo would protect nothing."""
         for lock in locked:
-            if not any(key == lock or key.startswith(f"{lock}.") for key in self.keys()):
+            if not any(is_within(key, [lock]) for key in self.keys()):
                 raise ConfigError(
                     f"{path}: locked: unknown key '{lock}'{nearest(lock, self.keys())}"
                 )
@@ -378,7 +379,7 @@ def _refuse_locked(decisions: Iterable[Decision], locked: Iterable[str], path: P
     fixed = list(locked)
     for decision in decisions:
         for lock in fixed:
-            if decision.key == lock or decision.key.startswith(f"{lock}."):
+            if is_within(decision.key, [lock]):
                 raise ConfigError(
                     f"{path}: '{decision.key}' is locked; remove the decision, or the lock '{lock}'"
                 )

@@ -65,6 +65,7 @@ def _error(run: Run) -> Error:
         stage=run.stage,
         sender=RUNNER,
         message=message[:8000],
+        code=run.code,
         signature=signature(message),
         recipe=run.recipe,
     )

@@ -10,12 +10,14 @@ from mcp.client.streamable_http import streamable_http_client
 
 from meetara_build.context.outbox import Report
 from meetara_build.context.reports import checked
-from meetara_build.errors import ContextError, ReportError
+from meetara_build.errors import ConfigError, ContextError, ReportError
 from meetara_build.outside import parse_json
 
 SECONDS = 30.0
-REFUSED = "refused: "
-"""What the server's tools say first where it is the report that is wrong."""
+CODE = "meetara/code"
+"""Where a tool's answer, in its ``_meta``, holds the code of the error that it tells of."""
+REFUSED = (ReportError.code, ConfigError.code)
+"""Codes of what is wrong with a report, which no second try mends."""
 JOB_KINDS = ("run", "sample", "progress", "error")
 """What whoever has a token reports as jobs leave it; what agents and people say goes through tools that put its name to it."""
 
@@ -50,8 +52,8 @@ class Remote:
             ContextError: whatever else is in the way.
         """
         said = "".join(getattr(part, "text", "") for part in answer.content)
-        if answer.is_error and REFUSED in said:
-            raise ReportError(said.partition(REFUSED)[2])
+        if answer.is_error and (answer.meta or {}).get(CODE) in REFUSED:
+            raise ReportError(said)
         if answer.is_error:
             raise ContextError(f"{self.url}: {said}")
         content: dict[str, Any] = answer.structured_content

@@ -145,6 +145,7 @@ class Run(_Job):
     recipe: Values = {}
     inputs: Values = {}
     error: Annotated[str, AfterValidator(_plain)] | None = None
+    code: Word = ""
 
 
 class Sample(_Job):
@@ -192,6 +193,7 @@ class Error(Report):
     stage: AnyStage = ""
     sender: Sender
     message: Text
+    code: Word = ""
     signature: Word = ""
     recipe: Values = {}
     solved: Time | None = None

@@ -180,7 +180,7 @@ def _knowledge_base(connection: sa.Connection, domain: str | None) -> dict[str, 
         "optimization_strategies": _strategies(connection, domain),
         "error_solutions": [
             {
-                **_only(row, "domain", "stage", "message", "signature", "solution"),
+                **_only(row, "domain", "stage", "message", "code", "signature", "solution"),
                 "time": when(row["time"]),
                 "solved": when(row["solved"]),
             }

@@ -54,6 +54,7 @@ run = Table(
     Column("recipe", JSON, nullable=False),
     Column("inputs", JSON, nullable=False),
     Column("error", Text),
+    Column("code", String(200), nullable=False),
     Index("run_by_domain", "domain", "stage", "time"),
     Index("run_by_time", "time"),
 )
@@ -106,6 +107,7 @@ error = Table(
     Column("stage", String(200), nullable=False),
     Column("sender", String(80), nullable=False),
     Column("message", Text, nullable=False),
+    Column("code", String(200), nullable=False),
     Column("signature", String(200), nullable=False),
     Column("recipe", JSON, nullable=False),
     Column("solved", Double),

@@ -14,16 +14,22 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from meetara_build.errors import MeetaraError
+from meetara_build.errors import (
+    UNEXPECTED,
+    JobMemoryError,
+    MeetaraError,
+    UnwritableError,
+    add_code,
+)
 from meetara_build.graph import OBSERVER
 
 FIGURES = "figures.json"
 """Written beside the output: the stage's metrics and what the work took."""
 
-FAILURE = "failure.txt"
-"""Written beside the output: why the work failed."""
+FAILURE = "failure.json"
+"""Written beside the output: why the work failed, as a `Failure`."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 """What the system says where a disk is full, a quota used up, or a place not ours to write."""
@@ -39,6 +45,16 @@ LIMITS = {
     resource.RLIMIT_CPU: "-t",
 }
 """Limits of a shell's that a build can hit, and their option of ``ulimit``; unlimited, unless someone set them."""
+
+
+class Failure(NamedTuple):
+    """Why something failed: a message for people, and the error's code for programs."""
+
+    message: str
+    code: str
+
+    def __str__(self) -> str:
+        return add_code(self.message, self.code)
 
 
 def perform(request: Mapping[str, Any]) -> int:
@@ -59,20 +75,20 @@ def perform(request: Mapping[str, Any]) -> int:
 
 
 def _failed(request: Mapping[str, Any], error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        _say(request, cannot_write(error, request["output"]))
-    elif is_full(Path(request["output"])):
-        _say(request, cannot_write(OSError(errno.ENOSPC, ""), request["output"]))
-    elif isinstance(error, MeetaraError):
-        _say(request, str(error))
-    elif isinstance(error, MemoryError):
-        hint = (
-            shell_limits()
-            or "use a smaller base, fewer jobs at once, or a machine with more memory"
-        )
-        _say(request, f"not enough memory; {hint}")
-    else:
-        return _unexpected(request, error)
+    if not (isinstance(error, OSError) and error.errno in UNWRITABLE) and is_full(
+        Path(request["output"])
+    ):
+        error = OSError(errno.ENOSPC, "")
+    failure = explain(error, request["output"])
+    if failure.code == UNEXPECTED:
+        report = output_report(Path(request["report"]))
+        words = f"unexpected {type(error).__name__}: {error}; the traceback is in {report}"
+        failure = Failure(f"{words}: please report it", UNEXPECTED)
+    print(f"{request['name']}: {failure}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        Path(request["output"]).with_name(FAILURE).write_text(json.dumps(failure), "utf-8")
+    if request.get("debug"):
+        traceback.print_exc()
     return 1
 
 
@@ -95,13 +111,27 @@ def shell_limits() -> str:
     )
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, where: str = "a file") -> Failure:
     """Whatever went wrong in a sentence for a person; more of what no one foresaw with ``--debug``."""
     if isinstance(error, MeetaraError):
-        return str(error)
+        return Failure(str(error), error.code)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        return cannot_write(error, "a file")
-    return f"unexpected {type(error).__name__}: {error}; run it again with --debug, and report what that shows"
+        return Failure(cannot_write(error, where), UnwritableError.code)
+    if _ran_out_of_memory(error):
+        hint = "use a smaller base, fewer jobs at once, or a machine with more memory"
+        return Failure(f"not enough memory; {shell_limits() or hint}", JobMemoryError.code)
+    return Failure(
+        f"unexpected {type(error).__name__}: {error}; run it again with --debug, and report what that shows",
+        UNEXPECTED,
+    )
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from meetara_build.training.faults import ran_out_of_memory
+
+    return ran_out_of_memory(error)
 
 
 def is_full(place: Path) -> bool:
@@ -205,23 +235,6 @@ def _silence_transformers() -> None:
 def _cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
-
-
-def _say(request: Mapping[str, Any], message: str) -> None:
-    print(f"{request['name']}: {message}", file=sys.stderr, flush=True)
-    with contextlib.suppress(OSError):
-        Path(request["output"]).with_name(FAILURE).write_text(message, encoding="utf-8")
-    if request.get("debug"):
-        traceback.print_exc()
-
-
-def _unexpected(request: Mapping[str, Any], error: Exception) -> int:
-    report = output_report(Path(request["report"]))
-    _say(
-        request,
-        f"unexpected {type(error).__name__}: {error}; the traceback is in {report}: please report it",
-    )
-    return 1
 
 
 def output_report(path: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 from meetara_build.context.outbox import Outbox, readable
 from meetara_build.engine import courier, job
-from meetara_build.errors import ArtifactError, BuildError
+from meetara_build.errors import ArtifactError, BuildError, InputChangedError, UnwritableError
 from meetara_build.graph import REPORT, WARM_START, Graph, Input, Step, states_file, work_folder
 from meetara_build.outside import parse_json
 from meetara_build.plan.workload import workload
@@ -63,7 +63,7 @@ def run(
     """
     started, key = time.time(), ""
     figures: dict[str, Any] = {}
-    outcome, made, error = "failed", None, None
+    outcome, made, failure = "failed", None, None
     courier.start(graph)
     try:
         with _locked(graph.root, step):
@@ -89,13 +89,13 @@ def run(
                 step.reference, key, step.place.manifest if step.keep else ""
             )
     except Exception as fault:
-        error = str(fault) or _said_by_job(graph, step, key)
-        if isinstance(fault, OSError) and fault.errno in job.UNWRITABLE:
-            error = job.cannot_write(fault, str(graph.root))
-            raise ArtifactError(error) from None
+        failure = None if str(fault) else _said_by_job(graph, step, key)
+        failure = failure or job.explain(fault, str(graph.root))
+        if isinstance(fault, OSError) and failure.code == UnwritableError.code:
+            raise UnwritableError(failure.message) from None
         raise
     finally:
-        _record(graph, step, outcome, key, started, figures, made, error, usd_per_hour)
+        _record(graph, step, outcome, key, started, figures, made, failure, usd_per_hour)
     return outcome
 
 
@@ -232,7 +232,7 @@ def _worked_out(
         figures = parse_json(output.with_name(job.FIGURES).read_bytes())
         same = _sources_seen(step) == seen and _sources(graph, step) == step.made_from["sources"]
         if not same or _input_digests(graph, step) != inputs:
-            raise BuildError(
+            raise InputChangedError(
                 f"{step.name}: an input changed during the job, so its result was not kept; build again"
             )
         seal(output)
@@ -337,15 +337,15 @@ def _workload(graph: Graph, step: Step) -> float:
     )
 
 
-def _said_by_job(graph: Graph, step: Step, key: str) -> str:
+def _said_by_job(graph: Graph, step: Step, key: str) -> job.Failure | None:
     """Why the job failed: it said so itself, on standard error and in this file."""
     path = work_folder(graph, step, key) / job.FAILURE
-    text = ""
-    with contextlib.suppress(OSError):
-        text = path.read_text(encoding="utf-8")
+    failure = None
+    with contextlib.suppress(OSError, ValueError):
+        failure = job.Failure(*parse_json(path.read_bytes()))
         path.unlink()
         path.parent.rmdir()  # where no checkpoint is left beside it
-    return text
+    return failure
 
 
 def _about(graph: Graph, step: Step) -> dict[str, str]:
@@ -375,7 +375,7 @@ def _record(
     started: float,
     figures: Mapping[str, Any],
     made: Manifest | None,
-    error: str | None,
+    failure: job.Failure | None,
     usd_per_hour: float,
 ) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -393,19 +393,20 @@ def _record(
         figures.get("peak_mb", used.ru_maxrss / 1024),
         sum(entry["size"] for entry in made.files.values()) if made else 0,
         journal.machine(),
-        error,
+        failure.message if failure else None,
         key,
         figures.get("work", 0.0),
         os.environ.get(journal.BUILD, ""),
         graph.hardware(step.target),
+        failure.code if failure else "",
     )
     outbox = Outbox(graph.root, **_about(graph, step))
-    taken = ("outcome", "seconds", "cpu_seconds", "peak_mb", "size", "fingerprint", "key")
+    taken = ("outcome", "seconds", "cpu_seconds", "peak_mb", "size", "fingerprint", "key", "code")
     outbox.put(
         "run",
         **{name: getattr(run, name) for name in taken},
         usd=_cost(graph, step, run.seconds, usd_per_hour),
-        error=readable(error),
+        error=readable(run.error),
         recipe=step.recipe if len(json.dumps(step.recipe)) < LARGEST_RECIPE else {},
         metrics=made.metrics if made else {},
         inputs=made.inputs if made else {},

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.engine.job import LIMITS, shell_limits
-from meetara_build.errors import BuildError, SetupError
+from meetara_build.errors import BuildError, JobMemoryError, SetupError
 from meetara_build.graph import STAGES
 from meetara_build.hosting.processes import die_with_parent
 from meetara_build.outside import parse_json
@@ -72,7 +72,7 @@ def ask(request: Mapping[str, Any]) -> int:
     A job that was killed, crashed or hung is begun once more, from its checkpoint where it left one.
 
     Raises:
-        BuildError: that happened twice, or the warm process was killed.
+        BuildError: that happened twice (JobMemoryError where the kernel killed it), or the warm process was killed.
         SetupError: no warm process can be started.
     """
     request = {
@@ -92,7 +92,8 @@ def ask(request: Mapping[str, Any]) -> int:
         output.mkdir(parents=True, exist_ok=True)
         status, hung = _ask(request)
     if status < 0:
-        raise BuildError(f"{request['name']}: {_ended(status, hung)}, twice; build again")
+        kind = JobMemoryError if status == -signal.SIGKILL and not hung else BuildError
+        raise kind(f"{request['name']}: {_ended(status, hung)}, twice; build again")
     return status
 
 

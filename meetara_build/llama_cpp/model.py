@@ -114,18 +114,6 @@ class Model:
                 return list(ids[:count])
             room = -count
 
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, special ones left out."""
-        buffer = ctypes.create_string_buffer(64)
-        pieces = []
-        for token in ids:
-            size = ll.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
-            if size < 0:
-                buffer = ctypes.create_string_buffer(-size)
-                size = ll.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
-            pieces.append(buffer.raw[:size])
-        return b"".join(pieces).decode("utf-8", "replace")
-
     def render(self, messages: Sequence[Mapping[str, str]], *, ask: bool) -> str:
         """A conversation as it is through the file's own chat template, as llama-cpp-python renders it; the date is always the same.
 

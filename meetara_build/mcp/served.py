@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, TextContent
 
 from meetara_build.context import sections
 from meetara_build.context.local import Local
-from meetara_build.context.remote import REFUSED
+from meetara_build.context.remote import CODE
 from meetara_build.context.store import SECTIONS
 from meetara_build.engine.planning import estimated, look, wanted
-from meetara_build.errors import ConfigError, MeetaraError, ReportError, nearest
+from meetara_build.errors import ConfigError, MeetaraError, nearest
 from meetara_build.graph import Graph, load
 from meetara_build.plan.content import content
 
@@ -71,14 +71,12 @@ def plan_content(graph: Graph, domains: list[str]) -> dict[str, Any]:
 
 
 def answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a tool answers, its refusals in words.
-
-    Raises:
-        ToolError: the work was refused.
-    """
+    """What a tool answers; where the work is refused, the message, with the error's code in ``_meta``."""
     try:
         return work()
-    except (ReportError, ConfigError) as error:
-        raise ToolError(f"{REFUSED}{error}") from None
     except MeetaraError as error:
-        raise ToolError(str(error)) from None
+        said = TextContent(type="text", text=str(error))
+        # The SDK hands such an answer on as it is.
+        return CallToolResult(  # type: ignore[return-value]
+            content=[said], is_error=True, _meta={CODE: error.code}
+        )

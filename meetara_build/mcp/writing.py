@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field
 
 from meetara_build.context import sections
 from meetara_build.context.lessons import signature
-from meetara_build.context.remote import JOB_KINDS, REFUSED
+from meetara_build.context.remote import JOB_KINDS
 from meetara_build.context.reports import Answer, AnyStage, Number, Share, Target
 from meetara_build.context.tokens import WRITE
-from meetara_build.errors import ConfigError
+from meetara_build.errors import ConfigError, ReportError
 from meetara_build.mcp.served import Served, answered
 from meetara_build.outside import SPEAKER
 
@@ -174,22 +174,25 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
         With a token: runs, samples, progress and errors.
         """
         name = _sender("")
-        given = (
-            reports if get_access_token() is None else [_of_job(report, name) for report in reports]
-        )
-        return answered(lambda: {"new": served.context.deliver(given)})
+
+        def work() -> dict[str, Any]:
+            by_token = get_access_token() is not None
+            given = [_of_job(report, name) for report in reports] if by_token else reports
+            return {"new": served.context.deliver(given)}
+
+        return answered(work)
 
 
 def _of_job(report: dict[str, Any], name: str) -> dict[str, Any]:
     """A report as whoever has this token may make it: what is said by somebody is said by them.
 
     Raises:
-        ToolError: it is of a kind that has a tool of its own.
+        ReportError: it is of a kind that has a tool of its own.
     """
     kind = report.get("kind")
     if kind not in JOB_KINDS:
-        raise ToolError(
-            f"{REFUSED}a token reports {', '.join(JOB_KINDS)}, not {str(kind)[:80]!r}; "
+        raise ReportError(
+            f"a token reports {', '.join(JOB_KINDS)}, not {str(kind)[:80]!r}; "
             "use report_metrics, propose, send_message or answer"
         )
     return {**report, "sender": name} if kind == "error" else report

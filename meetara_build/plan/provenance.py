@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from meetara_build.config.keys import is_within
 from meetara_build.graph import Graph, Step
 
 
@@ -124,7 +125,7 @@ def _file(graph: Graph, target: str, group: str, key: str) -> str:
     """The file that sets a key for a target: the last of the layers that does, else the file the key belongs to."""
     wanted = f"domain.{key}" if group == "domain" else key
     for change in graph.changes.get(target, []):
-        if wanted == change["key"] or wanted.startswith(f"{change['key']}."):
+        if is_within(wanted, [change["key"]]):
             return str(change["path"])
     if group == "hardware":
         return f"conf/hardware/{graph.hardware(target)}.yaml"

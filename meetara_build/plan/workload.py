@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from meetara_build.graph import Step
+from meetara_build.llama_cpp.quants import FILE_BITS
 from meetara_build.store.manifest import Manifest
 
 BYTES_A_TOKEN = 5.0
@@ -60,7 +61,7 @@ def output_size(step: Step, manifest: Manifests) -> float:
     """Bytes of a step's files that was never built, from the model's size and the types' bits for each weight."""
     if step.stage == "gguf":
         kinds = dict.fromkeys(["F16", *step.recipe["quants"]])
-        return sum(step.parameters * BITS.get(kind, 8.0) / 8 for kind in kinds)
+        return sum(step.parameters * FILE_BITS.get(kind, 8.0) / 8 for kind in kinds)
     if step.stage in ("base", "merge"):
         return step.parameters * 4.0
     if step.stage == "adapter":
@@ -68,23 +69,6 @@ def output_size(step: Step, manifest: Manifests) -> float:
     if step.stage in ("dataset", "corpus"):
         return workload(step, manifest)
     return 2000.0
-
-
-BITS = {
-    "F32": 32.0,
-    "F16": 16.0,
-    "BF16": 16.0,
-    "Q8_0": 8.5,
-    "Q6_K": 6.6,
-    "Q5_K_M": 5.7,
-    "Q5_K_S": 5.5,
-    "Q4_K_M": 4.9,
-    "Q4_K_S": 4.6,
-    "IQ4_XS": 4.3,
-    "Q3_K_M": 3.9,
-    "Q2_K": 3.0,
-}
-"""Bits for each weight of llama.cpp's types, scales included."""
 
 
 def _share(recipe: Mapping[str, Any]) -> float:

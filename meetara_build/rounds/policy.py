@@ -5,6 +5,7 @@ from typing import Any
 
 from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Context, Domain
+from meetara_build.config.keys import is_within
 from meetara_build.errors import ConfigError
 from meetara_build.rounds.track_record import answered
 
@@ -28,7 +29,7 @@ def refusal(context: Context, agent: str, id: str, proposal: Proposal, attempt: 
     key = proposal.key
     if stance(policy, agent) == NEVER:
         return f"agents.policy in conf/build.yaml never takes what {agent} proposes"
-    if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in policy["may_change"]):
+    if not is_within(key, policy["may_change"]):
         return f"'{key}' is not among agents.may_change in conf/build.yaml"
     if domain.is_locked(key):
         return f"'{key}' is locked"

@@ -11,6 +11,7 @@ from typing import Any
 
 from meetara_build.agents.snapshot import Run
 from meetara_build.toolbox.makespan import CHAIN
+from meetara_build.toolbox.paired_runs import loss
 
 MEASURED_BY = {"loss": "adapter", "seconds": "adapter", "size": "gguf", "memory": "adapter"}
 """By figure, the stage whose runs show it."""
@@ -170,7 +171,7 @@ def _outcome(
         accepted,
         float(body.get("expected_gain") or 0.0),
         None if before is None else _fall(_measure(figure, before), _measure(figure, after)),
-        None if before is None else _fall(_loss(before), _loss(after)),
+        None if before is None else _fall(loss(before), loss(after)),
         _solved(by_step, message["domain"], accepted),
         after.outcome == "failed" and not failed_before,
         None if before is None else before.id,
@@ -208,14 +209,10 @@ def _shared(found: Sequence[Outcome]) -> list[Outcome]:
 def _measure(figure: str, run: Run) -> Any:
     """A figure of a run; None where the run does not show it: what was restored took no time of its own."""
     if figure == "loss":
-        return _loss(run)
+        return loss(run)
     if figure == "size":
         return run.size
     return None if run.outcome != "built" else run.seconds if figure == "seconds" else run.peak_mb
-
-
-def _loss(run: Run) -> Any:
-    return run.metrics.get("validation_loss_after")
 
 
 def _fall(before: Any, after: Any) -> float | None:

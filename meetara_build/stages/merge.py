@@ -1,6 +1,7 @@
 """merge: base and adapter as one model, proven to compute what the two computed together."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from meetara_build.errors import ProofError
+from meetara_build.errors import LogitsError, NoEffectError, ProofError
 from meetara_build.outside import parse_json
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 from meetara_build.training.chat import encode, read_records
@@ -49,7 +50,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     difference, change = _difference(found, expected), _difference(found, plain)
     _refuse_beyond(difference, recipe["bound"], domain)
     if change == 0:
-        raise ProofError(
+        raise NoEffectError(
             f"{domain}: the merged model's logits equal the base's, so the adapter has no effect: train longer, or raise lora.alpha"
         )
     _save(merged, base, output)
@@ -91,7 +92,8 @@ def _difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 
 def _refuse_beyond(difference: float, bound: float, domain: str) -> None:
     if not difference <= bound:  # also refuses not-a-number
-        raise ProofError(
+        kind = ProofError if math.isfinite(difference) else LogitsError
+        raise kind(
             f"{domain}: merged logits differ from base + adapter by {difference:.3g} of the largest logit, allowed are "
             f"{bound:.3g}: build the adapter again; if it stays, raise merge.bound, or take another base"
         )

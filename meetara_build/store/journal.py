@@ -23,7 +23,7 @@ class Run(NamedTuple):
     """One stage run. Times in seconds, memory in MB, size in bytes; ``started`` is Unix time.
 
     ``key`` is the work's in the store, ``work`` how much there was to do (see ``plan.estimate``), ``build`` the name of the
-    build it belonged to, ``hardware`` the name of the file of the machine it was configured for.
+    build it belonged to, ``hardware`` the name of the file of the machine it was configured for, ``code`` that of the error it failed with.
     """
 
     stage: str
@@ -42,6 +42,7 @@ class Run(NamedTuple):
     work: float = 0.0
     build: str = ""
     hardware: str = ""
+    code: str = ""
 
 
 @cache

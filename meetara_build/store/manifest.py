@@ -247,16 +247,6 @@ def hold_lock(path: Path) -> Iterator[None]:
         yield
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Like ``write_text``, but leaves a file that already says so alone."""
-    try:
-        if path.read_text(encoding="utf-8") == text:
-            return
-    except FileNotFoundError:
-        pass
-    write_text(path, text)
-
-
 def write_cache(path: Path, text: str) -> None:
     """Write what only saves time the next time; a full or read-only disk loses nothing by it."""
     with contextlib.suppress(OSError):

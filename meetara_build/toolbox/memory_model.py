@@ -138,11 +138,6 @@ class MemoryModel:
         """Peak memory of a training."""
         return sum(cost * term for cost, term in zip(self.costs, terms(shape), strict=True))
 
-    @property
-    def fixed_bytes(self) -> float:
-        """The part that no shape changes."""
-        return self.costs[0]
-
     def most_tokens(self, shape: Shape, available: float) -> int:
         """The largest micro-batch whose peak is within ``available`` bytes; zero if none is."""
         without = self.peak_bytes(shape.with_tokens(0))

@@ -63,9 +63,10 @@ def changes(context: Context) -> list[Change]:
     return found
 
 
-def loss(run: Run) -> Any:
-    """The figure of a training: nats a token on validation records."""
-    return run.metrics.get("validation_loss_after")
+def loss(run: Run) -> float | None:
+    """The figure of a training: nats a token on validation records; None where it has none."""
+    found = run.metrics.get("validation_loss_after")
+    return float(found) if isinstance(found, int | float) else None
 
 
 def told(run: Run) -> str:
@@ -77,12 +78,11 @@ def _change(domain: str, earlier: Run, later: Run) -> Change | None:
     if not is_comparable(earlier.inputs, later.inputs):
         return None
     several = list(differences(earlier.recipe, later.recipe))
-    if len(several) != 1 or several[0][0][0] not in PARTS:
+    before, after = loss(earlier), loss(later)
+    if len(several) != 1 or several[0][0][0] not in PARTS or before is None or after is None:
         return None
     path, old, new = several[0]
-    return Change(
-        domain, ".".join(path), old, new, loss(earlier), loss(later), (earlier.id, later.id)
-    )
+    return Change(domain, ".".join(path), old, new, before, after, (earlier.id, later.id))
 
 
 def remembered(context: Context) -> dict[str, tuple[int, int]]:

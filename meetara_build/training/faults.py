@@ -2,6 +2,8 @@
 
 import torch
 
+from meetara_build.errors import NotFiniteError, StepMemoryError, TrainingError
+
 OUT_OF_MEMORY = "out_of_memory"
 NOT_FINITE = "not_finite"
 CPU_SIGNS = ("can't allocate memory", "DefaultCPUAllocator")
@@ -34,6 +36,12 @@ class StepFault(Exception):
             records,
             tokens,
         )
+
+    @property
+    def error(self) -> TrainingError:
+        """What a training that nobody helps ends with."""
+        kinds = {OUT_OF_MEMORY: StepMemoryError, NOT_FINITE: NotFiniteError}
+        return kinds[self.kind](str(self))
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from meetara_build.errors import TrainingError
+from meetara_build.errors import DivergedError, TrainingError
 from meetara_build.training import checkpoint, faults
 from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
@@ -202,12 +202,12 @@ class Run:
             self._roll_back()
             self.state.step += 1
         else:
-            raise TrainingError(str(fault))
+            raise fault.error from None
 
     def _roll_back(self) -> None:
         """To the best weights so far, or the first, with half the learning rate and no memory of the way here."""
         if self.state.roll_backs == MOST_ROLL_BACKS:
-            raise TrainingError(
+            raise DivergedError(
                 f"step {self.state.step}: an observer rolls back for the {MOST_ROLL_BACKS + 1}th time: "
                 "lower training.learning_rate, or take it from training.observers"
             )

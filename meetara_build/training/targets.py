@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from meetara_build.errors import TrainingError
+from meetara_build.errors import TargetsError
 
 ALL = "all-linear"
 LINEAR = (nn.Linear, Conv1D)
@@ -24,12 +24,12 @@ def resolve_targets(model: PreTrainedModel, wanted: str | Sequence[str]) -> list
     """The names that PEFT is given: whole ones for "all-linear", else those that were named.
 
     Raises:
-        TrainingError: a name stands for no layer, for one that PEFT cannot adapt, or for weights that the base uses twice.
+        TargetsError: a name stands for no layer, for one that PEFT cannot adapt, or for weights that the base uses twice.
     """
     if wanted == ALL:
         if found := linear_layers(model):
             return found
-        raise TrainingError(
+        raise TargetsError(
             f'lora.targets: "{ALL}" matches no layer of {type(model).__name__}: this model has no linear layers that an adapter can '
             "change: choose another base"
         )
@@ -102,7 +102,7 @@ def _refuse_unknown(model: PreTrainedModel, names: Sequence[str]) -> None:
         if name in _kept_as_layers(model, [name]) and not _matching(model, name)
     ]
     if unknown:
-        raise TrainingError(
+        raise TargetsError(
             f'lora.targets: {unknown!r} matches no layer of {type(model).__name__}: use "{ALL}" or some of '
             f"{', '.join(layer_names(model)) or 'none: this model has no linear layers'}"
         )
@@ -115,7 +115,7 @@ def _refuse_tied(model: PreTrainedModel, names: Sequence[str]) -> None:
         return
     for name in names:
         if any(part in (source, output) for part in _matching(model, name)):
-            raise TrainingError(
+            raise TargetsError(
                 f"lora.targets: {name} has the same weights as the base's {_other(model, name)} (tie_word_embeddings in its config.json), "
                 f"so that neither a merged model nor a GGUF file could hold an adapter of one alone: leave {name} out"
             )
@@ -131,7 +131,7 @@ def _refuse_unusual(model: PreTrainedModel, names: Sequence[str]) -> None:
     for name in names:
         for part in _matching(model, name):
             if isinstance(part, LINEAR) and type(part) not in LINEAR and _ROUTER.search(name):
-                raise TrainingError(
+                raise TargetsError(
                     f"lora.targets: {name} is a router ({type(part).__name__}), which an adapter cannot change: use some of "
                     f"{', '.join(layer_names(model))}"
                 )

@@ -8,6 +8,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from meetara_build.agents.snapshot import Run
+from meetara_build.toolbox.paired_runs import loss
 from meetara_build.tuning.space import Settings, Space, held_in
 from meetara_build.tuning.studies import SETTINGS, best
 
@@ -50,13 +51,13 @@ def best_run(space: Space, domain: str, runs: Sequence[Run]) -> Start | None:
     same = [
         run
         for run in runs
-        if run.outcome == "built" and run.inputs == last.inputs and _loss(run) is not None
+        if run.outcome == "built" and run.inputs == last.inputs and loss(run) is not None
     ]
-    top = min(same, key=lambda run: _loss(run) or 0.0, default=None)
+    top = min(same, key=lambda run: loss(run) or 0.0, default=None)
     settings = held_in(top.recipe, list(space.current)) if top else None
     if top is None or settings is None:
         return None
-    return Start(settings, domain, f"{domain}, run {top.id}: validation loss {_loss(top):.4f}")
+    return Start(settings, domain, f"{domain}, run {top.id}: validation loss {loss(top):.4f}")
 
 
 def studied(storage: BaseStorage, base: str) -> dict[str, Start]:
@@ -75,8 +76,3 @@ def studied(storage: BaseStorage, base: str) -> dict[str, Start]:
             evidence = f"{about['domain']}, study {summary.study_name}, trial {top.number}: validation loss {top.value:.4f}"
             found[about["domain"]] = Start(top.user_attrs[SETTINGS], about["domain"], evidence)
     return found
-
-
-def _loss(run: Run) -> float | None:
-    loss = run.metrics.get("validation_loss_after")
-    return float(loss) if isinstance(loss, int | float) else None

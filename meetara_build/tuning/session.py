@@ -1,6 +1,6 @@
 """One ``meetara-build tune``: from a domain to its best settings, and whether they are worth a decision."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 
 from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Run
+from meetara_build.config.keys import is_within
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.errors import ConfigError, TrainingError
@@ -235,8 +236,4 @@ def _repeat(trial: FrozenTrial, seed: int) -> str:
 def _may_change(configuration: Configuration, item: Resolved, key: str) -> bool:
     """Whether neither the build nor the domain locks a key, and agents may change it at all."""
     locked = [*configuration.build.locked, *item.domain.locked]
-    return not _within(key, locked) and _within(key, configuration.build.agents.may_change)
-
-
-def _within(key: str, beginnings: Iterable[str]) -> bool:
-    return any(key == beginning or key.startswith(f"{beginning}.") for beginning in beginnings)
+    return not is_within(key, locked) and is_within(key, configuration.build.agents.may_change)

@@ -63,7 +63,10 @@ def test_a_plan_for_some_domains_leaves_out_the_others(project: Path, command: A
 
 def test_an_unknown_domain_is_answered_with_the_nearest(built_project: Path, command: Any) -> None:
     done = command(built_project, "plan", "nutritoin")
-    assert done.stderr == "meetara-build: unknown domain 'nutritoin'; did you mean 'nutrition'?\n"
+    assert (
+        done.stderr
+        == "meetara-build: unknown domain 'nutritoin'; did you mean 'nutrition'? [config]\n"
+    )
 
 
 def test_a_domain_that_build_yaml_leaves_out_is_told_from_an_unknown_one(

@@ -86,7 +86,7 @@ def test_where_nothing_was_built_the_list_is_empty(tmp_path: Path, command: Any)
     done = command(project, "diff", "1")
     assert (done.returncode, done.stderr) == (
         1,
-        "meetara-build: no build 1; there are none yet: see `meetara-build diff` without arguments\n",
+        "meetara-build: no build 1; there are none yet: see `meetara-build diff` without arguments [config]\n",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_stages import build, fast_project
+from fast_stages import build
 from projects import copy_built, edit, override, read_yaml
 
 from meetara_build.cli.explaining import explain
@@ -17,14 +17,6 @@ from meetara_build.graph import load
 from meetara_build.store.manifest import read_manifest
 
 Explained = Callable[[Path, str], list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test that edits it copies."""
-    project = fast_project(tmp_path_factory.mktemp("explaining") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture
@@ -127,7 +119,10 @@ def test_what_there_is_not_is_answered_with_the_nearest(
 def test_a_mistake_is_one_line_and_exit_status_1(built: Path, command: Any) -> None:
     done = command(built, "explain", "nutritoin")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "meetara-build: unknown domain 'nutritoin'; did you mean 'nutrition'?\n"
+    assert (
+        done.stderr
+        == "meetara-build: unknown domain 'nutritoin'; did you mean 'nutrition'? [config]\n"
+    )
 
 
 def test_what_is_not_built_yet_says_what_to_do(project: Path, explained: Explained) -> None:

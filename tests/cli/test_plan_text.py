@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from fast_stages import added, build, fast_project
+from fast_stages import added
 from projects import copy_built, edit, override, write_yaml
 
 from meetara_build.cli.output import Screen
@@ -17,14 +17,6 @@ from meetara_build.store import journal
 
 Said = Callable[..., list[str]]
 DRIFT = "Changed, damaged or deleted behind the tool's back:"
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("plan_text") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture

@@ -10,27 +10,12 @@ from unittest import mock
 
 import pytest
 from commands import outcomes
-from fast_stages import Edit, added, build, fast_project
-from projects import copy_built, edit, override
+from fast_stages import Edit, added, build
+from projects import edit, override
 
-from meetara_build.cli import planning
 from meetara_build.cli.planning import show_plan
 from meetara_build.engine.planning import Kept, read_kept
 from meetara_build.errors import ConfigError
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("planning") / "project")
-    build(project)
-    return project
-
-
-@pytest.fixture
-def fast(built: Path, tmp_path: Path) -> Path:
-    """A copy of one's own."""
-    return copy_built(built, tmp_path / "project")
 
 
 def changed(project: Path) -> None:
@@ -162,7 +147,7 @@ def test_an_apply_that_is_refused_does_nothing(kept: Path, command: Any) -> None
     lines = refused(command(kept.parent, "apply", "kept.json")).splitlines()
     assert lines[0] == "meetara-build: kept.json: things have changed since this plan was made:"
     assert lines[1] == "  conf/domain/music.yaml lora.rank: 16 → 8 (music/adapter)"
-    assert lines[-1].strip() == "Make a new plan."
+    assert lines[-1].strip() == "Make a new plan. [config]"
     assert outcomes(kept.parent) == before
 
 
@@ -174,9 +159,8 @@ def test_training_that_someone_built_in_between_is_said(kept: Path) -> None:
 
 
 def test_of_many_changes_the_first_are_said_and_the_others_counted(kept: Path) -> None:
-    with mock.patch.object(
-        planning, "stale_reasons", return_value=[f"change {number}" for number in range(25)]
-    ):
+    reasons = [f"change {number}" for number in range(25)]
+    with mock.patch("meetara_build.engine.planning.stale_reasons", return_value=reasons):
         lines = refusal().splitlines()
     assert lines[1:21] == [f"  change {number}" for number in range(20)]
     assert lines[21:] == ["  and 5 more", "Make a new plan."]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_stages import build, fast_project
+from fast_stages import build
 from projects import copy_built, edit, override
 
 from meetara_build.cli.output import Screen
@@ -21,14 +21,6 @@ from meetara_build.graph import load
 from meetara_build.store import journal
 
 States = Callable[..., dict[str, dict[str, str]]]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("status") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture
@@ -165,7 +157,7 @@ def test_an_unknown_domain_is_answered_with_the_nearest(built: Path, command: An
     done = command(built, "status", "musik")
     assert (done.returncode, done.stderr) == (
         1,
-        "meetara-build: unknown domain 'musik'; did you mean 'music'?\n",
+        "meetara-build: unknown domain 'musik'; did you mean 'music'? [config]\n",
     )
 
 

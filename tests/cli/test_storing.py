@@ -21,14 +21,6 @@ from meetara_build.plan import RESTORE, RUN, plan
 Collected = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("storing") / "project")
-    build(project)
-    return project
-
-
 @pytest.fixture
 def project(built: Path, tmp_path: Path) -> Path:
     """A copy of one's own."""

@@ -67,7 +67,7 @@ def test_an_unknown_domain_is_answered_with_the_nearest(
 ) -> None:
     done = command(built_project, *words)
     assert done.returncode == 1
-    assert done.stderr.endswith("unknown domain 'nutritoin'; did you mean 'nutrition'?\n")
+    assert done.stderr.endswith("unknown domain 'nutritoin'; did you mean 'nutrition'? [config]\n")
 
 
 @pytest.mark.parametrize(

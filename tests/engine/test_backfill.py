@@ -4,20 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fast_stages import build, fast_project
+from fast_stages import build
 from projects import copy_built, edit
 
 from meetara_build.engine.backfill import unseal
 from meetara_build.graph import load
 from meetara_build.plan import plan
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("preserve") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture

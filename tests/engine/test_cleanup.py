@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from artifacts import contents, fill
-from fast_stages import build, fast_project
+from fast_stages import build
 from projects import copy_built, edit, override
 
 from meetara_build.engine.cleanup import sweep
@@ -18,14 +18,6 @@ from meetara_build.plan import plan
 GONE = "999999999"
 """The id of a process that cannot be."""
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("sweep") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from gguf_builds import fresh, train_nothing
 
 from meetara_build.engine import job
@@ -128,18 +129,23 @@ def test_what_libraries_warn_each_other_of_is_not_told_to_a_person(
     "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG]
 )
 def test_a_file_that_cannot_be_written_is_explained(number: int) -> None:
-    said = job.explain(OSError(number, os.strerror(number), "/models/a.gguf"))
+    said, code = job.explain(OSError(number, os.strerror(number), "/models/a.gguf"))
+    assert code == "artifact-unwritable"
     assert said.startswith(
         f"/models/a.gguf: cannot be written ({os.strerror(number)}); make room or mend the rights"
     )
 
 
 def test_explanations_of_other_faults() -> None:
-    assert (
-        job.explain(ConfigError("conf/build.yaml: wrong; mend it"))
-        == "conf/build.yaml: wrong; mend it"
+    wrong = "conf/build.yaml: wrong; mend it"
+    assert job.explain(ConfigError(wrong)) == (wrong, "config")
+    assert str(job.explain(KeyError("x"))) == (
+        "unexpected KeyError: 'x'; run it again with --debug, and report what that shows [unexpected]"
     )
-    assert (
-        job.explain(KeyError("x"))
-        == "unexpected KeyError: 'x'; run it again with --debug, and report what that shows"
-    )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_ran_out_has_a_code_of_its_own(error: Exception) -> None:
+    said, code = job.explain(error)
+    assert said.startswith("not enough memory; ")
+    assert code == "build-memory"

@@ -30,12 +30,6 @@ def path(folder: Path) -> Path:
     return folder / "out" / "nutrition-F16.gguf"
 
 
-def test_text_goes_to_tokens_and_back(path: Path) -> None:
-    text = "¿Qué tal? नमस्ते 🙂\n\n  def f(x):"
-    with Model(path, vocab_only=True) as model:
-        assert model.detokenize(model.tokenize(text)) == text
-
-
 def test_special_tokens_in_a_text_are_one_token_each(path: Path) -> None:
     with Model(path, vocab_only=True) as model:
         ids = model.tokenize("<|im_start|><|im_end|>")

@@ -238,7 +238,7 @@ def test_similar_domains_come_with_their_results(call: Callable[..., Any], conte
         (
             "report",
             {"reports": [{"kind": "gossip"}]},
-            "refused: report 1: kind 'gossip' is unknown",
+            "report 1: kind 'gossip' is unknown",
         ),
         ("report", {"reports": "all"}, "valid list"),
         (

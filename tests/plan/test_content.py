@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from commands import damage
-from fast_stages import Edit, added, build, fast_project
+from fast_stages import Edit, added, build
 from projects import copy_built, edit, override, write_yaml
 
 from meetara_build.graph import STAGES, load
@@ -21,14 +21,6 @@ from meetara_build.plan.estimate import Estimator, total
 
 SCHEMA = json.loads(Path(causes.__file__).with_name("schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("content") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture

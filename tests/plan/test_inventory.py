@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from commands import damage
-from fast_stages import build, fast_project
 from projects import copy_built
 
 from meetara_build.graph import Graph, Step, load
@@ -14,14 +13,6 @@ from meetara_build.plan import plan
 from meetara_build.plan.inventory import Sight
 from meetara_build.store import digests
 from meetara_build.store.manifest import CHANGED, MISSING, digest_file
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("sight") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_stages import Edit, build, fast_project
+from fast_stages import Edit
 from projects import copy_built, edit, override, read_yaml, write_yaml
 
 from meetara_build.config import schema
@@ -15,14 +15,6 @@ from meetara_build.plan.causes import ABOVE, CONFIG, TEMPORARY
 from meetara_build.plan.provenance import Origin, origin
 
 SHAPES = {"base": schema.Base, "hardware": schema.Hardware, "domain": schema.Domain}
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project built with stand-ins, which every test edits a copy of."""
-    project = fast_project(tmp_path_factory.mktemp("origins") / "project")
-    build(project)
-    return project
 
 
 @pytest.fixture

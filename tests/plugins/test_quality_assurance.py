@@ -246,7 +246,7 @@ def test_it_proposes_to_watch_where_that_saves_steps(tmp_path: Path) -> None:
 def test_it_proposes_to_watch_where_the_loss_was_not_finite(tmp_path: Path) -> None:
     domain = build(tmp_path, points=curve(scale=0.06))
     failed = contexts.training(
-        "nutrition", 5.0, outcome="failed", error="step 3: the loss is nan: lower …"
+        "nutrition", 5.0, outcome="failed", code="training-not-finite", error="step 3: …"
     )
     (proposal,) = proposals(contexts.context(domain, runs=[failed]), "training.observers")
     assert failed.id in proposal.evidence[0]

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from contexts import context, domain, load, training
 
+from meetara_build import errors
 from meetara_build.agents import Context, Domain, Proposal, Run
 
 agent = load("training_conductor")
 
 MORE = {"priority": 0, "domain.quants": ["F16", "Q8_0", "Q4_K_M"]}
-NOT_FINITE = "step 7: the loss is nan: lower training.learning_rate, or mend the data"
-MISSED = "law: not packaged:\n  Q4_K_M: KL divergence from F16 0.41 is above 0.25 nats per token (evaluation.max_kl.Q4_K_M)"
+NOT_FINITE = "training-not-finite"
+MORE |= {"evaluation.max_kl.Q8_0": 0.02, "evaluation.max_kl.Q4_K_M": 0.25}
 
 
 def one(
@@ -24,11 +25,20 @@ def one(
 
 
 def failed(
-    error: str, stage: str = "adapter", config: dict[str, Any] | None = None, name: str = "law"
+    code: str,
+    stage: str = "adapter",
+    config: dict[str, Any] | None = None,
+    name: str = "law",
+    error: str = "whatever the words are",
 ) -> Run:
     """A run that failed."""
     return dataclasses.replace(
-        training(name, 0.0, config), stage=stage, outcome="failed", error=error, metrics={}
+        training(name, 0.0, config),
+        stage=stage,
+        outcome="failed",
+        error=error,
+        code=code,
+        metrics={},
     )
 
 
@@ -52,13 +62,14 @@ def changed(seen: Context) -> dict[str, Any]:
 
 
 def solved(
-    message: str, solution: str, name: str = "sleep", stage: str = "adapter"
+    code: str, solution: str, name: str = "sleep", stage: str = "adapter", message: str = "in words"
 ) -> dict[str, Any]:
     """An error that was solved, as the knowledge base has it."""
     return {
         "domain": name,
         "stage": stage,
         "message": message,
+        "code": code,
         "signature": "",
         "solution": solution,
         "solved": "2026-11-25",
@@ -73,64 +84,47 @@ def knowing(*errors: dict[str, Any]) -> dict[str, Any]:
 # Remedies.
 
 
+MEMORY = {"training.micro_batch_tokens": 512, "training.observers": ["gpu_optimizer"]}
+
+
 @pytest.mark.parametrize(
-    ("error", "stage", "expected"),
+    ("code", "stage", "expected"),
     [
-        (NOT_FINITE, "adapter", {"training.learning_rate": 1e-4}),
-        ("step 2: the gradient is inf: lower it", "adapter", {"training.learning_rate": 1e-4}),
-        (
-            "the job was ended by SIGKILL (out of memory? use fewer jobs)",
-            "adapter",
-            {"training.micro_batch_tokens": 512, "training.observers": ["gpu_optimizer"]},
-        ),
-        (
-            "unexpected OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
-            "adapter",
-            {"training.micro_batch_tokens": 512, "training.observers": ["gpu_optimizer"]},
-        ),
-        (
-            "law: the adapter did not move: raise training.learning_rate",
-            "adapter",
-            {"training.learning_rate": 8e-4},
-        ),
-        (
-            "lora.targets: ['x'] matches no layer of Llama",
-            "adapter",
-            {"lora.targets": "all-linear"},
-        ),
-        (
-            "law-F16.gguf: logits differ from the merged model's by nan of their spread",
-            "gguf",
-            {"training.learning_rate": 1e-4},
-        ),
-        (MISSED, "package", {"domain.quants": ["F16", "Q8_0", "Q5_K_M"]}),
-        (
-            "law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)",
-            "package",
-            {"training.epochs": 6},
-        ),
-        (
-            "Q8_0: held-out loss is above 3.0 (evaluation.max_loss)",
-            "package",
-            {"training.epochs": 6},
-        ),
-        (
-            "law: the merged model's logits equal the base's, so the adapter has no effect",
-            "merge",
-            {"training.epochs": 6},
-        ),
+        ("training-not-finite", "adapter", {"training.learning_rate": 1e-4}),
+        ("training-diverged", "adapter", {"training.learning_rate": 1e-4}),
+        ("training-memory", "adapter", MEMORY),
+        ("build-memory", "adapter", MEMORY),
+        ("training-unmoved", "adapter", {"training.learning_rate": 8e-4}),
+        ("training-targets", "adapter", {"lora.targets": "all-linear"}),
+        ("proof-not-finite", "gguf", {"training.learning_rate": 1e-4}),
+        ("gate-loss", "package", {"training.epochs": 6}),
+        ("proof-no-effect", "merge", {"training.epochs": 6}),
     ],
 )
 def test_a_known_error_has_a_remedy(
-    tmp_path: Path, error: str, stage: str, expected: dict[str, Any]
+    tmp_path: Path, code: str, stage: str, expected: dict[str, Any]
 ) -> None:
-    config = {"lora.targets": ["x"]} if "lora.targets" in error else {}
-    run = failed(error, stage, config)
+    config = {"lora.targets": ["x"]} if code == "training-targets" else {}
+    run = failed(code, stage, config)
     seen = context(one(tmp_path, config=config), runs=[run])
     assert changed(seen) == expected
     for found in proposals(seen):
         assert found.evidence[0].startswith(f"run {run.id}: ")
         assert 0 < found.confidence < 1
+
+
+def test_every_code_with_a_remedy_is_an_error_s() -> None:
+    known = {kind.code for kind in vars(errors).values() if hasattr(kind, "code")}
+    assert {code for remedy in agent.REMEDIES for code in remedy.codes} <= known
+
+
+@pytest.mark.parametrize("far", [0.41, None])
+def test_a_type_too_far_from_f16_gives_way_to_the_next_larger(
+    tmp_path: Path, far: float | None
+) -> None:
+    measured = done("law", "evaluate", 1.0, metrics={"kl": {"Q8_0": 0.01, "Q4_K_M": far}})
+    seen = context(one(tmp_path), runs=[measured, failed("gate-quant", "package")])
+    assert changed(seen) == {"domain.quants": ["F16", "Q8_0", "Q5_K_M"]}
 
 
 @pytest.mark.parametrize(
@@ -145,25 +139,20 @@ def test_a_training_that_made_things_worse_is_not_made_longer(
     tmp_path: Path, metrics: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     trained = training("law", 4.0, metrics=metrics)
-    missed = failed(
-        "law: not packaged:\n  F16: it must be below it (evaluation.beat_base_by)", "package"
-    )
+    missed = failed("gate-loss", "package")
     assert changed(context(one(tmp_path), runs=[trained, missed])) == expected
 
 
 @pytest.mark.parametrize(
-    ("error", "advice"),
+    ("code", "advice"),
     [
-        (
-            "train.jsonl line 3: 900 tokens, but the base has positions for 512: set data.max_tokens",
-            "data.max_tokens",
-        ),
-        ("a.bin: cannot be written (No space left on device)", "make room"),
-        ("something that no one foresaw", "the same recipe would fail again"),
+        ("training-too-long", "data.max_tokens"),
+        ("artifact-unwritable", "make room"),
+        ("unexpected", "the same recipe would fail again"),
     ],
 )
-def test_what_no_agent_can_change_is_an_insight(tmp_path: Path, error: str, advice: str) -> None:
-    seen = context(one(tmp_path), runs=[failed(error)])
+def test_what_no_agent_can_change_is_an_insight(tmp_path: Path, code: str, advice: str) -> None:
+    seen = context(one(tmp_path), runs=[failed(code)])
     assert proposals(seen) == []
     (line,) = [line for line in agent.insights(seen) if line.startswith("law/adapter failed")]
     assert advice in line
@@ -196,7 +185,7 @@ def test_nothing_is_proposed_for_what_is_locked(tmp_path: Path, locked: str) -> 
 
 def test_a_micro_batch_that_is_small_already_is_not_halved(tmp_path: Path) -> None:
     config = {"training.micro_batch_tokens": 64, "training.observers": ["gpu_optimizer"]}
-    seen = context(one(tmp_path, config=config), runs=[failed("not enough memory", config=config)])
+    seen = context(one(tmp_path, config=config), runs=[failed("build-memory", config=config)])
     assert proposals(seen) == []
     assert any("a machine with more memory" in line for line in agent.insights(seen))
 
@@ -204,11 +193,17 @@ def test_a_micro_batch_that_is_small_already_is_not_halved(tmp_path: Path) -> No
 def test_what_solved_an_error_elsewhere_is_proposed_in_proportion(tmp_path: Path) -> None:
     seen = context(
         one(tmp_path),
-        runs=[failed("law: odd thing at step 9")],
+        runs=[failed("training", error="law: odd thing at step 9")],
         sections=knowing(
-            solved("sleep: odd thing at step 4", "lora.alpha: 64 → 32; seed: 1 → 2"),
-            solved("music: odd thing at step 1", "lora.alpha: 32 → 16", "music"),
-            solved("another thing", "training.epochs: 3 → 1"),
+            solved(
+                "training",
+                "lora.alpha: 64 → 32; seed: 1 → 2",
+                message="sleep: odd thing at step 4",
+            ),
+            solved(
+                "training", "lora.alpha: 32 → 16", "music", message="music: odd thing at step 1"
+            ),
+            solved("training", "training.epochs: 3 → 1", message="another thing"),
         ),
     )
     assert changed(seen) == {"lora.alpha": 16}
@@ -217,8 +212,8 @@ def test_what_solved_an_error_elsewhere_is_proposed_in_proportion(tmp_path: Path
 def test_what_solved_a_gate_s_miss_in_words_is_taken_as_it_is(tmp_path: Path) -> None:
     seen = context(
         one(tmp_path, config={"lora.dora": True}),
-        runs=[failed("law: odd", config={"lora.dora": True})],
-        sections=knowing(solved("sleep: odd", "lora.dora: True → False")),
+        runs=[failed("training", config={"lora.dora": True}, error="law: odd")],
+        sections=knowing(solved("training", "lora.dora: True → False", message="sleep: odd")),
     )
     assert changed(seen) == {"lora.dora": False}
 
@@ -311,7 +306,7 @@ def test_a_build_is_summed_up(tmp_path: Path) -> None:
         ),
         dataclasses.replace(training("music", 5.4), build="new", time=21.0, seconds=10.0),
         dataclasses.replace(
-            failed(MISSED, "package", name="music"), build="new", time=22.0, seconds=1.0
+            failed("gate-loss", "package", name="music"), build="new", time=22.0, seconds=1.0
         ),
     ]
     old = dataclasses.replace(training("law", 1.0), build="old", time=1.0, seconds=900.0)
@@ -324,7 +319,7 @@ def test_a_build_is_summed_up(tmp_path: Path) -> None:
     )
     assert lines[1] == "Validation loss below the base's: most: law 50.0%; least: music 10.0%"
     assert lines[2].startswith("music/package failed: ")
-    assert "proposed: domain.quants" in lines[2]
+    assert "proposed: training.epochs" in lines[2]
 
 
 def test_before_the_first_build_there_is_nothing_to_say(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from meetara_build.store.manifest import (
     read_manifest,
     seal,
     work_key,
-    write_if_changed,
     write_text,
 )
 
@@ -249,16 +248,6 @@ def test_text_is_written_whole_or_not_at_all(empty: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space left"):
         write_text(path, "new")
     assert path.read_text() == "old"
-
-
-def test_a_file_that_says_so_already_is_not_touched(empty: Path) -> None:
-    path = empty / "x.json"
-    write_if_changed(path, "same")
-    os.utime(path, (1, 1))
-    write_if_changed(path, "same")
-    assert path.stat().st_mtime == 1
-    write_if_changed(path, "other")
-    assert path.read_text() == "other"
 
 
 @given(

@@ -20,7 +20,6 @@ from meetara_build.config.schema.values import (
 from meetara_build.llama_cpp.quants import check_quant, check_tensor_type
 
 __all__ = [
-    "CATEGORIES",
     "NAME",
     "Base",
     "Build",
@@ -35,16 +34,6 @@ __all__ = [
     "Shape",
     "check",
 ]
-
-CATEGORIES = (
-    "healthcare",
-    "daily_life",
-    "business",
-    "education",
-    "creative",
-    "technology",
-    "specialized",
-)
 
 
 class Source(Shape):

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from meetara_build.config.keys import is_within
 from meetara_build.config.yaml_files import Place, read_lines
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.outside import show_short
@@ -66,7 +67,7 @@ def _where(
 ) -> tuple[str, str]:
     """File and line, and the dotted key. A composed value stands where the file that set it sets it."""
     dotted = ".".join(map(str, at))
-    key = next((key for key in origin or () if dotted == key or dotted.startswith(f"{key}.")), None)
+    key = next((key for key in origin or () if is_within(dotted, [key])), None)
     if origin and key:
         path, lines = origin[key], read_lines(origin[key])
         line = lines.get(("overrides", key)) or next(iter(lines.values()), None)

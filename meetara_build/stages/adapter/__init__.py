@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from meetara_build.errors import TrainingError
+from meetara_build.errors import UnmovedError
 from meetara_build.stages.adapter import records
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe, checkpoint_folder
 from meetara_build.training.kernels.lora import ADAPTER, attach, begin_from, moved
@@ -49,7 +49,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
         adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe
     )
     if not moved(adapted):
-        raise TrainingError(
+        raise UnmovedError(
             f"{recipe['domain']}: the adapter did not move: raise training.learning_rate or training.epochs"
         )
     save_adapter(adapted, base.name, output)

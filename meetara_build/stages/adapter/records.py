@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from meetara_build.errors import ConfigError, DataError, TrainingError, nearest
+from meetara_build.errors import ConfigError, DataError, TooLongError, nearest
 from meetara_build.stages.types import Inputs, Metrics, Recipe
 from meetara_build.training.chat import Encoded, encode_all, read_records
 
@@ -78,7 +78,7 @@ def read(
 
     Raises:
         ConfigError: ``topic_weights`` names a topic that no training record has.
-        TrainingError: a record within ``max_tokens`` is longer than the model's positions.
+        TooLongError: a record within ``max_tokens`` is longer than the model's positions.
     """
     reader, dataset = _Reader(tokenizer, recipe["max_tokens"], positions), inputs["dataset"]
     neighbours = sorted(name for name in inputs if name.startswith(JOINT))
@@ -136,7 +136,7 @@ class _Reader:
                 self.left_out += 1
                 continue
             if self.positions is not None and len(one.ids) > self.positions:
-                raise TrainingError(
+                raise TooLongError(
                     f"{path.name} line {line} (record {record['id']}): {len(one.ids)} tokens, but the base has positions "
                     f"for {self.positions}: set data.max_tokens to {self.positions} or less, or take another base"
                 )

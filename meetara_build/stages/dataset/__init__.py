@@ -4,7 +4,7 @@
 
     sources    files and hub data sets → rows            (text_files, json_files, csv_files, tables)
     shape      rows → conversations, whatever their form (columns: which is what; turns: chats and what stands in them)
-    check      pandera: every bad record with file, line and column, in one table
+    check      record_schema, declared with pandera: every bad record with file, line and column, in one table
     clean      garbled text mended, Unicode NFC, language tag (HTML as text in markup)
     duplicates exact and near-duplicates dropped, kin grouped
     split      by content hash, a group at a time

@@ -1,40 +1,38 @@
-"""pandera over every piece of text: all bad records at once, by file, line and column."""
+"""The declared schema over every record: all bad ones at once, by file, line and column."""
 
-import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 from meetara_build.outside import show_line
 from meetara_build.stages.dataset.clean import encodable
 from meetara_build.stages.dataset.records import Fault
-from meetara_build.stages.dataset.shape import Draft, order_fault
+from meetara_build.stages.dataset.shape import Draft, describe_disorder
 from meetara_build.stages.dataset.text_files import excerpt, kind
 
 NEEDED = ("user", "assistant")
-UNSEEN = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]+")
 
 
 def faults_of(drafts: Sequence[Draft]) -> dict[int, list[Fault]]:
     """The faults of each draft that has any, by its place in the list."""
+    from meetara_build.stages.dataset.record_schema import Conversation, Text, Turn
+
     found: dict[int, list[Fault]] = {}
     cells = [(at, cell) for at, draft in enumerate(drafts) for cell in draft.cells]
-    for needed in (True, False):
+    for model, needed in ((Turn, True), (Text, False)):
         some = [(at, cell) for at, cell in cells if (cell.role in NEEDED) == needed]
-        for place, problem in _failures([cell.content for _, cell in some], needed):
+        contents = [_held(cell.content) for _, cell in some]
+        for place, check in _failures(model, "content", contents, object):
             at, cell = some[place]
-            row = drafts[at].row
+            problem = _problem(check, cell.content)
             shown = "" if problem in ("is null", "is empty") else excerpt(cell.content)
-            found.setdefault(at, []).append(
-                Fault(row.source, row.line, cell.column, problem, shown)
-            )
-    for at, draft in enumerate(drafts):
-        disorder = order_fault(
-            [cell.role for cell in draft.cells if cell.role in ("system", *NEEDED)]
-        )
-        if at not in found and disorder:
-            column = draft.cells[-1].column.partition("[")[0]
-            found[at] = [Fault(draft.row.source, draft.row.line, column, disorder)]
+            fault = Fault(drafts[at].row.source, drafts[at].row.line, cell.column, problem, shown)
+            found.setdefault(at, []).append(fault)
+    whole = [(at, _roles(draft)) for at, draft in enumerate(drafts) if at not in found]
+    turns = ["".join(role[0] for role in roles) for _, roles in whole]
+    for place, _ in _failures(Conversation, "turns", turns, str):
+        at, roles = whole[place]
+        row, column = drafts[at].row, drafts[at].cells[-1].column.partition("[")[0]
+        found[at] = [Fault(row.source, row.line, column, describe_disorder(roles))]
     return found
 
 
@@ -55,57 +53,35 @@ def table(faults: Sequence[Fault], limit: int = 50) -> str:
     return "\n".join(lines)
 
 
-def _failures(contents: list[Any], needed: bool) -> list[tuple[int, str]]:
-    """Place and fault of each content that is not good text, in order."""
-    if not contents:
-        return []
-    import pandas
+def _roles(draft: Draft) -> list[str]:
+    return [cell.role for cell in draft.cells if cell.role in ("system", *NEEDED)]
+
+
+def _held(content: object) -> object:
+    """pandas cannot hold half a surrogate pair where it makes a table of failures; bytes are no text either."""
+    return content if not isinstance(content, str) or encodable(content) else b""
+
+
+def _failures(model: Any, column: str, values: list[Any], dtype: type) -> list[tuple[int, str]]:
+    """Place and name of each check that a value fails, in order."""
+    import pandas as pd
     from pandera.errors import SchemaErrors
 
-    # pandas cannot hold half a surrogate pair where it makes a table of failures; bytes fail the check for text.
-    held = [
-        content if not isinstance(content, str) or encodable(content) else b""
-        for content in contents
-    ]
-    frame = pandas.DataFrame({"content": pandas.Series(held, dtype=object)})
     try:
-        _schema(needed).validate(frame, lazy=True)
+        model.validate(pd.DataFrame({column: pd.Series(values, dtype=dtype)}), lazy=True)
     except SchemaErrors as errors:
         cases = errors.failure_cases
-        places = [
+        return sorted(
             (int(at), str(check)) for at, check in zip(cases["index"], cases["check"], strict=True)
-        ]
-        return [(at, _problem(check, contents[at])) for at, check in sorted(places)]
+        )
     return []
 
 
-def _problem(check: str, content: Any) -> str:
-    if check != "text":
+def _problem(check: str, content: object) -> str:
+    if check == "not_nullable":
+        return "is null"
+    if check != "is not text":
         return check
     if isinstance(content, str):
         return "holds half a surrogate pair (a broken \\u escape)"
-    return "is null" if content is None else f"is {kind(content)}, not text"
-
-
-@lru_cache(maxsize=2)
-def _schema(needed: bool) -> Any:
-    import pandera.pandas as pa
-
-    def each(good: Callable[[str], bool], error: str) -> Any:
-        # What is not text fails the check for text alone: one fault a cell.
-        return pa.Check(
-            lambda column: column.map(lambda cell: not isinstance(cell, str) or good(cell)),
-            error=error,
-            ignore_na=False,
-        )
-
-    text = pa.Check(
-        lambda column: column.map(lambda cell: isinstance(cell, str)), error="text", ignore_na=False
-    )
-    checks = [
-        text,
-        each(lambda cell: "\0" not in cell, "holds a NUL character"),
-    ]
-    if needed:
-        checks.append(each(lambda cell: bool(UNSEEN.sub("", cell)), "is empty"))
-    return pa.DataFrameSchema({"content": pa.Column(object, checks, nullable=True)})
+    return f"is {kind(content)}, not text"

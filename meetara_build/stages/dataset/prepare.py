@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from meetara_build.errors import DataError
+from meetara_build.errors import BadRecordsError, DataError
 from meetara_build.stages.dataset import check, clean, columns, markup, shape
 from meetara_build.stages.dataset.duplicates import Tell, distinct, say_nothing
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id, tally
@@ -193,7 +193,7 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
         f"{source.reading.name}: {source.bad} of {source.read} records are bad" for source in over
     )
     faults = [fault for source in over for fault in source.faults]
-    raise DataError(
+    raise BadRecordsError(
         f"{shares} (data.max_bad_share allows {allowed:.0%})\n{check.table(faults)}\n{_advice(over)}"
         "Mend these lines, or raise `data.max_bad_share` to leave them out"
     )

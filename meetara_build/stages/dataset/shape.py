@@ -17,7 +17,7 @@ from meetara_build.stages.dataset.turns import (
     turns_in,
 )
 
-__all__ = ["LABELS", "Cell", "Draft", "draft", "messages", "order_fault"]
+__all__ = ["LABELS", "Cell", "Draft", "describe_disorder", "draft", "messages"]
 
 LABELS = ("label", "kto_tag", "desirable")
 """Columns whose ``false`` says that a record's answer is a bad one."""
@@ -78,8 +78,8 @@ def messages(cells: Sequence[Cell]) -> list[Message]:
     return turns
 
 
-def order_fault(roles: Sequence[str]) -> str | None:
-    """What is wrong with the order of turns: [system,] user, assistant, user, assistant …"""
+def describe_disorder(roles: Sequence[str]) -> str:
+    """What is wrong with turns that are not in order: [system,] user, assistant, user, assistant …"""
     turns = list(roles[1:] if roles and roles[0] == "system" else roles)
     if "assistant" not in turns:
         return "has no answer: nothing to learn from"
@@ -90,9 +90,7 @@ def order_fault(roles: Sequence[str]) -> str | None:
             return f"turn {at + 1} is a system message: only the first may be"
         if role != ("user", "assistant")[at % 2]:
             return f"has two turns of the {role} in a row (turns {at} and {at + 1})"
-    if turns[-1] != "assistant":
-        return "ends with the user's turn: its answer is missing"
-    return None
+    return "ends with the user's turn: its answer is missing"
 
 
 def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:

@@ -68,7 +68,7 @@ def warm() -> None:
     from importlib import import_module
 
     for module in (
-        "pandera.pandas",
+        f"{__package__}.record_schema",
         "scipy.sparse.csgraph",
         "sklearn.feature_extraction.text",
         f"{__package__}.tokens",

@@ -1,6 +1,7 @@
 """Proofs that a GGUF file is the model it was made from: same tokens, same conversations, same logits."""
 
 import json
+import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from meetara_build.errors import ArtifactError, ProofError
+from meetara_build.errors import ArtifactError, LogitsError, ProofError
 from meetara_build.llama_cpp.model import Floats, Model
 from meetara_build.stages.gguf import probes
 from meetara_build.stages.gguf.vocabulary import CUTS
@@ -284,7 +285,8 @@ def prove_logits(
     shares = np.concatenate([distances(theirs, ours) for theirs, ours in pairs])
     worst = float(np.quantile(shares, 0.9) if routed else shares.max())
     if not worst <= bound:
-        raise ProofError(
+        kind = ProofError if math.isfinite(worst) else LogitsError
+        raise kind(
             f"{label}: logits differ from those of {reference} by {worst:.2g} of their spread, more than {bound:g}. "
             f"{hint}The file is not the model: build it again; if it stays so, llama.cpp does not support this base "
             "fully (or its values do not fit into F16). Only for a small excess raise gguf.logits_bound."

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from meetara_build.errors import GateError
+from meetara_build.errors import GateError, GateLossError, QuantError
 
 
 def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,7 +17,8 @@ def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> di
     """
     domain, wanted = recipe["domain"], recipe["beat_base_by"]
     base = evaluation["base"]["loss"]
-    missed = []
+    missed: list[str] = []
+    kind: type[GateError] = GateLossError
     highest, loss = recipe["max_loss"], evaluation["variants"]["F16"]["loss"]
     if highest is not None and not loss <= highest:
         missed.append(
@@ -33,11 +34,12 @@ def check_bounds(recipe: Mapping[str, Any], evaluation: Mapping[str, Any]) -> di
             )
         bound, kl = recipe["max_kl"].get(quant), figures.get("kl_mean")
         if bound is not None and kl is not None and not kl <= bound:
+            kind = QuantError
             missed.append(
                 f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token (evaluation.max_kl.{quant})"
             )
     if missed:
-        raise GateError(
+        raise kind(
             f"{domain}: not packaged:\n  "
             + "\n  ".join(missed)
             + f"\nGive it more or better records, train it longer, choose "

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from meetara_build.errors import TrainingError
+from meetara_build.errors import TargetsError, WarmStartError
 from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
 from meetara_build.training.targets import ALL, layer_names, resolve_targets
 
@@ -89,7 +89,7 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
         settings: rank, alpha, dropout, targets ("all-linear" or a list of module names), rslora, dora.
 
     Raises:
-        TrainingError: a target is no layer of the model, or one that no adapter can change.
+        TargetsError: a target is no layer of the model, or one that no adapter can change.
     """
     targets = resolve_targets(model, settings["targets"])
     names, kind = layer_names(model), type(model).__name__
@@ -107,7 +107,7 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
         adapted = get_peft_model(model, config, adapter_name=ADAPTER)
     except ValueError as fault:
         reason = " ".join(str(fault).split())[:LONGEST_REASON]
-        raise TrainingError(
+        raise TargetsError(
             f'lora.targets: {settings["targets"]!r} cannot be adapted in {kind} (PEFT says: {reason}): use "{ALL}" or some of '
             f"{', '.join(names)}"
         ) from fault
@@ -119,19 +119,19 @@ def begin_from(model: PeftModel, weights: Path) -> None:
     """Give a fresh adapter another's weights: those of a neighbour's adapter on the same base, to train on from there.
 
     Raises:
-        TrainingError: they are of another base, rank or set of target modules, or cannot be read.
+        WarmStartError: they are of another base, rank or set of target modules, or cannot be read.
     """
     try:
         found = load_file(weights)
     except (OSError, SafetensorError) as fault:
-        raise TrainingError(
+        raise WarmStartError(
             f"training.warm_start: {weights} cannot be read ({fault}): pin another adapter"
         ) from None
     own = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     if {name: tensor.shape for name, tensor in own.items()} != {
         name: tensor.shape for name, tensor in found.items()
     }:
-        raise TrainingError(
+        raise WarmStartError(
             "training.warm_start: that adapter is of another base, lora.rank or lora.targets: pin one that is made with the same"
         )
     set_peft_model_state_dict(model, found, adapter_name=ADAPTER)

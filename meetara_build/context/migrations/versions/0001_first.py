@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("stage", sa.String(length=200), nullable=False),
         sa.Column("sender", sa.String(length=80), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("code", sa.String(length=200), nullable=False),
         sa.Column("signature", sa.String(length=200), nullable=False),
         sa.Column("recipe", sa.JSON(), nullable=False),
         sa.Column("solved", sa.Double(), nullable=True),
@@ -138,6 +139,7 @@ def upgrade() -> None:
         sa.Column("recipe", sa.JSON(), nullable=False),
         sa.Column("inputs", sa.JSON(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("code", sa.String(length=200), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("run_by_domain", "run", ["domain", "stage", "time"], unique=False)
