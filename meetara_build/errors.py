@@ -18,7 +18,8 @@
 A message starts with what is wrong and where (file, line or key) and ends with what to do.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 
 class MeetaraError(Exception):
@@ -67,6 +68,24 @@ class AgentError(MeetaraError):
 
 class SetupError(MeetaraError):
     """The installation does not fit together."""
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Around imports of libraries that come with an extra of this package only.
+
+    Raises:
+        SetupError: one is not installed; it says how to get it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", "meetara_build"):
+            raise
+        raise SetupError(
+            f"{library} is not installed; get it with `pip install 'meetara-build[{extra}]'`"
+        ) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

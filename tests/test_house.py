@@ -375,7 +375,9 @@ def test_every_dependency_is_bounded() -> None:
         line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
     )
     known = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
-    for text in project["dependencies"]:
+    extras = project["optional-dependencies"]
+    asked = [text for extra in extras if extra != "test" for text in extras[extra]]
+    for text in [*project["dependencies"], *asked]:
         name, bound, version = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(==|>=)([\d.]+)", text).groups()  # type: ignore[union-attr]
         proved = known[name.lower()]
         assert proved == version if bound == "==" else (proved + ".").startswith(version + "."), (
@@ -388,7 +390,8 @@ def test_every_library_that_the_package_imports_is_among_its_dependencies() -> N
 
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
-    names = [*project["dependencies"], *project["optional-dependencies"]["embeddings"]]
+    extras = {**project["optional-dependencies"], "test": []}
+    names = [*project["dependencies"], *(text for extra in extras.values() for text in extra)]
     declared = {re.split(r"[\[=>]", name)[0].lower().replace("_", "-") for name in names}
     with_llama = {
         "llama-cpp-python",

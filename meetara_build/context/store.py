@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from meetara_build.context import lessons, tables
 from meetara_build.context.faults import cleared
 from meetara_build.context.reports import Report, Run, checked
-from meetara_build.errors import ContextError
+from meetara_build.errors import ContextError, needs
 
 RESOURCES, QUALITY, TRAINING, KNOWLEDGE = (
     "resource_status",
@@ -269,6 +269,7 @@ def open_store(url: str, retention: Retention | None = None) -> Store:
 
     Raises:
         ContextError: it cannot be reached, is damaged, or was made by newer code.
+        SetupError: PostgreSQL's driver is not installed.
     """
     try:
         parsed = sa.make_url(url)
@@ -279,7 +280,8 @@ def open_store(url: str, retention: Retention | None = None) -> Store:
     shown = parsed.render_as_string(hide_password=True)
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=connect_args(parsed))
+        with needs("postgres"):
+            engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=connect_args(parsed))
     elif parsed.get_backend_name() == "sqlite" and parsed.database:
         shown = parsed.database
         engine = _sqlite_engine(parsed, shown)

@@ -10,11 +10,18 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import uvicorn
-from mcp.server.auth.provider import AccessToken
+from mcp import MCPError
+from mcp.server import MCPServer
+from mcp.server.auth.provider import AccessToken, TokenVerifier
 from mcp.server.auth.settings import AuthSettings
-from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, SubscriptionBus
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp.types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
+from mcp.types import (
+    INVALID_PARAMS,
+    EmptyResult,
+    SubscribeRequestParams,
+    UnsubscribeRequestParams,
+)
 from pydantic import AnyHttpUrl
 from starlette.authentication import AuthenticationError
 
@@ -22,11 +29,14 @@ from meetara_build.context import tokens
 from meetara_build.context.delivery import Delivery
 from meetara_build.context.local import Local
 from meetara_build.context.places import open_local
-from meetara_build.errors import ContextError
+from meetara_build.errors import ContextError, MeetaraError
 from meetara_build.graph import Graph
-from meetara_build.mcp import make_server
 from meetara_build.mcp.connections import EndWithToken, WholeRequests
+from meetara_build.mcp.prompts import add_prompts
+from meetara_build.mcp.reading import add_reading_tools
+from meetara_build.mcp.resources import add_resources
 from meetara_build.mcp.served import Served, uri
+from meetara_build.mcp.writing import add_writing_tools
 from meetara_build.outside import show_block
 
 POLL_SECONDS = 0.1
@@ -128,6 +138,49 @@ class Verifier:
             return tokens.holder(self.context.store, token) is not None
         except ContextError:
             return True
+
+
+def make_server(
+    served: Served,
+    bus: SubscriptionBus,
+    auth: AuthSettings | None = None,
+    verifier: TokenVerifier | None = None,
+) -> MCPServer[Any]:
+    """The server, which tells its subscribers what is published on ``bus``.
+
+    ``verifier`` tells whose token one is; without it nobody is asked for one.
+    """
+    from importlib.metadata import version
+
+    server: MCPServer[Any] = MCPServer(
+        "meetara-build",
+        title="meetara-build",
+        version=version("meetara-build"),
+        auth=auth,
+        token_verifier=verifier,
+        instructions="The shared context of a build of many small models: read the sections, see the plan, propose changes.",
+        log_level="CRITICAL",
+        subscriptions=bus,
+        middleware=[_clearly],
+    )
+    add_resources(server, served)
+    add_reading_tools(server, served)
+    add_writing_tools(server, served)
+    add_prompts(server, served)
+    return server
+
+
+async def _clearly(ctx: Any, call_next: Any) -> Any:
+    """What the SDK and the prompts raise on wrong words of a client is that client's to mend, not an internal error."""
+    try:
+        return await call_next(ctx)
+    except MCPError:
+        raise
+    except (ValueError, MeetaraError) as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise MCPError(INVALID_PARAMS, str(reason)) from None
 
 
 def serve(graph: Graph, *, stdio: bool, host: str, port: int, names: Sequence[str]) -> None:

@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from meetara_build.errors import needs
 from meetara_build.outside import parse_json
 from meetara_build.stages.text_similarity import likeness
 from meetara_build.stages.types import Inputs, Metrics, Recipe
+
+with needs("report"):
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLE: Any = {
     "svg.hashsalt": "meetara-build",  # the same picture has the same bytes
