@@ -35,7 +35,8 @@ people, who see the code after it in brackets; programs, agents among them, tell
 code alone, which goes with the run into its records and into the context. A code never changes.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 UNEXPECTED = "unexpected"
 """The code of what nobody foresaw: a fault of this program's own."""
@@ -206,6 +207,24 @@ class SetupError(MeetaraError):
     """The installation does not fit together."""
 
     code = "setup"
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Around imports of libraries that come with an extra of this package only.
+
+    Raises:
+        SetupError: one is not installed; it says how to get it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", "meetara_build"):
+            raise
+        raise SetupError(
+            f"{library} is not installed; get it with `pip install 'meetara-build[{extra}]'`"
+        ) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

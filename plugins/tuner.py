@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from meetara_build.agents import Context, Domain, Proposal, Run, hookimpl, is_within
+from meetara_build.toolbox import needs
 from meetara_build.toolbox.forecast import curve_of, still_falling
 from meetara_build.toolbox.paired_runs import loss
 
@@ -140,8 +141,7 @@ def importances(
     """The share of the loss's differences that each key explains, most first; nothing of too few trainings."""
     if len(trainings) < ENOUGH or len({one.loss for one in trainings}) < ENOUGH or not ranges:
         return {}
-    import optuna
-
+    optuna = _optuna()
     found: dict[str, float] = optuna.importance.get_param_importances(
         _study(ranges, trainings, {}, 0)
     )
@@ -277,11 +277,16 @@ def _proposals(domain: Domain, point: Point) -> Iterator[Proposal]:
         yield Proposal(domain.name, key, value, reason, point.evidence, part, point.confidence)
 
 
+def _optuna() -> Any:
+    with needs("agents"):
+        import optuna
+    return optuna
+
+
 def _study(
     ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past], now: Settings, seed: int
 ) -> Any:
-    import optuna
-
+    optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=FRESH)

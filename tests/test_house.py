@@ -217,6 +217,77 @@ def test_help_imports_no_heavy_library(words: list[str]) -> None:
     assert done.stdout.splitlines()[-1].split() == ["imported:"]
 
 
+# Private names of libraries, each library's in one module that says why and with which version it was tried
+
+ADAPTERS = {
+    "llama_cpp/header.py": "llama-cpp-python",
+    "mcp/older_clients.py": "mcp",
+    "stages/gguf/vocabulary.py": "llama-cpp-python",
+    "training/kernels/torch_internals.py": "torch",
+    "training/targets.py": "PEFT",
+    "training/transformers_internals.py": "transformers",
+}
+PUBLIC = {"_asdict", "_replace", "_fields", "_make", "_exit"}
+"""Of named tuples, and of ``os``."""
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def names_of_its_own(tree: ast.Module) -> Iterator[str]:
+    """What a module defines or sets: who uses these is at home."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def private_names(text: str) -> list[str]:
+    """Private names of others that a module uses or imports."""
+    tree = ast.parse(text)
+    own, found = {*PUBLIC, *names_of_its_own(tree)}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found += [node.attr] if is_private(node.attr) and node.attr not in own else []
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            found += [name for name in names if any(map(is_private, name.split(".")))]
+    return found
+
+
+def test_private_names_of_libraries_are_used_in_their_one_module_only() -> None:
+    found = {
+        path
+        for path in (*sources("meetara_build"), *sources("plugins"))
+        if private_names(path.read_text(encoding="utf-8"))
+    }
+    assert {str(path.relative_to(PACKAGE)) for path in found} == set(ADAPTERS)
+
+
+@pytest.mark.parametrize(("file", "library"), ADAPTERS.items())
+def test_a_module_that_uses_private_names_says_with_which_version_it_was_tried(
+    file: str, library: str
+) -> None:
+    said = ast.get_docstring(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))) or ""
+    tried = re.search(rf"tried with .*{library} ([\d.]+\d)", said, re.DOTALL)
+    assert tried
+    name = library.lower().replace("-", "_")
+    constraints = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+    assert re.search(rf"^{name}=={re.escape(tried[1])}\b", constraints, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "line", ["model.config._attn", "from uvicorn._types import App", "from a.b import _c"]
+)
+def test_a_private_name_is_seen(line: str) -> None:
+    assert private_names(line)
+    assert not private_names("def f(self): self._own = run._asdict(); return self._own")
+
+
 # Agents
 
 PLUGINS = sorted((REPOSITORY / "plugins").glob("*.py"))
@@ -375,7 +446,9 @@ def test_every_dependency_is_bounded() -> None:
         line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
     )
     known = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
-    for text in project["dependencies"]:
+    extras = project["optional-dependencies"]
+    asked = [text for extra in extras if extra != "test" for text in extras[extra]]
+    for text in [*project["dependencies"], *asked]:
         name, bound, version = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(==|>=)([\d.]+)", text).groups()  # type: ignore[union-attr]
         proved = known[name.lower()]
         assert proved == version if bound == "==" else (proved + ".").startswith(version + "."), (
@@ -388,7 +461,8 @@ def test_every_library_that_the_package_imports_is_among_its_dependencies() -> N
 
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
-    names = [*project["dependencies"], *project["optional-dependencies"]["embeddings"]]
+    extras = {**project["optional-dependencies"], "test": []}
+    names = [*project["dependencies"], *(text for extra in extras.values() for text in extra)]
     declared = {re.split(r"[\[=>]", name)[0].lower().replace("_", "-") for name in names}
     with_llama = {
         "llama-cpp-python",

@@ -103,6 +103,8 @@ def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(
     assert py3langid.classify(answer)[0] == "en", answer
     assert len(answer.split()) > 5, answer
     assert "0 to run" in run(project, "plan", "nutrition")
+    for words, extra in ((("tune", "nutrition"), "tune"), (("context", "serve"), "serve")):
+        assert f"pip install 'meetara-build[{extra}]'" in run(project, *words, status=1)
 
 
 def _check_proofs(root: Path) -> None:

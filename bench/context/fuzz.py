@@ -25,8 +25,8 @@ from bench import machine
 from bench.context.servers import project
 from meetara_build.context.local import Local
 from meetara_build.context.store import SECTIONS, Retention
-from meetara_build.mcp import make_server
 from meetara_build.mcp.served import Served
+from meetara_build.mcp.server import make_server
 
 SLOW = ("get_plan", "similar_domains")
 """Tools that work for a tenth of a second or more: called less often."""

@@ -3,15 +3,17 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
 import httpx2
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from meetara_build.context.outbox import Report
 from meetara_build.context.reports import checked
-from meetara_build.errors import ConfigError, ContextError, ReportError
+from meetara_build.errors import ConfigError, ContextError, ReportError, needs
 from meetara_build.outside import parse_json
+
+with needs("serve"):
+    import anyio
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
 
 SECONDS = 30.0
 CODE = "meetara/code"

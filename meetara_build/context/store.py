@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from meetara_build.context import lessons, tables
 from meetara_build.context.faults import cleared
 from meetara_build.context.reports import Report, Run, checked
-from meetara_build.errors import ContextError
+from meetara_build.errors import ContextError, needs
 
 RESOURCES, QUALITY, TRAINING, KNOWLEDGE = (
     "resource_status",
@@ -41,8 +41,8 @@ REACHES = {
 KEPT_BY_STEP = ("sample", "progress", "metrics", "run")
 ROWS = 200
 """Rows to a statement: SQLite takes 32,766 values."""
-LOCK = 0x6D657461
-"""Of the writers on PostgreSQL: an advisory lock, which belongs to one database."""
+LOCK, TABLES_LOCK = 0x6D657461, 0x6D657462
+"""On PostgreSQL, of the writers and of who makes tables: advisory locks, which belong to one database."""
 PRUNE_EVERY = 1000
 """Changes after which what is too old is deleted."""
 DAY = 86_400.0
@@ -242,6 +242,18 @@ class Store:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
             yield connection
 
+    @contextlib.contextmanager
+    def making_tables(self) -> Iterator[None]:
+        """One process at a time makes tables, ours or another library's, each on a connection of its own."""
+        with cleared(self.shown):
+            if self.engine.dialect.name == "postgresql":
+                with self.engine.connect() as connection, connection.begin():
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(TABLES_LOCK)))
+                    yield
+                return
+            with _locked_beside(self.shown):
+                yield
+
     def insert(self, table: sa.Table) -> Any:
         """An insert of this database's dialect, which knows what to do where a row is there already."""
         dialect: Any = postgresql if self.engine.dialect.name == "postgresql" else sqlite
@@ -257,6 +269,7 @@ def open_store(url: str, retention: Retention | None = None) -> Store:
 
     Raises:
         ContextError: it cannot be reached, is damaged, or was made by newer code.
+        SetupError: PostgreSQL's driver is not installed.
     """
     try:
         parsed = sa.make_url(url)
@@ -267,7 +280,8 @@ def open_store(url: str, retention: Retention | None = None) -> Store:
     shown = parsed.render_as_string(hide_password=True)
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        with needs("postgres"):
+            engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=connect_args(parsed))
     elif parsed.get_backend_name() == "sqlite" and parsed.database:
         shown = parsed.database
         engine = _sqlite_engine(parsed, shown)
@@ -282,10 +296,16 @@ def open_store(url: str, retention: Retention | None = None) -> Store:
     return store
 
 
+def connect_args(url: sa.URL) -> dict[str, Any]:
+    """For how many seconds a connection waits: in SQLite for other writers, else for the server."""
+    sqlite = url.get_backend_name() == "sqlite"
+    return {"timeout": BUSY_SECONDS} if sqlite else {"connect_timeout": 10}
+
+
 def _sqlite_engine(url: sa.URL, path: str) -> sa.Engine:
     with contextlib.suppress(OSError):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    engine = sa.create_engine(url, connect_args=connect_args(url))
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
@@ -305,14 +325,14 @@ def _sqlite_engine(url: sa.URL, path: str) -> sa.Engine:
 
 
 def _version(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
+    if not sa.inspect(connection).has_table(tables.VERSION):
         return None
-    version: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    version: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {tables.VERSION}"))
     return version
 
 
 def _migrate(store: Store) -> None:
-    """Bring the tables to the newest form, one process at a time.
+    """Bring the tables to the newest form, one process at a time; an empty database gets them as ``tables`` has them.
 
     Raises:
         ContextError: the database was made by newer code.
@@ -333,23 +353,23 @@ def _migrate(store: Store) -> None:
     config.set_main_option(
         "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
     )
-    with _alone(store), store.writing() as connection:
-        if _version(connection) != tables.HEAD:
-            config.attributes["connection"] = connection
+    with store.making_tables(), store.writing() as connection:
+        config.attributes["connection"] = connection
+        if _version(connection) is None:
+            tables.metadata.create_all(connection)
+            command.stamp(config, "head")
+        else:
             command.upgrade(config, "head")
 
 
 @contextlib.contextmanager
-def _alone(store: Store) -> Iterator[None]:
+def _locked_beside(path: str) -> Iterator[None]:
     """SQLite makes tables outside of transactions, so that a lock beside the file holds the others off."""
-    if store.engine.dialect.name != "sqlite":
-        yield
-        return
     try:
-        with open(f"{store.shown}.lock", "w") as lock:
+        with open(f"{path}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
         raise ContextError(
-            f"{store.shown}: cannot be written ({error.strerror}); mend the rights, or name another file"
+            f"{path}: cannot be written ({error.strerror}); mend the rights, or name another file"
         ) from None

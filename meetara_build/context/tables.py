@@ -17,6 +17,8 @@ from sqlalchemy import (
 
 HEAD = "0001"
 """The newest migration; a database of another version is migrated first, or refused where it is newer than this code."""
+VERSION = "meetara_version"
+"""The table that holds a database's version: alembic's own name for it is that of Optuna, whose studies are beside ours."""
 
 metadata = MetaData()
 Ordinal = BigInteger().with_variant(Integer, "sqlite")

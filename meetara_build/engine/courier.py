@@ -16,7 +16,7 @@ from pathlib import Path
 from meetara_build.context.delivery import Delivery, waiting_files
 from meetara_build.context.outbox import folder
 from meetara_build.context.places import is_elsewhere, open_context
-from meetara_build.errors import ContextError
+from meetara_build.errors import MeetaraError
 from meetara_build.graph import Graph, load
 from meetara_build.project import find_project
 
@@ -74,7 +74,7 @@ def _deliver(graph: Graph) -> None:
             if delivery.once() or delivery.waiting:
                 last = time.monotonic()
             away, pause = False, POLL_SECONDS
-        except ContextError as error:
+        except MeetaraError as error:
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {error}", flush=True)
             pause = min(2 * pause, LONGEST_PAUSE)
         if time.monotonic() - last > (PATIENCE_SECONDS if away else IDLE_SECONDS):

@@ -14,8 +14,8 @@ from typing import Any
 from meetara_build.config.yaml_files import read_yaml
 from meetara_build.engine.job import is_full, shell_limits
 from meetara_build.engine.rules import root_name
-from meetara_build.errors import BuildError, ConfigError, nearest
-from meetara_build.graph import Graph
+from meetara_build.errors import BuildError, ConfigError, nearest, needs
+from meetara_build.graph import REPORT, Graph
 from meetara_build.hosting.processes import die_with_parent
 from meetara_build.plan import Plan
 from meetara_build.project import CACHE
@@ -122,7 +122,11 @@ def build(
 
     Raises:
         BuildError: jobs failed.
+        SetupError: the report is to be made, and what it is drawn with is not installed: said before hours of work.
     """
+    if any(item.step.stage == REPORT for item in made.to_do()):
+        with needs("report"):
+            import matplotlib  # noqa: F401
     log = graph.root / "logs" / f"snakemake-{os.environ.get(journal.BUILD, 'build')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:

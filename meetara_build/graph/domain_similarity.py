@@ -166,7 +166,8 @@ class _Encoder:
             from sentence_transformers import SentenceTransformer
         except ImportError:
             raise ConfigError(
-                f"{where}: sentence-transformers is not installed; `pip install sentence-transformers`, or set it to null"
+                f"{where}: sentence-transformers is not installed; get it with "
+                "`pip install 'meetara-build[embeddings]'`, or set it to null"
             ) from None
         from transformers.utils import logging
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Context, as_json
-from meetara_build.errors import AgentError
+from meetara_build.errors import AgentError, needs
 from meetara_build.hosting.host import Work, plain
 from meetara_build.project import find_project
 
@@ -33,8 +33,9 @@ def external(name: str, spec: Mapping[str, Any], context: Context) -> Callable[[
     """What the process of an external agent does: call the tool that a request names. ``spec`` is its ``agents.external`` entry."""
 
     def prepare() -> Work:
-        import anyio
-        import mcp  # noqa: F401 - takes a second, before any clock starts
+        with needs("serve"):
+            import anyio
+            import mcp  # noqa: F401 - takes a second, before any clock starts
 
         def work(request: Any) -> Any:
             started = time.monotonic()

@@ -1,4 +1,8 @@
-"""How long a client of the server over HTTP is waited for, and listened to."""
+"""How long a client of the server over HTTP is waited for, and listened to.
+
+uvicorn has no limit for a request that comes slowly, so that its protocol class is extended here, and here alone: how it
+keeps its state is not documented, tried with uvicorn 0.54.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -20,7 +24,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class WholeRequests(H11Protocol):
-    """HTTP as uvicorn 0.54 speaks it, which by itself waits for the rest of a head or a body for ever."""
+    """HTTP as uvicorn speaks it, which by itself waits for the rest of a head or a body for ever."""
 
     seconds = REQUEST_SECONDS
     deadline: asyncio.TimerHandle | None = None

@@ -10,11 +10,13 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import uvicorn
-from mcp.server.auth.provider import AccessToken
+from mcp import MCPError
+from mcp.server import MCPServer
+from mcp.server.auth.provider import AccessToken, TokenVerifier
 from mcp.server.auth.settings import AuthSettings
-from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, SubscriptionBus
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp.types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
+from mcp.types import INVALID_PARAMS
 from pydantic import AnyHttpUrl
 from starlette.authentication import AuthenticationError
 
@@ -22,11 +24,15 @@ from meetara_build.context import tokens
 from meetara_build.context.delivery import Delivery
 from meetara_build.context.local import Local
 from meetara_build.context.places import open_local
-from meetara_build.errors import ContextError
+from meetara_build.errors import ContextError, MeetaraError
 from meetara_build.graph import Graph
-from meetara_build.mcp import make_server
 from meetara_build.mcp.connections import EndWithToken, WholeRequests
+from meetara_build.mcp.older_clients import OlderClients
+from meetara_build.mcp.prompts import add_prompts
+from meetara_build.mcp.reading import add_reading_tools
+from meetara_build.mcp.resources import add_resources
 from meetara_build.mcp.served import Served, uri
+from meetara_build.mcp.writing import add_writing_tools
 from meetara_build.outside import show_block
 
 POLL_SECONDS = 0.1
@@ -39,13 +45,13 @@ PATH = "/mcp"
 class Changes:
     """Tells subscribers which sections changed, whoever changed them: jobs here, couriers, agents, other processes.
 
-    ``bus`` reaches those who listen as the protocol of 2026 has it; sessions of older ones subscribed one by one.
+    ``bus`` reaches those who listen as the protocol of 2026 has it.
     """
 
     def __init__(self, graph: Graph, context: Local) -> None:
         self.context, self.delivery = context, Delivery(graph.root, context)
         self.bus = InMemorySubscriptionBus()
-        self.sessions: dict[str, dict[Any, Any]] = {}
+        self.older_clients = OlderClients()
         self.last = context.position()
         self.fault = ""
 
@@ -54,11 +60,7 @@ class Changes:
         while True:
             for changed in await anyio.to_thread.run_sync(self._changed):
                 await self.bus.publish(ResourceUpdated(uri=changed))
-                for connection, session in list(self.sessions.get(changed, {}).items()):
-                    try:
-                        await session.send_resource_updated(changed)
-                    except Exception:  # whoever went away in this moment
-                        self.sessions[changed].pop(connection, None)
+                await self.older_clients.tell(changed)
             await anyio.sleep(POLL_SECONDS)
 
     def _changed(self) -> list[str]:
@@ -75,29 +77,6 @@ class Changes:
             return []
         sections = {uri(section) for section, _ in found}
         return sorted(sections | {uri(section, domain) for section, domain in found if domain})
-
-    def serve_older_clients(self, server: Any, served: Served) -> None:
-        """Answer resources/subscribe, which the newest protocol has no more: the SDK leaves it to its lower layer.
-
-        Each request has a session object of its own; the connection below it is what lasts.
-        """
-
-        async def subscribe(context: Any, params: SubscribeRequestParams) -> EmptyResult:
-            wanted, connection = served.resource(str(params.uri)), context.session._connection
-            self.sessions.setdefault(wanted, {})[connection] = context.session
-            connection.exit_stack.callback(self.sessions[wanted].pop, connection, None)
-            return EmptyResult()
-
-        async def unsubscribe(context: Any, params: UnsubscribeRequestParams) -> EmptyResult:
-            self.sessions.get(str(params.uri), {}).pop(context.session._connection, None)
-            return EmptyResult()
-
-        server._lowlevel_server.add_request_handler(
-            "resources/subscribe", SubscribeRequestParams, subscribe
-        )
-        server._lowlevel_server.add_request_handler(
-            "resources/unsubscribe", UnsubscribeRequestParams, unsubscribe
-        )
 
 
 class Verifier:
@@ -130,6 +109,49 @@ class Verifier:
             return True
 
 
+def make_server(
+    served: Served,
+    bus: SubscriptionBus,
+    auth: AuthSettings | None = None,
+    verifier: TokenVerifier | None = None,
+) -> MCPServer[Any]:
+    """The server, which tells its subscribers what is published on ``bus``.
+
+    ``verifier`` tells whose token one is; without it nobody is asked for one.
+    """
+    from importlib.metadata import version
+
+    server: MCPServer[Any] = MCPServer(
+        "meetara-build",
+        title="meetara-build",
+        version=version("meetara-build"),
+        auth=auth,
+        token_verifier=verifier,
+        instructions="The shared context of a build of many small models: read the sections, see the plan, propose changes.",
+        log_level="CRITICAL",
+        subscriptions=bus,
+        middleware=[_clearly],
+    )
+    add_resources(server, served)
+    add_reading_tools(server, served)
+    add_writing_tools(server, served)
+    add_prompts(server, served)
+    return server
+
+
+async def _clearly(ctx: Any, call_next: Any) -> Any:
+    """What the SDK and the prompts raise on wrong words of a client is that client's to mend, not an internal error."""
+    try:
+        return await call_next(ctx)
+    except MCPError:
+        raise
+    except (ValueError, MeetaraError) as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise MCPError(INVALID_PARAMS, str(reason)) from None
+
+
 def serve(graph: Graph, *, stdio: bool, host: str, port: int, names: Sequence[str]) -> None:
     """Serve until stopped.
 
@@ -151,7 +173,7 @@ async def _over_stdio(graph: Graph, context: Local) -> None:
     changes = Changes(graph, context)
     served = Served(context, graph.project)
     server = make_server(served, changes.bus)
-    changes.serve_older_clients(server, served)
+    changes.older_clients.serve(server, served)
     async with anyio.create_task_group() as group:
         group.start_soon(changes.watch)
         await server.run_stdio_async()
@@ -181,7 +203,7 @@ async def _over_http(
     server = make_server(
         served, changes.bus, auth if guarded else None, verifier if guarded else None
     )
-    changes.serve_older_clients(server, served)
+    changes.older_clients.serve(server, served)
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         max_request_body_size=LARGEST_REQUEST,

@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from meetara_build.errors import needs
 from meetara_build.outside import parse_json
 from meetara_build.stages.text_similarity import likeness
 from meetara_build.stages.types import Inputs, Metrics, Recipe
+
+with needs("report"):
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLE: Any = {
     "svg.hashsalt": "meetara-build",  # the same picture has the same bytes
@@ -27,8 +30,6 @@ PANEL = (3.4, 2.4)
 """Width and height of one category's panel, inches."""
 FARTHER = 6
 """The power of 1 - cosine that is a distance: most pairs have few words in common, and it is the near ones that a map is for."""
-ROUNDS = 100
-"""Of improving the map; it stands still long before."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -164,31 +165,18 @@ def _arrow(axes: Axes, places: Mapping[str, Floats], start: str, end: str, line:
 
 
 def layout(cosines: Floats) -> Floats:
-    """Places on a plane whose distances come near those along chains of similar domains (Kamada and Kawai 1989), by majorization
-    (Gansner, Koren and North 2004) from classical scaling. The same cosines give the same places."""
+    """Places on a plane whose distances come near those along chains of similar domains (Kamada and Kawai 1989), by
+    multidimensional scaling. The same cosines give the same places."""
     from scipy.sparse.csgraph import shortest_path
+    from sklearn.manifold import MDS
 
-    count = len(cosines)
+    if len(cosines) < 3:
+        return np.eye(len(cosines), 2)
     far = np.maximum(1 - cosines, 1e-3) ** FARTHER
     np.fill_diagonal(far, 0.0)
     far = shortest_path(far, directed=False)
-    far /= far.max() or 1.0
-    centred = np.eye(count) - 1 / count
-    values, vectors = np.linalg.eigh(-centred @ far**2 @ centred / 2)
-    places: Floats = (vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1][:, :2]
-    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
-    places *= np.where(
-        places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0
-    )  # either sign is an eigenvector's
-    weights = 1 / np.maximum(far, 1e-3) ** 2
-    np.fill_diagonal(weights, 0.0)
-    inverse = np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights)
-    for _ in range(ROUNDS):
-        apart = np.linalg.norm(places[:, None] - places[None], axis=2)
-        pull = -weights * far / np.maximum(apart, 1e-9)
-        np.fill_diagonal(pull, 0.0)
-        np.fill_diagonal(pull, -pull.sum(axis=1))
-        places = inverse @ pull @ places
+    scaling = MDS(metric="precomputed", init="classical_mds", n_init=1)
+    places: Floats = scaling.fit_transform(far / (far.max() or 1.0))
     return places.round(4)
 
 

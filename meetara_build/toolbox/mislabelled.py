@@ -9,6 +9,8 @@ Two signs, each higher the more a record looks wrong:
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from meetara_build.errors import needs
+
 FOLDS = 5
 FEWEST_OF_A_TOPIC = 8
 """Records without which a topic's words cannot be learnt: with three to five, as a domain of 40 records has, doubts are chance."""
@@ -96,8 +98,10 @@ def doubts(said: Mapping[str, tuple[str, str]], topics: Mapping[str, str]) -> di
     TF-IDF and logistic regression, always predicting records that were not learnt from; cleanlab ranks what comes of it.
     """
     import numpy as np
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
+
+    with needs("agents"):
+        from cleanlab.filter import find_label_issues
+        from cleanlab.rank import get_label_quality_scores
 
     keys, names, labels = _classes(topics)
     if len(names) < 2:

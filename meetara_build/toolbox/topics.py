@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import NormalDist, fmean, variance
+from statistics import fmean
 from typing import Any, NamedTuple
 
 FEWEST_RECORDS = 5
@@ -40,21 +40,22 @@ def topics_of(lines: Iterable[Mapping[str, Any]]) -> list[Topic]:
         if line.get("topic") and line["losses"] and line["losses"][0] is not None:
             losses.setdefault(line["topic"], []).append(line["losses"][0])
     enough = sum(len(several) >= FEWEST_RECORDS for several in losses.values())
-    limit = NormalDist().inv_cdf(1 - FALSE_ALARMS / max(enough, 1))
+    chance = FALSE_ALARMS / max(enough, 1)
     found = []
     for name, own in losses.items():
         others = [loss for other, several in losses.items() if other != name for loss in several]
         if others:
             above = fmean(own) / fmean(others) - 1
-            found.append(Topic(name, len(own), fmean(own), above, _far_above(own, others, limit)))
+            found.append(Topic(name, len(own), fmean(own), above, _far_above(own, others, chance)))
     return sorted(found, key=lambda topic: (-topic.above, topic.name))
 
 
-def _far_above(own: Sequence[float], others: Sequence[float], limit: float) -> bool:
+def _far_above(own: Sequence[float], others: Sequence[float], chance: float) -> bool:
     if min(len(own), len(others)) < FEWEST_RECORDS:
         return False
-    error = math.sqrt(variance(own) / len(own) + variance(others) / len(others))
-    return fmean(own) - fmean(others) > limit * error
+    from scipy.stats import ttest_ind  # a second of a core, which few topics are worth
+
+    return bool(ttest_ind(own, others, equal_var=False, alternative="greater").pvalue < chance)
 
 
 class Law(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from meetara_build.errors import DataError
 from meetara_build.outside import parse_json, show_line
+from meetara_build.training.transformers_internals import set_template_date
 from meetara_build.training.turns import (
     Control,
     Controls,
@@ -59,8 +59,7 @@ def write(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, ask: bool = False
     Raises:
         Exception: whatever the template raises, as for a role that it does not take.
     """
-    # A function cannot be handed to a template; transformers keeps what it has compiled.
-    _compile_jinja_template(tokenizer.get_chat_template()).globals["strftime_now"] = write_date
+    set_template_date(tokenizer, write_date)
     return str(
         tokenizer.apply_chat_template(
             [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=ask

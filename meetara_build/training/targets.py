@@ -1,4 +1,7 @@
-"""Which layers of a base an adapter changes: those that "all-linear" stands for, and whether those that a person names can be."""
+"""Which layers of a base an adapter changes: those that "all-linear" stands for, and whether those that a person names can be.
+
+What PEFT refuses it says by a private function only, tried with PEFT 0.21.
+"""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -10,3 +10,9 @@
     verdict        whether the best one is better by more than noise, and what is then decided
     plots          how the search went, and which keys matter
 """
+
+from meetara_build.errors import needs
+
+with needs("tune"):
+    import matplotlib  # noqa: F401
+    import optuna  # noqa: F401

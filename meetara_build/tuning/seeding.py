@@ -2,6 +2,7 @@
 and Hutter 2015: warm starts of a search from the best of the most similar data sets)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import optuna
@@ -63,7 +64,8 @@ def best_run(space: Space, domain: str, runs: Sequence[Run]) -> Start | None:
 def studied(storage: BaseStorage, base: str) -> dict[str, Start]:
     """By domain, the best settings of the newest study on this base that has any."""
     found: dict[str, Start] = {}
-    for summary in sorted(optuna.get_all_study_summaries(storage), key=lambda one: one._study_id):
+    summaries = optuna.get_all_study_summaries(storage)
+    for summary in sorted(summaries, key=lambda one: one.datetime_start or datetime.min):
         about = summary.user_attrs
         if about.get("base") != base or summary.best_trial is None:
             continue

@@ -77,7 +77,8 @@ class Tuning:
         inputs |= self.step.made_from["sources"]
         name = studies.study_name(domain, self.recipe, inputs, self.space)
         about = {"domain": domain, "base": self.base, "inputs": inputs}
-        self.study = studies.open_study(studies.open_storage(self.url), name, about)
+        self.storage = studies.open_storage(self.url)
+        self.study = studies.open_study(self.storage, name, about)
 
     def run(
         self,
@@ -110,9 +111,8 @@ class Tuning:
                 runs.setdefault(row["domain"], []).append(
                     Run(**{key: row[key] for key in Run.__dataclass_fields__})
                 )
-        return starts(
-            self.space, studied(self.study._storage, self.base), runs, own_base[:NEIGHBOURS]
-        )
+        known = studied(self.storage, self.base)
+        return starts(self.space, known, runs, own_base[:NEIGHBOURS])
 
     def _base_of(self, domain: str) -> str:
         return self.graph.step("adapter", domain).inputs["base"].target

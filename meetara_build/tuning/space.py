@@ -165,14 +165,6 @@ def applied(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     return {**recipe, **sections}
 
 
-def rounded(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A sampler's values, numbers with as many digits as are tried."""
-    return {
-        key: _rounded(value) if isinstance(value, float) else value
-        for key, value in parameters.items()
-    }
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

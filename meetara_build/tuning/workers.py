@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -134,6 +135,9 @@ def _begin(
 ) -> None:
     """What a worker's process does, from beginning to end."""
     die_with_parent(parent)
+    # Ctrl-C reaches the whole group, but only who started this one ends it: once, so that its trial is told as failed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         try:
             _print_to(task.log)

@@ -167,13 +167,16 @@ def test_totals_outlive_the_runs_they_add_up(store: Store) -> None:
 # Migrations
 
 
-def test_the_newest_migration_makes_the_tables_that_the_code_has(store: Store) -> None:
+def test_a_new_database_has_the_tables_and_the_version_of_the_newest_migration(
+    store: Store,
+) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     with store.reading() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+        there = MigrationContext.configure(connection, opts={"version_table": tables.VERSION})
+        assert compare_metadata(there, tables.metadata) == []
     folder = Path(tables.__file__).parent / "migrations"
     assert ScriptDirectory(str(folder)).get_heads() == [tables.HEAD]
 
@@ -182,7 +185,7 @@ def test_a_newer_database_is_refused_and_left_alone(database: str) -> None:
     store = open_store(database)
     store.deliver([run()])
     with store.writing() as connection:
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(sa.text(f"UPDATE {tables.VERSION} SET version_num = '9999'"))
     store.close()
     with pytest.raises(
         ContextError, match=r"was written by a newer meetara-build .* install the newer one"

@@ -184,7 +184,7 @@ def test_a_model_that_cannot_be_had_is_one_clear_message(
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(
         ConfigError,
-        match=r"sentence-transformers is not installed; `pip install sentence-transformers`",
+        match=r"sentence-transformers is not installed; get it with .*\[embeddings\]'`, or",
     ):
         similarities(sources(tmp_path), MINILM, tmp_path)
 

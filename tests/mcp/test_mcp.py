@@ -19,8 +19,8 @@ from meetara_build.context import tables
 from meetara_build.context.local import Local
 from meetara_build.context.store import SECTIONS, Retention
 from meetara_build.graph import load
-from meetara_build.mcp import make_server
 from meetara_build.mcp.served import Served
+from meetara_build.mcp.server import make_server
 from meetara_build.store import journal
 
 Talk = Callable[[Client], Awaitable[Any]]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from chat_templates import FAMILIES, save_tokenizer
+from huggingface_hub import ModelCard
 from packages import RECIPE, evaluation
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -307,7 +308,15 @@ def test_the_card_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     package.run(RECIPE, inputs(tmp_path, evaluation()), tmp_path / "package")
     card = (tmp_path / "package" / "README.md").read_text()
     _, front, text = card.split("---\n", 2)
-    assert yaml.safe_load(front) == {
+    results = ModelCard(card, ignore_metadata_errors=False).data.eval_results
+    assert results
+    assert [(one.metric_name, one.metric_value) for one in results] == [
+        (f"perplexity, {quant}", round(figures["perplexity"], 4))
+        for quant, figures in evaluation()["variants"].items()
+    ]
+    known = yaml.safe_load(front)
+    assert known.pop("model-index")[0]["name"] == "nutrition"
+    assert known == {
         "license": "apache-2.0",
         "language": ["en", "es"],
         "base_model": "made by this build",

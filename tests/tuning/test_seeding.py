@@ -8,7 +8,7 @@ from made_up import RECIPE, small_space
 from meetara_build.agents.snapshot import Run
 from meetara_build.tuning.seeding import Start, best_run, starts, studied
 from meetara_build.tuning.space import applied
-from meetara_build.tuning.studies import SETTINGS, open_storage, open_study, studies_url
+from meetara_build.tuning.studies import SETTINGS, open_storage, open_study
 
 SPACE = small_space()
 NEAR = {"lora.rank": 32, "training.learning_rate": 3e-3}
@@ -88,7 +88,7 @@ def test_builds_of_other_data_failed_ones_and_those_without_a_loss_say_nothing()
 def test_studies_give_the_best_trial_of_each_domain_s_newest_study_on_the_same_base(
     tmp_path: Path,
 ) -> None:
-    storage = open_storage(studies_url(tmp_path, {"url": None}))
+    storage = open_storage(f"sqlite:///{tmp_path}/context.db")
 
     def study(name: str, domain: str, base: str, tried: list[tuple[dict[str, Any], float]]) -> None:
         made = open_study(storage, name, {"domain": domain, "base": base})

@@ -1,10 +1,10 @@
 """Where trials are kept."""
 
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from optuna.trial import TrialState
 from meetara_build.context.local import Local
 from meetara_build.context.store import Retention
 from meetara_build.errors import ContextError
+from meetara_build.tuning import studies
 from meetara_build.tuning.space import applied, read_space
 from meetara_build.tuning.studies import (
     SETTINGS,
-    WORKER,
     best,
     finished,
     open_storage,
@@ -29,7 +29,6 @@ from meetara_build.tuning.studies import (
     studies_url,
     study_name,
     tried,
-    worker,
 )
 
 INPUTS = {"base": "b" * 64, "dataset": "d" * 64}
@@ -48,60 +47,73 @@ def take(study: optuna.Study, loss: float, steps: int = 10) -> None:
     study.tell(trial, loss)
 
 
-def test_studies_are_beside_a_context_that_is_a_file(tmp_path: Path) -> None:
-    assert studies_url(tmp_path, {"url": None}) == f"sqlite:///{tmp_path}/studies.db"
-    assert (
-        studies_url(tmp_path, {"url": f"sqlite:///{tmp_path}/else/where.db"})
-        == f"sqlite:///{tmp_path}/else/studies.db"
-    )
+def test_studies_are_in_the_context_s_database(tmp_path: Path) -> None:
+    assert studies_url(tmp_path, {"url": None}) == f"sqlite:///{tmp_path}/context.db"
+    there = f"sqlite:///{tmp_path}/else/where.db"
+    assert studies_url(tmp_path, {"url": there}) == there
 
 
 def test_behind_a_server_they_are_below_the_root(tmp_path: Path) -> None:
     assert (
         studies_url(tmp_path, {"url": "http://there:8000/mcp"})
-        == f"sqlite:///{tmp_path}/studies.db"
+        == f"sqlite:///{tmp_path}/context.db"
     )
 
 
-def test_other_databases_are_refused(tmp_path: Path) -> None:
+def test_other_databases_are_refused() -> None:
     with pytest.raises(ContextError, match="use a file of SQLite, or PostgreSQL"):
-        studies_url(tmp_path, {"url": "mysql://me:secret@there/all"})
+        open_storage("mysql://me:secret@there/all")
 
 
-def test_context_and_studies_share_a_folder_and_neither_minds_the_other(
-    tmp_path: Path, url: str
-) -> None:
-    take(open_study(open_storage(url), "one", {}), 5.0)
-    Local(f"sqlite:///{tmp_path}/context.db", Retention()).close()
-    assert len(open_study(open_storage(url), "one", {}).trials) == 1
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    return str(request.getfixturevalue("url" if request.param == "sqlite" else "postgres"))
 
 
-def test_in_postgresql_they_share_a_database_and_each_has_its_tables(
-    postgres: str, tmp_path: Path
-) -> None:
-    own = studies_url(tmp_path, {"url": postgres})
-    context = Local(postgres, Retention())
-    take(open_study(open_storage(own), "one", {"domain": "nutrition"}), 5.0)
-    assert context.position() == 0
+def test_context_and_studies_share_a_database_and_neither_minds_the_other(database: str) -> None:
+    storage = open_storage(database)
+    take(open_study(storage, "one", {"domain": "nutrition"}), 5.0)
+    context = Local(database, Retention())
+    metrics = {"kind": "metrics", "id": "1", "time": time.time(), "domain": "nutrition"}
+    assert context.deliver([{**metrics, "sender": "me", "values": {"a": 1.0}}]) == ["1"]
     context.close()
-    Local(postgres, Retention()).close()  # and neither takes the other's version for its own
-    storage = open_storage(own)
-    study = open_study(storage, "one", {})
-    assert [trial.value for trial in study.trials] == [5.0]
-    assert "trials" in sa.inspect(storage.engine).get_table_names(schema="optuna")
-    assert "trials" not in sa.inspect(storage.engine).get_table_names(schema="public")
-    storage.engine.dispose()
+    again = open_storage(database)  # which takes no other's version for its own
+    assert [trial.value for trial in open_study(again, "one", {}).trials] == [5.0]
+    assert {"trials", "alembic_version", "run", "meetara_version"} <= set(
+        sa.inspect(again.engine).get_table_names()
+    )
+    for one in (storage, again):
+        one.engine.dispose()
+
+
+def _open(url: str) -> None:
+    open_storage(url).engine.dispose()
+
+
+def test_many_may_find_an_empty_database_at_once(database: str) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.map(_open, [database] * 8)
+    Local(database, Retention()).close()
 
 
 def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ContextError, match="no studies can be kept there"):
-        open_storage(f"sqlite:///{tmp_path}/file/studies.db")
-    (tmp_path / "studies.db").write_text(
+    with pytest.raises(ContextError, match="mend the rights"):
+        open_storage(f"sqlite:///{tmp_path}/file/context.db")
+    (tmp_path / "context.db").write_text(
         "this is no database at all, and long enough to be seen as none" * 20
     )
-    with pytest.raises(ContextError, match=r"studies.db: no studies can be kept there"):
-        open_storage(f"sqlite:///{tmp_path}/studies.db")
+    with pytest.raises(ContextError, match=r"context.db: is no database of SQLite, or damaged"):
+        open_storage(f"sqlite:///{tmp_path}/context.db")
+
+
+def test_tables_of_another_optuna_are_refused(url: str) -> None:
+    storage = open_storage(url)
+    with storage.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = 'v9.0.0.a'"))
+    with pytest.raises(ContextError, match="install that Optuna, or name another"):
+        open_storage(url)
 
 
 def test_a_password_is_not_shown(tmp_path: Path) -> None:
@@ -139,29 +151,47 @@ def test_another_value_of_a_key_that_is_searched_goes_on_with_the_same_study() -
 # Trials of the dead
 
 
-def test_a_trial_whose_process_was_killed_is_failed_and_others_are_left_alone(url: str) -> None:
-    study = open_study(open_storage(url), "one", {})
-    mine = study.ask()
-    mine.set_user_attr(WORKER, worker())
+def take_one(url: str, then: str) -> subprocess.CompletedProcess[bytes]:
+    """A process that takes one trial, with x = 0.25, and does something in it."""
     code = (
-        "import os, signal, sys\n"
-        "from meetara_build.tuning.studies import *\n"
-        "trial = open_study(open_storage(sys.argv[1]), 'one', {}).ask()\n"
-        "trial.set_user_attr(WORKER, worker())\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys, time\n"
+        "from meetara_build.tuning import studies\n"
+        "study = studies.open_study(studies.open_storage(sys.argv[1]), 'one', {})\n"
+        "study.enqueue_trial({'x': 0.25}, user_attrs={'settings': {'x': 0.25}})\n"
+        "def objective(trial):\n"
+        "    x = trial.suggest_float('x', 0, 1)\n"
+        f"    {then}\n"
+        "    return x\n"
+        "study.optimize(objective, n_trials=1)"
     )
-    done = subprocess.run([sys.executable, "-c", code, url], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "RUNNING"]
-    again = open_study(open_storage(url), "one", {})
-    assert [trial.state.name for trial in again.get_trials()] == ["RUNNING", "FAIL"]
+    return subprocess.run([sys.executable, "-c", code, url], check=False)
 
 
-def test_a_trial_of_another_machine_is_left_to_its_heartbeat(url: str) -> None:
+def test_a_trial_whose_process_was_killed_is_tried_again_once_it_has_been_silent_for_long(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        take_one(url, "time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)").returncode
+        == -signal.SIGKILL
+    )
     study = open_study(open_storage(url), "one", {})
-    trial = study.ask()
-    trial.set_user_attr(WORKER, ["elsewhere", 1, 0.0])
-    assert open_study(open_storage(url), "one", {}).get_trials()[0].state == TrialState.RUNNING
+    mine = study.ask()  # which says that it lives only while it is optimized
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "RUNNING", "COMPLETE"]
+    monkeypatch.setattr(studies, "DEAD_AFTER_SECONDS", 1)
+    time.sleep(3)
+    study = open_study(open_storage(url), "one", {})
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    again = study.trials[-1]
+    assert (again.params, again.user_attrs) == ({"x": 0.25}, {"settings": {"x": 0.25}})
+    assert [one.state.name for one in study.trials] == ["FAIL", "RUNNING", "COMPLETE", "COMPLETE"]
+    assert study.trials[mine.number].state == TrialState.RUNNING
+
+
+def test_a_trial_that_is_interrupted_is_failed_at_once(url: str) -> None:
+    take_one(url, "raise KeyboardInterrupt")
+    study = open_study(open_storage(url), "one", {})
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 
 def _take_some(url: str, place: int) -> None:
@@ -192,9 +222,3 @@ def test_the_best_the_current_and_the_cost_are_read_from_trials(url: str) -> Non
     assert tried(study.trials, {"x": 9.0}) is None
     assert best([]) is None
     assert study.user_attrs["domain"] == "nutrition"
-
-
-def test_the_living_are_told_from_the_dead_by_more_than_a_number() -> None:
-    _, process, began = worker()
-    assert process == os.getpid()
-    assert began > 0

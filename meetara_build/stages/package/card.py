@@ -20,6 +20,8 @@ def model_card(
     from huggingface_hub import ModelCardData
 
     front = ModelCardData(
+        model_name=recipe["domain"],
+        eval_results=_results(recipe["domain"], evaluation),
         license=recipe["licence"],
         language=list(recipe["languages"]),
         base_model=_base_model(recipe),
@@ -39,6 +41,23 @@ def model_card(
             "and in an emergency the local emergency number (112, 911, 999) comes first."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _results(domain: str, evaluation: Mapping[str, Any]) -> list[Any]:
+    """The perplexity of each file, as hubs list it (``model-index``)."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="held-out",
+            dataset_name=f"{evaluation['records']} held-out records of {domain}",
+            metric_type="perplexity",
+            metric_name=f"perplexity, {quant}",
+            metric_value=round(figures["perplexity"], 4),
+        )
+        for quant, figures in evaluation["variants"].items()
+    ]
 
 
 def _base_model(recipe: Mapping[str, Any]) -> str:

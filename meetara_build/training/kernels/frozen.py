@@ -8,8 +8,9 @@ weight, one for each direction, so bases beyond ``MEMORY`` go without.
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
+
+from meetara_build.training.kernels.torch_internals import can_reorder, reorder, reordered_product
 
 MEMORY = 2 * 2**30
 """Most bytes that the copies of all frozen weights may take."""
@@ -22,21 +23,21 @@ class FrozenMatrix:
 
     def __init__(self, weight: Tensor, *, rearrange: bool) -> None:
         self.weight = weight
-        self._forward = _rearranged(weight) if rearrange else None
-        self._backward = _rearranged(weight.t().contiguous()) if rearrange else None
+        self._forward = reorder(weight, _TOKENS) if rearrange else None
+        self._backward = reorder(weight.t().contiguous(), _TOKENS) if rearrange else None
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x W' + bias``, [N, in] -> [N, out]."""
         if self._forward is None:
             return nn.functional.linear(x, self.weight, bias)
-        return _product(x, self._forward, bias)
+        return reordered_product(x, self._forward, bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """``g W``, [N, out] -> [N, in]."""
         return (
             gradient @ self.weight
             if self._backward is None
-            else _product(gradient, self._backward, None)
+            else reordered_product(gradient, self._backward, None)
         )
 
 
@@ -44,24 +45,6 @@ def rearrangeable(weights: Iterable[Tensor]) -> bool:
     """Whether rearranged copies of all these weights exist for this processor and fit into ``MEMORY``."""
     several = list(weights)
     return (
-        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        and all(weight.device.type == "cpu" and _supported(weight.dtype) for weight in several)
+        all(weight.device.type == "cpu" and can_reorder(weight.dtype) for weight in several)
         and 2 * sum(weight.numel() * weight.element_size() for weight in several) <= MEMORY
     )
-
-
-def _supported(dtype: torch.dtype) -> bool:
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
-
-
-def _rearranged(weight: Tensor) -> Tensor:
-    copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _TOKENS)
-    return copy
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return product

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from meetara_build.errors import TargetsError, WarmStartError
 from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
+from meetara_build.training.kernels.torch_internals import reshape_in_place
 from meetara_build.training.targets import ALL, layer_names, resolve_targets
 
 ADAPTER = "default"
@@ -59,9 +60,7 @@ class _LoraProduct(torch.autograd.Function):
         ctx.save_for_backward(source, low, down, up)
         ctx.matrix = matrix
         ctx.scale, ctx.dropout, ctx.adapter_dtype = scale, dropped is not None, a.dtype
-        # Not view(): some models change a layer's output in place (Gemma 3n), which autograd forbids for a view made in here.
-        whole: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
-        return whole
+        return reshape_in_place(out, [*x.shape[:-1], out.shape[-1]])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:

@@ -20,6 +20,7 @@ from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels import attention
 from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
 from meetara_build.training.kernels.loss import linear_cross_entropy
+from meetara_build.training.transformers_internals import attention_in_use
 
 EVALUATION_TOKENS = 2048
 """Tokens in one forward pass without gradients."""
@@ -101,7 +102,7 @@ class PackedModel:
         self.inner: Any = inner_model(model)
         self.packs = self.fused = False
         self._head: FrozenMatrix | None = None
-        self._own_attention: str = self.inner.config._attn_implementation
+        self._own_attention = attention_in_use(self.inner)
         self._softcap = getattr(
             self.inner.config.get_text_config(), "final_logit_softcapping", None
         )
@@ -202,7 +203,7 @@ class PackedModel:
     def _same_packed(self, records: Sequence[Encoded], expected: Tensor) -> bool:
         try:
             self.inner.set_attn_implementation(attention.NAME)
-            if self.inner.config._attn_implementation != attention.NAME:
+            if attention_in_use(self.inner) != attention.NAME:
                 return False
             self.packs = True
             return _close(self._hidden(lay(records, self.device, every_token=True)), expected)

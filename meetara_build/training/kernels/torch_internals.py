@@ -1,0 +1,37 @@
+"""What of PyTorch's private operators is used, tried with torch 2.13: oneDNN's own layout of a weight has no public name."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def can_reorder(dtype: torch.dtype) -> bool:
+    """Whether oneDNN lays out weights of this type on this processor."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    known = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return known and dtype in (torch.float32, torch.bfloat16)
+
+
+def reorder(weight: Tensor, rows: int) -> Tensor:
+    """A copy of a weight [out, in] in the layout that oneDNN picks for inputs of so many rows."""
+    copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    return copy
+
+
+def reordered_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x W' + bias`` with a reordered weight, [N, in] -> [N, out]."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
+def reshape_in_place(made: Tensor, shape: Sequence[int]) -> Tensor:
+    """What an autograd function has made, in another shape and no view of it.
+
+    Some models change a layer's output in place (Gemma 3n), which autograd forbids for a view.
+    """
+    whole: Tensor = torch.ops.aten._unsafe_view(made, shape)
+    return whole
