@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +27,8 @@ from meetara_build.config.resolve import Configuration
 from meetara_build.config.schema import Decision
 from meetara_build.context.places import open_context
 from meetara_build.graph import Graph, load
-from meetara_build.hosting.host import ask_all, plugin
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import ask_all
 from meetara_build.rounds.gathering import gather
 from meetara_build.stages import evaluate
 
@@ -87,7 +89,9 @@ def seen(graph: Graph) -> Context:
 
 def asked(context: Context, hook: str) -> list[Any]:
     """What the agent answers, in a process of its own, as always."""
-    work = {AGENT: plugin(AGENT, Path("plugins") / f"{AGENT}.py", {"context": context})}
+    work = {
+        AGENT: partial(prepare_plugin, AGENT, Path("plugins") / f"{AGENT}.py", {"context": context})
+    }
     answer = ask_all(work, {"hook": hook}, 60.0, Path(tempfile.gettempdir()))[AGENT]
     if answer.fault:
         raise SystemExit(f"{AGENT}: {answer.fault}")

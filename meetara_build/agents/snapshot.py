@@ -4,14 +4,14 @@ All of it is read-only, and nothing of it knows what time it is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from meetara_build.config.keys import is_within
-from meetara_build.graph.domain_similarity import Similar, similarities
 from meetara_build.outside import parse_json
+from meetara_build.stages.text_similarity import Similar, rank_similar
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class Context:
         slots: threads of jobs that run side by side.
         usd_per_hour: the machine's price; zero for one's own.
         passed_over: by sender, what was wrong with a message of theirs that nobody can read.
+        similarities: how alike each two domains are; None where that is worked out when it is first asked for.
     """
 
     domains: Mapping[str, Domain]
@@ -120,6 +121,7 @@ class Context:
     slots: int = 1
     usd_per_hour: float = 0.0
     passed_over: Mapping[str, str] = field(default_factory=dict)
+    similarities: Mapping[str, Mapping[str, float]] | None = None
 
     def runs_of(self, domain: str, stage: str, outcome: str | None = "built") -> list[Run]:
         """The runs of a step, oldest first; of any outcome, if None."""
@@ -135,9 +137,7 @@ class Context:
 
     def similar(self, domain: str, count: int = 5) -> list[Similar]:
         """The domains most like one, by their data (see meetara_build.graph.domain_similarity), the most similar first."""
-        row = self._similarities[domain]
-        found = [Similar(name, cosine) for name, cosine in row.items() if name != domain]
-        return sorted(found, key=lambda other: (-other.similarity, other.domain))[:count]
+        return rank_similar(domain, self._similarities[domain], count)
 
     @cached_property
     def _by_step(self) -> dict[tuple[str, str], list[Run]]:
@@ -147,17 +147,19 @@ class Context:
         return found
 
     @cached_property
-    def _similarities(self) -> dict[str, dict[str, float]]:
+    def _similarities(self) -> Mapping[str, Mapping[str, float]]:
+        if self.similarities is not None:
+            return self.similarities
+        from meetara_build.graph.domain_similarity import similarities  # which loads the schema
+
         sources = {name: domain.sources for name, domain in self.domains.items()}
         root = next((domain.folder.parent for domain in self.domains.values()), None)
         return similarities(sources, self.policy.get("embedding_model"), root)
 
 
 def with_settings(context: Context, settings: Mapping[str, Any]) -> Context:
-    """A context as one agent sees it; what several are going to ask of it is worked out once."""
-    own = Context(**{**_shallow(context), "settings": settings})
-    own.__dict__.update(_by_step=context._by_step, _similarities=context._similarities)
-    return own
+    """A context as one agent sees it; similarities, which several ask for, are worked out once."""
+    return replace(context, settings=settings, similarities=context._similarities)
 
 
 def _shallow(value: Any) -> dict[str, Any]:
@@ -166,8 +168,10 @@ def _shallow(value: Any) -> dict[str, Any]:
 
 def as_json(context: Context) -> dict[str, Any]:
     """A context for an agent in another process or language."""
+    content = _shallow(context)
+    del content["similarities"]
     return {
-        **_shallow(context),
+        **content,
         "domains": {
             name: {
                 **_shallow(domain),

@@ -37,6 +37,11 @@ def misnamed_plugins(project: Path) -> dict[str, str]:
     return {show_line(name): f"{show_line(path)}: {wanted}" for name, path in found.items()}
 
 
+def is_project_file(file: Path) -> bool:
+    """Whether an agent's file is one of a project's, and no module of an installed package."""
+    return file.parent.name == FOLDER and not (file.parent / "__init__.py").exists()
+
+
 def _named(project: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((project / FOLDER).glob("[!_.]*.py"))}
 

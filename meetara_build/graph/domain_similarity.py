@@ -5,12 +5,12 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from meetara_build.config.resolve import Configuration
 from meetara_build.errors import ConfigError, DataError, nearest
 from meetara_build.graph import TOOL, Graph
-from meetara_build.stages.text_similarity import likeness
+from meetara_build.stages.text_similarity import Similar, likeness, rank_similar
 from meetara_build.store.digests import list_files
 from meetara_build.store.manifest import digest_json
 from meetara_build.store.memo import Memo
@@ -25,13 +25,6 @@ KEPT = "similarities.json"
 """Where what was worked out is kept, below the root: similarities by words, or the embeddings of domains."""
 
 
-class Similar(NamedTuple):
-    """Another domain, and how alike it is: 1 for the same, 0 for nothing in common."""
-
-    domain: str
-    similarity: float
-
-
 def similar_domains(graph: Graph, domain: str, count: int = 5) -> list[Similar]:
     """The domains of this build that are most like one of them, the most similar first.
 
@@ -44,9 +37,7 @@ def similar_domains(graph: Graph, domain: str, count: int = 5) -> list[Similar]:
         name: [*map(Path, graph.step("dataset", name).sources.values())] for name in graph.domains
     }
     model = Configuration(graph.project).build.agents.embedding_model
-    row = similarities(sources, model, graph.root)[domain]
-    found = [Similar(name, cosine) for name, cosine in row.items() if name != domain]
-    return sorted(found, key=lambda other: (-other.similarity, other.domain))[:count]
+    return rank_similar(domain, similarities(sources, model, graph.root)[domain], count)
 
 
 def similarities(

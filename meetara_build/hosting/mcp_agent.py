@@ -11,14 +11,15 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from typing import Any
 
 from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Context, as_json
 from meetara_build.errors import AgentError, needs
-from meetara_build.hosting.host import Work, plain
+from meetara_build.hosting.hooks import make_plain
+from meetara_build.hosting.supervisor import Work
 from meetara_build.project import find_project
 
 TOOLS = {"propose": "proposals", "insights": "insights"}
@@ -29,36 +30,31 @@ KNOWN = {field.name for field in fields(Proposal)}
 NEEDED = {field.name for field in fields(Proposal) if field.default is MISSING}
 
 
-def external(name: str, spec: Mapping[str, Any], context: Context) -> Callable[[], Work]:
-    """What the process of an external agent does: call the tool that a request names. ``spec`` is its ``agents.external`` entry."""
+def prepare_external(name: str, spec: Mapping[str, Any], context: Context) -> Work:
+    """What makes an external agent's process call the tool that a request names. ``spec`` is its ``agents.external`` entry."""
+    with needs("serve"):
+        import anyio
+        import mcp  # noqa: F401 - takes a second, before any clock starts
 
-    def prepare() -> Work:
-        with needs("serve"):
-            import anyio
-            import mcp  # noqa: F401 - takes a second, before any clock starts
+    def work(request: Any) -> Any:
+        started = time.monotonic()
+        # The SDK would ask the server politely, for seconds.
+        timer = threading.Timer(spec["seconds"], _end_server)
+        timer.start()
+        try:
+            return anyio.run(_ask, spec, request["hook"], context)
+        except BaseException as error:
+            late = time.monotonic() - started >= spec["seconds"]
+            raise AgentError(
+                f"agents.external.{name}: {_late(spec) if late else _reason(spec, error)}"
+            ) from error
+        finally:
+            timer.cancel()
 
-        def work(request: Any) -> Any:
-            started = time.monotonic()
-            timer = threading.Timer(
-                spec["seconds"], _end_server
-            )  # the SDK would ask it politely, for seconds
-            timer.start()
-            try:
-                return anyio.run(_asked, spec, request["hook"], context)
-            except BaseException as error:
-                late = time.monotonic() - started >= spec["seconds"]
-                raise AgentError(
-                    f"agents.external.{name}: {_late(spec) if late else _reason(spec, error)}"
-                ) from error
-            finally:
-                timer.cancel()
-
-        return work
-
-    return prepare
+    return work
 
 
-async def _asked(spec: Mapping[str, Any], hook: str, context: Context) -> Any:
+async def _ask(spec: Mapping[str, Any], hook: str, context: Context) -> Any:
     """Start the server or connect to it, and have one answer."""
     import anyio
     from mcp import Client
@@ -130,7 +126,7 @@ def _understood(tool: str, result: Any) -> Any:
         raise AgentError(
             f"its tool '{tool}' must answer with the structured content {{\"{what}\": […]}}, and nothing else"
         )
-    return plain(tool, map(_proposal, content[what]) if tool == "propose" else content[what])
+    return make_plain(tool, map(_proposal, content[what]) if tool == "propose" else content[what])
 
 
 def _proposal(content: Any) -> Proposal:

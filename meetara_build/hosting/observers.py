@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meetara_build.hosting.host import Host, Work, plugin
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import Host
+from meetara_build.hosting.supervisor import Work
 from meetara_build.training.settings import Action, Point, Progress
 
 SECONDS = 10.0
@@ -27,7 +30,7 @@ class Observers:
         lost: Callable[[str, str], None],
         seconds: float = SECONDS,
     ) -> None:
-        """Start a process for each file, by the agents' names: before this process has threads, since each is a fork of it.
+        """Start a process for each file, by the agents' names.
 
         ``logs`` is a folder for what they print. ``lost`` is told the name and the fault of an agent that is let go.
         """
@@ -35,7 +38,7 @@ class Observers:
         self.shown: Sequence[Point] = ()
         self.ready = False
         self.hosts = {
-            name: Host(name, watcher(name, files[name]), logs / f"{name}.log")
+            name: Host(name, partial(prepare_watcher, name, files[name]), logs / f"{name}.log")
             for name in sorted(files)
         }
         for host in self.hosts.values():
@@ -88,22 +91,18 @@ class Observers:
         self.lost(name, fault)
 
 
-def watcher(name: str, file: Path) -> Callable[[], Work]:
-    """What an observer's process does: call the plugin with all points so far, of which only new ones are sent."""
+def prepare_watcher(name: str, file: Path) -> Work:
+    """Load a plugin to be called with all points so far, of which only new ones are sent."""
+    work, curve = prepare_plugin(name, file, {}), list[Point]()
 
-    def prepare() -> Work:
-        work, curve = plugin(name, file, {})(), list[Point]()
+    def observe(request: Any) -> Any:
+        if request["hook"] != "observe":
+            return work(request)
+        curve[request["known"] :] = map(tuple, request["points"])
+        progress = {**request["progress"], "curve": tuple(curve)}
+        return work({"hook": "observe", "arguments": {"progress": progress}})
 
-        def observe(request: Any) -> Any:
-            if request["hook"] != "observe":
-                return work(request)
-            curve[request["known"] :] = map(tuple, request["points"])
-            progress = {**request["progress"], "curve": tuple(curve)}
-            return work({"hook": "observe", "arguments": {"progress": progress}})
-
-        return observe
-
-    return prepare
+    return observe
 
 
 def _goes_on(before: Sequence[Point], curve: Sequence[Point]) -> bool:

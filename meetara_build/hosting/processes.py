@@ -14,13 +14,13 @@ SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
 """Of Linux's ``prctl``."""
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """Have the system end this process when the one that started it ends, however that happens (Linux only).
+def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
+    """Have the system send this process a signal when the one that started it ends, however that happens (Linux only).
 
     ``parent`` is that process's id: where it has ended already, this one ends at once.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, number)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
 

@@ -20,7 +20,10 @@ from meetara_build.context import reports
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.errors import ConfigError, ReportError
 from meetara_build.graph.compose import check_resolved
-from meetara_build.hosting.host import Answer, Work, ask_in_turn, plugin
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import Answer, ask_in_turn
+from meetara_build.hosting.mcp_agent import prepare_external
+from meetara_build.hosting.supervisor import Prepare
 from meetara_build.rounds.policy import NEVER, refusal, stance
 from meetara_build.rounds.ranking import LATER, REFUSED, WINS, Verdict, settle, shown, worth
 from meetara_build.rounds.track_record import WITHDRAWN, Outcome, Record, outcomes
@@ -75,15 +78,13 @@ class Advice:
         return [verdict for verdict in self.verdicts if verdict.status == WINS]
 
 
-def agents(
-    project: Path, policy: Mapping[str, Any]
-) -> dict[str, Callable[[Context], Callable[[], Work]]]:
+def agents(project: Path, policy: Mapping[str, Any]) -> dict[str, Callable[[Context], Prepare]]:
     """By name, what prepares each agent's process for a context: plugins, and the external ones of build.yaml.
 
     Raises:
         ConfigError: two have the same name.
     """
-    found: dict[str, Callable[[Context], Callable[[], Work]]] = {}
+    found: dict[str, Callable[[Context], Prepare]] = {}
     for name, file in plugin_files(project).items():
         found[name] = partial(_plugin, name, file, policy)
     for name, spec in policy["external"].items():
@@ -226,7 +227,7 @@ def read_verdict(content: Mapping[str, Any]) -> Verdict:
     return Verdict(**{**content, "proposal": Proposal(**content["proposal"])})
 
 
-def _prepared(project: Path, context: Context) -> dict[str, Callable[[], Work]]:
+def _prepared(project: Path, context: Context) -> dict[str, Prepare]:
     """Every agent that policy does not shut out, ready to be asked."""
     known = agents(project, context.policy)
     return {
@@ -240,16 +241,13 @@ def _insights(answers: Mapping[str, Answer]) -> tuple[dict[str, list[str]], dict
     return told, {name: answer.fault for name, answer in answers.items() if answer.fault}
 
 
-def _plugin(
-    name: str, file: Path, policy: Mapping[str, Any], context: Context
-) -> Callable[[], Work]:
-    return plugin(name, file, {"context": with_settings(context, policy["settings"].get(name, {}))})
+def _plugin(name: str, file: Path, policy: Mapping[str, Any], context: Context) -> Prepare:
+    own = with_settings(context, policy["settings"].get(name, {}))
+    return partial(prepare_plugin, name, file, {"context": own})
 
 
-def _external(name: str, spec: Mapping[str, Any], context: Context) -> Callable[[], Work]:
-    from meetara_build.hosting.mcp_agent import external  # the SDK of MCP takes a second to import
-
-    return external(name, spec, context)
+def _external(name: str, spec: Mapping[str, Any], context: Context) -> Prepare:
+    return partial(prepare_external, name, spec, context)
 
 
 Proposed = list[tuple[str, str, Proposal]]

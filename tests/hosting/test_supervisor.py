@@ -1,10 +1,12 @@
 """Nothing that an agent starts outlives it, and no agent outlives who asked it."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,8 @@ from commands import until
 from hostile import SOON, START, Ask, assert_says, hook, lives
 
 from meetara_build.hosting import host
-from meetara_build.hosting.host import ask_all, plugin
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import ask_all
 
 LEFT_BEHIND = """
 def leave(*how):
@@ -87,23 +90,24 @@ def test_one_that_forks_and_ends_without_end_is_caught(ask: Ask, tmp_path: Path)
 # Whoever asks may end too
 
 
-def test_an_interrupted_round_leaves_no_agent_at_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_an_interrupted_round_leaves_no_agent_at_work(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(START + LEFT_BEHIND + hook("leave(os.setsid, fork_again)", "time.sleep(600)"))
+    prepared = {name: partial(prepare_plugin, name, slow, {"context": None}) for name in "abcdef"}
 
-    (tmp_path / "slow.py").write_text(START + hook("time.sleep(600)"))
-    monkeypatch.setattr(host, "wait", interrupted)
+    def interrupt() -> None:
+        until(slow.with_suffix(".pids").exists, 30)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        ask_all(
-            {"slow": plugin("slow", tmp_path / "slow.py", {"context": None})},
-            {"hook": "propose"},
-            60,
-            tmp_path,
-        )
+        ask_all(prepared, {"hook": "propose"}, 60, tmp_path)
+    assert time.monotonic() - began < 40
+    interrupter.join()
     assert not psutil.Process().children(recursive=True)
-    assert wait is not host.wait
+    assert not any(lives(int(pid)) for pid in slow.with_suffix(".pids").read_text().split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -117,9 +121,10 @@ def test_the_end_of_who_asks_is_the_end_of_its_agents(
         + hook("leave(os.setsid, fork_again)", "note(os.getpid())", "time.sleep(600)")
     )
     words = (
-        "import sys; from pathlib import Path; from meetara_build.hosting.host import ask_all, plugin\n"
+        "from functools import partial; from pathlib import Path; from meetara_build.hosting.host import ask_all\n"
+        "from meetara_build.hosting.hooks import prepare_plugin\n"
         f"file = Path({str(slow)!r})\n"
-        "ask_all({name: plugin(name, file, {'context': None}) for name in 'ab'}, {'hook': 'propose'}, 60, file.parent)"
+        "ask_all({name: partial(prepare_plugin, name, file, {'context': None}) for name in 'ab'}, {'hook': 'propose'}, 60, file.parent)"
     )
     with subprocess.Popen([sys.executable, "-c", words]) as asking:
         pids = slow.with_suffix(".pids")

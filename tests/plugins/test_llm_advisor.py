@@ -10,19 +10,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import until
 from contexts import context, domain, load, training
 from projects import REPOSITORY, read_yaml
 
 from meetara_build.agents import Context, Proposal
-from meetara_build.hosting.host import Answer, ask_all, plugin
+from meetara_build.hosting.hooks import prepare_plugin
+from meetara_build.hosting.host import ask_all
 
 advisor = load("llm_advisor")
 POLICY = {"may_change": ["training", "lora"], "at_most_times": 8}
@@ -135,27 +136,29 @@ def test_the_schema_holds_even_a_model_that_babbles(server: str, seen: Context) 
         sound(list(advisor.read_answer(text, seen, keys, 2)), seen)
 
 
-def ask_twice(model: Path, seen: Context, logs: Path) -> list[Answer]:
-    """What the agent says of a GGUF file, asked twice."""
-    prepared = {
-        "llm_advisor": plugin(
-            "llm_advisor",
-            REPOSITORY / "plugins" / "llm_advisor.py",
-            {"context": told(seen, gguf=str(model))},
-        )
-    }
-    return [ask_all(prepared, {"hook": "propose"}, 60, logs)["llm_advisor"] for _ in range(2)]
-
-
 def test_a_gguf_file_is_asked_in_the_agents_own_process(
     model: Path, seen: Context, tmp_path: Path
 ) -> None:
-    # Whoever asks must be a process as a command's is: in a fork of one whose OpenMP threads have worked, llama.cpp waits for ever.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        first, second = process.submit(ask_twice, model, seen, tmp_path / "logs").result()
+    given = {"context": told(seen, gguf=str(model))}
+    file = REPOSITORY / "plugins" / "llm_advisor.py"
+    prepared = {"llm_advisor": partial(prepare_plugin, "llm_advisor", file, given)}
+    first, second = (
+        ask_all(prepared, {"hook": "propose"}, 60, tmp_path)["llm_advisor"] for _ in range(2)
+    )
     assert first.fault is None
     assert first.value == second.value
     sound([Proposal(**one) for one in first.value], seen)
+
+
+def test_a_gguf_file_is_asked_also_where_the_threads_of_torch_have_worked(
+    model: Path, seen: Context, tmp_path: Path
+) -> None:
+    """As an embedding model's do before agents are asked: in a fork of such a process llama.cpp waits for ever."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.randn(2000, 2000) @ torch.randn(2000, 2000)
+    torch.set_num_threads(threads)
+    test_a_gguf_file_is_asked_in_the_agents_own_process(model, seen, tmp_path)
 
 
 # What is asked, without a model
