@@ -1,4 +1,4 @@
-# The jobs of meetara-build: `snakemake --profile local all_domains`, or a domain's name, or a file.
+# The jobs of meetara-build: `snakemake --profile conf/profile/local all_domains`, or a domain's name, or a file.
 from snakemake.utils import min_version
 
 min_version("9.27")

@@ -18,7 +18,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from bench import machine
-from meetara_build.cli.projects import init
+from meetara_build.cli.init import init
 from meetara_build.engine.stage_run import run
 from meetara_build.graph import load
 from meetara_build.llama_cpp.model import Model

@@ -3,6 +3,7 @@
 python -m bench.startup
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -16,10 +17,12 @@ BIN = Path(sys.executable).parent
 REPEATS = 11
 
 
-def seconds(command: list[str], folder: Path) -> float:
+def seconds(command: list[str], folder: Path, **environment: str) -> float:
     """Wall time of one run."""
     started = time.perf_counter()
-    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, check=True
+    )
     return time.perf_counter() - started
 
 
@@ -34,9 +37,19 @@ def main() -> None:
             "meetara-build --help (at most 10)": [tool, "--help"],
             "meetara-build plan": [tool, "plan"],
         }
+        typed = {
+            "COMP_WORDS": "meetara-build\nbuild\nnutr",
+            "COMP_CWORD": "2",
+            "_MEETARA_BUILD_COMPLETE": "complete_bash",
+        }
+        commands["completing a domain (at most 0.3 s)"] = [tool]
         for name, command in commands.items():
-            seconds(command, project)
-            pairs = [(seconds(command, project), seconds(empty, project)) for _ in range(REPEATS)]
+            given = typed if command == [tool] else {}
+            seconds(command, project, **given)
+            pairs = [
+                (seconds(command, project, **given), seconds(empty, project))
+                for _ in range(REPEATS)
+            ]
             ratio = statistics.median(ours / theirs for ours, theirs in pairs)
             print(
                 f"{name}: {statistics.median(ours for ours, _ in pairs):.3f} s, {ratio:.1f} times `python -c pass`"

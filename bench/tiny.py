@@ -4,7 +4,7 @@ import contextlib
 import io
 from pathlib import Path
 
-from meetara_build.cli.projects import init
+from meetara_build.cli.init import init
 
 
 def tiny_project(folder: Path) -> Path:

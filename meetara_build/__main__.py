@@ -14,10 +14,10 @@ def main() -> None:
     )
     try:
         if sys.argv[1:2] == ["stage"]:
-            from meetara_build.cli.stage import main as stage
+            from meetara_build.cli.stage import stage
 
             sys.exit(stage(sys.argv[2:]))
-        from meetara_build.cli.cli import main as cli
+        from meetara_build.cli.app import main as cli
 
         sys.exit(cli())
     except KeyboardInterrupt:  # during the imports

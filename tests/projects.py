@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from meetara_build.cli.projects import init
+from meetara_build.cli.init import init
 from meetara_build.engine.stage_run import run
 from meetara_build.graph import Graph, load
 from meetara_build.graph.domain_similarity import similar_domains

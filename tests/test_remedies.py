@@ -3,13 +3,14 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args
 
 import pytest
 import typer.main
 from projects import REPOSITORY
 
-from meetara_build.cli.cli import app
+from meetara_build.cli.app import app
 from meetara_build.cli.stage import parser
 from meetara_build.config.schema import (
     Base,
@@ -151,6 +152,14 @@ def wrong_keys(text: str) -> list[str]:
 # Commands
 
 
+@cache
+def commands_of(command: Any) -> dict[str, Any]:
+    """The commands of a group by their names; none of a command."""
+    if hasattr(command, "load"):
+        return {name: command.load(name) for name in command.commands}
+    return getattr(command, "commands", {})
+
+
 def options_of(command: Any) -> set[str]:
     if command.name == "stage":
         return {option for action in parser()._actions for option in action.option_strings}
@@ -175,7 +184,7 @@ def every_option() -> set[str]:
     while waiting:
         command = waiting.pop()
         found |= options_of(command)
-        waiting += getattr(command, "commands", {}).values()
+        waiting += commands_of(command).values()
     return found
 
 
@@ -187,10 +196,10 @@ def wrong_command(words: list[str]) -> str | None:
             option = word.partition("=")[0]
             if option not in options_of(command) | options_of(COMMAND):
                 return f"{command.name} {option}"
-        elif hasattr(command, "commands") and VALUE not in word:
-            if word not in command.commands:
+        elif commands_of(command) and VALUE not in word:
+            if word not in commands_of(command):
                 return word
-            command = command.commands[word]
+            command = commands_of(command)[word]
         elif not takes_words(command) and not before.startswith("--"):
             return f"{command.name} {word}"
         before = word
@@ -242,7 +251,7 @@ GOOD_COMMANDS = [
     "`meetara-build context token create NAME`, then `meetara-build plan --out FILE --debug`",
     f"Next: meetara-build data check {VALUE}, meetara-build build {VALUE}",
     "`pip install --force-reinstall meetara-build`; make room, and make a new plan",
-    "see `meetara-build stage --help`, `snakemake --profile local`; install meetara-build again, and meetara-build into it",
+    "see `meetara-build stage --help`, `snakemake --profile conf/profile/local`; install meetara-build again, and meetara-build into it",
 ]
 BAD_COMMANDS = [
     ("run `meetara-build setup llama` or `meetara-build repair`", ["setup llama", "repair"]),

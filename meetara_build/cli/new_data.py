@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.cli.measuring import find_tokenizer, not_measured
-from meetara_build.cli.previewing import show_records
+from meetara_build.cli.preview import show_records
+from meetara_build.cli.tokenizer import find_tokenizer, not_measured
 from meetara_build.config.resolve import Configuration
 from meetara_build.config.schema import Domain
 from meetara_build.errors import ConfigError

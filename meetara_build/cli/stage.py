@@ -1,4 +1,4 @@
-"""``meetara-build stage NAME TARGET``: one stage run, as every rule of the Snakefile calls it."""
+"""Run one stage of one domain, as the rules do."""
 
 import argparse
 import sys
@@ -11,6 +11,8 @@ from meetara_build.outside import show_block, show_line
 from meetara_build.project import find_project
 
 USAGE = 64
+CONTEXT_SETTINGS = {"ignore_unknown_options": True, "help_option_names": []}
+"""Of the command line as a whole, which passes all words on."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def main(words: list[str]) -> int:
+def stage(words: list[str]) -> int:
     """Run one stage; its exit status."""
     try:
         given = parser().parse_args(words)

@@ -1,10 +1,11 @@
-"""status: every domain's state on one screen."""
+"""Show which domains are fresh, stale, failed or running."""
 
 import contextlib
 import fcntl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
+from meetara_build.cli.options import LOCAL, Domains, Json, Profile
 from meetara_build.cli.output import out, print_json, style_line, table
 from meetara_build.engine.planning import look, project_graph, wanted
 from meetara_build.graph import Graph
@@ -18,11 +19,12 @@ COLUMN = 32
 """Characters of a domain's name and state on a terminal, which shows as many side by side as fit."""
 
 
-def show_status(words: Sequence[str], profile: str, *, as_json: bool) -> None:
+def status(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = False) -> None:
     """Print each domain's state: fresh, stale, failed, running or not built; and why, for those that are neither fresh nor new."""
     graph = project_graph(profile)
-    domains = wanted(graph, words) or graph.domains
-    by_domain: dict[str, list[Item]] = {domain: [] for domain in domains}
+    by_domain: dict[str, list[Item]] = {
+        domain: [] for domain in wanted(graph, domains or []) or graph.domains
+    }
     for item in look(graph).items:
         if item.step.target in by_domain:
             by_domain[item.step.target].append(item)

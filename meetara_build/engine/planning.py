@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from meetara_build.engine.snakemake import jobs_at_once, profile_hardware, profile_prices
+from meetara_build.engine.profiles import jobs_at_once, profile_hardware, profile_prices
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import Graph, load
 from meetara_build.outside import parse_json, quote_command, read_file, show_line

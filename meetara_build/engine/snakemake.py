@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from meetara_build.config.yaml_files import read_yaml
 from meetara_build.engine.job import is_full, shell_limits
+from meetara_build.engine.profiles import profile_folder
 from meetara_build.engine.rules import root_name
-from meetara_build.errors import BuildError, ConfigError, nearest, needs
+from meetara_build.errors import BuildError, needs
 from meetara_build.graph import REPORT, Graph
 from meetara_build.hosting.processes import die_with_parent
 from meetara_build.plan import Plan
@@ -35,64 +34,6 @@ Listener = Callable[[journal.Run], None]
 FEW = 8
 """Of so many domains at most all are trained before the first is merged: what takes longest goes first, and no core waits at the end for
 one domain's training and all that follows it. Of more, people want to see the first one soon."""
-
-
-def profile_names(project: Path) -> list[str]:
-    """The Snakemake profiles of this project."""
-    return sorted(
-        {path.parent.name for path in (project / "conf" / "profile").glob("*/config*.yaml")}
-    )
-
-
-def profile_folder(project: Path, name: str) -> Path:
-    """The folder of a Snakemake profile of this project.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    if name not in (known := profile_names(project)):
-        raise ConfigError(f"unknown profile '{name}'{nearest(name, known)}")
-    return project / "conf" / "profile" / name
-
-
-def profile_hardware(project: Path, name: str) -> str | None:
-    """The machine that a profile names in its ``config:``, if it does."""
-    return _configured(project, name, "hardware")
-
-
-def profile_prices(project: Path, name: str) -> dict[str, float] | None:
-    """US dollars an hour by machine, of the provider that a profile names in its ``config:``; None for one's own machine.
-
-    Raises:
-        ConfigError: the provider's file is missing or wrong.
-    """
-    provider = _configured(project, name, "provider")
-    if provider is None:
-        return None
-    from meetara_build.config.prices import provider_prices
-
-    return provider_prices(project, provider)
-
-
-def jobs_at_once(project: Path, name: str) -> int:
-    """How many threads' worth of jobs a profile runs side by side."""
-    content = _profile(project, name)
-    asked = content.get("jobs", content.get("cores", "all"))
-    return int(asked) if str(asked).isdigit() else os.cpu_count() or 1
-
-
-def _configured(project: Path, name: str, wanted: str) -> str | None:
-    entries: Any = _profile(project, name).get("config", [])
-    for entry in entries if isinstance(entries, list) else []:
-        key, _, value = str(entry).partition("=")
-        if key == wanted:
-            return value
-    return None
-
-
-@cache
-def _profile(project: Path, name: str) -> dict[str, Any]:
-    return read_yaml(next(profile_folder(project, name).glob("config*.yaml")))
 
 
 def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = ()) -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 from fast_stages import added
 from projects import copy_built, edit, override, write_yaml
 
+from meetara_build.cli.init import init
 from meetara_build.cli.output import Screen
-from meetara_build.cli.planning import show_plan
-from meetara_build.cli.projects import init
+from meetara_build.cli.plan import plan
 from meetara_build.rounds.inbox import keep
 from meetara_build.store import journal
 
@@ -43,7 +43,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Said:
         console = Screen(file=StringIO(), force_terminal=terminal, color_system=None, width=120)
         monkeypatch.chdir(project)
         monkeypatch.setattr("meetara_build.cli.plan_text.out", console)
-        show_plan(domains, profile, as_json=False, out=None)
+        plan(list(domains), profile)
         return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
     return lines

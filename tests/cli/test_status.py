@@ -14,9 +14,9 @@ import pytest
 from fast_stages import build
 from projects import copy_built, edit, override
 
+from meetara_build.cli.init import init
 from meetara_build.cli.output import Screen
-from meetara_build.cli.projects import init
-from meetara_build.cli.status import is_running, show_status
+from meetara_build.cli.status import is_running, status
 from meetara_build.graph import load
 from meetara_build.store import journal
 
@@ -36,7 +36,7 @@ def states(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def found(project: Path, *domains: str) -> dict[str, dict[str, str]]:
         monkeypatch.chdir(project)
         capsys.readouterr()
-        show_status(domains, "local", as_json=True)
+        status(list(domains), "local", as_json=True)
         entries: dict[str, dict[str, str]] = json.loads(capsys.readouterr().out)
         return entries
 
@@ -181,7 +181,7 @@ def on_a_terminal(
     console = Screen(file=StringIO(), force_terminal=True, color_system=None, width=width)
     monkeypatch.chdir(project)
     monkeypatch.setattr("meetara_build.cli.status.out", console)
-    show_status(domains, "local", as_json=False)
+    status(domains, "local", as_json=False)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 

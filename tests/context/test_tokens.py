@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from meetara_build.cli.advising import PERSON, POLICY
+from meetara_build.cli.advice import PERSON, POLICY
 from meetara_build.context import tables
 from meetara_build.context.lessons import RUNNER
 from meetara_build.context.store import Store

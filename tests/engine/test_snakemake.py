@@ -1,4 +1,4 @@
-"""Snakemake: its targets, its profiles, and that it runs what the plan says."""
+"""Snakemake: its targets, and that it runs what the plan says."""
 
 import importlib.util
 import json
@@ -28,7 +28,8 @@ from commands import (
 from projects import copy_built, date_all, edit, override, small_project
 
 from meetara_build.engine import snakemake as engine
-from meetara_build.errors import BuildError, ConfigError
+from meetara_build.engine.profiles import profile_hardware
+from meetara_build.errors import BuildError
 from meetara_build.graph import load
 from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, plan
 from meetara_build.store import journal
@@ -337,33 +338,12 @@ def test_a_profile_chooses_its_machine(snakemade: Path, profile: str) -> None:
         f"snakemake_executor_plugin_{profile}"
     ):
         pytest.skip(f"the executor plugin for {profile} is not installed")
-    machine = engine.profile_hardware(snakemade, profile)
+    machine = profile_hardware(snakemade, profile)
     done = snakemake(snakemade, "nutrition", "-n", "-p", profile=profile)
     assert ("adapter", "nutrition") in jobs(done)
     assert re.search(rf"stage .*--hardware {machine} .*adapter nutrition", done.stdout)
     adapter = done.stdout.partition("rule adapter:")[2].partition("\nrule ")[0]
     assert "gpu=1" in adapter
-
-
-def test_lambda_is_one_gpu_with_retries_and_resume(snakemade: Path) -> None:
-    text = (engine.profile_folder(snakemade, "lambda") / "config.yaml").read_text()
-    assert engine.profile_hardware(snakemade, "lambda") == "a10"
-    for line in (r"^resources: \[.*\bgpu=1\b.*\]", "^retries: [1-9]", "^rerun-incomplete: true"):
-        assert re.search(line, text, re.MULTILINE)
-
-
-def test_every_profile_of_the_readme_is_there(snakemade: Path) -> None:
-    for name in ("local", "lambda", "runpod", "colab", "slurm", "kubernetes"):
-        assert engine.profile_folder(snakemade, name).is_dir()
-    with pytest.raises(ConfigError, match="unknown profile 'lokal'; did you mean 'local'"):
-        engine.profile_folder(snakemade, "lokal")
-
-
-def test_a_broken_profile_is_named_with_its_line(project: Path) -> None:
-    path = project / "conf" / "profile" / "local" / "config.yaml"
-    path.write_text("executor: local\ncores: [all\n")
-    with pytest.raises(ConfigError, match=rf"{path}:\d+: not valid YAML"):
-        engine.profile_hardware(project, "local")
 
 
 @pytest.fixture

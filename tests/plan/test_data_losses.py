@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from projects import REPOSITORY, edit, override, read_yaml, write_yaml
 
-from meetara_build.cli.planning import show_plan
+from meetara_build.cli.plan import plan as show_plan
 from meetara_build.engine.stage_run import run
 from meetara_build.graph import load
 from meetara_build.plan import causes, plan

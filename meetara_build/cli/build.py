@@ -1,0 +1,128 @@
+"""Build what is not up to date."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from meetara_build.cli.options import LOCAL, Cores, Domains, Json, Profile
+from meetara_build.cli.output import amount, err, out, print_json, progress, table
+from meetara_build.engine.build_lock import at_work
+from meetara_build.engine.cleanup import sweep
+from meetara_build.engine.planning import look, project_graph, wanted
+from meetara_build.engine.snakemake import build as run_snakemake
+from meetara_build.errors import ArtifactError, BuildError
+from meetara_build.graph import Graph
+from meetara_build.outside import parse_json
+from meetara_build.plan.data_losses import DataLosses, data_losses
+from meetara_build.setup.check import check_llama
+from meetara_build.store import journal
+
+TOLD = ("base", "adapter", "package")
+"""Stages that are worth a line where no bar can be drawn: what takes long, and the end of a domain. `status` has the others."""
+
+
+class Built(NamedTuple):
+    """A build that has ended: its domains, the stage runs it took, seconds, and what large parts its data sets lost."""
+
+    graph: Graph
+    domains: list[str]
+    runs: list[journal.Run]
+    seconds: float
+    losses: list[DataLosses]
+
+
+def build(
+    domains: Domains = None, profile: Profile = LOCAL, cores: Cores = None, as_json: Json = False
+) -> None:
+    """Build domains and show what came of it.
+
+    Raises:
+        BuildError: a job failed, or a gate was missed; what is finished is kept.
+    """
+    done = build_domains(domains or [], profile, cores=cores, quiet=as_json)
+    figures = {domain: _figures(done.graph, domain) for domain in done.domains}
+    if as_json:
+        print_json(
+            {
+                "seconds": done.seconds,
+                "runs": [run._asdict() for run in done.runs],
+                "domains": figures,
+                "data_losses": [lost.as_json() for lost in done.losses],
+            }
+        )
+        return
+    if len(figures) <= 12:
+        print_figures(figures)
+    for lost in done.losses:
+        out.print(lost.text())
+    out.print(
+        f"{amount(len(figures), 'domain')} up to date: {amount(len(done.runs), 'stage run')} in {done.seconds:.0f} s"
+    )
+
+
+def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool) -> Built:
+    """Build domains with Snakemake and show how it goes.
+
+    Raises:
+        BuildError: a job failed, or a gate was missed; what is finished is kept.
+    """
+    check_llama()
+    os.environ[journal.BUILD] = journal.new_build()
+    graph = project_graph(profile)
+    targets = wanted(graph, words)
+    made = look(graph, targets)
+    started = time.monotonic()
+    done: list[journal.Run] = []
+    arguments = ["--cores", str(cores)] if cores else []
+    with progress() as bar:
+        task = bar.add_task("starting", total=len(made.to_do()))
+
+        def listen(run: journal.Run) -> None:
+            done.append(run)
+            bar.update(task, advance=1, description=f"{run.target}/{run.stage} {run.outcome}")
+            if not quiet and not err.is_terminal and run.stage in TOLD:
+                out.print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s")
+
+        with at_work(graph.project, [item.step.name for item in made.to_do()]):
+            sweep(graph, made, targets)
+            if made.to_do():
+                run_snakemake(graph, made, profile, listen, arguments)
+    after = look(graph, targets)
+    left = after.to_do()
+    if left:
+        raise BuildError(
+            f"{len(left)} steps are still not up to date, {left[0].step.name} first; see `meetara-build plan`"
+        )
+    return Built(
+        graph, targets or graph.domains, done, time.monotonic() - started, data_losses(graph, after)
+    )
+
+
+def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each domain: held-out loss of the base and of its model."""
+    shown = table("domain", ">base loss", ">loss", ">better by", "files")
+    for domain, found in figures.items():
+        gain = f"{1 - found['loss'] / found['base_loss']:.1%}"
+        shown.add_row(
+            domain, f"{found['base_loss']:.3f}", f"{found['loss']:.3f}", gain, found["folder"]
+        )
+    out.print(shown)
+
+
+def _figures(graph: Graph, domain: str) -> dict[str, Any]:
+    path = graph.root / domain / "evaluation.json"
+    try:
+        evaluation = parse_json(path.read_text(encoding="utf-8"))
+        losses = {
+            "base_loss": evaluation["base"]["loss"],
+            "loss": next(iter(evaluation["variants"].values()))["loss"],
+        }
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        raise ArtifactError(
+            f"{path}: missing or damaged; run `meetara-build verify --repair {domain}`"
+        ) from None
+    folder = graph.root / domain / "gguf"
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return {**losses, "folder": str(shown)}

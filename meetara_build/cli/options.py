@@ -1,0 +1,40 @@
+"""Arguments and options that several commands take."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meetara_build.cli import completion
+
+LOCAL = "local"
+"""The profile that is used where none is named."""
+
+
+def make_path_full(profile: str | None) -> str | None:
+    """A path means the same from wherever a kept plan is applied; a name stays one."""
+    return str(Path(profile).resolve()) if profile and os.sep in profile else profile
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Profile = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="Where the jobs run: a profile below conf/profile/, or the path of another.",
+        autocompletion=completion.complete_profiles,
+        callback=make_path_full,
+    ),
+]
+Cores = Annotated[int | None, typer.Option(min=1, help="Cores to use; the profile's if not given.")]
+Domains = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Domains; all of them if none is named.",
+        autocompletion=completion.complete_domains,
+    ),
+]
+Domain = Annotated[
+    str, typer.Argument(help="A domain.", autocompletion=completion.complete_domains)
+]

@@ -1,0 +1,76 @@
+"""Show what a build would do, why, and what it would take."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meetara_build.cli.options import LOCAL, Domains, Json, Profile
+from meetara_build.cli.output import print_json
+from meetara_build.cli.plan_text import print_plan, print_proposals
+from meetara_build.engine.planning import estimated, look, project_graph, wanted
+from meetara_build.errors import ConfigError
+from meetara_build.graph import Graph
+from meetara_build.outside import quote_command, show_line
+from meetara_build.plan.content import content
+from meetara_build.rounds.inbox import REJECTED, TAKEN, kept
+from meetara_build.store.manifest import write_text
+
+
+def plan(
+    domains: Domains = None,
+    profile: Profile = LOCAL,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit 2 where there is something to do.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the plan in this file, for `apply`.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a plan, and keep it in a file if one is named.
+
+    Raises:
+        ConfigError: there is no such domain or profile, or the file cannot be written.
+    """
+    graph = project_graph(profile)
+    named = wanted(graph, domains or [])
+    planned = estimated(graph, look(graph, named), profile)
+    proposed = _proposed(graph, named)
+    if as_json:
+        shown = content(graph, planned.made, planned.estimates, planned.total, named, profile)
+        print_json({**shown, "proposals": proposed})
+    else:
+        print_proposals(graph, proposed)
+        print_plan(graph, planned.made, planned.total, profile, named)
+    if out is not None:
+        kept = content(
+            graph, planned.made, planned.estimates, planned.total, named, profile, whole=True
+        )
+        try:
+            write_text(out, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise ConfigError(
+                f"{out}: cannot be written ({error.strerror}); name another file"
+            ) from None
+        if not as_json:
+            written = show_line(out)
+            print(
+                f"Kept in {written}: `{quote_command('meetara-build', 'apply', out)}` does exactly this, or refuses if anything "
+                "changes until then."
+            )
+    if detailed_exitcode and planned.made.to_do():
+        raise typer.Exit(2)
+
+
+def _proposed(graph: Graph, domains: Sequence[str]) -> list[dict[str, Any]]:
+    """What the agents proposed last for these domains and no one has answered."""
+    chosen = set(domains or graph.domains)
+    found = [
+        one
+        for one in kept(graph.root)["verdicts"]
+        if one["status"] not in (TAKEN, REJECTED, "refused")
+    ]
+    return [one for one in found if one["proposal"]["domain"] in chosen]
