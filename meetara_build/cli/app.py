@@ -9,10 +9,31 @@ import typer
 from meetara_build.cli.group import USAGE, make_group, show_help_alone
 from meetara_build.outside import show_block
 
-COMMANDS = (
-    "init setup add-domain data plan apply build run status explain diff gc verify doctor "
-    "chat compare tune agents propose accept reject context stage"
-).split()
+COMMANDS = [
+    "init",
+    "setup",
+    "add-domain",
+    "data",
+    "plan",
+    "apply",
+    "build",
+    "run",
+    "status",
+    "explain",
+    "diff",
+    "gc",
+    "verify",
+    "doctor",
+    "chat",
+    "compare",
+    "tune",
+    "agents",
+    "propose",
+    "accept",
+    "reject",
+    "context",
+    "stage",
+]
 """In the order in which a person is shown them."""
 STOPPED = 130
 
