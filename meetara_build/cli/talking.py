@@ -9,6 +9,7 @@ from meetara_build.cli.output import amount, err, out, print_json, table
 from meetara_build.engine.planning import wanted
 from meetara_build.errors import ArtifactError, ConfigError, DataError, nearest
 from meetara_build.graph import Graph, load
+from meetara_build.graph.stages import list_types
 from meetara_build.outside import parse_json, show_text
 from meetara_build.project import find_project
 
@@ -185,7 +186,7 @@ def _held_out(graph: Graph, names: Sequence[str], count: int) -> list[str]:
     domain = next((name.partition(":")[0] for name in names if not name.startswith("base:")), None)
     if domain is None:
         raise ConfigError("two bases share no held-out questions; ask with --ask")
-    path = graph.root / domain / "dataset" / "test.jsonl"
+    path = graph.root / graph.step("dataset", domain).place.folder / "test.jsonl"
     if not path.exists():
         raise ArtifactError(f"{path}: not built yet; run `meetara-build build {domain}`")
     records = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
@@ -206,10 +207,9 @@ def _named(graph: Graph, name: str) -> tuple[Path, str | None]:
 def _file(graph: Graph, domain: str, quant: str | None) -> tuple[Path, str | None]:
     """A domain's GGUF file and system prompt; its last type where none is named."""
     wanted(graph, [domain])
-    recipe = graph.step("gguf", domain).recipe
-    kinds = list(dict.fromkeys(["F16", *recipe["quants"]]))
+    step = graph.step("gguf", domain)
+    kinds = list_types(step.recipe)
     if quant is not None and quant not in kinds:
         raise ConfigError(f"{domain} has no {quant} file{nearest(quant, kinds)}")
-    return graph.root / domain / "gguf" / f"{domain}-{quant or kinds[-1]}.gguf", recipe[
-        "system_prompt"
-    ]
+    path = graph.root / step.place.folder / f"{domain}-{quant or kinds[-1]}.gguf"
+    return path, step.recipe["system_prompt"]
