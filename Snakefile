@@ -18,11 +18,6 @@ rule all_domains:
         BUILD.everything,
 
 
-include: "rules/base.smk"
-include: "rules/dataset.smk"
-include: "rules/adapter.smk"
-include: "rules/merge.smk"
-include: "rules/gguf.smk"
-include: "rules/evaluate.smk"
-include: "rules/package.smk"
-include: "rules/report.smk"
+for stage in BUILD.stages:
+
+    include: f"rules/{stage}.smk"

@@ -24,6 +24,8 @@ from transformers.utils import logging  # noqa: E402
 
 from meetara_build.errors import MeetaraError  # noqa: E402
 from meetara_build.stages import adapter, gguf, merge  # noqa: E402
+from meetara_build.stages.recipes.adapter import AdapterRecipe  # noqa: E402
+from meetara_build.stages.recipes.merge import MergeRecipe  # noqa: E402
 
 GEMMA = {"head_dim": 64, "query_pre_attn_scalar": 64}
 EXPERTS = {
@@ -91,9 +93,10 @@ def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[st
         "clip_norm": 1.0,
         "patience": 3,
     }
-    training |= {"validations_per_epoch": 1, "checkpoint_seconds": 60}
+    training["validations_per_epoch"] = 1
     settings = {
         "domain": kind,
+        "base": "tiny",
         "seed": 17,
         "threads": 1,
         "device": "cpu",
@@ -110,15 +113,16 @@ def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[st
     }
     inputs = {"base": build.base, "dataset": build.dataset}
     inputs["adapter"] = fresh(folder / "adapter")
+    asked = {**settings, "max_tokens": 512, "lora": lora, "training": training}
     adapter.run(
-        {**settings, "max_tokens": 512, "lora": lora, "training": training},
+        AdapterRecipe.model_validate(asked),
         inputs,
         inputs["adapter"],
     )
     inputs["merged"] = fresh(folder / "merged")
-    merge.run({"domain": kind, "threads": 1, "bound": 1e-3}, inputs, inputs["merged"])
+    merge.run(MergeRecipe(domain=kind, threads=1, bound=1e-3), inputs, inputs["merged"])
     inputs["base_gguf"] = fresh(folder / "base_gguf")
-    gguf.run(recipe(name="base"), {"merged": build.base, "base": build.base}, inputs["base_gguf"])
+    gguf.run(recipe(name="tiny"), {"merged": build.base, "base": build.base}, inputs["base_gguf"])
     return inputs
 
 

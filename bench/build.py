@@ -109,9 +109,11 @@ def by_stage(folder: Path) -> None:
 def losses(folder: Path) -> None:
     """How many domains beat the base, and by how much."""
     gains = {}
-    for path in sorted((folder / "artifacts").glob("*/evaluation.json")):
+    for path in sorted((folder / "artifacts").glob("*/evaluation/evaluation.json")):
         content = json.loads(path.read_text())
-        gains[path.parent.name] = 1 - content["variants"]["F16"]["loss"] / content["base"]["loss"]
+        gains[path.parents[1].name] = (
+            1 - content["variants"]["F16"]["loss"] / content["base"]["loss"]
+        )
     better = sum(gain > 0 for gain in gains.values())
     print(f"  {better} of {len(gains)} domains beat the base's held-out loss (at least 60 of 62)")
     spread = sorted(gains.items(), key=lambda item: item[1])

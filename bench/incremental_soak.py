@@ -39,6 +39,8 @@ from test_incremental import CHEAP, Workplace, prepare
 
 WHAT_HAPPENS = {"edit": 7, "build": 6, "kill": 6, "touch": 1, "delete": 2, "damage": 2, "forget": 1}
 """How often each thing happens to the project with the real stages, as shares."""
+FORGOTTEN = (".meetara", "artifacts/storytelling", "artifacts/store", ".snakemake")
+"""Folders that somebody deletes by hand: without the store nobody knows what was built before."""
 KILLED_AFTER = (0.5, 3.0)
 """Seconds after which a build is killed: while it starts, or during any of its jobs."""
 
@@ -99,7 +101,7 @@ class RealWorkplace(Workplace):
             name = chance.choice(list(CHEAP))
             words = [name, chance.randrange(len(CHEAP[name]) + 1)]
         elif what == "forget":
-            words = [chance.choice([".meetara", "artifacts/storytelling", ".snakemake"])]
+            words = [chance.choice(FORGOTTEN)]
         print(what, *words, "with an old time" * old_time, flush=True)
         if what in ("edit", "kill"):
             self.choose(*words, old_time=old_time)

@@ -26,7 +26,9 @@ def measure(project: Path, file: Path) -> None:
     )
     started = time.monotonic()
     subprocess.run([tool, "build", name], cwd=project, check=True, stdout=subprocess.DEVNULL)
-    content = json.loads((project / "artifacts" / name / "evaluation.json").read_text())
+    content = json.loads(
+        (project / "artifacts" / name / "evaluation" / "evaluation.json").read_text()
+    )
     counts = json.loads((project / "artifacts" / name / "dataset" / "card.json").read_text())[
         "counts"
     ]

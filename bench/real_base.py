@@ -59,7 +59,7 @@ def figures(project: Path, domain: str, runs: Sequence[journal.Run]) -> dict[str
         "peak_mb": {run.stage: round(run.peak_mb) for run in own if run.outcome == "built"},
         "bytes": sum(file.stat().st_size for file in (root / domain).rglob("*") if file.is_file()),
     }
-    evaluation = root / domain / "evaluation.json"
+    evaluation = root / domain / "evaluation" / "evaluation.json"
     if evaluation.exists():
         content = json.loads(evaluation.read_text(encoding="utf-8"))
         found["base_loss"] = content["base"]["loss"]

@@ -24,6 +24,7 @@ from meetara_build.graph import load
 from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf import proof
+from meetara_build.stages.recipes.gguf import GgufRecipe
 from meetara_build.training.chat import encode, read_records
 from meetara_build.training.model import load_tokenizer
 
@@ -38,9 +39,11 @@ def train_adapter(folder: Path, steps: int) -> tuple[Path, Path, Path]:
     for step in graph.above([("base", "base/smollm2_135m")]):
         run(graph, step, cold=True)
     published = folder / "models" / "published"
-    model = gguf.load_model(folder / "artifacts" / "base" / "smollm2_135m")
+    model = gguf.load_model(folder / "artifacts" / "base" / "smollm2_135m" / "model")
     model.to(torch.bfloat16).save_pretrained(published)
-    load_tokenizer(folder / "artifacts" / "base" / "smollm2_135m").save_pretrained(published)
+    load_tokenizer(folder / "artifacts" / "base" / "smollm2_135m" / "model").save_pretrained(
+        published
+    )
     (folder / "conf" / "base" / "published.yaml").write_text(
         "description: SmolLM2 135M Instruct in bfloat16\nlicence: apache-2.0\nchat_template: chatml\nparameters: 134515008\n"
         f"folder: models/published\noverrides: {{training.learning_rate: 1.0e-3, training.max_steps: {steps}}}\n"
@@ -93,7 +96,7 @@ def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str
         }
         output = scratch / f"{name}-gguf"
         output.mkdir()
-        gguf.run(recipe, {"merged": folder}, output)
+        gguf.run(GgufRecipe.model_validate(recipe), {"merged": folder}, output)
         with (
             Model(output / f"{name}-F16.gguf") as model,
             model.session(256, threads=2, exact=True) as session,

@@ -20,6 +20,7 @@ from bench.build import BARE, BIN, snakemake
 from bench.tiny import tiny_project
 from meetara_build.engine import job, stage_run
 from meetara_build.graph import Graph, load
+from meetara_build.graph.stages import STAGE, list_ggufs
 from meetara_build.store.manifest import MEASURED
 
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "DVC_NO_ANALYTICS": "1"}
@@ -29,22 +30,8 @@ MODEL = (
     *("config.json", "generation_config.json", "model.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
 )
-FILES = {
-    "corpus": ("corpus.jsonl", "card.json"),
-    "base": MODEL,
-    "dataset": ("train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"),
-    "adapter": (
-        "adapter_model.safetensors",
-        "adapter_config.json",
-        "training.json",
-        "records.jsonl",
-    ),
-    "merge": MODEL,
-    "evaluate": ("evaluation.json",),
-    "package": ("Modelfile", "README.md", "SHA256SUMS"),
-    "report": ("loss_curves.svg", "size_quality.svg", "relations.svg"),
-}
-"""What each stage writes; the names of GGUF files depend on the recipe."""
+BESIDE = {"corpus": ("card.json",), "base": MODEL, "merge": MODEL}
+"""What stages write besides what their rules declare."""
 
 SIZES = {
     "-F16.gguf": 5_774_272,
@@ -119,10 +106,9 @@ def _stand_in(request: Mapping[str, Any], full_size: str) -> int:
     output, recipe = Path(request["output"]), request["recipe"]
     target, _, stage = request["name"].rpartition("/")
     if stage == "gguf":
-        kinds = [*dict.fromkeys(["F16", *recipe["quants"]]), *(["lora"] if recipe["lora"] else [])]
-        names = ["proof.json", *(f"{recipe['name']}-{kind}.gguf" for kind in kinds)]
+        names = ["proof.json", *list_ggufs(recipe["name"], recipe)]
     else:
-        names = list(FILES[stage])
+        names = [*STAGE[stage].list_files("", recipe), *BESIDE.get(stage, ())]
     for name in names:
         line = f"{request['name']}/{name}"
         content = f"{line}\n"

@@ -154,11 +154,8 @@ def make_base(data: Path, folder: Path) -> dict[str, Any]:
 
     conversations = read(data)
     texts = (message["content"] for conversation in conversations for message in conversation)
-    recipe = {
-        "tokenizer": {"vocab_size": SHAPE["vocab_size"]},
-        "model": {"positions": SHAPE["max_position_embeddings"]},
-    }
-    tokenizer = make_tokenizer(texts, recipe)
+    sizes = (SHAPE[key] for key in ("vocab_size", "max_position_embeddings"))
+    tokenizer = make_tokenizer(texts, *sizes)
     torch.manual_seed(0)
     ends = {
         "bos_token_id": None,

@@ -148,7 +148,7 @@ def _trained(domain: Domain) -> list[dict[str, Any]]:
 
 def _shares(domain: Domain) -> dict[str, float]:
     """By topic, which share of the base's held-out loss is left."""
-    report = domain.read("evaluation.json") or {}
+    report = domain.read("evaluation/evaluation.json") or {}
     base = report.get("base_by_topic", {})
     return {
         name: loss / base[name]

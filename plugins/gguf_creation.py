@@ -238,7 +238,7 @@ def _take_back(domain: Domain, now: Sequence[File], known: Known) -> Proposal | 
 
 def _drop(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     """A listed type that another listed one is better than in everything that was measured."""
-    measured = (domain.read("evaluation.json") or {}).get("measured", {})
+    measured = (domain.read("evaluation/evaluation.json") or {}).get("measured", {})
     speeds = {quant: figures["generated_tokens_per_second"] for quant, figures in measured.items()}
     for file, other in permutations(
         sorted((one for one in now if one.quant in speeds), key=lambda one: -one.bytes), 2

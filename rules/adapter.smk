@@ -3,13 +3,9 @@ rule adapter:
     input:
         BUILD.inputs("adapter"),
     output:
-        f"{ROOT}/{{domain}}/adapter/manifest.json",
-        f"{ROOT}/{{domain}}/adapter/adapter_model.safetensors",
-        f"{ROOT}/{{domain}}/adapter/adapter_config.json",
-        f"{ROOT}/{{domain}}/adapter/training.json",
-        f"{ROOT}/{{domain}}/adapter/records.jsonl",
+        BUILD.outputs("adapter"),
     log:
-        f"{ROOT}/logs/{{domain}}/adapter.log",
+        BUILD.log("adapter"),
     priority: BUILD.priority("adapter")
     threads: BUILD.threads("adapter")
     resources:
@@ -18,4 +14,4 @@ rule adapter:
     params:
         fingerprint=BUILD.fingerprint("adapter"),
     shell:
-        BUILD.shell("adapter", "{wildcards.domain}")
+        BUILD.shell("adapter")

@@ -2,7 +2,6 @@
 from meetara_build.engine.rules import Rules
 
 BUILD = Rules(config)
-ROOT = BUILD.root
 
 
 wildcard_constraints:

@@ -3,14 +3,9 @@ rule dataset:
     input:
         BUILD.inputs("dataset"),
     output:
-        f"{ROOT}/{{domain}}/dataset/manifest.json",
-        f"{ROOT}/{{domain}}/dataset/train.jsonl",
-        f"{ROOT}/{{domain}}/dataset/validation.jsonl",
-        f"{ROOT}/{{domain}}/dataset/test.jsonl",
-        f"{ROOT}/{{domain}}/dataset/card.json",
-        f"{ROOT}/{{domain}}/dataset/account.jsonl",
+        BUILD.outputs("dataset"),
     log:
-        f"{ROOT}/logs/{{domain}}/dataset.log",
+        BUILD.log("dataset"),
     priority: BUILD.priority("dataset")
     threads: BUILD.threads("dataset")
     resources:
@@ -18,4 +13,4 @@ rule dataset:
     params:
         fingerprint=BUILD.fingerprint("dataset"),
     shell:
-        BUILD.shell("dataset", "{wildcards.domain}")
+        BUILD.shell("dataset")

@@ -1,12 +1,11 @@
-# DOMAIN/evaluation.json: held-out loss of base, F16 and each quantized file, through llama.cpp.
+# DOMAIN/evaluation: held-out loss of base, F16 and each quantized file, through llama.cpp.
 rule evaluate:
     input:
         BUILD.inputs("evaluate"),
     output:
-        f"{ROOT}/{{domain}}/evaluation.manifest.json",
-        f"{ROOT}/{{domain}}/evaluation.json",
+        BUILD.outputs("evaluate"),
     log:
-        f"{ROOT}/logs/{{domain}}/evaluate.log",
+        BUILD.log("evaluate"),
     priority: BUILD.priority("evaluate")
     threads: BUILD.threads("evaluate")
     resources:
@@ -14,4 +13,4 @@ rule evaluate:
     params:
         fingerprint=BUILD.fingerprint("evaluate"),
     shell:
-        BUILD.shell("evaluate", "{wildcards.domain}")
+        BUILD.shell("evaluate")

@@ -1,5 +1,23 @@
-# DOMAIN/gguf: the merged model as llama.cpp reads it, F16 and quantized, and the adapter alone. One rule for each set of types.
-for kind in BUILD.ggufs():
+# gguf: models as llama.cpp reads them. A base's own F16 file; a domain's F16 and quantized files, and its adapter alone.
+rule base_gguf:
+    input:
+        BUILD.inputs("base_gguf"),
+    output:
+        BUILD.outputs("base_gguf"),
+    log:
+        BUILD.log("base_gguf"),
+    priority: BUILD.priority("base_gguf")
+    threads: BUILD.threads("base_gguf")
+    resources:
+        mem_mb=BUILD.memory_mb("base_gguf"),
+    params:
+        fingerprint=BUILD.fingerprint("base_gguf"),
+    shell:
+        BUILD.shell("base_gguf")
+
+
+# One rule for each set of types.
+for kind in BUILD.variants("gguf"):
 
     rule:
         name:
@@ -7,10 +25,9 @@ for kind in BUILD.ggufs():
         input:
             BUILD.inputs("gguf"),
         output:
-            f"{ROOT}/{{domain}}/gguf/manifest.json",
-            [f"{ROOT}/{{domain}}/gguf/{file}" for file in kind.files],
+            kind.outputs,
         log:
-            f"{ROOT}/logs/{{domain}}/gguf.log",
+            BUILD.log("gguf"),
         wildcard_constraints:
             domain=kind.wildcard,
         priority: BUILD.priority("gguf")
@@ -20,4 +37,4 @@ for kind in BUILD.ggufs():
         params:
             fingerprint=BUILD.fingerprint("gguf"),
         shell:
-            BUILD.shell("gguf", "{wildcards.domain}")
+            BUILD.shell("gguf")

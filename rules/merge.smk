@@ -1,5 +1,5 @@
 # DOMAIN/merged: base and adapter as one model; deleted once its GGUF files are made, unless keep_merged is set.
-for kind in BUILD.merges():
+for kind in BUILD.variants("merge"):
 
     rule:
         name:
@@ -7,13 +7,9 @@ for kind in BUILD.merges():
         input:
             BUILD.inputs("merge"),
         output:
-            (
-                f"{ROOT}/{{domain}}/merged/manifest.json"
-                if kind.kept
-                else temp(directory(f"{ROOT}/{{domain}}/merged"))
-            ),
+            temp(directory(kind.temporary)) if kind.temporary else kind.outputs,
         log:
-            f"{ROOT}/logs/{{domain}}/merge.log",
+            BUILD.log("merge"),
         wildcard_constraints:
             domain=kind.wildcard,
         priority: BUILD.priority("merge")
@@ -23,4 +19,4 @@ for kind in BUILD.merges():
         params:
             fingerprint=BUILD.fingerprint("merge"),
         shell:
-            BUILD.shell("merge", "{wildcards.domain}")
+            BUILD.shell("merge")

@@ -3,12 +3,9 @@ rule package:
     input:
         BUILD.inputs("package"),
     output:
-        f"{ROOT}/{{domain}}/package/manifest.json",
-        f"{ROOT}/{{domain}}/package/Modelfile",
-        f"{ROOT}/{{domain}}/package/README.md",
-        f"{ROOT}/{{domain}}/package/SHA256SUMS",
+        BUILD.outputs("package"),
     log:
-        f"{ROOT}/logs/{{domain}}/package.log",
+        BUILD.log("package"),
     priority: BUILD.priority("package")
     threads: BUILD.threads("package")
     resources:
@@ -16,4 +13,4 @@ rule package:
     params:
         fingerprint=BUILD.fingerprint("package"),
     shell:
-        BUILD.shell("package", "{wildcards.domain}")
+        BUILD.shell("package")

@@ -3,24 +3,24 @@ rule report:
     input:
         BUILD.inputs("report"),
     output:
-        f"{ROOT}/report/manifest.json",
+        BUILD.output("report", "manifest.json"),
         report(
-            f"{ROOT}/report/loss_curves.svg",
+            BUILD.output("report", "loss_curves.svg"),
             category="Training",
             labels={"figure": "loss curves"},
         ),
         report(
-            f"{ROOT}/report/size_quality.svg",
+            BUILD.output("report", "size_quality.svg"),
             category="Evaluation",
             labels={"figure": "size against quality"},
         ),
         report(
-            f"{ROOT}/report/relations.svg",
+            BUILD.output("report", "relations.svg"),
             category="Domains",
             labels={"figure": "which are alike"},
         ),
     log:
-        f"{ROOT}/logs/report.log",
+        BUILD.log("report"),
     priority: BUILD.priority("report")
     threads: BUILD.threads("report")
     resources:
@@ -28,4 +28,4 @@ rule report:
     params:
         fingerprint=BUILD.fingerprint("report"),
     shell:
-        BUILD.shell("report", "report")
+        BUILD.shell("report")

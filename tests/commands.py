@@ -17,7 +17,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from meetara_build.graph import STAGES
+from meetara_build.graph.stages import NAMES as STAGES
 
 T = TypeVar("T")
 
@@ -85,9 +85,7 @@ def jobs(dry_run: subprocess.CompletedProcess[str]) -> Jobs:
         r"^rule (\S+):\n((?: .*\n)+)", dry_run.stdout + dry_run.stderr, re.MULTILINE
     ):
         wildcards = dict(re.findall(r"(domain|base)=(\w+)", details))
-        stage = {"base_made_here": "base", "base_pretrained": "base", "base_gguf": "gguf"}.get(
-            name, name.split("_")[0]
-        )
+        stage = "gguf" if name == "base_gguf" else name.split("_")[0]
         if stage in STAGES:
             found.add(
                 (

@@ -25,7 +25,8 @@ from meetara_build.engine.backfill import preserve
 from meetara_build.engine.cleanup import sweep
 from meetara_build.engine.planning import look
 from meetara_build.engine.stage_run import run
-from meetara_build.graph import JOINT, OBSERVER, TOKENIZER, Graph, Step, load
+from meetara_build.graph import JOINT, OBSERVER, Graph, Step, load
+from meetara_build.graph.stages import STAGE, TOKENIZER
 from meetara_build.plan import MAYBE, RESTORE, RUN
 from meetara_build.store.manifest import MEASURED, digest_json
 
@@ -123,34 +124,11 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
 
 def _make_room(graph: Graph, step: Step) -> None:
     """Snakemake starts a job for whatever is not fresh, and only that; before that it deletes what the rule declares."""
-    folder, recipe = graph.root / step.place.folder, step.recipe
+    folder = graph.root / step.place.folder
     if not step.keep:
         shutil.rmtree(folder, ignore_errors=True)
-    names = DECLARED.get(step.stage, ())
-    if step.stage == "gguf":
-        names = [
-            f"{recipe['name']}-{kind}.gguf"
-            for kind in ["F16", *recipe["quants"], *["lora"] * recipe["lora"]]
-        ]
-    for path in (graph.root / step.place.manifest, *(folder / name for name in names)):
+    for path in (graph.root / step.place.manifest, *(folder / name for name in step.files)):
         path.unlink(missing_ok=True)
-
-
-DECLARED: dict[str, Sequence[str]] = {
-    "corpus": ["corpus.jsonl"],
-    "base": ["model.safetensors"],
-    "dataset": ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "account.jsonl"],
-    "adapter": [
-        "adapter_model.safetensors",
-        "adapter_config.json",
-        "training.json",
-        "records.jsonl",
-    ],
-    "evaluate": ["evaluation.json"],
-    "package": ["Modelfile", "README.md", "SHA256SUMS"],
-    "report": ["loss_curves.svg", "size_quality.svg", "relations.svg"],
-}
-"""The files of each stage that its rule in rules/ names."""
 
 
 def stand_in(request: Mapping[str, Any]) -> int:
@@ -297,7 +275,7 @@ def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 def _base(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    if "model" not in recipe:
+    if recipe["model"] is None:
         patterns = ("*.safetensors", "config.json", "tokenizer*")
         return {
             path.name: path.read_text()
@@ -337,7 +315,7 @@ def _fits(record: Record, recipe: Mapping[str, Any]) -> bool:
 
 
 def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    decides = {**recipe, "training": _without(recipe["training"], "checkpoint_seconds")}
+    decides = _without(recipe, "checkpoint_seconds")
     joint = {
         name: _read(path, "train.jsonl") for name, path in inputs.items() if name.startswith(JOINT)
     }
@@ -418,7 +396,9 @@ def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     files = {"training": "training.json", "evaluation": "evaluation.json", "dataset": "train.jsonl"}
     read = {name: _read(path, files[name.rpartition("/")[2]]) for name, path in inputs.items()}
-    return {name: digest_json([name, recipe, read]) for name in DECLARED["report"]}
+    return {
+        name: digest_json([name, recipe, read]) for name in STAGE["report"].list_files("", recipe)
+    }
 
 
 STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = {

@@ -11,10 +11,12 @@ import peft
 import torch
 from small_models import CORPUS, make_model, train_tokenizer
 
+from meetara_build.stages.recipes.gguf import GgufRecipe
 
-def recipe(**changes: Any) -> dict[str, Any]:
+
+def recipe(**changes: Any) -> GgufRecipe:
     """A recipe of the gguf stage."""
-    return {
+    given = {
         "name": "nutrition",
         "domain": "nutrition",
         "base": "tiny",
@@ -29,6 +31,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
         "system_prompt": None,
         **changes,
     }
+    return GgufRecipe.model_validate(given)
 
 
 @dataclass(frozen=True)

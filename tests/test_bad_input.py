@@ -253,7 +253,7 @@ def test_a_base_folder_without_tokenizer(fresh: Path, tmp_path: Path, complaint:
     assert "base/own/base: " in said
     assert str(folder) in said
     assert "tokenizer" in said
-    assert not (fresh / "artifacts" / "base" / "own" / "manifest.json").exists()
+    assert not (fresh / "artifacts" / "base" / "own" / "model" / "manifest.json").exists()
 
 
 def test_a_base_folder_that_is_not_there(fresh: Path, complaint: Complaint) -> None:

@@ -283,10 +283,10 @@ FILES: list[Row] = [
     *((f"{name} deleted", gone(name), NOTHING)
       for name in [".meetara", "artifacts/logs", "artifacts/runs.jsonl", "artifacts/store", "artifacts/nutrition", "artifacts/[!s]*",
                    "artifacts/*/*/manifest.json", "artifacts/nutrition/gguf/nutrition-Q8_0.gguf",
-                   "artifacts/nutrition/adapter/training.json", "artifacts/base/mini/config.json"]),
+                   "artifacts/nutrition/adapter/training.json", "artifacts/base/mini/model/config.json"]),
     *((f"{name} damaged, its size and time as before", damaged(name), NOTHING)
-      for name in ["nutrition/dataset/train.jsonl", "nutrition/gguf/nutrition-F16.gguf", "base/mini/model.safetensors",
-                   "nutrition/evaluation.json"]),
+      for name in ["nutrition/dataset/train.jsonl", "nutrition/gguf/nutrition-F16.gguf", "base/mini/model/model.safetensors",
+                   "nutrition/evaluation/evaluation.json"]),
     ("a manifest cut short", text("artifacts/nutrition/package/manifest.json", lambda old: old[:-9]), NOTHING),
     ("the store deleted, and a file", gone("artifacts/store", "artifacts/nutrition/dataset/train.jsonl"), of("nutrition", "dataset")),
     ("the store deleted, and a blank line", both(gone("artifacts/store"), lines("storytelling", lambda old: [*old, ""])),
@@ -306,8 +306,10 @@ CODE = {
     "stages/gguf/quantize.py": of(BOTH, "gguf") | of(ALL, "merge gguf"),
     "stages/evaluate.py": of(ALL, "evaluate"),
     "stages/package/card.py": of(ALL, "package"),
-    "errors.py project.py graph/compose.py graph/fingerprint.py plan/__init__.py store/manifest.py": NOTHING,
-    "engine/stage_run.py engine/job.py cli/cli.py new.py": NOTHING,
+    "stages/recipes/merge.py": of(ALL, "merge"),
+    "stages/recipes/preparation.py": CORPUS | of(ALL, "dataset"),
+    "errors.py project.py store/manifest.py graph/stages.py graph/compose.py graph/recipes.py plan/__init__.py": NOTHING,
+    "engine/stage_run.py engine/job.py cli/stage.py new.py": NOTHING,
 }
 LIBRARIES = {
     "torch": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),

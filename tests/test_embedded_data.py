@@ -17,6 +17,7 @@ from meetara_build.config.yaml_files import read_yaml
 from meetara_build.stages import dataset
 from meetara_build.stages.dataset.duplicates import distinct
 from meetara_build.stages.dataset.records import Record, content_id
+from meetara_build.stages.recipes.preparation import Preparation
 
 FOLDER = REPOSITORY / "conf" / "domain"
 
@@ -338,7 +339,9 @@ def test_the_dataset_stage_takes_every_pair(domain: str) -> None:
         "repair_text": True,
         "html_to_text": False,
     }
-    prepared = dataset.prepare(recipe, {"source_0": FOLDER / f"{domain}.jsonl"})
+    prepared = dataset.prepare(
+        Preparation.model_validate(recipe), {"source_0": FOLDER / f"{domain}.jsonl"}
+    )
     sides = (prepared.train, prepared.validation, prepared.test)
     assert sum(map(len, sides)) == len(pairs(domain))
     assert min(map(len, sides)) >= 2

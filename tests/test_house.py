@@ -15,7 +15,8 @@ import pytest
 from projects import REPOSITORY, mini_base, read_yaml, small_project, write_yaml
 
 from meetara_build.engine.rules import Rules
-from meetara_build.graph import STAGES, load
+from meetara_build.graph import load
+from meetara_build.graph.stages import NAMES as STAGES
 from meetara_build.plan import RUN, plan
 from meetara_build.stages.types import Metrics
 
@@ -42,14 +43,15 @@ def test_there_is_one_list_of_stages() -> None:
     files = {
         path.stem
         for path in (PACKAGE / "stages").iterdir()
-        if path.stem not in ("__init__", "__pycache__", "types", "losses", "text_similarity")
+        if path.stem
+        not in ("__init__", "__pycache__", "types", "recipes", "losses", "text_similarity")
     }
     assert files == set(STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_has_its_rule_its_module_and_its_tests(stage: str) -> None:
-    rules = REPOSITORY / "rules" / f"{'base' if stage == 'corpus' else stage}.smk"
+    rules = REPOSITORY / "rules" / f"{stage}.smk"
     assert re.search(rf'^rule {stage}|BUILD\.\w+\("{stage}"\)', rules.read_text(), re.MULTILINE)
     assert list((REPOSITORY / "tests" / "stages").rglob(f"test_{stage}*.py"))
     run = import_module(f"meetara_build.stages.{stage}").run
@@ -62,9 +64,7 @@ def test_a_stage_has_its_rule_its_module_and_its_tests(stage: str) -> None:
 
 
 def test_there_is_no_rule_file_without_a_stage() -> None:
-    assert {path.stem for path in (REPOSITORY / "rules").glob("*.smk")} == {"common", *STAGES} - {
-        "corpus"
-    }
+    assert {path.stem for path in (REPOSITORY / "rules").glob("*.smk")} == {"common", *STAGES}
 
 
 def test_tests_mirror_the_package() -> None:
@@ -374,7 +374,11 @@ def test_a_new_domain_machine_base_and_quant_type_are_files_in_conf_and_no_pytho
         "base/wider/base",
     }
     monkeypatch.chdir(project)
-    files = {domain: kind.files for kind in Rules({}).ggufs() for domain in kind.domains}
+    files = {
+        name: {Path(file).name for file in one.outputs}
+        for one in Rules({}).variants("gguf")
+        for name in one.targets
+    }
     assert "{domain}-IQ4_XS.gguf" in files["beekeeping"]
     assert "{domain}-IQ4_XS.gguf" not in files["nutrition"]
     shown = subprocess.run(

@@ -265,9 +265,8 @@ def digest(root: Path, step: Step) -> str:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], (
             f"{step.name}: {name}"
         )
-    if step.stage not in ("base", "evaluate"):  # these share their folder with other artifacts
-        others = _files(folder) - {*manifest.files, "manifest.json"}
-        assert not others, f"{step.name}: {others}"
+    others = _files(folder) - {*manifest.files, "manifest.json"}
+    assert not others, f"{step.name}: {others}"
     return manifest.digest()
 
 
@@ -404,6 +403,26 @@ def test_snakemake_starts_a_job_for_whatever_is_not_fresh_and_for_nothing_else(
     made = plan(graph)
     asked = run_there(place.project, *command(graph, made, "local"), "--dry-run")
     assert jobs(asked) == {(item.step.stage, item.step.target) for item in made.to_do()}
+
+
+@pytest.mark.parametrize("manifest_too", [False, True])
+def test_what_is_no_longer_made_goes_also_where_nobody_knows_of_it(
+    tmp_path: Path, manifest_too: bool
+) -> None:
+    """The store and the manifest said which files an artifact had; somebody deleted the store, or both."""
+    place = Workplace(tmp_path / "work", fast_project(tmp_path / "pristine"), build, {})
+    place.build()
+    folder = place.project / "artifacts" / "storytelling" / "gguf"
+    assert (folder / "storytelling-Q4_K_M.gguf").exists()
+    place.forget("artifacts/store")
+    if manifest_too:
+        (folder / "manifest.json").unlink()
+    place.choose("quants", 2)
+    place.build()
+    assert {path.name for path in folder.iterdir()} == {
+        *("storytelling-F16.gguf", "storytelling-Q8_0.gguf", "storytelling-lora.gguf"),
+        *("proof.json", "manifest.json"),
+    }
 
 
 @pytest.mark.parametrize("after", [1, 40, 160, 640])

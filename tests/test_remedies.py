@@ -23,7 +23,7 @@ from meetara_build.config.schema import (
     Shape,
     Source,
 )
-from meetara_build.graph import STAGES
+from meetara_build.graph.stages import NAMES as STAGES
 
 VALUE = "\0"
 """Stands where a message has a value."""

@@ -115,5 +115,5 @@ def _check_proofs(root: Path) -> None:
     ours = json.loads((root / "nutrition" / "gguf" / "proof.json").read_text())
     assert ours["logits"]["worst"] < 0.01
     assert ours["lora"]["worst"] < 0.01
-    evaluation = json.loads((root / "nutrition" / "evaluation.json").read_text())
+    evaluation = json.loads((root / "nutrition" / "evaluation" / "evaluation.json").read_text())
     assert evaluation["variants"]["F16"]["loss"] < evaluation["base"]["loss"] < 6.0

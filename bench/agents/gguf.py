@@ -31,6 +31,7 @@ from meetara_build.hosting.hooks import prepare_plugin
 from meetara_build.hosting.host import ask_all
 from meetara_build.rounds.gathering import gather
 from meetara_build.stages import evaluate
+from meetara_build.stages.recipes.evaluate import EvaluateRecipe
 
 BIN = Path(sys.executable).parent
 QUANT, AGENT = "Q4_K_M", "gguf_creation"
@@ -117,9 +118,16 @@ def divergence(graph: Graph, name: str, files: Path, part: str) -> float:
             (graph.root / name / "dataset" / f"{part}.jsonl").read_bytes()
         )
         base = graph.root / "base" / "tiny"
-        inputs = {"gguf": files, "base_gguf": base / "gguf", "dataset": records, "base": base}
+        inputs = {
+            "gguf": files,
+            "base_gguf": base / "gguf",
+            "dataset": records,
+            "base": base / "model",
+        }
         recipe = {**graph.step("evaluate", name).recipe, "quants": ["F16", QUANT]}
-        return float(evaluate.run(recipe, inputs, output)["kl"][QUANT])
+        return float(
+            evaluate.run(EvaluateRecipe.model_validate(recipe), inputs, output)["kl"][QUANT]
+        )
 
 
 def uniform_files(graph: Graph, folder: Path) -> dict[str, Path]:

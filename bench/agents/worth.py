@@ -152,7 +152,9 @@ def results(project: Path, domains: Sequence[str], known: dict[str, float]) -> R
     known |= {line["key"]: line["cpu_seconds"] for line in trainings if line["outcome"] == "built"}
     found = {}
     for domain in domains:
-        evaluation = json.loads((project / "artifacts" / domain / "evaluation.json").read_text())
+        evaluation = json.loads(
+            (project / "artifacts" / domain / "evaluation" / "evaluation.json").read_text()
+        )
         training = json.loads(
             (project / "artifacts" / domain / "adapter" / "training.json").read_text()
         )

@@ -246,7 +246,7 @@ def texts_of_tokens(place: Place) -> None:
     source = place.folder / "templates.jsonl"
     place.write_lines(source, [{"prompt": q, "response": a} for q, a in [*pairs(), *about]])
     learnt = learn(place, source)
-    base = place.folder / f"project-{source.name}" / "artifacts" / "base" / "mini"
+    base = place.folder / f"project-{source.name}" / "artifacts" / "base" / "mini" / "model"
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     opens = tokenizer.convert_tokens_to_ids("<|im_start|>")
     controls = set(tokenizer.all_special_ids)

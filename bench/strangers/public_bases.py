@@ -217,7 +217,7 @@ def consolidated(place: Place) -> None:
     )
     project, said = take_base(place, folder)
     expect_success(said)
-    taken = project / "artifacts" / "base" / "own"
+    taken = project / "artifacts" / "base" / "own" / "model"
     expect(not (taken / "consolidated.safetensors").exists(), "it is copied")
     counted = read_manifest(taken / "manifest.json").metrics["parameters"]
     expect(counted == sum(weight.numel() for weight in weights.values()), counted)
@@ -252,7 +252,7 @@ def other_folders(place: Place) -> None:
     )
     project, said = take_base(place, slow)
     expect_success(said)
-    taken = AutoTokenizer.from_pretrained(project / "artifacts" / "base" / "own")
+    taken = AutoTokenizer.from_pretrained(project / "artifacts" / "base" / "own" / "model")
     text = "<|im_start|>user\nHow deep do I sow 12 beans?<|im_end|>"
     expect(taken(text)["input_ids"] == whole(text)["input_ids"], taken(text)["input_ids"])
     expect_refused_parts(place, folder)
@@ -303,7 +303,7 @@ def control_tokens_in_texts(place: Place) -> None:
         )
         return
     expect(chat[-1]["content"] == text, chat)
-    tokenizer = AutoTokenizer.from_pretrained(project / "artifacts" / "base" / "mini")
+    tokenizer = AutoTokenizer.from_pretrained(project / "artifacts" / "base" / "mini" / "model")
     ids = encode(tokenizer, chat).ids
     counts = [
         ids.count(tokenizer.convert_tokens_to_ids(token))

@@ -14,6 +14,7 @@ from meetara_build.cli.options import Json
 from meetara_build.cli.output import out, print_json
 from meetara_build.config.yaml_files import render_yaml
 from meetara_build.errors import ConfigError, DataError, nearest
+from meetara_build.graph.stages import refuse_reserved
 from meetara_build.outside import show_line
 from meetara_build.project import find_project
 from meetara_build.store.digests import state
@@ -61,6 +62,7 @@ def add_domain(
     project = find_project()
     path = project / "conf" / "domain" / f"{name}.yaml"
     check_name("domain", name)
+    refuse_reserved(name)
     _refuse_endless(source)
     if path.exists():
         raise ConfigError(f"{path}: this domain is there already; edit it, or choose another name")

@@ -112,7 +112,7 @@ def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _figures(graph: Graph, domain: str) -> dict[str, Any]:
-    path = graph.root / domain / "evaluation.json"
+    path = graph.root / graph.step("evaluate", domain).place.folder / "evaluation.json"
     try:
         evaluation = parse_json(path.read_text(encoding="utf-8"))
         losses = {
@@ -123,6 +123,6 @@ def _figures(graph: Graph, domain: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: missing or damaged; run `meetara-build verify --repair {domain}`"
         ) from None
-    folder = graph.root / domain / "gguf"
+    folder = graph.root / graph.step("gguf", domain).place.folder
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     return {**losses, "folder": str(shown)}

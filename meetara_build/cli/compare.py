@@ -64,7 +64,7 @@ def _held_out(graph: Graph, names: Sequence[str], count: int) -> list[str]:
     domain = next((name.partition(":")[0] for name in names if not name.startswith("base:")), None)
     if domain is None:
         raise ConfigError("two bases share no held-out questions; ask with --ask")
-    path = graph.root / domain / "dataset" / "test.jsonl"
+    path = graph.root / graph.step("dataset", domain).place.folder / "test.jsonl"
     if not path.exists():
         raise ArtifactError(f"{path}: not built yet; run `meetara-build build {domain}`")
     records = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]

@@ -12,8 +12,9 @@ from meetara_build.cli.options import LOCAL, Json, Profile
 from meetara_build.cli.output import out, print_json, size, span, style_line
 from meetara_build.engine.planning import look, project_graph, wanted
 from meetara_build.errors import ArtifactError, ConfigError, nearest
-from meetara_build.graph import STAGES, Graph, Step
+from meetara_build.graph import Graph, Step
 from meetara_build.graph.fingerprint import file_of
+from meetara_build.graph.stages import NAMES
 from meetara_build.outside import show_line, show_short
 from meetara_build.plan import FRESH, Item
 from meetara_build.plan.causes import seen_from
@@ -84,7 +85,7 @@ def _named(graph: Graph, what: str) -> list[Step]:
     if what.startswith("base/"):
         bases = {step.target for step in graph.steps.values() if step.target.startswith("base/")}
         raise ConfigError(f"{what}: no such base in this build{nearest(what, sorted(bases))}")
-    if stage in STAGES or not target:
+    if stage in NAMES or not target:
         wanted(graph, [target or what])
     raise ConfigError(f"{what}: no domain, stage or file of this build; see `meetara-build status`")
 
@@ -173,6 +174,8 @@ def _key_line(graph: Graph, step: Step, path: Sequence[str], value: Any) -> dict
 def _leaves(recipe: Mapping[str, Any], above: Sequence[str] = ()) -> list[tuple[list[str], Any]]:
     found = []
     for key, value in recipe.items():
+        if value is None:  # not set: mostly what another kind of base, or of source, would say
+            continue
         found += (
             _leaves(value, [*above, key])
             if isinstance(value, dict) and value

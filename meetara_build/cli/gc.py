@@ -68,7 +68,7 @@ def gc(
 def pinned(graph: Graph) -> set[str]:
     """sha256 of the files that the configuration names by their content: what a warm start begins from."""
     trained = (step.recipe["training"] for step in graph.steps.values() if step.stage == "adapter")
-    return {training["warm_start"] for training in trained if "warm_start" in training}
+    return {training["warm_start"] for training in trained if training["warm_start"]}
 
 
 def _measure(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from meetara_build.engine.planning import wanted
 from meetara_build.errors import ArtifactError, ConfigError, DataError, nearest
 from meetara_build.graph import Graph
+from meetara_build.graph.stages import list_types
 
 SEED = 17
 
@@ -78,10 +79,9 @@ class Model:
 def find_model(graph: Graph, domain: str, quant: str | None) -> tuple[Path, str | None]:
     """A domain's GGUF file and system prompt; its last type where none is named."""
     wanted(graph, [domain])
-    recipe = graph.step("gguf", domain).recipe
-    kinds = list(dict.fromkeys(["F16", *recipe["quants"]]))
+    step = graph.step("gguf", domain)
+    kinds = list_types(step.recipe)
     if quant is not None and quant not in kinds:
         raise ConfigError(f"{domain} has no {quant} file{nearest(quant, kinds)}")
-    return graph.root / domain / "gguf" / f"{domain}-{quant or kinds[-1]}.gguf", recipe[
-        "system_prompt"
-    ]
+    path = graph.root / step.place.folder / f"{domain}-{quant or kinds[-1]}.gguf"
+    return path, step.recipe["system_prompt"]

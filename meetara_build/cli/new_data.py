@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 from meetara_build.cli.preview import show_records
 from meetara_build.cli.tokenizer import find_tokenizer, not_measured
-from meetara_build.config.resolve import Configuration
+from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.config.schema import Domain
 from meetara_build.errors import ConfigError
-from meetara_build.graph import load, recipes
+from meetara_build.graph import load
+from meetara_build.graph.recipes import Scope, make_recipe
+from meetara_build.graph.stages import STAGE
 from meetara_build.stages.dataset import Examined, examine, read_all
 from meetara_build.stages.dataset.check import table
 from meetara_build.stages.dataset.clean import languages_of
+from meetara_build.stages.recipes.dataset import DatasetRecipe
 
 FAULTS = 5
 """Bad records that are shown; `data check` shows the others."""
@@ -28,7 +31,7 @@ class Looked(NamedTuple):
 
     reading: str
     languages: list[str]
-    recipe: dict[str, Any]
+    recipe: DatasetRecipe
     examined: Examined
     shown: list[str]
     measured: str
@@ -52,7 +55,7 @@ class Looked(NamedTuple):
         losses, refusal = self.examined.losses, self.examined.refusal
         return [
             f"languages: {', '.join(self.languages)} (guessed by the texts)",
-            *([losses.text(self.recipe)] if losses.left_out and not refusal else []),
+            *([losses.text(self.recipe.model_dump())] if losses.left_out and not refusal else []),
             *self.examined.notes,
             *([self.measured] if self.measured else []),
             *([f"as they are, a build refuses these data: {refusal}"] if refusal else []),
@@ -77,11 +80,18 @@ def look_at(project: Path, name: str, content: Mapping[str, Any], source: Path) 
     configuration = Configuration(project)
     common = configuration.common(configuration.defaults["base"])
     configuration.save()
-    recipe = recipes.dataset(name, Domain.model_validate(content), common.build)
-    recipe["sources"] = [{**recipe["sources"][0], "limit": LOOK_AT}]
+    domain = Domain.model_validate(content)
+    item = Resolved(
+        name, domain, common.base_name, common.base, "", common.hardware, common.build, []
+    )
+    recipe = make_recipe(STAGE["dataset"], Scope(item))
+    assert isinstance(recipe, DatasetRecipe)
+    looked_for = recipe.sources[0].model_copy(update={"limit": LOOK_AT})
+    recipe = recipe.model_copy(update={"sources": [looked_for]})
     given = {"source_0": source}
     texts = [f"{record.prompt}\n{record.response}" for record in read_all(recipe, given)[0].records]
-    recipe["languages"] = languages = languages_of(texts[:: 1 + len(texts) // LANGUAGES_OF])
+    languages = languages_of(texts[:: 1 + len(texts) // LANGUAGES_OF])
+    recipe = recipe.model_copy(update={"languages": languages})
     (read,) = sources = read_all(recipe, given)
     tokenizer = _tokenizer(project, f"base/{common.base_name}")
     examined = examine(recipe, sources, tokenizer)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from meetara_build.cli.output import amount, money, out, size, span, style_line
-from meetara_build.graph import STAGES, Graph
+from meetara_build.graph import Graph
+from meetara_build.graph.stages import NAMES
 from meetara_build.outside import show_line, show_short
 from meetara_build.plan import MAYBE, RESTORE, RUN, Item, Plan
 from meetara_build.plan.base_origins import base_origins
@@ -134,9 +135,9 @@ def _rows(items: Iterable[Item]) -> list[tuple[str, list[str], list[str]]]:
         stages.setdefault((item.action, item.step.target), []).append(item.step.stage)
     rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (action, target), names in stages.items():
-        rows.setdefault((action, tuple(sorted(names, key=STAGES.index))), []).append(target)
+        rows.setdefault((action, tuple(sorted(names, key=NAMES.index))), []).append(target)
     order = {RUN: 0, RESTORE: 1, MAYBE: 2}
-    found = sorted(rows.items(), key=lambda row: (order[row[0][0]], STAGES.index(row[0][1][0])))
+    found = sorted(rows.items(), key=lambda row: (order[row[0][0]], NAMES.index(row[0][1][0])))
     return [(action, list(names), sorted(targets)) for (action, names), targets in found]
 
 

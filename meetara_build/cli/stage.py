@@ -5,7 +5,8 @@ import sys
 
 from meetara_build.engine.job import explain
 from meetara_build.errors import ConfigError
-from meetara_build.graph import STAGES, load
+from meetara_build.graph import load
+from meetara_build.graph.stages import NAMES
 from meetara_build.hosting.processes import die_with_parent
 from meetara_build.outside import show_block, show_line
 from meetara_build.project import find_project
@@ -20,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(
         prog="meetara-build stage", description=__doc__, exit_on_error=False
     )
-    words.add_argument("stage", choices=STAGES)
+    words.add_argument("stage", choices=NAMES)
     words.add_argument("target", help="a domain, or base/NAME")
     words.add_argument(
         "--fingerprint", help="refuse to run where the configuration now gives another"

@@ -8,7 +8,7 @@ from typing import Any
 from meetara_build.errors import MeetaraError
 from meetara_build.graph import Graph, Step
 from meetara_build.project import CACHE
-from meetara_build.setup.originals import ORIGINAL, package_file
+from meetara_build.setup.originals import Original, kept_file
 from meetara_build.store.manifest import digest_json, read_manifest
 
 
@@ -43,11 +43,8 @@ def _is_built(graph: Graph, base: Step) -> bool:
 
 
 def _original(base: Step) -> Path | None:
-    origin = base.recipe.get("gguf") or {}
-    path = Path(base.sources[ORIGINAL]) if ORIGINAL in base.sources else None
-    if "package" in origin:
-        path = package_file(origin["package"], origin["file"])
-    return path if path is not None and path.exists() else None
+    origin = base.recipe["gguf"]
+    return kept_file(Original(**origin), base.sources) if origin else None
 
 
 def _of_file(graph: Graph, name: str, file: Path) -> Any:

@@ -26,21 +26,6 @@ M = TypeVar("M", Base, Hardware)
 GROUPS = ("base", "hardware")
 NAMED = (*GROUPS, "provider", "domain")
 """Folders of conf/ whose files' names stand for something."""
-RESERVED = (
-    *(
-        "adapter",
-        "all_domains",
-        "base",
-        "base_gguf",
-        "base_made_here",
-        "base_pretrained",
-        "corpus",
-        "dataset",
-    ),
-    *("evaluate", "gguf", "logs", "merge", "merge_kept", "package", "report", "store"),
-)
-"""Names that a domain cannot have: folders beside the domains', or rules."""
-
 OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+")
 """Mappings whose keys a person may add to."""
 
@@ -339,14 +324,12 @@ def check_name(group: str, name: str, where: str = "") -> None:
     """Refuse a name that a file of a group cannot have; ``where`` begins the message.
 
     Raises:
-        ConfigError: it has other letters, is too long, or would be a folder's or a rule's.
+        ConfigError: it has other letters, or is too long.
     """
-    reserved = RESERVED if group == "domain" else ()
-    if name in reserved or not re.fullmatch(NAME, name):
-        none_of = f", and none of {', '.join(reserved)}" if reserved else ""
+    if not re.fullmatch(NAME, name):
         raise ConfigError(
             f"{where}'{show_line(name)}' cannot name a {group}; use lower-case letters, digits and _, such as 'my_{group}', "
-            f"64 at most{none_of}"
+            f"64 at most"
         )
 
 

@@ -100,11 +100,11 @@ Amount = Annotated[float, Field(ge=0, le=1e15)]
 Time = Annotated[float, Field(ge=0, description="Unix time, seconds"), AfterValidator(_not_ahead)]
 Values = Annotated[dict[str, Any], AfterValidator(_small)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Stage = Literal[
-    "corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report"
+Stage = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", description="one of the table of stages")
 ]
-"""As in the table of stages: a name that becomes part of a path."""
-AnyStage = Literal[Stage, ""]
+"""A name that becomes part of a path."""
+AnyStage = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]{0,63})?$")]
 """A stage, or nothing said of one."""
 MessageKind = Literal["proposal", "error", "breakthrough", "note"]
 Answer = Literal["accepted", "rejected", "noted"]

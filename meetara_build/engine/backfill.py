@@ -15,26 +15,20 @@ from meetara_build.store.content import Store, find_work_key
 def preserve(graph: Graph, made: Plan) -> None:
     """Have the store hold what a MAYBE would make again, and know what is current here: neither is lost by what follows.
 
-    Both are so already, unless someone deleted the store, chose another, or copied the checkout. Of what is to be made anew
-    the store knows what lies here too: the names of files that may have to go.
+    Both are so already, unless someone deleted the store, chose another, or copied the checkout.
     """
     store, sight = Store(graph.store, graph.root), Sight(graph)
     for item in made.items:
         step = item.step
         if not step.keep:
             continue
-        if item.action == FRESH and item.key and store.referred(step.reference) != item.key:
-            store.refer(step.reference, item.key, step.place.manifest)
-        manifest = sight.manifest(step) if item.action != FRESH else None
-        if manifest is None:
-            continue
-        key = find_work_key(manifest)
-        again = item.action == MAYBE and manifest.fingerprint == step.fingerprint
-        if again and store.look_up(key) is None and not sight.faults(step, manifest):
-            store.add(key, manifest, graph.root / step.place.folder)
-        if store.recall(key) is None:
-            store.remember(key, manifest)
-        if store.referred(step.reference) != key:
+        key = item.key if item.action == FRESH else ""
+        manifest = sight.manifest(step) if item.action == MAYBE else None
+        if manifest is not None and manifest.fingerprint == step.fingerprint:
+            key = find_work_key(manifest)
+            if store.look_up(key) is None and not sight.faults(step, manifest):
+                store.add(key, manifest, graph.root / step.place.folder)
+        if key and store.referred(step.reference) != key:
             store.refer(step.reference, key, step.place.manifest)
 
 

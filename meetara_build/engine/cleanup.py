@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from meetara_build.context.outbox import abandoned
-from meetara_build.graph import REPORT, Graph, Step, work_folder
+from meetara_build.graph import Graph, Step, work_folder
 from meetara_build.plan import FRESH, Plan
 
 TEMPORARY = re.compile(r"\..+\.(\d+)")
@@ -41,8 +41,7 @@ def sweep(graph: Graph, made: Plan, domains: Iterable[str]) -> int:
 
 
 def _half_written(graph: Graph, step: Step) -> list[Path]:
-    logs = graph.root / "logs" / ("" if step.stage == REPORT else step.target)
-    folders = {graph.root / step.place.folder, (graph.root / step.place.manifest).parent, logs}
+    folders = {graph.root / step.place.folder, (graph.root / step.log).parent}
     files = [
         Path(file.path) for folder in folders if folder.is_dir() for file in os.scandir(folder)
     ]

@@ -24,6 +24,7 @@ from meetara_build.errors import (
     add_code,
 )
 from meetara_build.graph import OBSERVER
+from meetara_build.graph.stages import STAGE
 
 FIGURES = "figures.json"
 """Written beside the output: the stage's metrics and what the work took."""
@@ -143,13 +144,14 @@ def is_full(place: Path) -> bool:
 
 def _perform(request: Mapping[str, Any]) -> None:
     module = importlib.import_module(f"meetara_build.stages.{request['stage']}")
+    recipe = STAGE[request["stage"]].load_model().model_validate(request["recipe"])
     _use_threads(request["threads"])
     _silence_transformers()
     output = Path(request["output"])
     inputs = {name: Path(path) for name, path in request["inputs"].items()}
     started, cpu = time.monotonic(), _cpu_seconds()
     with _watched(request, module.run) as more:
-        metrics = module.run(request["recipe"], inputs, output, **more)
+        metrics = module.run(recipe, inputs, output, **more)
     figures = {
         "metrics": metrics,
         "pid": os.getpid(),

@@ -12,18 +12,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build.engine.backfill import preserve, unseal
-from meetara_build.graph import REPORT, Graph, Step, load
+from meetara_build.graph import Graph, Step, load
+from meetara_build.graph.stages import ALL, NAMES, REPORT, RULES, STAGES, Stage
 from meetara_build.outside import quote_command
 from meetara_build.plan import FRESH, MAYBE, Item, plan
 from meetara_build.plan.inventory import Sight
 from meetara_build.project import CACHE, find_project
 from meetara_build.store import journal
-from meetara_build.store.manifest import write_text
+from meetara_build.store.manifest import MANIFEST, write_text
 
 Value = Callable[[Any], Any]
 """A Snakemake input function: wildcards in, value out."""
@@ -33,44 +33,23 @@ STALE = f"{CACHE}/stale"
 LINK = f"{CACHE}/root"
 PLAIN = re.compile(r"[\w./-]+")
 """Names in which neither Snakemake nor a shell sees anything but a name."""
-URGENCY = {"merge": 1, "gguf": 2, "evaluate": 2, "package": 2}
-"""Among domains of one priority: a merged model is large, so what makes it superfluous goes before the next domain."""
 
 
-class Gguf(NamedTuple):
-    """Domains whose GGUF folders hold the same kinds of files, and these files' names."""
+class Variant(NamedTuple):
+    """Targets of a stage whose jobs declare the same files.
 
-    domains: list[str]
-    files: list[str]
+    ``temporary`` is the folder that goes once it was read, where the artifact is such.
+    """
 
-    @property
-    def name(self) -> str:
-        """The rule's name: the kinds of files it makes."""
-        return "_".join(
-            ["gguf", *(file.removeprefix("{domain}-").removesuffix(".gguf") for file in self.files)]
-        )
+    name: str
+    targets: list[str]
+    outputs: list[str]
+    temporary: str | None
 
     @property
     def wildcard(self) -> str:
-        """The domains as a wildcard's constraint."""
-        return "|".join(self.domains)
-
-
-class Merge(NamedTuple):
-    """Domains whose merged models are kept, or are temporary."""
-
-    domains: list[str]
-    kept: bool
-
-    @property
-    def name(self) -> str:
-        """The rule's name."""
-        return "merge_kept" if self.kept else "merge"
-
-    @property
-    def wildcard(self) -> str:
-        """The domains as a wildcard's constraint."""
-        return "|".join(self.domains)
+        """The targets as a wildcard's constraint."""
+        return "|".join(self.targets)
 
 
 def root_name(graph: Graph) -> str:
@@ -94,8 +73,22 @@ def _link_root(graph: Graph) -> str:
     return LINK
 
 
+def _wildcard(row: Stage) -> str:
+    """The name of a stage's targets as Snakemake's files have it."""
+    return "" if row.of == ALL else "{base}" if row.is_base else "{domain}"
+
+
+def _target(row: Stage, opening: str = "{") -> str:
+    """A stage's targets; braces open as said."""
+    above = "base/" if row.is_base else ""
+    return f"{above}{_wildcard(row).replace('{', opening)}" or REPORT
+
+
 class Rules:
     """A project's graph and plan in Snakemake's terms."""
+
+    stages = NAMES
+    """The stages, each of which has a file of rules."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         os.environ.setdefault(journal.BUILD, journal.new_build())
@@ -136,35 +129,56 @@ class Rules:
         # exec makes Snakemake the job's parent: with it, however that happens, the job ends too.
         return f"{quote_command(*words)} --parent $PPID"
 
-    def shell(self, stage: str, target: str) -> str:
+    def shell(self, rule: str) -> str:
         """A rule's shell command, with Snakemake's own braces left for it to fill."""
-        command = self.command.replace("{", "{{").replace("}", "}}")
-        return f"{command} {stage} {target} --fingerprint {{params.fingerprint}} > {{log:q}} 2>&1"
-
-    @property
-    def pretrained(self) -> str:
-        """Constraint of the wildcard of bases that are loaded, not made here; never empty, so that it matches none."""
+        row, command = RULES[rule], self.command.replace("{", "{{").replace("}", "}}")
+        target = _target(row, "{wildcards.")
         return (
-            "|".join(
-                name for name in self.bases if ("corpus", f"base/{name}") not in self.graph.steps
-            )
-            or "-"
+            f"{command} {row.name} {target} --fingerprint {{params.fingerprint}} > {{log:q}} 2>&1"
         )
 
-    @property
-    def made_here(self) -> str:
-        """Constraint of the wildcard of bases that are made here."""
-        return (
-            "|".join(name for name in self.bases if ("corpus", f"base/{name}") in self.graph.steps)
-            or "-"
-        )
+    def outputs(self, rule: str) -> list[str]:
+        """The files of a rule whose targets all declare the same."""
+        variants = self.variants(rule)
+        assert len(variants) < 2, f"{rule}: its targets declare different files; see variants()"
+        return variants[0].outputs if variants else self._declared(RULES[rule], ())
 
-    def inputs(self, stage: str) -> Value:
+    def output(self, rule: str, name: str) -> str:
+        """One of these, which Snakemake is to show."""
+        (found,) = [path for path in self.outputs(rule) if path.endswith(f"/{name}")]
+        return found
+
+    def log(self, rule: str) -> str:
+        """The log of a rule's jobs."""
+        row = RULES[rule]
+        return f"{self.root}/{row.log(_target(row))}.log"
+
+    def variants(self, rule: str) -> list[Variant]:
+        """The targets of a rule, by what their jobs declare: a domain's GGUF files, a merged model that is kept or goes."""
+        row, found = RULES[rule], dict[tuple[tuple[str, ...], bool], list[str]]()
+        for (stage, target), step in sorted(self.graph.steps.items()):
+            if stage == row.name and step.row is row:
+                name = target.removeprefix("base/")
+                files = row.list_files(_wildcard(row), step.recipe)
+                found.setdefault((files, step.keep), []).append(name)
+        variants = []
+        for (files, kept), names in found.items():
+            own = [file.removeprefix(f"{_wildcard(row)}-").partition(".")[0] for file in files]
+            words = [rule, *(own if len(found) > 1 and not row.temporary else [])]
+            name = "_".join([*words, *(["kept"] if kept and row.temporary else [])])
+            folder = None if kept else f"{self.root}/{row.place(_target(row))}"
+            variants.append(Variant(name, names, self._declared(row, files), folder))
+        return variants
+
+    def _declared(self, row: Stage, files: Iterable[str]) -> list[str]:
+        return [f"{self.root}/{row.place(_target(row))}/{file}" for file in (MANIFEST, *files)]
+
+    def inputs(self, rule: str) -> Value:
         """The files that stand for a job's inputs, and the one that is new where the job has something to do."""
         from snakemake.io import ancient
 
         def files(wildcards: Any) -> list[Any]:
-            step = self._step(stage, wildcards)
+            step = self._step(rule, wildcards)
             item = self.items.get((step.stage, step.target))
             above = [self.graph.step(given.stage, given.target) for given in step.inputs.values()]
             if item is None or item.action == FRESH:
@@ -178,19 +192,13 @@ class Rules:
 
         return files
 
-    def merges(self) -> list[Merge]:
-        """The domains whose merged model is kept, and those whose is not."""
-        found = {True: list[str](), False: list[str]()}
-        for domain in self.domains:
-            found[self.graph.step("merge", domain).keep].append(domain)
-        return [Merge(domains, kept) for kept, domains in found.items() if domains]
-
     def results(self, domain: str) -> list[str]:
         """What a domain is built for: its GGUF files and its package; and whatever else of it has something to do, since
         Snakemake does not look at what is not asked for."""
-        folder = f"{self.root}/{self.graph.step('gguf', domain).place.folder}"
-        models = [f"{folder}/{domain}-{kind}.gguf" for kind in self._kinds(domain)]
-        asked = [*models, self._manifest("package", domain)]
+        models = self.graph.step("gguf", domain)
+        ends = [self.graph.step(*end) for end in self.graph.ends([domain])]
+        asked = [f"{self.root}/{models.place.folder}/{file}" for file in models.files]
+        asked += map(self._file, ends)
         return [
             *asked,
             *(
@@ -203,29 +211,27 @@ class Rules:
     @property
     def everything(self) -> list[str]:
         """The results of every domain, and the report over all."""
-        found = [file for domain in self.domains for file in self.results(domain)] + [
-            self._manifest("report", REPORT)
-        ]
-        return list(dict.fromkeys(found))
+        found = [file for domain in self.domains for file in self.results(domain)]
+        ends = [self.graph.step(*end) for end in self.graph.ends()]
+        return list(dict.fromkeys([*found, *map(self._file, ends)]))
 
-    def fingerprint(self, stage: str) -> Value:
+    def fingerprint(self, rule: str) -> Value:
         """The step's fingerprint."""
-        return lambda wildcards: self._step(stage, wildcards).fingerprint
+        return lambda wildcards: self._step(rule, wildcards).fingerprint
 
-    def threads(self, stage: str) -> Value:
+    def threads(self, rule: str) -> Value:
         """Threads of a job."""
-        return lambda wildcards: self._step(stage, wildcards).threads
+        return lambda wildcards: self._step(rule, wildcards).threads
 
-    def memory_mb(self, stage: str) -> Value:
+    def memory_mb(self, rule: str) -> Value:
         """Memory of a job, MB."""
-        return lambda wildcards: self._step(stage, wildcards).memory_mb
+        return lambda wildcards: self._step(rule, wildcards).memory_mb
 
-    def priority(self, stage: str) -> Value:
+    def priority(self, rule: str) -> Value:
         """A job's place among those that are ready, the highest first: by its domain's ``priority``, then by its stage's."""
-        above = max(URGENCY.values()) + 1
+        above, urgency = max(row.urgency for row in STAGES) + 1, RULES[rule].urgency
         return lambda wildcards: (
-            above * self._priorities.get(self._step(stage, wildcards)[:2], 0)
-            + URGENCY.get(stage, 0)
+            above * self._priorities.get(self._step(rule, wildcards)[:2], 0) + urgency
         )
 
     @cached_property
@@ -236,33 +242,17 @@ class Rules:
             found |= {step[:2]: priority for step in self.graph.above(self.graph.ends([domain]))}
         return found
 
-    def gpus(self, stage: str) -> Value:
+    def gpus(self, rule: str) -> Value:
         """GPUs of a job."""
-        return lambda wildcards: self._step(stage, wildcards).gpus
+        return lambda wildcards: self._step(rule, wildcards).gpus
 
-    def ggufs(self) -> list[Gguf]:
-        """The domains, grouped by the kinds of GGUF files that each gets."""
-        members = groupby(sorted(self.domains, key=self._kinds), key=self._kinds)
-        return [
-            Gguf(list(names), [f"{{domain}}-{kind}.gguf" for kind in found])
-            for found, names in members
-        ]
-
-    def _kinds(self, domain: str) -> tuple[str, ...]:
-        recipe = self.graph.step("gguf", domain).recipe
-        return (*dict.fromkeys(["F16", *recipe["quants"]]), *(["lora"] if recipe["lora"] else []))
-
-    def _step(self, stage: str, wildcards: Any) -> Step:
-        names = list(wildcards.keys())
-        if "domain" in names:
-            return self.graph.step(stage, wildcards.domain)
-        return self.graph.step(stage, f"base/{wildcards.base}" if "base" in names else REPORT)
+    def _step(self, rule: str, wildcards: Any) -> Step:
+        row = RULES[rule]
+        values = {name: getattr(wildcards, name) for name in wildcards.keys()}  # noqa: SIM118
+        return self.graph.step(row.name, _target(row).format(**values))
 
     def _base_of(self, domain: str) -> str:
         return self.graph.step("adapter", domain).inputs["base"].target
-
-    def _manifest(self, stage: str, target: str) -> str:
-        return f"{self.root}/{self.graph.step(stage, target).place.manifest}"
 
     def _file(self, step: Step) -> str:
         """What stands for an artifact among Snakemake's files."""

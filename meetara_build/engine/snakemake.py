@@ -14,7 +14,8 @@ from meetara_build.engine.job import is_full, shell_limits
 from meetara_build.engine.profiles import profile_folder
 from meetara_build.engine.rules import root_name
 from meetara_build.errors import BuildError, needs
-from meetara_build.graph import REPORT, Graph
+from meetara_build.graph import Graph
+from meetara_build.graph.stages import REPORT
 from meetara_build.hosting.processes import die_with_parent
 from meetara_build.plan import Plan
 from meetara_build.project import CACHE

@@ -17,7 +17,7 @@ from typing import Any
 from meetara_build.context.outbox import Outbox, readable
 from meetara_build.engine import courier, job
 from meetara_build.errors import ArtifactError, BuildError, InputChangedError, UnwritableError
-from meetara_build.graph import REPORT, WARM_START, Graph, Input, Step, states_file, work_folder
+from meetara_build.graph import WARM_START, Graph, Input, Step, states_file, work_folder
 from meetara_build.outside import parse_json
 from meetara_build.plan.workload import workload
 from meetara_build.project import CACHE
@@ -127,18 +127,9 @@ def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
     with _output_folder(graph, step, key) as output:
         if not store.restore(key, manifest, output):
             return None
-        _commit(graph, step, output, manifest)
+        commit(output, graph.root, step.place, manifest)
     shutil.rmtree(work_folder(graph, step, key), ignore_errors=True)
     return manifest
-
-
-def _commit(graph: Graph, step: Step, output: Path, manifest: Manifest) -> None:
-    """Put a result in its place. Snakemake has deleted the manifest before it, which lists what has to go: the store knows."""
-    store = Store(graph.store, graph.root)
-    before = store.recall(store.referred(step.reference))
-    commit(output, graph.root, step.place, manifest)
-    for name in set(before.files if before else ()) - set(manifest.files):
-        (graph.root / step.place.folder / name).unlink(missing_ok=True)
 
 
 def _hollow(graph: Graph, step: Step, key: str, *, whole: bool) -> Manifest | None:
@@ -224,7 +215,7 @@ def _worked_out(
             "root": str(graph.root),
             "about": _about(graph, step),
             "debug": debug,
-            "report": str(graph.root / "logs" / step.target / f"{step.stage}.traceback"),
+            "report": str(graph.root / f"{step.log}.traceback"),
         }
         seen = _sources_seen(step)
         if _ask(request, cold=cold) != 0:
@@ -250,7 +241,7 @@ def _worked_out(
             store.add(key, manifest, output)
         else:
             store.remember(key, manifest)
-        _commit(graph, step, output, manifest)
+        commit(output, graph.root, step.place, manifest)
     shutil.rmtree(work_folder(graph, step, key), ignore_errors=True)
     return manifest, figures
 
@@ -414,5 +405,4 @@ def _record(
     outbox.close()
     with contextlib.suppress(OSError):
         journal.record(graph.root, run)
-        name = "report" if step.target == REPORT else f"{step.target}/{step.stage}"
-        write_text(graph.root / "logs" / f"{name}.tsv", journal.benchmark(run))
+        write_text(graph.root / f"{step.log}.tsv", journal.benchmark(run))

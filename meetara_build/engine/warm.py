@@ -31,7 +31,7 @@ from typing import Any
 
 from meetara_build.engine.job import LIMITS, shell_limits
 from meetara_build.errors import BuildError, JobMemoryError, SetupError
-from meetara_build.graph import STAGES
+from meetara_build.graph.stages import NAMES
 from meetara_build.hosting.processes import die_with_parent
 from meetara_build.outside import parse_json
 
@@ -392,7 +392,7 @@ def _kill(pid: int) -> None:
 
 def load_all() -> None:
     """Import every stage with all its libraries, and run nothing that would start a thread."""
-    for name in STAGES:
+    for name in NAMES:
         module = importlib.import_module(f"meetara_build.stages.{name}")
         getattr(module, "warm", lambda: None)()
     importlib.import_module("meetara_build.context.sampler")

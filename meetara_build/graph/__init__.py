@@ -15,21 +15,16 @@ from typing import Any, NamedTuple
 
 from meetara_build.config.conf_files import list_conf
 from meetara_build.errors import ConfigError
+from meetara_build.graph.stages import ALL, ENDS, NAMES, REPORT, Stage, row_of
 from meetara_build.outside import parse_json
 from meetara_build.project import CACHE, located
 from meetara_build.store.digests import state
-from meetara_build.store.manifest import Place, place, write_cache
-
-STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package", "report")
-TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
-"""The files of a base that decide its token ids."""
+from meetara_build.store.manifest import Place, write_cache
 
 WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
 OBSERVER, JOINT = "observer/", "joint/"
 """How the names of a training's further sources and inputs begin: agents that watch it, and neighbours' records."""
-REPORT = "report"
-"""The target of the one step that looks at all domains."""
 
 
 class Input(NamedTuple):
@@ -42,7 +37,7 @@ class Input(NamedTuple):
     @property
     def place(self) -> Place:
         """Where it lies below the root."""
-        return place(self.stage, self.target)
+        return Place(row_of(self.stage, self.target).place(self.target))
 
 
 class Step(NamedTuple):
@@ -70,10 +65,7 @@ class Step(NamedTuple):
     @property
     def told(self) -> dict[str, Any]:
         """What the stage is told: its recipe, and the settings that decide no byte."""
-        return {
-            **self.recipe,
-            **{key: {**self.recipe[key], **more} for key, more in self.settings.items()},
-        }
+        return {**self.recipe, **self.settings}
 
     @property
     def name(self) -> str:
@@ -86,9 +78,24 @@ class Step(NamedTuple):
         return f"{self.target.replace('/', '-')}-{self.stage}"
 
     @property
+    def row(self) -> Stage:
+        """Its stage's row of the table."""
+        return row_of(self.stage, self.target)
+
+    @property
     def place(self) -> Place:
         """Where its artifact lies below the root."""
-        return place(self.stage, self.target)
+        return Place(self.row.place(self.target))
+
+    @property
+    def log(self) -> str:
+        """Where its log lies below the root, without an ending."""
+        return self.row.log(self.target)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files in its folder that its rule declares."""
+        return self.row.list_files(self.target.removeprefix("base/"), self.recipe)
 
 
 class Graph(NamedTuple):
@@ -117,8 +124,8 @@ class Graph(NamedTuple):
             ConfigError: there is no such stage, or no such domain in this build.
         """
         if (stage, target) not in self.steps:
-            if stage not in STAGES:
-                raise ConfigError(f"unknown stage '{stage}'; known: {', '.join(STAGES)}")
+            if stage not in NAMES:
+                raise ConfigError(f"unknown stage '{stage}'; known: {', '.join(NAMES)}")
             from meetara_build.errors import nearest
 
             targets = sorted({target for name, target in self.steps if name == stage})
@@ -134,9 +141,12 @@ class Graph(NamedTuple):
     def ends(self, domains: Iterable[str] = ()) -> list[tuple[str, str]]:
         """The last steps of a build of these domains; of all of them, with the report over all, if none is named."""
         chosen = list(domains)
-        return [("package", domain) for domain in chosen or self.domains] + (
-            [] if chosen else [("report", REPORT)]
-        )
+        return [
+            (row.name, target)
+            for row in ENDS
+            if not (chosen and row.of == ALL)
+            for target in ([REPORT] if row.of == ALL else chosen or self.domains)
+        ]
 
     def above(self, wanted: Iterable[tuple[str, str]]) -> list[Step]:
         """The wanted steps and all that they need, each after those it needs."""

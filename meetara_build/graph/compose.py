@@ -1,40 +1,40 @@
 """The graph from the configuration: every step, with its recipe, inputs, and all that decides its bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meetara_build.config.plugins import plugin_files
 from meetara_build.config.resolve import Common, Configuration, Resolved
-from meetara_build.config.yaml_files import read_lines
-from meetara_build.errors import ConfigError, nearest
-from meetara_build.graph import (
-    JOINT,
-    OBSERVER,
-    REPORT,
-    TOKENIZER,
-    TOOL,
-    WARM_START,
-    Input,
-    Step,
-    is_outdated,
-    recipes,
-)
+from meetara_build.errors import ConfigError
+from meetara_build.graph import OBSERVER, TOOL, Input, Step, is_outdated
 from meetara_build.graph.fingerprint import (
     agent_digests,
     code_digests,
     fingerprint,
     library_versions,
 )
-from meetara_build.outside import parse_json
-from meetara_build.project import CACHE, written_path
-from meetara_build.setup.originals import ORIGINAL
-from meetara_build.store.digests import Digests, state
+from meetara_build.graph.own_inputs import (
+    MORE,
+    find_joint,
+    find_observers,
+    find_warm_start,
+    taught_domains,
+)
+from meetara_build.graph.recipes import Scope, make_recipe
+from meetara_build.graph.stages import (
+    ALL,
+    BASE,
+    DOMAIN,
+    MADE_BASE,
+    REPORT,
+    STAGES,
+    Stage,
+    refuse_reserved,
+)
+from meetara_build.project import CACHE
+from meetara_build.store.digests import Digests
 from meetara_build.store.memo import Memo
-
-LONGEST_HEADER = 100_000_000
-"""Bytes: what the format allows."""
 
 
 class _Deciding:
@@ -80,6 +80,8 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         ConfigError: anything below conf/ is wrong.
     """
     configuration = Configuration(project, hardware)
+    for name, path in configuration.domains.items():
+        refuse_reserved(name, f"{path}: ")
     domains = configuration.selected()
     if not domains:
         raise ConfigError(
@@ -88,7 +90,7 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
     resolved = {name: configuration.resolve(name) for name in configuration.domains}
     _refuse_cycles(resolved)
     deciding = _Deciding(project)
-    steps = list(_steps(configuration, [resolved[name] for name in domains], resolved, deciding))
+    steps = _Steps(configuration, [resolved[name] for name in domains], resolved, deciding).made
     deciding.save()
     configuration.save()
     build = configuration.build
@@ -111,234 +113,97 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         "changes": {
             name: [change._asdict() for change in found] for name, found in changes.items()
         },
-        "steps": [step._asdict() for step in steps],
+        "steps": [step._asdict() for step in _in_order(steps)],
         "sources": sorted(deciding.digests.used),
     }
 
 
-def _steps(
-    configuration: Configuration,
-    built: list[Resolved],
-    known: dict[str, Resolved],
-    deciding: _Deciding,
-) -> Iterator[Step]:
-    """Every step, in an order in which each follows those it needs."""
-    for name in dict.fromkeys(item.base_name for item in built):
-        yield from _base_steps(configuration, configuration.common(name), known, deciding)
-    chains = [list(_domain_steps(configuration, item, deciding)) for item in built]
-    yield from (chain[0] for chain in chains)  # a domain may learn its neighbours' records too
-    for chain in chains:
-        yield from chain[1:]
-    yield _report_step(built, deciding)
+class _Steps:
+    """The steps of a build, by stage and target."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        built: list[Resolved],
+        known: dict[str, Resolved],
+        deciding: _Deciding,
+    ) -> None:
+        self.configuration, self.known, self.deciding = configuration, known, deciding
+        self.made: dict[tuple[str, str], Step] = {}
+        for name in dict.fromkeys(item.base_name for item in built):
+            self._add_base(configuration.common(name))
+        for item in built:
+            base = f"base/{item.base_name}"
+            above = {"base": self.made["base", base].recipe}
+            for row in _rows_of(DOMAIN):
+                self._add(row, item.name, Scope(item, {}, above))
+                above[row.name] = self.made[row.name, item.name].recipe
+        for row in _rows_of(ALL):
+            self._add(row, REPORT, Scope(built[0], {item.name: item for item in built}))
+
+    def _add_base(self, item: Common) -> None:
+        taught = taught_domains(self.configuration, item, self.known)
+        for row in _rows_of(BASE, *([MADE_BASE] if item.base.made_here else [])):
+            self._add(row, f"base/{item.base_name}", Scope(item, taught))
+
+    def _add(self, row: Stage, target: str, scope: Scope) -> None:
+        item, inputs, sources = scope.item, _inputs(row, target, scope), dict[str, str]()
+        for name in row.more:
+            given = MORE[name](self.configuration, item, scope.each)
+            inputs |= given.inputs
+            sources |= given.sources
+        recipe = make_recipe(row, scope).model_dump(mode="json")
+        settings = {name: recipe.pop(name) for name in row.settings}
+        parts = self.deciding.parts(row.name, recipe, sources)
+        self.made[row.name, target] = Step(
+            row.name,
+            target,
+            fingerprint(row.name, parts),
+            parts,
+            inputs,
+            sources,
+            settings,
+            threads=recipe.get("threads") or 1,
+            # Python with its libraries, and some copies of the float32 weights.
+            memory_mb=int(600 + row.memory * 4 * item.base.parameters / 1e6),
+            gpus=int(row.device and item.hardware.device == "cuda"),
+            parameters=item.base.parameters,
+            keep=not row.temporary or item.build.keep_merged,
+        )
 
 
-def _base_steps(
-    configuration: Configuration, item: Common, known: dict[str, Resolved], deciding: _Deciding
-) -> Iterator[Step]:
-    name, base = item.base_name, item.base
-    target, path = f"base/{name}", configuration.conf / "base" / f"{item.base_name}.yaml"
-    inputs: dict[str, Input] = {}
-    sources: dict[str, str] = {}
-    originals: dict[str, str] = {}
-    if base.pretraining is not None:
-        for domain in base.pretraining.domains:
-            if domain not in known:
-                raise ConfigError(
-                    f"{path}: pretraining.domains: no conf/domain/{domain}.yaml; remove the name, or add the file"
-                )
-        taught = {domain: known[domain] for domain in sorted(base.pretraining.domains)}
-        files = {
-            f"{domain}/{key}": source
-            for domain, one in taught.items()
-            for key, source in _source_paths(configuration, one).items()
+def _rows_of(*kinds: str) -> list[Stage]:
+    return [row for row in STAGES if row.of in kinds]
+
+
+def _inputs(row: Stage, target: str, scope: Scope) -> dict[str, Input]:
+    """The artifacts that a stage reads of a target; what looks at all domains reads each one's."""
+    if row.of == ALL:
+        return {
+            f"{name}/{key}": Input(read.stage, name, read.files)
+            for name in scope.each
+            for key, read in row.inputs.items()
         }
-        recipe = recipes.corpus(
-            base, {domain: (one.domain, one.build) for domain, one in taught.items()}
-        )
-        yield _step("corpus", target, recipe, {}, files, item, deciding)
-        inputs["corpus"] = Input("corpus", target, ("corpus.jsonl",))
-    elif base.folder is not None:
-        folder = written_path(configuration.conf.parent, base.folder)
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
-            )
-        _refuse_unreadable(folder, f"{path}: folder: '{base.folder}'")
-        sources["folder"] = str(folder)
-    elif base.gguf is not None and base.gguf.path is not None:
-        file = written_path(configuration.conf.parent, base.gguf.path)
-        if not file.is_file():
-            raise ConfigError(
-                f"{path}: gguf: '{base.gguf.path}' is no file (looked at {file}); mend the path, or name a package or hub_id"
-            )
-        originals[ORIGINAL] = str(file)
-    base_recipe = recipes.base(name, base, item.build)
-    yield _step("base", target, base_recipe, inputs, {**sources, **originals}, item, deciding)
-    made = {"merged": Input("base", target), "base": Input("base", target)}
-    yield _step(
-        "gguf",
-        target,
-        recipes.base_gguf(name, base, item.build, item.hardware),
-        made,
-        originals,
-        item,
-        deciding,
-    )
-
-
-def _domain_steps(
-    configuration: Configuration, item: Resolved, deciding: _Deciding
-) -> Iterator[Step]:
-    name, build = item.name, item.build
-    base = Input("base", f"base/{item.base_name}")
-    tokenizer = Input("base", f"base/{item.base_name}", TOKENIZER)
-    base_files = Input("base", f"base/{item.base_name}", (*TOKENIZER, "origin.json"))
-    base_gguf = Input("gguf", f"base/{item.base_name}", ("*.gguf",))
-    weights, training = (
-        Input("adapter", name, ("adapter_*",)),
-        Input("adapter", name, ("training.json",)),
-    )
-    models = tuple(f"{name}-{quant}.gguf" for quant in dict.fromkeys(["F16", *item.domain.quants]))
-
-    def dataset(*reads: str) -> Input:
-        return Input("dataset", name, reads)
-
-    def step(
-        stage: str,
-        recipe: dict[str, Any],
-        inputs: dict[str, Input],
-        sources: dict[str, str] | None = None,
-        settings: dict[str, Any] | None = None,
-    ) -> Step:
-        return _step(stage, name, recipe, inputs, sources or {}, item, deciding, settings)
-
-    slices = {
-        "base": recipes.base(item.base_name, item.base, configuration.common(item.base_name).build),
-        "dataset": recipes.dataset(name, item.domain, build),
-        "adapter": recipes.adapter(name, build, item.hardware),
-        "merge": recipes.merge(name, build, item.hardware),
+    base = f"base/{scope.item.base_name}"
+    return {
+        key: Input(read.stage, base if read.is_of_base else target, read.files)
+        for key, read in row.inputs.items()
     }
-    yield step(
-        "dataset", slices["dataset"], {"base": tokenizer}, _source_paths(configuration, item)
-    )
-    settings = recipes.adapter_settings(build)
-    learnt = dataset("train.jsonl", "validation.jsonl")
-    joint = _joint(configuration, item)
-    # A neighbour's record may be held out here, which only the test records show.
-    read = dataset(*learnt.reads, "test.jsonl") if joint else learnt
-    # Nothing of the base's own file is read, but a base whose proof has failed is not trained on.
-    inputs = {"base": base, "base_gguf": Input("gguf", base.target, ()), "dataset": read, **joint}
-    files = _warm_start(configuration, item) | _observers(configuration, item)
-    yield step("adapter", slices["adapter"], inputs, files, settings)
-    yield step("merge", slices["merge"], {"base": base, "adapter": weights, "dataset": learnt})
-    recipe = recipes.gguf(
-        name, item.base_name, item.base, item.domain, build, item.hardware, slices
-    )
-    inputs = {
-        "merged": Input("merge", name),
-        "adapter": weights,
-        "base": base,
-        "base_gguf": base_gguf,
-    }
-    yield step("gguf", recipe, {**inputs, "dataset": dataset("train.jsonl")})
-    recipe = recipes.evaluate(name, item.base_name, item.domain, build, item.hardware)
-    inputs = {"gguf": Input("gguf", name, models), "base_gguf": base_gguf, "base": tokenizer}
-    yield step("evaluate", recipe, {**inputs, "dataset": dataset("test.jsonl")})
-    recipe = recipes.package(name, item.base_name, item.base, item.domain, build)
-    inputs = {
-        "gguf": Input("gguf", name, ("*.gguf",)),
-        "evaluation": Input("evaluate", name),
-        "adapter": training,
-    }
-    yield step("package", recipe, {**inputs, "dataset": dataset("card.json"), "base": base_files})
 
 
-def _report_step(built: list[Resolved], deciding: _Deciding) -> Step:
-    inputs = {}
-    for item in built:
-        inputs[f"{item.name}/training"] = Input("adapter", item.name, ("training.json",))
-        inputs[f"{item.name}/evaluation"] = Input("evaluate", item.name)
-        inputs[f"{item.name}/dataset"] = Input("dataset", item.name, ("train.jsonl",))
-    recipe = recipes.report({item.name: (item.domain, item.build) for item in built})
-    return _step("report", REPORT, recipe, inputs, {}, built[0], deciding)
+def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
+    """Each step after those it needs: a domain may learn its neighbours' records too."""
+    done: set[tuple[str, str]] = set()
 
+    def visit(key: tuple[str, str]) -> Iterator[Step]:
+        if key not in done:
+            done.add(key)
+            for given in steps[key].inputs.values():
+                yield from visit((given.stage, given.target))
+            yield steps[key]
 
-def _step(
-    stage: str,
-    target: str,
-    recipe: dict[str, Any],
-    inputs: dict[str, Input],
-    sources: dict[str, str],
-    item: Resolved | Common,
-    deciding: _Deciding,
-    settings: dict[str, Any] | None = None,
-) -> Step:
-    parts = deciding.parts(stage, recipe, sources)
-    uses_gpu = item.hardware.device == "cuda" and stage in ("base", "adapter")
-    return Step(
-        stage,
-        target,
-        fingerprint(stage, parts),
-        parts,
-        inputs,
-        sources,
-        settings or {},
-        threads=recipe.get("threads", 1),
-        memory_mb=_memory_mb(stage, item.base.parameters),
-        gpus=int(uses_gpu),
-        parameters=item.base.parameters,
-        keep=stage != "merge" or item.build.keep_merged,
-    )
-
-
-def _memory_mb(stage: str, parameters: int) -> int:
-    """What a job is expected to need: Python with its libraries, and some copies of the float32 weights."""
-    copies = {"base": 4, "adapter": 3, "merge": 3, "gguf": 3, "evaluate": 1.5}.get(stage, 0)
-    return int(600 + copies * 4 * parameters / 1e6)
-
-
-def _warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
-    """The store's file that a domain's adapter begins from."""
-    if item.build.training.warm_start is None:
-        return {}
-    domain, _, digest = item.build.training.warm_start.partition("@")
-    path = _set_in(item, "training.warm_start")
-    store = configuration.build.store or f"{configuration.build.root}/store"
-    blob = written_path(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
-    if not blob.exists():
-        raise ConfigError(
-            f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; build {domain}, and pin what "
-            f"`meetara-build explain {domain}/adapter` shows, or remove the key"
-        )
-    rank, own = _rank(blob), item.build.lora.rank
-    if rank not in (None, own):
-        raise ConfigError(
-            f"{path}: training.warm_start: that adapter of {domain} has rank {rank}, and lora.rank is {own} here; make them the same"
-        )
-    return {WARM_START: str(blob)}
-
-
-def _rank(weights: Path) -> int | None:
-    """The rank of an adapter, by the header of its safetensors file; None where it does not say, which training then refuses."""
-    try:
-        with weights.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(min(length, LONGEST_HEADER)))
-        return next(
-            (
-                int(given["shape"][0])
-                for name, given in header.items()
-                if name.endswith("lora_A.weight")
-            ),
-            None,
-        )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
-def _set_in(item: Resolved, key: str) -> str:
-    """The file that sets a key for a domain."""
-    return next((change.path for change in item.changes if change.key == key), "conf/build.yaml")
+    for key in steps:
+        yield from visit(key)
 
 
 def check_resolved(configuration: Configuration, known: dict[str, Resolved], name: str) -> None:
@@ -348,37 +213,10 @@ def check_resolved(configuration: Configuration, known: dict[str, Resolved], nam
         ConfigError: naming the file and the key.
     """
     item = known[name]
-    _warm_start(configuration, item)
-    _joint(configuration, item)
-    _observers(configuration, item)
+    find_warm_start(configuration, item)
+    find_joint(configuration, item)
+    find_observers(configuration, item)
     _refuse_cycles(known)
-
-
-def _joint(configuration: Configuration, item: Resolved) -> dict[str, Input]:
-    """The neighbours whose training records a domain learns too."""
-    found, built = {}, configuration.selected()
-    for name in item.build.training.joint:
-        if name == item.name or name not in built:
-            fault = "is the domain itself" if name == item.name else "is no domain of this build"
-            known = [other for other in built if other != item.name]
-            raise ConfigError(
-                f"{_set_in(item, 'training.joint')}: training.joint: '{name}' {fault}{nearest(name, known)}"
-            )
-        found[f"{JOINT}{name}"] = Input("dataset", name, ("train.jsonl",))
-    return found
-
-
-def _observers(configuration: Configuration, item: Resolved) -> dict[str, str]:
-    """The files of the agents that watch a domain's training."""
-    if not item.build.training.observers:
-        return {}
-    files = plugin_files(configuration.conf.parent)
-    for name in item.build.training.observers:
-        if name not in files:
-            raise ConfigError(
-                f"{_set_in(item, 'training.observers')}: training.observers: there is no agent '{name}'{nearest(name, list(files))}"
-            )
-    return {f"{OBSERVER}{name}": str(files[name]) for name in item.build.training.observers}
 
 
 def _refuse_cycles(known: dict[str, Resolved]) -> None:
@@ -400,40 +238,3 @@ def _refuse_cycles(known: dict[str, Resolved]) -> None:
             raise ConfigError(
                 f"conf/domain/{name}.yaml: training.warm_start goes round in a circle: {shown}; remove one of them"
             )
-
-
-def _source_paths(configuration: Configuration, item: Resolved) -> dict[str, str]:
-    """Absolute paths of a domain's source files, by the names the dataset stage knows them by."""
-    found = {}
-    path = configuration.domains[item.name]
-    for index, source in enumerate(item.domain.sources):
-        written = source.path or source.hub
-        assert written is not None
-        file = written_path(path.parent, written)
-        if file.exists():
-            _refuse_unreadable(file, f"{path}: sources: '{written}'")
-            found[f"source_{index}"] = str(file)
-        elif source.hub is not None and source.revision is None:
-            raise ConfigError(
-                f"{_source_line(path, index)}: source '{written}' of a hub is not pinned; add `revision:` with a commit's 40 hex "
-                "digits, as the hub lists them under Files"
-            )
-        elif source.path is not None:
-            raise ConfigError(
-                f"{_source_line(path, index)}: source '{written}' is not there (looked at {file}); mend the path, or put the file there"
-            )
-    return found
-
-
-def _source_line(path: Path, index: int) -> str:
-    return f"{path}:{read_lines(path).get(('sources', index), 1)}"
-
-
-def _refuse_unreadable(path: Path, where: str) -> None:
-    """What is neither a file nor a folder of files, or a folder without end, would be read for ever."""
-    try:
-        state(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{where} leads to {error.filename}: {error.strerror}; name a file, or a folder of data alone"
-        ) from None

@@ -89,16 +89,15 @@ def _records(sources: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
     """Records as the dataset stage reads them; of a folder of shards, those of the files in it."""
     from meetara_build.stages.dataset.sources import read_source
     from meetara_build.stages.dataset.tables import is_saved
+    from meetara_build.stages.recipes.preparation import SourceRecipe
 
     for source in sources:
         with suppress(OSError):  # the plan says what is wrong with it
             shards = source.is_dir() and not is_saved(source)
             for part in map(Path, list_files(source)) if shards else [source]:
                 with suppress(DataError):
-                    yield from (
-                        row.values
-                        for row in read_source({"name": part.name, "limit": RECORDS}, part).rows
-                    )
+                    found = read_source(SourceRecipe(name=part.name, limit=RECORDS), part)
+                    yield from (row.values for row in found.rows)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -18,8 +18,8 @@ from meetara_build.store.manifest import digest_json
 
 PACKAGE = Path(__file__).parents[1]
 AGENTS = (f"{PACKAGE.name}.agents.", f"{PACKAGE.name}.toolbox.")
-UNDECIDING = frozenset({"psutil", "rich"})
-"""Libraries that only measure or print: their version cannot change a byte of a result."""
+UNDECIDING = frozenset({"psutil", "pydantic", "rich"})
+"""Libraries that only measure, print, or hold a recipe, which is hashed: their version cannot change a byte of a result."""
 
 COMPANIONS = {
     "transformers": ("tokenizers", "safetensors"),

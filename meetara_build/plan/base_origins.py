@@ -1,12 +1,11 @@
 """What the bases of a build are taken back from, where that is a GGUF file: what quantizing lost there, every model on it lacks."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 from meetara_build.errors import MeetaraError
 from meetara_build.graph import Graph, Step
-from meetara_build.setup.originals import ORIGINAL, package_file
+from meetara_build.setup.originals import Original, kept_file
 from meetara_build.store.manifest import read_manifest
 
 
@@ -28,7 +27,7 @@ def base_origins(graph: Graph, domains: Iterable[str] = ()) -> list[BaseOrigin]:
     steps = (
         step
         for step in graph.above(graph.ends(domains))
-        if step.stage == "base" and "gguf" in step.recipe
+        if step.stage == "base" and step.recipe["gguf"]
     )
     return [
         BaseOrigin(
@@ -51,11 +50,8 @@ def _built(graph: Graph, step: Step) -> str | None:
 
 def _in_file(step: Step) -> str | None:
     """What the file says, if it is on this machine."""
-    origin = step.recipe["gguf"]
-    path = Path(step.sources[ORIGINAL]) if ORIGINAL in step.sources else None
-    if "package" in origin:
-        path = package_file(origin["package"], origin["file"])
-    if path is None or not path.exists():
+    path = kept_file(Original(**step.recipe["gguf"]), step.sources)
+    if path is None:
         return None
     from meetara_build.llama_cpp.header import header
 

@@ -26,21 +26,8 @@ SPREAD = {HISTORY: 1.25, SIMILAR: 1.5, MODEL: 3.0}
 """How far from its middle a range reaches at least: machines share their cores with other work."""
 RESTORE_SECONDS, RESTORE_MB = 0.3, 60.0
 
-REFERENCE = {
-    "corpus": (2.0, 2.0e-6),
-    "base": (1.0, 1.0e-10),
-    "dataset": (0.2, 4.0e-6),
-    "adapter": (0.3, 8.8e-11),
-    "merge": (0.05, 2.2e-7),
-    "gguf": (0.1, 1.3e-7),
-    "evaluate": (0.15, 5.0e-11),
-    "package": (0.2, 0.0),
-    "report": (1.0, 2.0e-2),
-}
-"""Seconds to start, and seconds for each unit of workload, of each stage on the machine of the README's figures, whose
-probe takes ``REFERENCE_PROBE`` seconds; fitted to the history of a full build by ``python -m bench.estimates``."""
 REFERENCE_PROBE = 0.03
-REFERENCE_MB = {"adapter": 844.0, "base": 617.0}
+"""Seconds that the probe takes on the machine of the README's figures, whose times the table of stages has."""
 
 
 class Estimate(NamedTuple):
@@ -122,10 +109,10 @@ class Estimator:
             return self._measured(
                 item, [(start + rate * work) * error for error in errors], own or alike, SIMILAR
             )
-        start, rate = REFERENCE[step.stage]
+        start, rate = step.row.seconds
         seconds = (start + rate * work) * (self.probe_seconds or REFERENCE_PROBE) / REFERENCE_PROBE
         size = output_size(step, self._manifest(item))
-        peak = REFERENCE_MB.get(step.stage, 560.0) - 600.0 + step.memory_mb
+        peak = step.row.peak_mb - 600.0 + step.memory_mb
         return Estimate(
             seconds / SPREAD[MODEL], seconds, seconds * SPREAD[MODEL], max(peak, 450.0), size, MODEL
         )

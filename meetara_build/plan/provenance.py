@@ -1,6 +1,6 @@
 """Which key of which file below conf/ a key of a recipe comes from: the way back from a changed recipe to its cause.
 
-``recipes`` is the way there; a test holds the two together.
+The table of stages says it, which is the way there too.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from meetara_build.config.keys import is_within
 from meetara_build.graph import Graph, Step
+from meetara_build.graph.stages import Each, Fields
 
 
 class Origin(NamedTuple):
@@ -17,108 +18,38 @@ class Origin(NamedTuple):
     key: str
 
 
-Table = dict[str, tuple[str, str]]
-DATA: Table = {key: ("domain", key) for key in ("system_prompt", "languages", "sources")} | {
-    "domain": ("domain", "")
-}
-MACHINE: Table = {"threads": ("hardware", "threads")}
-"""First key of a recipe → kind of file, and the key there. What is not listed comes from ``UNLISTED``."""
-
-TABLES: dict[str, Table] = {
-    "corpus": {"share": ("base", "pretraining.share")},
-    "base": {
-        "name": ("base", ""),
-        "seed": ("build", "seed"),
-        "threads": ("base", "pretraining.threads"),
-        "gguf": ("base", "gguf"),
-    },
-    "dataset": DATA,
-    "adapter": {
-        "domain": ("domain", ""),
-        "seed": ("build", "seed"),
-        **{key: ("hardware", key) for key in ("threads", "device", "precision")},
-        "loss_on_prompt": ("build", "training.loss_on_prompt"),
-        "max_tokens": ("build", "data.max_tokens"),
-        "lora": ("build", "lora"),
-        "training": ("build", "training"),
-    },
-    "merge": {"domain": ("domain", ""), "bound": ("build", "merge.bound"), **MACHINE},
-    "gguf": {
-        **{key: ("domain", key) for key in ("quants", "system_prompt")},
-        **dict.fromkeys(("name", "domain"), ("domain", "")),
-        "base": ("build", "base"),
-        "licence": ("base", "licence"),
-        "recipe": ("above", "recipe"),
-        **MACHINE,
-    },
-    "base gguf": {
-        **dict.fromkeys(
-            ("name", "domain", "base", "recipe", "quants", "imatrix", "lora", "system_prompt"),
-            ("base", ""),
-        ),
-        "licence": ("base", "licence"),
-        "original": ("base", "gguf"),
-        **MACHINE,
-    },
-    "evaluate": {
-        "domain": ("domain", ""),
-        "quants": ("domain", "quants"),
-        "base": ("build", "base"),
-        "context": ("build", "data.max_tokens"),
-        "max_records": ("build", "evaluation.max_records"),
-        **MACHINE,
-    },
-    "package": {
-        "domain": ("domain", ""),
-        **{
-            key: ("domain", key)
-            for key in ("description", "category", "languages", "safety", "system_prompt", "quants")
-        },
-        "base": ("build", "base"),
-        "base_origin": ("base", "hub_id"),
-        "base_file": ("base", "gguf"),
-        "licence": ("base", "licence"),
-        "lora": ("build", "gguf.lora"),
-        "beat_base_by": ("domain", "evaluation.beat_base_by"),
-        "max_loss": ("build", "evaluation.max_loss"),
-        "max_kl": ("build", "evaluation.max_kl"),
-    },
-    "report": {
-        "domains": ("domain", "category"),
-        "begins_from": ("build", "training.warm_start"),
-        "learns_with": ("build", "training.joint"),
-    },
-}
-UNLISTED = {
-    "dataset": ("build", "data"),
-    "base": ("base", ""),
-    "gguf": ("build", "gguf"),
-    "base gguf": ("build", "gguf"),
-}
-
-
 def origin(graph: Graph, step: Step, path: Sequence[str]) -> Origin | None:
     """Where a key of a step's recipe (its path within the recipe) comes from; None for what sums up the stages before."""
-    stage, target, path = step.stage, step.target, list(path)
-    if stage in ("corpus", "report") and path[0] == "domains":
-        domain = path[1] if len(path) > 1 else ""
-        if stage == "report" or len(path) < 3:
-            return Origin(f"conf/domain/{domain}.yaml", "category" if stage == "report" else "")
-        stage, target, path = "dataset", domain, path[2:]
-    if stage == "gguf" and target.startswith("base/"):
-        stage = "base gguf"
-    group, above = TABLES[stage].get(path[0], UNLISTED.get(stage, ("build", "")))
-    rest = path[1:] if path[0] in TABLES[stage] else path
-    key = (
-        ".".join(part for part in (above, *rest) if part)
-        if above or path[0] not in TABLES[stage]
-        else ""
-    )
-    if group == "above":
+    return _origin(graph, step, step.row.fields, step.target, path)
+
+
+def _origin(
+    graph: Graph, step: Step, fields: Fields, target: str, path: Sequence[str]
+) -> Origin | None:
+    field, rest = fields.get(path[0]), path[1:]
+    if isinstance(field, Each):
+        if not rest:
+            return Origin("conf/build.yaml", "domains")
+        if not isinstance(field.of, tuple):
+            return (
+                _origin(graph, step, field.of, rest[0], rest[1:])
+                if len(rest) > 1
+                else Origin(f"conf/domain/{rest[0]}.yaml", "")
+            )
+        field, target, rest = field.of, rest[0], rest[1:]
+    if field is None:  # a default: it is so because of what the target is
+        return Origin(_own_file(target), "")
+    if not field.key:
         return None
+    group, _, key = field.key.partition(".")
+    key = ".".join([key, *rest] if key else [])
     if group == "base":
-        return Origin(f"conf/base/{_base(step)}.yaml", key)
+        return Origin(_own_file(_base_of(step)), key)
     return Origin(_file(graph, target, group, key), key)
+
+
+def _own_file(target: str) -> str:
+    return f"conf/{target}.yaml" if target.startswith("base/") else f"conf/domain/{target}.yaml"
 
 
 def _file(graph: Graph, target: str, group: str, key: str) -> str:
@@ -132,9 +63,8 @@ def _file(graph: Graph, target: str, group: str, key: str) -> str:
     return f"conf/domain/{target}.yaml" if group == "domain" else "conf/build.yaml"
 
 
-def _base(step: Step) -> str:
-    given = next(
+def _base_of(step: Step) -> str:
+    return next(
         (given.target for given in step.inputs.values() if given.target.startswith("base/")),
         step.target,
     )
-    return given.removeprefix("base/")

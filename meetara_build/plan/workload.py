@@ -1,10 +1,10 @@
 """How much a step has to do, as one number that its time grows with: estimates scale by it from one run to another."""
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from meetara_build.graph import Step
+from meetara_build.graph.stages import list_types
 from meetara_build.llama_cpp.quants import FILE_BITS
 from meetara_build.store.manifest import Manifest
 
@@ -24,56 +24,61 @@ Manifests = Callable[[str], Manifest | None]
 
 def workload(step: Step, manifest: Manifests) -> float:
     """Multiply-adds for what runs a model, bytes for what reads data; comparable between steps of one stage only."""
-    recipe, stage = step.recipe, step.stage
-    if stage == "base" and "gguf" in recipe:
-        return step.parameters * TAKEN_BACK
-    if stage == "base":
-        corpus = manifest("corpus")
-        text = corpus.files["corpus.jsonl"]["size"] if corpus else UNKNOWN_BYTES
-        epochs = recipe.get("pretraining", {}).get("epochs", 0)
-        return float(step.parameters * (1 + epochs * text / BYTES_A_TOKEN))
-    if stage in ("dataset", "corpus"):
-        return float(sum(_size(path) for path in step.sources.values()) or UNKNOWN_BYTES)
-    if stage == "adapter":
-        tokens = (
-            float(recipe["training"]["epochs"])
-            * _side(manifest("dataset"), "train")
-            / BYTES_A_TOKEN
-        )
-        steps = recipe["training"]["max_steps"]
-        most = float(steps * recipe["training"]["batch_tokens"]) if steps else tokens
-        return step.parameters * min(tokens, most)
-    if stage == "merge":
-        return float(step.parameters)
-    if stage == "gguf":
-        return float(step.parameters * (1 + len(recipe["quants"])))
-    if stage == "evaluate":
-        return (
-            step.parameters
-            * (2 + len(recipe["quants"]))
-            * _side(manifest("dataset"), "test")
-            / BYTES_A_TOKEN
-        )
-    return float(len(step.inputs))
+    return WORK[step.row.work](step, manifest)
 
 
 def output_size(step: Step, manifest: Manifests) -> float:
     """Bytes of a step's files that was never built, from the model's size and the types' bits for each weight."""
-    if step.stage == "gguf":
-        kinds = dict.fromkeys(["F16", *step.recipe["quants"]])
-        return sum(step.parameters * FILE_BITS.get(kind, 8.0) / 8 for kind in kinds)
-    if step.stage in ("base", "merge"):
-        return step.parameters * 4.0
-    if step.stage == "adapter":
-        return step.parameters * 4.0 * min(1.0, _share(step.recipe))
-    if step.stage in ("dataset", "corpus"):
-        return workload(step, manifest)
-    return 2000.0
+    return SIZES[step.row.size](step, manifest)
 
 
-def _share(recipe: Mapping[str, Any]) -> float:
-    """LoRA's weights as a share of the base's, roughly: two thin matrices beside each square one of a few hundred rows."""
-    return float(recipe["lora"]["rank"]) / 230
+def _pretraining(step: Step, manifest: Manifests) -> float:
+    if step.recipe["gguf"]:
+        return step.parameters * TAKEN_BACK
+    corpus = manifest("corpus")
+    text = corpus.files["corpus.jsonl"]["size"] if corpus else UNKNOWN_BYTES
+    epochs = (step.recipe["pretraining"] or {}).get("epochs", 0)
+    return float(step.parameters * (1 + epochs * text / BYTES_A_TOKEN))
+
+
+def _sources(step: Step, _: Manifests) -> float:
+    return float(sum(_size(path) for path in step.sources.values()) or UNKNOWN_BYTES)
+
+
+def _training(step: Step, manifest: Manifests) -> float:
+    recipe = step.recipe["training"]
+    tokens = float(recipe["epochs"]) * _side(manifest("dataset"), "train") / BYTES_A_TOKEN
+    steps = recipe["max_steps"]
+    most = float(steps * recipe["batch_tokens"]) if steps else tokens
+    return step.parameters * min(tokens, most)
+
+
+def _held_out(step: Step, manifest: Manifests) -> float:
+    files = step.parameters * (2 + len(step.recipe["quants"]))
+    return files * _side(manifest("dataset"), "test") / BYTES_A_TOKEN
+
+
+WORK: dict[str, Callable[[Step, Manifests], float]] = {
+    "sources": _sources,
+    "pretraining": _pretraining,
+    "training": _training,
+    "weights": lambda step, _: float(step.parameters),
+    "types": lambda step, _: float(step.parameters * (1 + len(step.recipe["quants"]))),
+    "held_out": _held_out,
+    "inputs": lambda step, _: float(len(step.inputs)),
+}
+"""By the name that the table of stages has for it, how work is reckoned."""
+SIZES: dict[str, Callable[[Step, Manifests], float]] = {
+    "sources": _sources,
+    "types": lambda step, _: sum(
+        step.parameters * FILE_BITS.get(kind, 8.0) / 8 for kind in list_types(step.recipe)
+    ),
+    "weights": lambda step, _: step.parameters * 4.0,
+    # LoRA's weights as a share of the base's, roughly: two thin matrices beside each square one of a few hundred rows.
+    "lora": lambda step, _: step.parameters * 4.0 * min(1.0, step.recipe["lora"]["rank"] / 230),
+    "little": lambda step, _: 2000.0,
+}
+"""The same of what is left on the disk."""
 
 
 def _side(dataset: Manifest | None, side: str) -> float:

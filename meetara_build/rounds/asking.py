@@ -20,6 +20,7 @@ from meetara_build.context import reports
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.errors import ConfigError, ReportError
 from meetara_build.graph.compose import check_resolved
+from meetara_build.graph.stages import CHAIN, Stage, reached_by
 from meetara_build.hosting.hooks import prepare_plugin
 from meetara_build.hosting.host import Answer, ask_in_turn
 from meetara_build.hosting.mcp_agent import prepare_external
@@ -29,16 +30,8 @@ from meetara_build.rounds.ranking import LATER, REFUSED, WINS, Verdict, settle, 
 from meetara_build.rounds.track_record import WITHDRAWN, Outcome, Record, outcomes
 from meetara_build.store.manifest import digest_json
 
-AFFECTED = {
-    "gguf": ("gguf", "evaluate"),
-    "domain.quants": ("gguf", "evaluate"),
-    "evaluation": (),
-    "priority": (),
-}
-"""By beginning of a key, the stages whose time a change of it costs; all of them for the rest."""
 LOGS = Path("logs") / "agents"
 """Where what agents print is kept, below the root."""
-STAGES = ("dataset", "adapter", "merge", "gguf", "evaluate")
 WORSE = 0.0
 """A loss that rises by more than this share is worse: the same recipe gives the same loss, so there is no noise to allow for."""
 LOSS_FOR_OTHERS = 0.01
@@ -378,10 +371,8 @@ def _verdict(context: Context, agent: str, id: str, proposal: Proposal, trial: T
     now = domain.config.get(proposal.key) if domain else None
     if why := refusal(context, agent, id, proposal, trial.check):
         return Verdict(id, agent, proposal, REFUSED, why, now)
-    minutes = _minutes(context, proposal.domain, STAGES)
-    of_key = next(
-        (stages for key, stages in AFFECTED.items() if proposal.key.startswith(key)), STAGES
-    )
+    minutes = _minutes(context, proposal.domain, CHAIN)
+    of_key = reached_by(proposal.key)
     record = context.records.get(agent, Record())
     value = worth(proposal, record, minutes, context.policy["minutes_a_percent"])
     return Verdict(
@@ -389,9 +380,9 @@ def _verdict(context: Context, agent: str, id: str, proposal: Proposal, trial: T
     )
 
 
-def _minutes(context: Context, domain: str, stages: Iterable[str]) -> float:
+def _minutes(context: Context, domain: str, stages: Iterable[Stage]) -> float:
     """What these stages of a domain took the last time each was worked out."""
-    newest = [runs[-1].seconds for stage in stages if (runs := context.runs_of(domain, stage))]
+    newest = [runs[-1].seconds for row in stages if (runs := context.runs_of(domain, row.name))]
     return sum(newest) / 60
 
 

@@ -148,7 +148,8 @@ def _model(graph: Graph, item: Resolved) -> dict[str, Any]:
     """Facts of the base: from its own config.json where it has been made or loaded, else from conf/base/."""
     found = {}
     with contextlib.suppress(OSError, ValueError):
-        found = parse_json((graph.root / "base" / item.base_name / "config.json").read_bytes())
+        folder = graph.root / graph.step("base", f"base/{item.base_name}").place.folder
+        found = parse_json((folder / "config.json").read_bytes())
     shape = item.base.model.model_dump() if item.base.model else {}
     if item.base.tokenizer:
         shape["vocab_size"] = item.base.tokenizer.vocab_size

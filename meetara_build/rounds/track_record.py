@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 from meetara_build.agents.snapshot import Run
-from meetara_build.toolbox.makespan import CHAIN
+from meetara_build.graph.stages import CHAIN
 from meetara_build.toolbox.paired_runs import loss
 
-MEASURED_BY = {"loss": "adapter", "seconds": "adapter", "size": "gguf", "memory": "adapter"}
+MEASURED_BY = {figure: row.name for row in CHAIN for figure in row.figures}
 """By figure, the stage whose runs show it."""
 UNMEASURED = ("priority", "base")
 """The one changes when a domain is built, not what its own runs show; losses a token on two bases cannot be compared."""
@@ -181,8 +181,8 @@ def _outcome(
 
 def _solved(by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accepted: float) -> bool:
     """Whether the first step of a domain that failed before a decision went through after it."""
-    for stage in CHAIN:
-        runs = by_step.get((domain, stage), ())
+    for row in CHAIN:
+        runs = by_step.get((domain, row.name), ())
         before = [run for run in runs if run.time < accepted]
         if before and before[-1].outcome == "failed":
             return next((run.outcome != "failed" for run in runs if run.time >= accepted), False)

@@ -4,8 +4,8 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from meetara_build.errors import ConfigError, SetupError
 
@@ -13,11 +13,19 @@ ORIGINAL = "original"
 """The source of a base stage, or of the proof of its GGUF file, that is the file itself."""
 
 
-def find_original(name: str, origin: Mapping[str, Any], sources: Mapping[str, Path]) -> Path:
-    """The GGUF file of the base ``name``; one of a hub is fetched.
+@dataclass(frozen=True)
+class Original:
+    """A GGUF file of a package, with its sha256; of a hub's repository, with its revision; or, with nothing more, one of one's own."""
 
-    ``origin`` is ``gguf`` of the base's recipe: ``package``, ``file`` and ``sha256``; or ``hub_id``, ``revision`` and ``file``; or
-    nothing but the file's name where it is among the ``sources``.
+    file: str
+    package: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+
+
+def find_original(name: str, origin: Original, sources: Mapping[str, Path]) -> Path:
+    """The GGUF file of the base ``name``; one of a hub is fetched, one of one's own is among the ``sources``.
 
     Raises:
         ConfigError: the hub does not have it.
@@ -25,18 +33,18 @@ def find_original(name: str, origin: Mapping[str, Any], sources: Mapping[str, Pa
     """
     if ORIGINAL in sources:
         return sources[ORIGINAL]
-    if "hub_id" in origin:
+    if origin.package is None:
         return _download(name, origin)
-    path = package_file(origin["package"], origin["file"])
+    path = package_file(origin.package, origin.file)
     if not path.exists():
         raise SetupError(
-            f"base {name}: {origin['package']} is not fetched yet; run `meetara-build setup`"
+            f"base {name}: {origin.package} is not fetched yet; run `meetara-build setup`"
         )
     with path.open(
         "rb"
     ) as file:  # not by store/manifest.py, whose edits would then reach every base
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != origin["sha256"]:
+    if digest != origin.sha256:
         raise SetupError(
             f"base {name}: {path} is not the file that gguf.sha256 pins; run `meetara-build setup`"
         )
@@ -48,11 +56,20 @@ def package_file(package: str, file: str) -> Path:
     return Path(sys.prefix) / "share" / "meetara-build" / package / Path(file).name
 
 
-def _download(name: str, origin: Mapping[str, Any]) -> Path:
+def kept_file(origin: Original, sources: Mapping[str, str]) -> Path | None:
+    """The GGUF file, if it is on this machine and nothing has to be fetched for it."""
+    path = Path(sources[ORIGINAL]) if ORIGINAL in sources else None
+    if origin.package is not None:
+        path = package_file(origin.package, origin.file)
+    return path if path is not None and path.exists() else None
+
+
+def _download(name: str, origin: Original) -> Path:
     from huggingface_hub import hf_hub_download
 
-    with refused_as_config(name, origin["hub_id"]):
-        return Path(hf_hub_download(origin["hub_id"], origin["file"], revision=origin["revision"]))
+    assert origin.hub_id is not None
+    with refused_as_config(name, origin.hub_id):
+        return Path(hf_hub_download(origin.hub_id, origin.file, revision=origin.revision))
 
 
 @contextmanager

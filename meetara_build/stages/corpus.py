@@ -6,13 +6,14 @@ from pathlib import Path
 
 from meetara_build.errors import DataError
 from meetara_build.stages.dataset import prepare
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.corpus import CorpusRecipe
+from meetara_build.stages.types import Inputs, Metrics
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: CorpusRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Write ``corpus.jsonl``: lines of ``id``, ``domain`` and ``messages``.
 
-    ``recipe`` holds ``share`` and, by domain, what its dataset stage is told; ``inputs`` the sources as ``DOMAIN/source_N``.
+    ``inputs`` holds the sources as ``DOMAIN/source_N``.
 
     Raises:
         DataError: a domain's sources cannot be read, or nothing is left to learn from.
@@ -20,7 +21,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     lines: dict[str, str] = {}
     held_out: set[str] = set()
     trained = 0
-    for domain, preparation in sorted(recipe["domains"].items()):
+    for domain, preparation in sorted(recipe.domains.items()):
         sources = {
             name.partition("/")[2]: path
             for name, path in inputs.items()
@@ -30,7 +31,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         held_out.update(record.id for record in (*prepared.validation, *prepared.test))
         trained += len(prepared.train)
         for record in prepared.train:
-            if _chance(record.id) < recipe["share"]:
+            if _chance(record.id) < recipe.share:
                 # Only what is asked and answered: a base that knew each domain's system prompt would know the domain.
                 turns = [turn for turn in record.messages if turn["role"] != "system"]
                 line = {"id": record.id, "domain": domain, "messages": turns}
@@ -44,7 +45,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     (output / "corpus.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     metrics = {"records": len(kept), "training_records": trained, "held_out_records": len(held_out)}
     (output / "card.json").write_text(
-        json.dumps({**metrics, "share": recipe["share"]}, indent=1) + "\n"
+        json.dumps({**metrics, "share": recipe.share}, indent=1) + "\n"
     )
     return metrics
 

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from meetara_build.errors import ArtifactError, DataError
 from meetara_build.llama_cpp.model import Floats, Model, Session
 from meetara_build.setup.check import check_llama
-from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.evaluate import EvaluateRecipe
+from meetara_build.stages.types import MEASURED, Inputs, Metrics
 from meetara_build.training.chat import Encoded, encode, read_records
 
 BASE = "base"
@@ -26,11 +27,8 @@ GENERATED = 32
 """Tokens generated to tell how fast a file answers."""
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Measure the base and every variant on ``test.jsonl`` through llama.cpp; write ``evaluation.json``.
-
-    Recipe: ``domain``, ``quants``, ``threads``, ``context`` (longest text in tokens, null: the model's own),
-    ``max_records`` (null: all).
 
     Inputs: ``gguf`` (folder of the variants), ``base_gguf`` (folder of the base's F16 file), ``dataset``, ``base``
     (Hugging Face folder, for its tokenizer and chat template).
@@ -54,7 +52,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
         texts, topics, counts = _held_out(recipe, inputs, runners)
         longest = max(len(text.ids) for text in texts) + GENERATED
         for runner in runners.values():
-            stack.enter_context(runner.start(longest, recipe["threads"]))
+            stack.enter_context(runner.start(longest, recipe.threads))
         for text, topic in zip(texts, topics, strict=True):
             before = [runners[name].loss_sum for name in (REFERENCE, BASE)]
             _score(text, runners)
@@ -162,22 +160,17 @@ class _ByTopic:
         }
 
 
-def _files(recipe: Recipe, inputs: Inputs) -> dict[str, Path]:
+def _files(recipe: EvaluateRecipe, inputs: Inputs) -> dict[str, Path]:
     """The base's file and the variants', F16 first."""
-    bases = sorted(inputs["base_gguf"].glob("*-F16.gguf"))
-    if not bases:
-        raise ArtifactError(
-            f"{inputs['base_gguf'].name}: no F16 file of the base. Build the base's gguf stage."
-        )
-    names = [REFERENCE, *(quant for quant in recipe["quants"] if quant != REFERENCE)]
+    names = [REFERENCE, *(quant for quant in recipe.quants if quant != REFERENCE)]
     return {
-        BASE: bases[0],
-        **{name: inputs["gguf"] / f"{recipe['domain']}-{name}.gguf" for name in names},
+        BASE: inputs["base_gguf"] / f"{recipe.base}-F16.gguf",
+        **{name: inputs["gguf"] / f"{recipe.domain}-{name}.gguf" for name in names},
     }
 
 
 def _held_out(
-    recipe: Recipe, inputs: Inputs, runners: dict[str, _Runner]
+    recipe: EvaluateRecipe, inputs: Inputs, runners: dict[str, _Runner]
 ) -> tuple[list[Encoded], list[str | None], dict[str, int]]:
     """The held-out records as tokens, cut to the context, their topics, and how many there are."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -193,9 +186,9 @@ def _held_out(
                 f"the F16 file {runners[REFERENCE].model.n_vocab}. Build {name} again from the same base."
             )
     own = min(runner.model.trained_context for runner in runners.values())
-    limit = max(2, min(recipe["context"] or own, own))
+    limit = max(2, min(recipe.context or own, own))
     test = inputs["dataset"] / "test.jsonl"
-    records = list(read_records(test))[: recipe["max_records"]]
+    records = list(read_records(test))[: recipe.max_records]
     whole = [encode(tokenizer, record["messages"]) for record in records]
     cut = [Encoded(text.ids[:limit], text.mask[:limit]) for text in whole]
     answered = [

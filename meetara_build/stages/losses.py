@@ -1,7 +1,7 @@
 """How many records of a data set are left out, for what reasons, and which keys decide: for whoever would miss them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 KEYS = {
     "bad": "max_bad_share",
@@ -53,7 +53,7 @@ class Losses(NamedTuple):
         )
         return dropped > share * (self.read - self.left_out + dropped)
 
-    def text(self, recipe: Mapping[str, Any] | None = None) -> str:
+    def text(self, recipe: Mapping[str, object] | None = None) -> str:
         """``950 of 1,012 records are left out: 940 too long (data.max_tokens 512), …``; values of keys as the dataset's recipe has them."""
         reasons = sorted(self.by_reason.items(), key=lambda item: (-item[1], item[0]))
         said = ", ".join(
@@ -62,7 +62,7 @@ class Losses(NamedTuple):
         return f"{self.left_out:,} of {self.read:,} records ({self.left_out / self.read:.0%}) are left out: {said}"
 
 
-def _key(reason: str, recipe: Mapping[str, Any]) -> str:
+def _key(reason: str, recipe: Mapping[str, object]) -> str:
     key = KEYS.get(reason)
     if key is None or f"data.{key}" in reason:
         return ""

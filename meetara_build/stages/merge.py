@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from meetara_build.errors import LogitsError, NoEffectError, ProofError
 from meetara_build.outside import parse_json
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.merge import MergeRecipe
+from meetara_build.stages.types import Inputs, Metrics
 from meetara_build.training.chat import encode, read_records
 from meetara_build.training.model import load_model, load_tokenizer
 
@@ -25,7 +26,7 @@ COPIED = (".json", ".jinja", ".txt", ".model")
 NOT_COPIED = ("manifest.json", "model.safetensors.index.json", "origin.json")
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: MergeRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Write a Hugging Face folder: one model.safetensors in float32, the base's other files as they are.
 
     ``W + scale * B A`` is worked out in float32 by PEFT (DoRA and rsLoRA included), and written so: rounded to a base's
@@ -33,13 +34,12 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     difference between logits of merged weights and of base + adapter, on validation texts.
 
     Args:
-        recipe: domain, threads, bound: largest difference allowed, as a share of the largest logit.
         inputs: base, adapter and dataset folders.
 
     Raises:
         ProofError: a difference beyond its bound, or a merged model equal to the base.
     """
-    base, domain = inputs["base"], recipe["domain"]
+    base, domain = inputs["base"], recipe.domain
     texts = _texts(inputs)
     model = load_model(base, torch.float32)
     plain = _logits(model, texts)
@@ -48,7 +48,7 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     merged = adapted.merge_and_unload()
     found = _logits(merged, texts)
     difference, change = _difference(found, expected), _difference(found, plain)
-    _refuse_beyond(difference, recipe["bound"], domain)
+    _refuse_beyond(difference, recipe.bound, domain)
     if change == 0:
         raise NoEffectError(
             f"{domain}: the merged model's logits equal the base's, so the adapter has no effect: train longer, or raise lora.alpha"

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from meetara_build.errors import needs
 from meetara_build.outside import parse_json
+from meetara_build.stages.recipes.report import ReportRecipe
 from meetara_build.stages.text_similarity import likeness
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.types import Inputs, Metrics
 
 with needs("report"):
     import matplotlib as mpl
@@ -34,15 +35,13 @@ FARTHER = 6
 Floats = npt.NDArray[np.float64]
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: ReportRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Write ``loss_curves.svg``, ``size_quality.svg`` and ``relations.svg``.
 
     Args:
-        recipe: domains, each with its category; begins_from, by domain the one whose adapter it begins from; learns_with, by
-            domain those whose records it learns too.
         inputs: ``DOMAIN/training``, ``DOMAIN/evaluation`` and ``DOMAIN/dataset`` folders.
     """
-    domains: Mapping[str, str] = recipe["domains"]
+    domains: Mapping[str, str] = recipe.domains
     training = {name: _read(inputs[f"{name}/training"] / "training.json") for name in domains}
     evaluation = {name: _read(inputs[f"{name}/evaluation"] / "evaluation.json") for name in domains}
     with mpl.rc_context(STYLE):
@@ -107,7 +106,7 @@ def size_quality(evaluation: Mapping[str, Any]) -> Figure:
 
 
 def relations(
-    domains: Mapping[str, str], alike: Mapping[str, Mapping[str, float]], recipe: Recipe
+    domains: Mapping[str, str], alike: Mapping[str, Mapping[str, float]], recipe: ReportRecipe
 ) -> Figure:
     """A map: similar domains are near each other, each is joined to the most similar one, and arrows show who begins from whose
     adapter, or learns whose records too."""
@@ -139,9 +138,9 @@ def relations(
     for category in sorted(set(domains.values())):
         points = np.array([places[name] for name in names if domains[name] == category])
         axes.scatter(points[:, 0], points[:, 1], s=18, label=category.replace("_", " "))
-    for name, teacher in recipe["begins_from"].items():
+    for name, teacher in recipe.begins_from.items():
         _arrow(axes, places, teacher, name, "solid")
-    for name, others in recipe["learns_with"].items():
+    for name, others in recipe.learns_with.items():
         for other in others:
             _arrow(axes, places, other, name, "dashed")
     axes.set_title(

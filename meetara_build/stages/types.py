@@ -4,8 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-Recipe = Mapping[str, Any]
-"""The slice of the resolved configuration that one stage reads: canonical JSON values."""
+from pydantic import BaseModel, ConfigDict
+
+
+class Recipe(BaseModel):
+    """The slice of the configuration that one stage reads.
+
+    Its JSON is what is hashed: every field is in it, None as null, so that equal recipes are equal bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
 
 Inputs = Mapping[str, Path]
 """Artifact folders and source files by name."""

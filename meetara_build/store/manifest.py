@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,20 +30,14 @@ NO_NAME = re.compile("[\0\ud800-\udfff]")
 
 
 class Place(NamedTuple):
-    """Where an artifact lies below the root: its folder and its manifest."""
+    """Where an artifact lies below the root: a folder that is its own."""
 
     folder: str
-    manifest: str
 
-
-def place(stage: str, target: str) -> Place:
-    """The place of a stage's artifact; ``target`` is a domain, or ``base/NAME``."""
-    if stage == "evaluate":
-        return Place(target, f"{target}/evaluation.manifest.json")
-    if stage == "report":
-        return Place("report", f"report/{MANIFEST}")
-    folder = target if stage == "base" else f"{target}/{'merged' if stage == 'merge' else stage}"
-    return Place(folder, f"{folder}/{MANIFEST}")
+    @property
+    def manifest(self) -> str:
+        """Its manifest."""
+        return f"{self.folder}/{MANIFEST}"
 
 
 class Manifest(NamedTuple):
@@ -254,20 +249,18 @@ def write_cache(path: Path, text: str) -> None:
 
 
 def commit(work: Path, root: Path, where: Place, manifest: Manifest) -> None:
-    """Move finished files from ``work`` to their place: old manifest away first, new manifest last."""
-    target, listed = root / where.folder, root / where.manifest
-    target.mkdir(parents=True, exist_ok=True)
-    old: Mapping[str, Any] = {}
-    if listed.exists():
-        with contextlib.suppress(ArtifactError):
-            old = read_manifest(listed).files
-        listed.unlink()
-    for name in manifest.files:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(work / name, target / name)
-    for name in set(old) - set(manifest.files):
-        (target / name).unlink(missing_ok=True)
-    write_text(listed, manifest.text())
+    """Have a folder of finished files be the artifact: the old manifest goes first, the new one comes last.
+
+    The folder is replaced whole, so that nothing that is no longer made stays in it.
+    """
+    target = root / where.folder
+    (root / where.manifest).unlink(missing_ok=True)
+    if target.is_symlink():
+        target.unlink()
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(work, target)
+    write_text(root / where.manifest, manifest.text())
 
 
 def seal(folder: Path) -> None:

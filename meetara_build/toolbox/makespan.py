@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from meetara_build.agents.snapshot import Context, Domain, Run
+from meetara_build.graph import stages
 
-CHAIN = ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
-URGENT = ("merge", "gguf", "evaluate", "package")
+CHAIN = tuple(row.name for row in stages.CHAIN)
+"""The stages of a domain, one after the other."""
+URGENT = tuple(row.name for row in stages.CHAIN if row.urgency)
 """Among domains of one priority these go first, as in the rules of Snakemake."""
 WITHIN = 1.005
 """A makespan this many times the shortest found is as good: fewer domains then need a priority."""

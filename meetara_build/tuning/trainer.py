@@ -11,6 +11,7 @@ import torch
 from meetara_build.graph import OBSERVER
 from meetara_build.hosting.observers import Observers
 from meetara_build.stages import adapter
+from meetara_build.stages.recipes.adapter import AdapterRecipe
 from meetara_build.training.kernels.lora import attach
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
 from meetara_build.training.settings import Action, History, Observer, Progress
@@ -33,12 +34,11 @@ class Trainer:
         self.agents = Observers(
             files, logs, _lost
         )  # forks, and so comes before anything has threads
-        torch.set_num_threads(recipe["threads"])
+        own = AdapterRecipe.model_validate(recipe)
+        torch.set_num_threads(own.threads)
         tokenizer = load_tokenizer(inputs["base"])
-        self.model = load_model(
-            inputs["base"], adapter.DTYPES[recipe["precision"]], recipe["device"]
-        )
-        self.learnt = adapter.records.read(recipe, inputs, tokenizer, position_limit(self.model))
+        self.model = load_model(inputs["base"], adapter.DTYPES[own.precision], own.device)
+        self.learnt = adapter.records.read(own, inputs, tokenizer, position_limit(self.model))
         self.warm_start = inputs.get("warm_start")
 
     def train(self, recipe: Mapping[str, Any], observe: Observer | None = None) -> History:
@@ -47,15 +47,16 @@ class Trainer:
         Raises:
             TrainingError: a loss that is not finite.
         """
+        own = AdapterRecipe.model_validate(recipe)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's, of a base that has had an adapter before
-            adapted = attach(self.model, recipe["lora"], recipe["seed"])
+            adapted = attach(self.model, own.lora.model_dump(), own.seed)
 
         def both(progress: Progress) -> Action | None:
             action = self.agents(progress)
             return observe(progress) or action if observe else action
 
-        settings = adapter.settings_of(recipe)
+        settings = adapter.settings_of(own)
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 return adapter.fit(

@@ -141,7 +141,7 @@ def test_status_tells_fresh_from_stale_failed_and_not_built(project: Path, comma
 def test_a_damaged_evaluation_is_mended(
     snakemade: Path, project: Path, command: Any, text: str
 ) -> None:
-    path = project / "artifacts" / "nutrition" / "evaluation.json"
+    path = project / "artifacts" / "nutrition" / "evaluation" / "evaluation.json"
     content = path.read_bytes()
     path.unlink()
     path.write_text(text.ljust(len(content)))

@@ -62,9 +62,9 @@ def test_a_domain_is_explained_stage_by_stage(built: Path, explained: Explained)
         ("artifacts/nutrition/gguf/nutrition-Q8_0.gguf", ["nutrition/gguf"]),
         ("nutrition/gguf/nutrition-Q8_0.gguf", ["nutrition/gguf"]),
         ("artifacts/nutrition/gguf/manifest.json", ["nutrition/gguf"]),
-        ("artifacts/nutrition/evaluation.json", ["nutrition/evaluate"]),
-        ("artifacts/nutrition/evaluation.manifest.json", ["nutrition/evaluate"]),
-        ("artifacts/base/mini/model.safetensors", ["base/mini/base"]),
+        ("artifacts/nutrition/evaluation/evaluation.json", ["nutrition/evaluate"]),
+        ("artifacts/nutrition/evaluation/manifest.json", ["nutrition/evaluate"]),
+        ("artifacts/base/mini/model/model.safetensors", ["base/mini/base"]),
         ("artifacts/base/mini/corpus/corpus.jsonl", ["base/mini/corpus"]),
     ],
 )

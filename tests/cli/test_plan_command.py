@@ -120,7 +120,7 @@ def refusal() -> str:
             "conf/domain/storytelling.jsonl: its content changed (storytelling/dataset)",
         ),
         (
-            lambda project: (project / "artifacts/music/evaluation.json").unlink(),
+            lambda project: (project / "artifacts/music/evaluation/evaluation.json").unlink(),
             "music/evaluate: was FRESH, is RESTORE now",
         ),
         (build, "nutrition/package: was RUN, is FRESH now"),

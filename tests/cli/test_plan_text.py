@@ -158,14 +158,14 @@ def test_what_was_changed_behind_the_tool_s_back_has_a_section_of_its_own(
 
 
 def test_so_it_has_where_an_edit_reaches_the_same_steps(project: Path, said: Said) -> None:
-    (project / "artifacts" / "nutrition" / "evaluation.json").unlink()
+    (project / "artifacts" / "nutrition" / "evaluation" / "evaluation.json").unlink()
     override(project, "nutrition", {"lora.rank": 8})
     lines = said(project)
     assert DRIFT in lines
     assert [
         line
         for line in lines[lines.index(DRIFT) :]
-        if line.startswith("artifacts/nutrition/evaluation.json: missing")
+        if line.startswith("artifacts/nutrition/evaluation/evaluation.json: missing")
     ]
 
 

@@ -102,7 +102,7 @@ def test_looking_hinders_no_one_who_wants_the_lock(project: Path, states: States
 
 def test_a_stale_domain_says_which_step_and_why(project: Path, states: States) -> None:
     override(project, "nutrition", {"lora.rank": 8})
-    (project / "artifacts" / "music" / "evaluation.json").unlink()
+    (project / "artifacts" / "music" / "evaluation" / "evaluation.json").unlink()
     edit(project / "conf" / "domain" / "programming.yaml", "description", "Another")
     found = states(project)
     assert {domain: entry["state"] for domain, entry in found.items()} == {
@@ -112,7 +112,7 @@ def test_a_stale_domain_says_which_step_and_why(project: Path, states: States) -
         "storytelling": "fresh",
     }
     assert found["nutrition"]["note"] == "adapter: conf/domain/nutrition.yaml lora.rank: 16 → 8"
-    assert found["music"]["note"] == "evaluate: artifacts/music/evaluation.json: missing"
+    assert found["music"]["note"] == "evaluate: artifacts/music/evaluation/evaluation.json: missing"
     assert found["programming"]["note"].startswith(
         "package: conf/domain/programming.yaml description: "
     )

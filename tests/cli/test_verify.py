@@ -52,7 +52,7 @@ def test_repair_brings_back_what_was_built(snakemade: Path, tmp_path: Path, comm
         if path.is_file() and path.stat().st_ino == model.stat().st_ino:
             damage(path)
     damage(model)
-    (project / "artifacts" / "base" / "mini" / "config.json").unlink()
+    (project / "artifacts" / "base" / "mini" / "model" / "config.json").unlink()
     done = command(project, "verify", "--repair")
     assert done.returncode == 0, done.stderr
     assert models(project) == before
@@ -63,7 +63,7 @@ def test_repair_brings_back_what_was_built(snakemade: Path, tmp_path: Path, comm
 
 def test_a_base_is_verified_by_its_name(project: Path, command: Any) -> None:
     assert command(project, "verify", "base/mini").returncode == 0
-    damage(project / "artifacts" / "base" / "mini" / "model.safetensors")
+    damage(project / "artifacts" / "base" / "mini" / "model" / "model.safetensors")
     done = command(project, "verify", "base/mini")
     assert done.returncode == 1
     assert "model.safetensors: its content is not what was built" in done.stdout
@@ -73,7 +73,7 @@ def test_a_base_is_verified_by_its_name(project: Path, command: Any) -> None:
 def test_the_message_about_a_damaged_base_names_a_command_that_works(
     project: Path, command: Any
 ) -> None:
-    damage(project / "artifacts" / "base" / "mini" / "model.safetensors")
+    damage(project / "artifacts" / "base" / "mini" / "model" / "model.safetensors")
     shutil.rmtree(project / "artifacts" / "store")
     said = command(project, "stage", "adapter", "nutrition").stderr
     assert "repair it with `meetara-build verify --repair base/mini`" in said

@@ -147,8 +147,8 @@ def test_half_written_files_of_dead_processes_are_removed_and_of_live_ones_not(
     root = project / "artifacts"
     names = [
         "nutrition/gguf/.nutrition-F16.gguf",
-        "nutrition/.evaluation.manifest.json",
-        "base/mini/.manifest.json",
+        "nutrition/evaluation/.manifest.json",
+        "base/mini/model/.manifest.json",
     ]
     fill(root, {f"{name}.{pid}": b"half" for name in names for pid in (GONE, live)})
     fill(root, {"nutrition/gguf/.hidden": b"not ours"})

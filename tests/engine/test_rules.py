@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from projects import REPOSITORY, edit, override, read_yaml, write_yaml
 
-from meetara_build.config.resolve import RESERVED
+from meetara_build.config.schema import NAME
 from meetara_build.engine.rules import Rules
 from meetara_build.graph import load
+from meetara_build.graph.stages import RESERVED, RULES
 
 
 class Wildcards(SimpleNamespace):
@@ -50,7 +51,7 @@ def test_files_are_named_as_seen_from_the_project(
         "artifacts/nutrition/gguf/nutrition-lora.gguf",
         "artifacts/nutrition/package/manifest.json",
     ]
-    base = ["artifacts/base/mini/manifest.json", ".meetara/stale"]
+    base = ["artifacts/base/mini/model/manifest.json", ".meetara/stale"]
     assert build.inputs("dataset")(Wildcards(domain="nutrition")) == base
     assert all(
         file.flags["ancient"] for file in build.inputs("dataset")(Wildcards(domain="nutrition"))
@@ -97,7 +98,7 @@ def test_what_has_something_to_do_has_inputs_that_are_new_to_snakemake(
 
     assert new("dataset") == set()
     assert new("adapter") == {
-        "artifacts/base/mini/manifest.json",
+        "artifacts/base/mini/model/manifest.json",
         "artifacts/base/mini/gguf/manifest.json",
         "artifacts/nutrition/dataset/manifest.json",
         ".meetara/stale",
@@ -113,7 +114,7 @@ def test_manifests_from_the_future_are_dated_now(
 ) -> None:
     """The clock was set back: Snakemake would refuse every output as older than its inputs."""
     override(project, "nutrition", {"lora.rank": 8})
-    manifest = project / "artifacts" / "base" / "mini" / "manifest.json"
+    manifest = project / "artifacts" / "base" / "mini" / "model" / "manifest.json"
     os.utime(manifest, (4e9, 4e9))
     rules(project, monkeypatch)
     assert manifest.stat().st_mtime < time.time()
@@ -219,7 +220,7 @@ def test_warm_false_has_jobs_work_by_themselves(
 def test_a_job_is_snakemake_s_own_child_and_told_so(
     built_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shell = rules(built_project, monkeypatch).shell("adapter", "{wildcards.domain}")
+    shell = rules(built_project, monkeypatch).shell("adapter")
     assert shell.startswith("exec ")
     assert (
         "--parent $PPID adapter {wildcards.domain} --fingerprint {params.fingerprint} > {log:q} 2>&1"
@@ -231,7 +232,7 @@ def test_braces_in_the_python_s_path_are_not_snakemake_s(
     built_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/odd {place}/python")
-    shell = rules(built_project, monkeypatch).shell("adapter", "{wildcards.domain}")
+    shell = rules(built_project, monkeypatch).shell("adapter")
     assert "/odd {{place}}/python" in shell
 
 
@@ -240,15 +241,49 @@ def test_domains_are_grouped_by_the_files_they_get(
 ) -> None:
     path = project / "conf" / "domain" / "programming.yaml"
     write_yaml(path, {**read_yaml(path), "quants": ["Q8_0"]})
-    groups = {tuple(group.domains): group for group in rules(project, monkeypatch).ggufs()}
+    groups = {tuple(one.targets): one for one in rules(project, monkeypatch).variants("gguf")}
     few, many = groups["programming",], groups["nutrition", "storytelling"]
-    assert few.files == ["{domain}-F16.gguf", "{domain}-Q8_0.gguf", "{domain}-lora.gguf"]
+    folder = "artifacts/{domain}/gguf"
+    files = ["manifest.json", "{domain}-F16.gguf", "{domain}-Q8_0.gguf", "{domain}-lora.gguf"]
+    assert few.outputs == [f"{folder}/{name}" for name in files]
     assert many.wildcard == "nutrition|storytelling"
     assert few.name != many.name
 
 
-def test_a_base_is_made_here_or_loaded(
+def test_a_merged_model_goes_unless_it_is_kept(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    override(project, "programming", {"keep_merged": True})
+    kept, gone = sorted(rules(project, monkeypatch).variants("merge"), key=lambda one: one.targets)[
+        ::-1
+    ]
+    assert (kept.name, kept.targets) == ("merge_kept", ["programming"])
+    assert kept.outputs == ["artifacts/{domain}/merged/manifest.json"]
+    assert (gone.name, gone.targets) == ("merge", ["nutrition", "storytelling"])
+    assert (kept.temporary, gone.temporary) == (None, "artifacts/{domain}/merged")
+
+
+def test_no_rule_that_a_build_can_make_has_a_domain_s_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    override(project, "programming", {"keep_merged": True})
+    build = rules(project, monkeypatch)
+    for rule in RULES:
+        for one in build.variants(rule):
+            assert one.name in RESERVED or not re.fullmatch(NAME, one.name)
+
+
+def test_rules_take_their_files_and_logs_from_the_table(
     built_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = rules(built_project, monkeypatch)
-    assert (build.made_here, build.pretrained) == ("mini", "-")
+    assert build.outputs("evaluate") == [
+        "artifacts/{domain}/evaluation/manifest.json",
+        "artifacts/{domain}/evaluation/evaluation.json",
+    ]
+    assert build.outputs("base") == ["artifacts/base/{base}/model/manifest.json"]
+    assert build.outputs("base_gguf")[1:] == ["artifacts/base/{base}/gguf/{base}-F16.gguf"]
+    assert build.log("base_gguf") == "artifacts/logs/base/{base}/gguf.log"
+    assert build.log("report") == "artifacts/logs/report.log"
+    assert " gguf base/{wildcards.base} --fingerprint" in build.shell("base_gguf")
+    assert " report report --fingerprint" in build.shell("report")

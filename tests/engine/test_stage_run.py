@@ -125,7 +125,7 @@ def test_an_input_with_a_damaged_manifest_is_refused(project: Path, text: str) -
 
 
 def test_a_damaged_input_is_refused_by_name_with_the_command_that_mends_it(project: Path) -> None:
-    damage(project / "artifacts" / "nutrition" / "evaluation.json")
+    damage(project / "artifacts" / "nutrition" / "evaluation" / "evaluation.json")
     ask_more(project)
     with pytest.raises(
         ArtifactError, match=r"evaluation.json: its content is not what was built; repair it with"
@@ -159,7 +159,8 @@ def test_an_input_edited_during_the_job_is_noticed(
 ) -> None:
     ask_more(project)
     after_the_job(
-        monkeypatch, lambda: damage(project / "artifacts" / "nutrition" / "evaluation.json")
+        monkeypatch,
+        lambda: damage(project / "artifacts" / "nutrition" / "evaluation" / "evaluation.json"),
     )
     with pytest.raises(ArtifactError, match=r"evaluation.json: its content is not what was built"):
         package(project)

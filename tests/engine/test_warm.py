@@ -184,7 +184,9 @@ def test_a_killed_job_is_begun_once_more(
     def kill_and_mend() -> None:
         job = job_of(served)
         pipe.unlink()
-        shutil.copy(built_project / "artifacts" / "nutrition" / "evaluation.json", pipe)
+        shutil.copy(
+            built_project / "artifacts" / "nutrition" / "evaluation" / "evaluation.json", pipe
+        )
         job.send_signal(signal.SIGKILL)
 
     killer = threading.Thread(target=kill_and_mend)

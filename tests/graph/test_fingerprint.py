@@ -13,7 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from projects import REPOSITORY
 
-from meetara_build.graph import STAGES, fingerprint
+from meetara_build.graph import fingerprint
+from meetara_build.graph.stages import NAMES as STAGES
 
 SLOW = settings(deadline=None, max_examples=5, phases=[Phase.explicit, Phase.generate])
 CACHED = [value for value in vars(fingerprint).values() if hasattr(value, "cache_clear")]

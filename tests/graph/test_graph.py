@@ -12,7 +12,8 @@ import pytest
 from projects import DOMAINS, edit, override, read_yaml, small_project, write_yaml
 
 from meetara_build.errors import ConfigError
-from meetara_build.graph import STAGES, Graph, load
+from meetara_build.graph import Graph, load
+from meetara_build.graph.stages import NAMES as STAGES
 from meetara_build.project import find_project
 
 OF_A_DOMAIN = ("dataset", "adapter", "merge", "gguf", "evaluate", "package")

@@ -1,14 +1,17 @@
 """Which key of conf/ reaches which stage's recipe: the table of what a person's edit can make run again."""
 
-from pathlib import Path
+import json
 from typing import Any
 
 import pytest
 from projects import REPOSITORY, mini_base
+from pydantic import ValidationError
 
+from meetara_build.config.resolve import Common, Resolved
 from meetara_build.config.schema import Base, Build, Domain, GgufFile, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
-from meetara_build.graph import recipes
+from meetara_build.graph.recipes import MAKERS, Scope, make_recipe, source_recipe
+from meetara_build.graph.stages import RULES, STAGE, STAGES, Key
 from meetara_build.store.manifest import digest_json
 
 CONF = REPOSITORY / "conf"
@@ -25,35 +28,38 @@ def contents() -> dict[str, dict[str, Any]]:
     }
 
 
-def slices(given: dict[str, dict[str, Any]]) -> dict[str, recipes.Slice]:
+def recipes(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The recipe of each rule's stage, as it is hashed."""
     build = check(Build, given["build"], CONF)
     domain = check(Domain, given["domain"], CONF)
     base = check(Base, given["base"], CONF)
     hardware = check(Hardware, given["hardware"], CONF)
-    found = {
-        "corpus": recipes.corpus(base, {"nutrition": (domain, build)}),
-        "base": recipes.base("mini", base, build),
-        "base_gguf": recipes.base_gguf("mini", base, build, hardware),
-        "dataset": recipes.dataset("nutrition", domain, build),
-        "adapter": recipes.adapter("nutrition", build, hardware),
-        "merge": recipes.merge("nutrition", build, hardware),
-    }
-    above = {stage: found[stage] for stage in ("base", "dataset", "adapter", "merge")}
-    found["gguf"] = recipes.gguf("nutrition", "mini", base, domain, build, hardware, above)
-    found["evaluate"] = recipes.evaluate("nutrition", "mini", domain, build, hardware)
-    found["package"] = recipes.package("nutrition", "mini", base, domain, build)
+    item = Resolved("nutrition", domain, "mini", base, "cpu", hardware, build, [])
+    found: dict[str, dict[str, Any]] = {}
+    for rule, row in RULES.items():
+        made = make_recipe(row, Scope(item, {"nutrition": item}, found)).model_dump(mode="json")
+        found[rule] = {key: value for key, value in made.items() if key not in row.settings}
     return found
+
+
+def base_recipe(name: str, base: Base) -> dict[str, Any]:
+    """What is hashed of a base that is not made here: the fields that say something."""
+    build = check(Build, contents()["build"], CONF)
+    hardware = check(Hardware, contents()["hardware"], CONF)
+    item = Common(name, base, hardware, build, [])
+    made = make_recipe(STAGE["base"], Scope(item)).model_dump(mode="json")
+    return {key: value for key, value in made.items() if value is not None}
 
 
 def reached(file: str, key: str, value: Any) -> set[str]:
     """The stages whose recipes differ once a dotted key has another value."""
-    before, given = slices(contents()), contents()
+    before, given = recipes(contents()), contents()
     *above, last = key.split(".")
     place = given[file]
     for part in above:
         place = place[part]
     place[last] = value
-    after = slices(given)
+    after = recipes(given)
     return {stage for stage in before if before[stage] != after[stage]}
 
 
@@ -62,6 +68,7 @@ DATA = {"corpus", "dataset", "gguf"}
 TRAINING = {"adapter", "gguf"}
 BASE = {"base", "gguf"}
 SAYS = {"package"}
+MAP = {"report"}
 NOTHING: set[str] = set()
 
 BUILD_KEYS = {
@@ -101,9 +108,9 @@ BUILD_KEYS = {
     "training.clip_norm": (0.5, TRAINING),
     "training.patience": (9, TRAINING),
     "training.validations_per_epoch": (9, TRAINING),
-    "training.warm_start": ("programming@" + "a" * 64, TRAINING),
+    "training.warm_start": ("programming@" + "a" * 64, TRAINING | MAP),
     "training.loss_on_prompt": (True, TRAINING),
-    "training.joint": (["programming"], TRAINING),
+    "training.joint": (["programming"], TRAINING | MAP),
     "training.topic_weights": ({"allergies": 2}, TRAINING),
     "training.observers": (["quality_assurance"], TRAINING),
     "merge.bound": (0.5, {"merge", "gguf"}),
@@ -120,7 +127,7 @@ BUILD_KEYS = {
 DOMAIN_KEYS = {
     "topics": (["another"], NOTHING),
     "description": ("Another", SAYS),
-    "category": ("own", SAYS),
+    "category": ("own", SAYS | MAP),
     "safety": ("standard", SAYS),
     "evaluation.beat_base_by": (0.5, SAYS),
     "languages": (["en"], DATA | SAYS),
@@ -193,38 +200,40 @@ def test_the_table_above_is_complete() -> None:
 
 def test_recipes_are_plain_json() -> None:
     """The same bytes whatever process or order they were made in."""
-    for recipe in slices(contents()).values():
+    for recipe in recipes(contents()).values():
         assert digest_json(recipe) == digest_json(dict(reversed(list(recipe.items()))))
 
 
 def test_types_of_single_tensors_are_in_no_recipe_where_nothing_is_quantized() -> None:
     given = contents()
     given["build"]["gguf"]["tensor_types"] = {"ffn_down": "Q6_K"}
-    assert slices(given)["gguf"]["tensor_types"] == {"ffn_down": "Q6_K"}
+    assert recipes(given)["gguf"]["tensor_types"] == {"ffn_down": "Q6_K"}
     given["domain"]["quants"] = ["F16", "BF16"]
-    assert slices(given)["gguf"]["tensor_types"] == {}
+    assert recipes(given)["gguf"]["tensor_types"] == {}
 
 
 def test_where_a_checkout_lies_is_in_no_recipe() -> None:
-    assert str(REPOSITORY) not in str(slices(contents()))
+    assert str(REPOSITORY) not in str(recipes(contents()))
 
 
 @pytest.mark.parametrize("path", ["a.jsonl", "../data/a.jsonl", "/home/someone/a.jsonl"])
 def test_a_source_goes_by_its_own_name(path: str) -> None:
-    given = contents()["domain"]
-    domain = check(Domain, {**given, "sources": [{"path": path}]}, Path("x.yaml"))
-    assert recipes.source_slices(domain)[0]["name"] == "a.jsonl"
+    assert (
+        source_recipe(
+            check(Domain, {**contents()["domain"], "sources": [{"path": path}]}, CONF).sources[0]
+        ).name
+        == "a.jsonl"
+    )
 
 
 def test_a_loaded_base_is_known_by_its_place_on_the_hub_and_a_folder_by_its_content() -> None:
-    build = check(Build, contents()["build"], CONF)
     loaded = check(Base, read_yaml(CONF / "base" / "smollm2_135m_hub.yaml"), CONF)
-    assert recipes.base("smollm2_135m", loaded, build) == {
+    assert base_recipe("smollm2_135m", loaded) == {
         "name": "smollm2_135m",
         "hub_id": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "revision": "12fd25f77366fa6b3b4b768ec3050bf629380bac",
     }
-    assert recipes.base("mine", loaded.model_copy(update={"folder": "../models/mine"}), build) == {
+    assert base_recipe("mine", loaded.model_copy(update={"folder": "../models/mine"})) == {
         "name": "mine"
     }
 
@@ -235,9 +244,53 @@ def test_a_base_out_of_a_package_is_known_by_what_pins_its_file() -> None:
         check(Hardware, contents()["hardware"], CONF),
     )
     shipped = check(Base, read_yaml(CONF / "base" / "smollm2_135m.yaml"), CONF)
-    slice_ = recipes.base("smollm2_135m", shipped, build)
-    assert set(slice_) == {"name", "gguf"}
-    assert set(slice_["gguf"]) == {"package", "file", "sha256"}
-    assert recipes.base_gguf("smollm2_135m", shipped, build, hardware)["original"] == slice_["gguf"]
-    moved = shipped.model_copy(update={"gguf": GgufFile(path="/another/place/mine.gguf")})
-    assert recipes.base("mine", moved, build) == {"name": "mine", "gguf": {"file": "mine.gguf"}}
+    made = base_recipe("smollm2_135m", shipped)
+    assert set(made) == {"name", "gguf"}
+    assert {key for key, value in made["gguf"].items() if value} == {"package", "file", "sha256"}
+    own = make_recipe(
+        RULES["base_gguf"], Scope(Common("smollm2_135m", shipped, hardware, build, []))
+    )
+    assert own.model_dump(mode="json")["original"] == made["gguf"]
+    moved = base_recipe(
+        "mine", shipped.model_copy(update={"gguf": GgufFile(path="/another/place/mine.gguf")})
+    )
+    assert {key: value for key, value in moved["gguf"].items() if value} == {"file": "mine.gguf"}
+
+
+# The table says where every field comes from
+
+
+@pytest.mark.parametrize("row", STAGES, ids=lambda row: row.rule)
+def test_what_the_table_says_of_a_recipe_is_a_field_of_its_model(row: Any) -> None:
+    model = row.load_model()
+    assert {*row.fields, *row.settings} <= set(model.model_fields)
+    needed = {name for name, field in model.model_fields.items() if field.is_required()}
+    assert needed <= set(row.fields)
+
+
+def test_every_function_that_the_table_names_is_there_and_used() -> None:
+    named = {
+        key.by
+        for row in STAGES
+        for field in row.fields.values()
+        for key in (
+            [field]
+            if isinstance(field, Key)
+            else [field.of]
+            if isinstance(field.of, Key)
+            else [key for key in field.of.values() if isinstance(key, Key)]
+        )
+    }
+    assert named - {""} == set(MAKERS)
+
+
+@pytest.mark.parametrize("row", STAGES, ids=lambda row: row.rule)
+def test_a_recipe_comes_back_from_its_json_as_it_was(row: Any) -> None:
+    """A job reads what the graph keeps as JSON."""
+    made = recipes(contents())[row.rule]
+    model = row.load_model()
+    again = model.model_validate(json.loads(json.dumps(made)))
+    dumped = again.model_dump(mode="json")
+    assert {key: value for key, value in dumped.items() if key not in row.settings} == made
+    with pytest.raises(ValidationError):
+        model.model_validate({**made, "unknown": 1})

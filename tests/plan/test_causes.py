@@ -137,12 +137,10 @@ def test_a_key_a_module_a_library_and_a_source_are_named(graph: Graph) -> None:
 
 
 def test_a_key_that_stands_twice_in_a_recipe_is_one_cause(graph: Graph) -> None:
-    step = graph.step("base", "base/mini")
-    old = made_otherwise(
-        step, recipe={"threads": 7, "pretraining": {**step.recipe["pretraining"], "threads": 7}}
-    )
+    step = graph.step("gguf", "nutrition")
+    old = made_otherwise(step, recipe={"name": "another", "domain": "another"})
     assert [cause.text() for cause in recipe_causes(graph, step, old)] == [
-        "conf/base/mini.yaml pretraining.threads: 7 → 1"
+        "conf/domain/nutrition.yaml: another → nutrition"
     ]
 
 
@@ -185,8 +183,8 @@ def test_files_changed_behind_the_tool_s_back_are_named_as_seen_from_the_project
     found = [*drift_causes(graph, step, {"evaluation.json": MISSING}), manifest_drift(graph, step)]
     assert {cause.kind for cause in found} == {DRIFT}
     assert [cause.text() for cause in found] == [
-        "artifacts/nutrition/evaluation.json: missing",
-        "artifacts/nutrition/evaluation.manifest.json: missing",
+        "artifacts/nutrition/evaluation/evaluation.json: missing",
+        "artifacts/nutrition/evaluation/manifest.json: missing",
     ]
 
 

@@ -239,8 +239,8 @@ def test_what_is_built_and_then_reverted_is_restored(project: Path) -> None:
             "adapter_model.safetensors: missing",
         ),
         ("nutrition/gguf", "nutrition/gguf/manifest.json", "manifest.json: missing"),
-        ("base/mini/base", "base/mini/model.safetensors", "model.safetensors: missing"),
-        ("nutrition/evaluate", "nutrition/evaluation.json", "evaluation.json: missing"),
+        ("base/mini/base", "base/mini/model/model.safetensors", "model.safetensors: missing"),
+        ("nutrition/evaluate", "nutrition/evaluation/evaluation.json", "evaluation.json: missing"),
     ],
 )
 def test_what_someone_deleted_is_restored_and_nothing_else(
@@ -350,6 +350,6 @@ def test_a_domain_added_later_runs_alone(project: Path) -> None:
 
 def test_every_item_has_a_reason_unless_it_is_fresh(project: Path) -> None:
     add_record(project)
-    (project / "artifacts" / "programming" / "evaluation.json").unlink()
+    (project / "artifacts" / "programming" / "evaluation" / "evaluation.json").unlink()
     for item in plan(load(project)).items:
         assert bool(item.roots()) == (item.action != FRESH)

@@ -53,7 +53,7 @@ def build(
         "by_topic": {topic: [6.0 * share, 100] for topic, share in shares.items()},
         "base_by_topic": dict.fromkeys(shares, 6.0),
     }
-    write(domain.folder / "evaluation.json", evaluation)
+    write(domain.folder / "evaluation/evaluation.json", evaluation)
     return domain
 
 

@@ -136,8 +136,9 @@ def _domain(
             quant: {"generated_tokens_per_second": speed} for quant, speed in speeds.items()
         }
     }
-    (folder / gguf.domain).mkdir(exist_ok=True)
-    (folder / gguf.domain / "evaluation.json").write_text(json.dumps(report), encoding="utf-8")
+    evaluation = folder / gguf.domain / "evaluation"
+    evaluation.mkdir(parents=True, exist_ok=True)
+    (evaluation / "evaluation.json").write_text(json.dumps(report), encoding="utf-8")
     own = {
         "domain.quants": list(gguf.recipe["quants"]),
         "gguf.tensor_types": dict(gguf.recipe["tensor_types"]),

@@ -3,35 +3,40 @@
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from huggingface_hub import errors as hub_errors
 
 from meetara_build.errors import ConfigError, SetupError
-from meetara_build.setup.originals import ORIGINAL, find_original, package_file, refused_as_config
+from meetara_build.setup.originals import (
+    ORIGINAL,
+    Original,
+    find_original,
+    package_file,
+    refused_as_config,
+)
 
 CONTENT = b"weights"
-PINNED: dict[str, Any] = {
-    "package": "some-model==1.0",
-    "file": "some_model/model.gguf",
-    "sha256": hashlib.sha256(CONTENT).hexdigest(),
-}
+PINNED = Original(
+    "some_model/model.gguf",
+    package="some-model==1.0",
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+)
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where set-up keeps the file of the package, in an environment of the test's own."""
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    path = package_file(PINNED["package"], PINNED["file"])
+    path = package_file("some-model==1.0", PINNED.file)
     path.parent.mkdir(parents=True)
     return path
 
 
 def test_a_file_named_by_its_path_is_that_file(tmp_path: Path) -> None:
     assert (
-        find_original("mine", {"file": "x.gguf"}, {ORIGINAL: tmp_path / "x.gguf"})
+        find_original("mine", Original("x.gguf"), {ORIGINAL: tmp_path / "x.gguf"})
         == tmp_path / "x.gguf"
     )
 

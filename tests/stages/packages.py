@@ -2,22 +2,32 @@
 
 from typing import Any
 
-RECIPE: dict[str, Any] = {
-    "domain": "nutrition",
-    "description": "Everyday eating",
-    "category": "healthcare",
-    "languages": ["en", "es"],
-    "safety": "strict",
-    "system_prompt": "You are a dietitian.",
-    "base": "tiny",
-    "base_origin": "made by this build",
-    "licence": "apache-2.0",
-    "quants": ["F16", "Q4_K_M"],
-    "lora": True,
-    "beat_base_by": 0.02,
-    "max_loss": None,
-    "max_kl": {"Q4_K_M": 0.25},
-}
+from meetara_build.stages.recipes.package import PackageRecipe
+
+RECIPE = PackageRecipe.model_validate(
+    {
+        "domain": "nutrition",
+        "description": "Everyday eating",
+        "category": "healthcare",
+        "languages": ["en", "es"],
+        "safety": "strict",
+        "system_prompt": "You are a dietitian.",
+        "base": "tiny",
+        "base_origin": "made by this build",
+        "licence": "apache-2.0",
+        "quants": ["F16", "Q4_K_M"],
+        "lora": True,
+        "beat_base_by": 0.02,
+        "max_loss": None,
+        "max_kl": {"Q4_K_M": 0.25},
+        "base_file": None,
+    }
+)
+
+
+def altered(**changes: Any) -> PackageRecipe:
+    """The recipe with other values."""
+    return RECIPE.model_copy(update=changes)
 
 
 def evaluation(f16: float = 1.8, q4: float = 1.9, kl: float = 0.1) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from transformers import AutoModelForCausalLM
 
 from meetara_build.errors import SetupError, TrainingError
 from meetara_build.stages import adapter
-from meetara_build.stages.types import checkpoint_folder
+from meetara_build.stages.recipes.adapter import AdapterRecipe
+from meetara_build.stages.types import Metrics, checkpoint_folder
 from meetara_build.training import model
 from meetara_build.training.settings import Action, Progress
 from tests.small_models import make_model, train_tokenizer
 
 RECIPE: dict[str, Any] = {
+    "checkpoint_seconds": 60,
     "domain": "kitchen",
+    "base": "small",
     "seed": 3,
     "threads": 1,
     "device": "cpu",
@@ -46,10 +50,14 @@ RECIPE: dict[str, Any] = {
         "clip_norm": 1.0,
         "patience": 3,
         "validations_per_epoch": 2,
-        "checkpoint_seconds": 60,
     },
 }
 SMALL = {"hidden_size": 64, "intermediate_size": 96}
+
+
+def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
+    """The stage, of a recipe that is written as JSON."""
+    return adapter.run(AdapterRecipe.model_validate(recipe), *more)
 
 
 def write_dataset(folder: Path, answer: str | None = None) -> None:
@@ -103,7 +111,7 @@ def test_it_writes_an_adapter_that_peft_loads_and_that_lowers_the_loss(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     output = fresh(tmp_path)
-    metrics = adapter.run(RECIPE, inputs, output)
+    metrics = run(RECIPE, inputs, output)
 
     assert sorted(path.name for path in output.iterdir()) == [
         "adapter_config.json",
@@ -130,7 +138,7 @@ def test_its_configuration_names_the_base_without_a_path(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     output = fresh(tmp_path)
-    adapter.run(RECIPE, inputs, output)
+    run(RECIPE, inputs, output)
     text = (output / "adapter_config.json").read_text()
     assert json.loads(text)["base_model_name_or_path"] == "small"
     assert str(tmp_path) not in text
@@ -138,7 +146,7 @@ def test_its_configuration_names_the_base_without_a_path(
 
 def test_the_same_inputs_give_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
     one, two = fresh(tmp_path, "one"), fresh(tmp_path, "two")
-    assert adapter.run(RECIPE, inputs, one) == adapter.run(RECIPE, inputs, two)
+    assert run(RECIPE, inputs, one) == run(RECIPE, inputs, two)
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
     assert without_measured(one / "training.json") == without_measured(two / "training.json")
@@ -146,7 +154,7 @@ def test_the_same_inputs_give_the_same_bytes(inputs: dict[str, Path], tmp_path: 
 
 def test_a_killed_stage_goes_on_to_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
     whole, cut = fresh(tmp_path, "whole"), fresh(tmp_path, "cut")
-    adapter.run(RECIPE, inputs, whole)
+    run(RECIPE, inputs, whole)
 
     def kill(progress: Progress) -> Action | None:
         if progress.step == 5:
@@ -154,11 +162,11 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(inputs: dict[str, Path], tmp_p
         return Action.CHECKPOINT if progress.step == 3 else None
 
     with pytest.raises(KeyboardInterrupt):
-        adapter.run(RECIPE, inputs, cut, kill)
+        run(RECIPE, inputs, cut, kill)
     assert list(cut.iterdir()) == []
     assert checkpoint_folder(cut).is_dir()
     seen: list[int] = []
-    adapter.run(RECIPE, inputs, cut, lambda progress: seen.append(progress.step))
+    run(RECIPE, inputs, cut, lambda progress: seen.append(progress.step))
     assert seen[0] == 4
     name = "adapter_model.safetensors"
     assert (cut / name).read_bytes() == (whole / name).read_bytes()
@@ -172,7 +180,7 @@ def test_a_base_held_in_bfloat16_gives_an_adapter_in_float32(
         model, "has_bfloat16", lambda device: True
     )  # emulated where it is not: slow, and the same
     output = fresh(tmp_path)
-    metrics = adapter.run(RECIPE | {"precision": "bfloat16"}, inputs, output)
+    metrics = run(RECIPE | {"precision": "bfloat16"}, inputs, output)
     assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
     tensors = load_file(output / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
@@ -189,7 +197,7 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(
     with pytest.raises(
         SetupError, match=r"precision: bfloat16 on a processor without.*set `precision: float32`"
     ):
-        adapter.run(RECIPE | {"precision": "bfloat16"}, inputs, fresh(tmp_path))
+        run(RECIPE | {"precision": "bfloat16"}, inputs, fresh(tmp_path))
 
 
 def test_a_bfloat16_base_is_trained_in_float32_on_any_processor(
@@ -198,7 +206,7 @@ def test_a_bfloat16_base_is_trained_in_float32_on_any_processor(
     base = fresh(tmp_path, "published")
     shutil.copytree(inputs["base"], base, dirs_exist_ok=True)
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
-    metrics = adapter.run(RECIPE, {**inputs, "base": base}, fresh(tmp_path))
+    metrics = run(RECIPE, {**inputs, "base": base}, fresh(tmp_path))
     assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
 
 
@@ -210,7 +218,7 @@ def test_other_architectures_train_through_the_same_code(kind: str, tmp_path: Pa
         base, kind, **SMALL, **({"head_dim": 16, "sliding_window": 16} if kind == "gemma2" else {})
     )
     write_dataset(tmp_path / "dataset")
-    metrics = adapter.run(RECIPE, {"base": base, "dataset": tmp_path / "dataset"}, fresh(tmp_path))
+    metrics = run(RECIPE, {"base": base, "dataset": tmp_path / "dataset"}, fresh(tmp_path))
     assert metrics["validation_loss_after"] < metrics["validation_loss_before"]
 
 
@@ -223,7 +231,7 @@ def test_records_beyond_max_tokens_are_left_out_and_counted(
             {"role": "assistant", "content": "because " * 200},
         ]
         file.write(json.dumps({"id": "f" * 16, "messages": messages, "topic": None}) + "\n")
-    metrics = adapter.run(RECIPE, inputs, fresh(tmp_path))
+    metrics = run(RECIPE, inputs, fresh(tmp_path))
     assert metrics["records_too_long"] == 1
     assert metrics["training_records"] == 12
 
@@ -236,50 +244,48 @@ def test_a_record_longer_than_the_models_positions_is_an_error(
         TrainingError,
         match=r"train.jsonl line 1 \(record 0{16}\): \d+ tokens.*positions for 16: set data\.max_tokens to 16",
     ):
-        adapter.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_nothing_to_learn_from_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="zero trainable tokens"):
-        adapter.run(RECIPE | {"max_tokens": 5}, inputs, fresh(tmp_path))
+        run(RECIPE | {"max_tokens": 5}, inputs, fresh(tmp_path))
 
 
 def test_an_adapter_that_did_not_move_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     still = RECIPE | {"training": RECIPE["training"] | {"learning_rate": 0.0}}
     with pytest.raises(TrainingError, match="kitchen: the adapter did not move"):
-        adapter.run(still, inputs, fresh(tmp_path))
+        run(still, inputs, fresh(tmp_path))
 
 
 def test_targets_that_the_base_lacks_are_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"lora\.targets"):
-        adapter.run(
-            RECIPE | {"lora": RECIPE["lora"] | {"targets": ["c_attn"]}}, inputs, fresh(tmp_path)
-        )
+        run(RECIPE | {"lora": RECIPE["lora"] | {"targets": ["c_attn"]}}, inputs, fresh(tmp_path))
 
 
 def test_a_base_without_tokenizer_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     (inputs["base"] / "tokenizer.json").unlink()
     with pytest.raises(TrainingError, match="has no tokenizer"):
-        adapter.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_a_base_without_chat_template_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     (inputs["base"] / "chat_template.jinja").unlink()
     with pytest.raises(TrainingError, match="no chat template"):
-        adapter.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_a_base_without_weights_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     (inputs["base"] / "model.safetensors").unlink()
     with pytest.raises(TrainingError, match="no base that can be loaded"):
-        adapter.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_damaged_weights_are_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
     path = inputs["base"] / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(TrainingError, match="no base that can be loaded"):
-        adapter.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_weights_that_run_code_are_not_loaded(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -288,7 +294,7 @@ def test_weights_that_run_code_are_not_loaded(inputs: dict[str, Path], tmp_path:
     torch.save(model.state_dict(), inputs["base"] / "pytorch_model.bin")
     shutil.move(inputs["base"] / "model.safetensors", tmp_path / "elsewhere.safetensors")
     with pytest.raises(TrainingError, match="no base that can be loaded"):
-        adapter.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

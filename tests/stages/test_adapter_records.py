@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ from small_models import make_model, train_tokenizer
 
 from meetara_build.errors import ConfigError
 from meetara_build.stages import adapter
-from meetara_build.stages.types import checkpoint_folder
+from meetara_build.stages.recipes.adapter import AdapterRecipe
+from meetara_build.stages.types import Metrics, checkpoint_folder
 from meetara_build.training import checkpoint
 from meetara_build.training.settings import Action, Progress
 
 RECIPE: dict[str, Any] = {
+    "checkpoint_seconds": 60,
     "domain": "kitchen",
+    "base": "small",
     "seed": 3,
     "threads": 1,
     "device": "cpu",
@@ -44,13 +47,17 @@ RECIPE: dict[str, Any] = {
         "clip_norm": 1.0,
         "patience": 3,
         "validations_per_epoch": 2,
-        "checkpoint_seconds": 60,
         "joint": [],
         "topic_weights": {},
         "observers": [],
     },
 }
 KITCHEN = {"train": range(12), "validation": range(20, 24), "test": range(30, 32)}
+
+
+def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
+    """The stage, of a recipe that is written as JSON."""
+    return adapter.run(AdapterRecipe.model_validate(recipe), *more)
 
 
 def training(**changes: Any) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def weights(folder: Path) -> bytes:
 def test_each_training_record_has_a_line_with_a_loss_an_epoch(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    adapter.run(RECIPE, inputs, output(tmp_path))
+    run(RECIPE, inputs, output(tmp_path))
     found = lines(tmp_path / "one" / "out")
     assert [(line["id"], line["topic"]) for line in found] == [
         (record(number)["id"], record(number)["topic"]) for number in KITCHEN["train"]
@@ -110,16 +117,14 @@ def test_each_training_record_has_a_line_with_a_loss_an_epoch(
 def test_a_topic_s_records_come_as_often_as_its_weight_says(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    plain = adapter.run(RECIPE, inputs, output(tmp_path, "plain"))
-    once = adapter.run(training(topic_weights={"roots": 1}), inputs, output(tmp_path, "once"))
+    plain = run(RECIPE, inputs, output(tmp_path, "plain"))
+    once = run(training(topic_weights={"roots": 1}), inputs, output(tmp_path, "once"))
     assert once == plain
     assert weights(tmp_path / "once" / "out") == weights(tmp_path / "plain" / "out")
 
-    metrics = adapter.run(training(topic_weights={"roots": 3}), inputs, output(tmp_path))
+    metrics = run(training(topic_weights={"roots": 3}), inputs, output(tmp_path))
     assert metrics["training_records"] == 12, "a record counts once, however often it comes"
-    roots = adapter.run(
-        RECIPE, inputs | {"dataset": roots_alone(tmp_path)}, output(tmp_path, "roots")
-    )
+    roots = run(RECIPE, inputs | {"dataset": roots_alone(tmp_path)}, output(tmp_path, "roots"))
     assert metrics["tokens"] == plain["tokens"] + 2 * roots["tokens"]
     assert [len(line["losses"]) for line in lines(tmp_path / "one" / "out")] == [2] * 12
     assert metrics["validation_loss_before"] == plain["validation_loss_before"]
@@ -134,7 +139,7 @@ def test_a_topic_that_no_record_has_is_refused(inputs: dict[str, Path], tmp_path
         ConfigError,
         match=r"kitchen: training\.topic_weights: .* the topic 'root'; did you mean 'roots'",
     ):
-        adapter.run(training(topic_weights={"root": 2}), inputs, output(tmp_path))
+        run(training(topic_weights={"root": 2}), inputs, output(tmp_path))
 
 
 def test_a_neighbour_s_training_records_are_learnt_too(
@@ -144,7 +149,7 @@ def test_a_neighbour_s_training_records_are_learnt_too(
     garden = write(tmp_path / "garden", train=[0, 20, 30, *range(40, 46)])
     cellar = write(tmp_path / "cellar", train=[40, 50])
     joint = training(joint=["cellar", "garden"])
-    metrics = adapter.run(
+    metrics = run(
         joint, {**inputs, "joint/garden": garden, "joint/cellar": cellar}, output(tmp_path)
     )
     assert metrics["training_records"] == 12
@@ -157,7 +162,7 @@ def test_a_neighbour_s_training_records_are_learnt_too(
     together = write(
         tmp_path / "together", **{**KITCHEN, "train": [*range(12), 40, 50, *range(41, 46)]}
     )
-    adapter.run(RECIPE, {**inputs, "dataset": together}, output(tmp_path, "together"))
+    run(RECIPE, {**inputs, "dataset": together}, output(tmp_path, "together"))
     assert weights(tmp_path / "one" / "out") == weights(tmp_path / "together" / "out")
 
 
@@ -172,18 +177,16 @@ def test_a_neighbour_s_records_that_the_base_s_template_cannot_use_are_left_out(
     long = record(50) | {"messages": record(50)["messages"] * 2}
     with (garden / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(long) + "\n")
-    metrics = adapter.run(
-        training(joint=["garden"]), {**inputs, "joint/garden": garden}, output(tmp_path)
-    )
+    metrics = run(training(joint=["garden"]), {**inputs, "joint/garden": garden}, output(tmp_path))
     assert (metrics["joint_records"], metrics["records_too_long"]) == (4, 1)
 
 
 def test_a_neighbour_s_weights_that_help_are_gone_on_with(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    cold = adapter.run(RECIPE, inputs, output(tmp_path, "cold"))
+    cold = run(RECIPE, inputs, output(tmp_path, "cold"))
     start = {"warm_start": tmp_path / "cold" / "out" / "adapter_model.safetensors"}
-    metrics = adapter.run(training(warm_start="0" * 64), inputs | start, output(tmp_path))
+    metrics = run(training(warm_start="0" * 64), inputs | start, output(tmp_path))
     assert metrics["warm_start_won"]
     assert metrics["warm_start_loss"] < metrics["cold_start_loss"]
     assert metrics["race_steps"] == math.ceil(metrics["steps"] / 5)
@@ -195,15 +198,13 @@ def test_a_neighbour_s_weights_that_help_are_gone_on_with(
 def test_a_neighbour_s_weights_that_harm_leave_the_cold_start_s_adapter(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    adapter.run(RECIPE, inputs, output(tmp_path, "cold"))
+    run(RECIPE, inputs, output(tmp_path, "cold"))
     learnt = load_file(tmp_path / "cold" / "out" / "adapter_model.safetensors")
     bad = tmp_path / "bad.safetensors"
     save_file(
         {name: -20 * weight if "lora_B" in name else weight for name, weight in learnt.items()}, bad
     )
-    metrics = adapter.run(
-        training(warm_start="0" * 64), inputs | {"warm_start": bad}, output(tmp_path)
-    )
+    metrics = run(training(warm_start="0" * 64), inputs | {"warm_start": bad}, output(tmp_path))
     assert not metrics["warm_start_won"]
     assert weights(tmp_path / "one" / "out") == weights(tmp_path / "cold" / "out")
     assert lines(tmp_path / "one" / "out") == lines(tmp_path / "cold" / "out")
@@ -212,12 +213,10 @@ def test_a_neighbour_s_weights_that_harm_leave_the_cold_start_s_adapter(
 def test_without_validation_records_a_warm_start_is_taken_unraced(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    adapter.run(RECIPE, inputs, output(tmp_path, "cold"))
+    run(RECIPE, inputs, output(tmp_path, "cold"))
     start = {"warm_start": tmp_path / "cold" / "out" / "adapter_model.safetensors"}
     blind = {"dataset": write(tmp_path / "blind", **{**KITCHEN, "validation": []})}
-    metrics = adapter.run(
-        training(warm_start="0" * 64), {**inputs, **start, **blind}, output(tmp_path)
-    )
+    metrics = run(training(warm_start="0" * 64), {**inputs, **start, **blind}, output(tmp_path))
     assert "warm_start_won" not in metrics
     assert weights(tmp_path / "one" / "out") != weights(tmp_path / "cold" / "out")
 
@@ -228,7 +227,7 @@ def test_what_observers_did_is_told(inputs: dict[str, Path], tmp_path: Path) -> 
             progress.step
         )
 
-    metrics = adapter.run(RECIPE, inputs, output(tmp_path), observe)
+    metrics = run(RECIPE, inputs, output(tmp_path), observe)
     assert (metrics["actions"], metrics["steps"], metrics["stopped_early"]) == (2, 4, True)
     report = json.loads((tmp_path / "one" / "out" / "training.json").read_text())
     assert report["actions"] == [[2, "lower_learning_rate"], [4, "stop"]]
@@ -238,7 +237,7 @@ def test_a_killed_stage_whose_checkpoint_is_damaged_gives_the_same_bytes(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     whole, cut = output(tmp_path, "whole"), output(tmp_path, "cut")
-    adapter.run(RECIPE, inputs, whole)
+    run(RECIPE, inputs, whole)
 
     def kill(progress: Progress) -> Action:
         if progress.step == 5:
@@ -246,9 +245,9 @@ def test_a_killed_stage_whose_checkpoint_is_damaged_gives_the_same_bytes(
         return Action.CHECKPOINT
 
     with pytest.raises(KeyboardInterrupt):
-        adapter.run(RECIPE, inputs, cut, kill)
+        run(RECIPE, inputs, cut, kill)
     path = checkpoint_folder(cut) / checkpoint.FILE
     path.write_bytes(path.read_bytes()[: -(1 << 10)])
-    adapter.run(RECIPE, inputs, cut)
+    run(RECIPE, inputs, cut)
     for name in ("adapter_model.safetensors", "records.jsonl"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()

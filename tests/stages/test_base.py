@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from small_models import make_model, train_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from meetara_build.config.schema import Base, Build, check
+from meetara_build.config.schema import Base, check
 from meetara_build.config.yaml_files import read_yaml
 from meetara_build.errors import ConfigError
-from meetara_build.graph import recipes
 from meetara_build.stages import base
 from meetara_build.stages.base import embedded
+from meetara_build.stages.recipes.base import BaseRecipe, ModelShape
+from meetara_build.stages.types import Metrics
 from meetara_build.training.chat import encode
 
 CONF = REPOSITORY / "conf"
@@ -45,10 +46,14 @@ RECIPE: dict[str, Any] = {
         "warmup_share": 0.05,
         "weight_decay": 0.05,
         "clip_norm": 1.0,
-        "threads": 1,
     },
     "threads": 1,
 }
+
+
+def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
+    """The stage, of a recipe that is written as JSON."""
+    return base.run(BaseRecipe.model_validate(recipe), *more)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def make(corpus: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     torch.set_num_threads(1)
     output = folder / "out"
     output.mkdir(parents=True)
-    return base.run({**RECIPE, **changes}, {"corpus": corpus}, output)
+    return run({**RECIPE, **changes}, {"corpus": corpus}, output)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +149,7 @@ def test_metrics_name_no_time(made: tuple[Path, dict[str, Any]]) -> None:
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     return embedded.make_tokenizer(
-        ["How do I read a food label?", "Look at the portion size first."] * 20, RECIPE
+        ["How do I read a food label?", "Look at the portion size first."] * 20, 600, 256
     )
 
 
@@ -198,11 +203,10 @@ def test_another_template_than_chatml_is_refused(corpus: Path, tmp_path: Path) -
 
 def test_the_shipped_base_has_at_most_four_million_parameters_in_widths_that_k_quants_fit() -> None:
     shape = check(Base, read_yaml(CONF / "base" / "tiny.yaml"), CONF)
-    content = read_yaml(CONF / "build.yaml")
-    del content["defaults"]
-    recipe = recipes.base("tiny", shape, check(Build, content, CONF))
-    tokenizer = embedded.make_tokenizer(["a word"], recipe)
-    model = embedded.make_model(recipe, tokenizer)
+    assert shape.tokenizer and shape.model
+    sizes = ModelShape.model_validate(shape.model.model_dump())
+    tokenizer = embedded.make_tokenizer(["a word"], shape.tokenizer.vocab_size, sizes.positions)
+    model = embedded.make_model(sizes, 17, shape.tokenizer.vocab_size, tokenizer)
     count = sum(weight.numel() for weight in model.parameters())
     assert count <= 4_000_000
     assert abs(count / shape.parameters - 1) < 0.05, "conf/base/tiny.yaml states about as many"
@@ -229,7 +233,7 @@ def mine(origin: Path, tmp_path: Path) -> Path:
 def take(folder: Path) -> tuple[Path, dict[str, Any]]:
     output = folder.parent / "taken"
     output.mkdir()
-    return output, base.run({"name": "mine"}, {"folder": folder}, output)
+    return output, run({"name": "mine"}, {"folder": folder}, output)
 
 
 def refused(folder: Path) -> str:
@@ -475,7 +479,7 @@ def test_a_base_that_cannot_be_fetched_says_what_to_check(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     recipe = {"name": "far", "hub_id": "nobody/no-such-model", "revision": "0" * 40}
     with pytest.raises(ConfigError) as fault:
-        base.run(recipe, {}, tmp_path)
+        run(recipe, {}, tmp_path)
     said = str(fault.value)
     assert said.startswith("base far: cannot fetch nobody/no-such-model (")
     assert said.endswith("or set folder: in conf/base/far.yaml")

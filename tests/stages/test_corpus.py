@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,17 @@ import pytest
 from projects import REPOSITORY
 from small_models import train_tokenizer
 
-from meetara_build.config.schema import Base, Build, Domain, check
+from meetara_build.config.resolve import Resolved
+from meetara_build.config.schema import Base, Build, Domain, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
 from meetara_build.errors import DataError
-from meetara_build.graph import recipes
+from meetara_build.graph.recipes import Scope, make_recipe
+from meetara_build.graph.stages import STAGE
 from meetara_build.stages import corpus, dataset
+from meetara_build.stages.recipes.corpus import CorpusRecipe
+from meetara_build.stages.recipes.dataset import DatasetRecipe
+from meetara_build.stages.recipes.preparation import Preparation
+from meetara_build.stages.types import Metrics
 
 CONF = REPOSITORY / "conf"
 SHIPPED = ("nutrition", "programming", "storytelling")
@@ -48,6 +54,11 @@ def preparation(domain: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
+    """The stage, of a recipe that is written as JSON."""
+    return corpus.run(CorpusRecipe.model_validate(recipe), *more)
+
+
 def write(path: Path, pairs: Sequence[tuple[str, str]]) -> Path:
     path.write_text(
         "".join(json.dumps({"prompt": asked, "response": said}) + "\n" for asked, said in pairs)
@@ -60,7 +71,7 @@ def make(
 ) -> list[dict[str, Any]]:
     folder.mkdir(parents=True)
     recipe = {"share": share, "domains": {name: preparation(name) for name in domains}}
-    corpus.run(recipe, {f"{name}/source_0": path for name, path in sources.items()}, folder)
+    run(recipe, {f"{name}/source_0": path for name, path in sources.items()}, folder)
     return read(folder / "corpus.jsonl")
 
 
@@ -87,7 +98,11 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[s
             "max_drop_share": 1.0,
             "drop": [],
         }
-        dataset.run(recipe, {"base": root / "base", "source_0": shipped()[name]}, root / name)
+        dataset.run(
+            DatasetRecipe.model_validate(recipe),
+            {"base": root / "base", "source_0": shipped()[name]},
+            root / name,
+        )
         found[name] = {
             side: {line["id"] for line in read(root / name / f"{side}.jsonl")}
             for side in ("train", "validation", "test")
@@ -135,7 +150,9 @@ def test_what_one_domain_holds_out_is_not_learnt_through_another(tmp_path: Path)
     }
     split = {}
     for name, path in sources.items():
-        prepared = dataset.prepare(preparation(name, near_duplicate=1.0), {"source_0": path})
+        prepared = dataset.prepare(
+            Preparation.model_validate(preparation(name, near_duplicate=1.0)), {"source_0": path}
+        )
         split[name] = {
             side: {record.id for record in getattr(prepared, side)}
             for side in ("train", "validation", "test")
@@ -148,9 +165,7 @@ def test_what_one_domain_holds_out_is_not_learnt_through_another(tmp_path: Path)
         "domains": {name: preparation(name, near_duplicate=1.0) for name in sources},
     }
     (tmp_path / "out").mkdir()
-    corpus.run(
-        recipe, {f"{name}/source_0": path for name, path in sources.items()}, tmp_path / "out"
-    )
+    run(recipe, {f"{name}/source_0": path for name, path in sources.items()}, tmp_path / "out")
     assert not torn & {line["id"] for line in read(tmp_path / "out" / "corpus.jsonl")}
 
 
@@ -220,10 +235,14 @@ def test_the_shipped_base_learns_a_stated_part_of_every_shipped_domain() -> None
     content = read_yaml(CONF / "build.yaml")
     del content["defaults"]
     build = check(Build, content, CONF)
+    hardware = check(Hardware, read_yaml(CONF / "hardware" / "cpu.yaml"), CONF)
     domain = check(Domain, read_yaml(CONF / "domain" / "nutrition.yaml"), CONF)
-    recipe = recipes.corpus(base, {"nutrition": (domain, build)})
+    item = Resolved("nutrition", domain, "tiny", base, "cpu", hardware, build, [])
+    recipe, prepared = (
+        make_recipe(STAGE[stage], Scope(item, {"nutrition": item})).model_dump()
+        for stage in ("corpus", "dataset")
+    )
     assert recipe["share"] == base.pretraining.share
-    assert (
-        recipe["domains"]["nutrition"].items()
-        <= recipes.dataset("nutrition", domain, build).items()
-    ), "the corpus prepares a domain's records exactly as its dataset stage does"
+    assert recipe["domains"]["nutrition"].items() <= prepared.items(), (
+        "the corpus prepares a domain's records exactly as its dataset stage does"
+    )

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +14,23 @@ from gguf_builds import Build, fresh, recipe, train_nothing
 from meetara_build.errors import ArtifactError, DataError
 from meetara_build.stages import evaluate, gguf
 from meetara_build.stages.evaluate import divergence, log_softmax
+from meetara_build.stages.recipes.evaluate import EvaluateRecipe
+from meetara_build.stages.types import Metrics
 from meetara_build.training.chat import encode, read_records
 
 RECIPE = {
     "domain": "nutrition",
+    "base": "tiny",
     "quants": ["F16", "Q8_0", "Q4_K_M"],
     "threads": 1,
     "context": None,
     "max_records": None,
 }
+
+
+def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
+    """The stage, of a recipe that is written as JSON."""
+    return evaluate.run(EvaluateRecipe.model_validate(recipe), *more)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +50,7 @@ def inputs(build: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.fixture(scope="module")
 def report(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     output = tmp_path_factory.mktemp("evaluation")
-    evaluate.run(RECIPE, inputs, output)
+    run(RECIPE, inputs, output)
     return dict(json.loads((output / "evaluation.json").read_text()))
 
 
@@ -89,7 +99,7 @@ def test_improvement_is_relative_to_the_base(report: dict) -> None:
 def test_speeds_are_kept_apart_from_what_is_always_the_same(
     report: dict, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    metrics = evaluate.run(RECIPE, inputs, tmp_path)
+    metrics = run(RECIPE, inputs, tmp_path)
     again = json.loads((tmp_path / "evaluation.json").read_text())
     for speeds in (report.pop("measured"), again.pop("measured")):
         assert set(speeds) == {"base", "F16", "Q8_0", "Q4_K_M"}
@@ -116,7 +126,7 @@ def test_the_loss_of_each_topic_adds_up_to_the_whole(
         "".join(json.dumps(record) + "\n" for record in records), "utf-8"
     )
 
-    metrics = evaluate.run(RECIPE, {**inputs, "dataset": dataset}, output)
+    metrics = run(RECIPE, {**inputs, "dataset": dataset}, output)
 
     found = metrics["by_topic"]
     assert set(found) == {"drinks", "labels"}
@@ -134,7 +144,7 @@ def test_the_loss_of_each_topic_adds_up_to_the_whole(
 def test_texts_are_cut_to_the_context_and_records_to_their_number(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    evaluate.run({**RECIPE, "context": 60, "max_records": 3}, inputs, tmp_path)
+    run({**RECIPE, "context": 60, "max_records": 3}, inputs, tmp_path)
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["records"] + report["skipped"] == 3
     assert report["truncated"] >= 1
@@ -147,20 +157,20 @@ def test_without_an_answer_in_the_context_there_is_nothing_to_measure(
         DataError,
         match=r"none of 5 held-out records has an answer within 4 tokens.*data\.max_tokens",
     ):
-        evaluate.run({**RECIPE, "context": 4}, inputs, tmp_path)
+        run({**RECIPE, "context": 4}, inputs, tmp_path)
 
 
 def test_a_missing_variant_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"nutrition-Q2_K.gguf: no such file for Q2_K"):
-        evaluate.run({**RECIPE, "quants": ["Q2_K"]}, inputs, tmp_path)
+        run({**RECIPE, "quants": ["Q2_K"]}, inputs, tmp_path)
 
 
 def test_a_large_vocabulary_is_read_in_pieces(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate.run(RECIPE, inputs, fresh(tmp_path / "whole"))
+    run(RECIPE, inputs, fresh(tmp_path / "whole"))
     monkeypatch.setattr("meetara_build.llama_cpp.model._LOGITS_BUFFER", 4 * 700 * 16)
-    evaluate.run(RECIPE, inputs, fresh(tmp_path / "pieces"))
+    run(RECIPE, inputs, fresh(tmp_path / "pieces"))
     whole, pieces = (
         json.loads((tmp_path / name / "evaluation.json").read_text())
         for name in ("whole", "pieces")

@@ -1,6 +1,7 @@
 """The merge stage: one model that computes what base and adapter computed, or a refusal."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM
 from meetara_build.errors import ProofError
 from meetara_build.stages import merge
 from meetara_build.stages.adapter import save_adapter
+from meetara_build.stages.recipes.merge import MergeRecipe
+from meetara_build.stages.types import Metrics
 from meetara_build.training.kernels.lora import attach
 from tests.small_models import make_model, train_tokenizer
 from tests.stages.test_adapter import SMALL, write_dataset
@@ -26,6 +29,11 @@ LORA = {
     "rslora": False,
     "dora": False,
 }
+
+
+def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
+    """The stage, of a recipe that is written as JSON."""
+    return merge.run(MergeRecipe.model_validate(recipe), *more)
 
 
 def write_adapter(base: Path, folder: Path, size: float = 0.05, **changes: Any) -> None:
@@ -71,7 +79,7 @@ def test_merged_logits_are_those_of_base_and_adapter(kind: str, tmp_path: Path) 
     inputs = prepare(tmp_path, kind, **({"head_dim": 16} if kind == "gemma2" else {}))
     write_adapter(inputs["base"], inputs["adapter"])
     output = fresh(tmp_path)
-    metrics = merge.run(RECIPE, inputs, output)
+    metrics = run(RECIPE, inputs, output)
     base = AutoModelForCausalLM.from_pretrained(inputs["base"])
     expected = logits(PeftModel.from_pretrained(base, str(inputs["adapter"])))
     torch.testing.assert_close(
@@ -88,14 +96,14 @@ def test_merged_logits_are_those_of_base_and_adapter(kind: str, tmp_path: Path) 
 def test_every_kind_of_adapter_is_merged(changes: dict[str, Any], tmp_path: Path) -> None:
     inputs = prepare(tmp_path)
     write_adapter(inputs["base"], inputs["adapter"], **changes)
-    assert merge.run(RECIPE, inputs, fresh(tmp_path))["merge_difference"] <= 1e-4
+    assert run(RECIPE, inputs, fresh(tmp_path))["merge_difference"] <= 1e-4
 
 
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
     inputs = prepare(tmp_path, tie_word_embeddings=True)
     write_adapter(inputs["base"], inputs["adapter"])
     output = fresh(tmp_path)
-    merge.run(RECIPE, inputs, output)
+    run(RECIPE, inputs, output)
     names = load_file(output / "model.safetensors").keys()
     assert names == load_file(inputs["base"] / "model.safetensors").keys()
     assert "lm_head.weight" not in names
@@ -108,7 +116,7 @@ def test_what_an_adapter_changes_is_not_rounded_to_the_bases_type(
     inputs = prepare(tmp_path, dtype=dtype)
     write_adapter(inputs["base"], inputs["adapter"], size=1e-4)
     output = fresh(tmp_path)
-    metrics = merge.run(RECIPE, inputs, output)
+    metrics = run(RECIPE, inputs, output)
     merged, base = (load_file(folder / "model.safetensors") for folder in (output, inputs["base"]))
     assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
     changed = [name for name in merged if name.endswith("proj.weight")]
@@ -128,7 +136,7 @@ def test_the_bases_other_files_are_copied_as_they_are(tmp_path: Path) -> None:
     (inputs["base"] / "manifest.json").write_text("{}")
     write_adapter(inputs["base"], inputs["adapter"])
     output = fresh(tmp_path)
-    merge.run(RECIPE, inputs, output)
+    run(RECIPE, inputs, output)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (output / name).read_bytes() == (inputs["base"] / name).read_bytes()
     one, other = (
@@ -143,7 +151,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     inputs = prepare(tmp_path)
     write_adapter(inputs["base"], inputs["adapter"])
     one, two = fresh(tmp_path, "one"), fresh(tmp_path, "two")
-    assert merge.run(RECIPE, inputs, one) == merge.run(RECIPE, inputs, two)
+    assert run(RECIPE, inputs, one) == run(RECIPE, inputs, two)
     files = sorted(path.name for path in one.iterdir())
     assert files == sorted(path.name for path in two.iterdir())
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
@@ -153,7 +161,7 @@ def test_an_adapter_without_effect_is_refused(tmp_path: Path) -> None:
     inputs = prepare(tmp_path)
     write_adapter(inputs["base"], inputs["adapter"], size=0.0)
     with pytest.raises(ProofError, match="kitchen: the merged model's logits equal the base's"):
-        merge.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_a_difference_beyond_the_bound_is_refused(tmp_path: Path) -> None:
@@ -162,7 +170,7 @@ def test_a_difference_beyond_the_bound_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ProofError, match=r"kitchen: merged logits differ.*allowed are 1e-12.*raise merge.bound"
     ):
-        merge.run(RECIPE | {"bound": 1e-12}, inputs, fresh(tmp_path))
+        run(RECIPE | {"bound": 1e-12}, inputs, fresh(tmp_path))
 
 
 def test_a_wrong_merge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +187,7 @@ def test_a_wrong_merge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(LoraModel, "merge_and_unload", forgetful)
     with pytest.raises(ProofError, match="logits differ"):
-        merge.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_not_a_number_is_refused(tmp_path: Path) -> None:
@@ -190,7 +198,7 @@ def test_not_a_number_is_refused(tmp_path: Path) -> None:
     tensors[sorted(tensors)[0]][0, 0] = float("nan")
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ProofError, match="nan"):
-        merge.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))
 
 
 def test_a_dataset_without_records_is_refused(tmp_path: Path) -> None:
@@ -199,4 +207,4 @@ def test_a_dataset_without_records_is_refused(tmp_path: Path) -> None:
     for name in ("train", "validation"):
         (inputs["dataset"] / f"{name}.jsonl").write_text("")
     with pytest.raises(ProofError, match="no record to compare"):
-        merge.run(RECIPE, inputs, fresh(tmp_path))
+        run(RECIPE, inputs, fresh(tmp_path))

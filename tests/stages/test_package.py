@@ -10,7 +10,7 @@ import pytest
 import yaml
 from chat_templates import FAMILIES, save_tokenizer
 from huggingface_hub import ModelCard
-from packages import RECIPE, evaluation
+from packages import RECIPE, altered, evaluation
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from meetara_build.errors import GateError
@@ -162,9 +162,7 @@ def test_ollama_s_prompt_is_the_base_s_own(
     family: str, system: str | None, turns: tuple[str, ...], tmp_path: Path
 ) -> None:
     tokenizer = save_tokenizer(FAMILIES[family], tmp_path)
-    ollama = Ollama(
-        modelfile({**RECIPE, "system_prompt": system}, "nutrition-Q4_K_M.gguf", tmp_path)
-    )
+    ollama = Ollama(modelfile(altered(system_prompt=system), "nutrition-Q4_K_M.gguf", tmp_path))
     asked = conversation(system, *turns)
     expected = render(tokenizer, asked, ask=True)
     if FAMILIES[family].bos and FAMILIES[family].adds_bos:
@@ -220,15 +218,13 @@ def test_an_answer_ends_where_the_template_ends_it(
 
 def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["qwen2.5"], tmp_path)
-    text = modelfile({**RECIPE, "system_prompt": None}, "x.gguf", tmp_path)
+    text = modelfile(altered(system_prompt=None), "x.gguf", tmp_path)
     assert (
         Ollama(text).system
         == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
     )
     save_tokenizer(FAMILIES["chatml"], tmp_path / "plain")
-    assert "SYSTEM" not in modelfile(
-        {**RECIPE, "system_prompt": None}, "x.gguf", tmp_path / "plain"
-    )
+    assert "SYSTEM" not in modelfile(altered(system_prompt=None), "x.gguf", tmp_path / "plain")
 
 
 def read_system(modelfile: str) -> str:
@@ -264,7 +260,7 @@ def test_quotation_marks_do_not_end_a_system_prompt_early(
     said: str, read: str, tmp_path: Path
 ) -> None:
     save_tokenizer(FAMILIES["chatml"], tmp_path)
-    text = modelfile({**RECIPE, "system_prompt": said}, "x.gguf", tmp_path)
+    text = modelfile(altered(system_prompt=said), "x.gguf", tmp_path)
     assert read_system(text) == read
     assert ("# Ollama would end the text" in text) == (said != read), "a change is told"
 
@@ -349,7 +345,7 @@ def test_the_card_says_what_the_base_was_taken_back_from(
 def test_the_card_of_a_strict_domain_states_its_limits(
     safety: str, warned: bool, tmp_path: Path
 ) -> None:
-    package.run({**RECIPE, "safety": safety}, inputs(tmp_path, evaluation()), tmp_path / "package")
+    package.run(altered(safety=safety), inputs(tmp_path, evaluation()), tmp_path / "package")
     card = (tmp_path / "package" / "README.md").read_text()
     assert ("does not replace a professional" in card) == warned
     assert ("112, 911, 999" in card) == warned
@@ -392,7 +388,7 @@ def test_a_file_that_was_left_behind_is_not_packaged(tmp_path: Path) -> None:
     given = inputs(tmp_path, evaluation())
     for left in ("nutrition-Q8_0.gguf", "other.gguf"):
         (given["gguf"] / left).write_bytes(b"of an earlier build")
-    package.run({**RECIPE, "lora": False}, given, tmp_path / "package")
+    package.run(altered(lora=False), given, tmp_path / "package")
     sums = (tmp_path / "package" / "SHA256SUMS").read_text()
     assert re.findall(r"gguf/(.*)\n", sums) == ["nutrition-F16.gguf", "nutrition-Q4_K_M.gguf"]
     assert "Q8_0" not in (tmp_path / "package" / "README.md").read_text()

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from packages import RECIPE, evaluation
+from packages import RECIPE, altered, evaluation
 
 from meetara_build.errors import GateError
 from meetara_build.stages.package.gate import check_bounds
@@ -50,7 +50,7 @@ def test_all_missed_bounds_are_named_at_once() -> None:
 
 def test_a_model_as_good_as_its_base_is_not_better() -> None:
     with pytest.raises(GateError, match=r"F16: held-out loss 2\.0000"):
-        check_bounds({**RECIPE, "beat_base_by": 0.0}, evaluation(f16=2.0))
+        check_bounds(altered(beat_base_by=0.0), evaluation(f16=2.0))
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -67,8 +67,8 @@ def test_an_f16_loss_above_the_domain_s_own_bound_is_named_with_the_figure_and_t
         GateError,
         match=r"F16: held-out loss .* is above 1\.8 nats per token \(evaluation\.max_loss\)",
     ):
-        check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=loss))
-    assert check_bounds({**RECIPE, "max_loss": 1.8}, evaluation(f16=1.8))["loss"] == 1.8
+        check_bounds(altered(max_loss=1.8), evaluation(f16=loss))
+    assert check_bounds(altered(max_loss=1.8), evaluation(f16=1.8))["loss"] == 1.8
 
 
 def test_a_divergence_that_is_no_number_is_above_any_bound() -> None:
@@ -77,4 +77,4 @@ def test_a_divergence_that_is_no_number_is_above_any_bound() -> None:
 
 
 def test_a_type_without_a_bound_of_its_own_need_only_beat_the_base() -> None:
-    assert check_bounds({**RECIPE, "max_kl": {}}, evaluation(kl=5.0))
+    assert check_bounds(altered(max_kl={}), evaluation(kl=5.0))

@@ -1,6 +1,7 @@
 """The report's pictures: every domain is in them, and the same figures give the same bytes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from projects import override
 
 from meetara_build.graph import load
 from meetara_build.stages import report
+from meetara_build.stages.recipes.report import ReportRecipe
+from meetara_build.stages.types import Metrics
 
 DOMAINS = {"nutrition": "healthcare", "sleep": "healthcare", "programming": "technology"}
 WORDS = {
@@ -18,6 +21,11 @@ WORDS = {
     "programming": "functions, classes, loops",
 }
 RECIPE: dict[str, Any] = {"domains": DOMAINS, "begins_from": {}, "learns_with": {}}
+
+
+def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
+    """The stage, of a recipe that is written as JSON."""
+    return report.run(ReportRecipe.model_validate(recipe), *more)
 
 
 @pytest.fixture
@@ -56,7 +64,7 @@ def said(text: str) -> list[dict[str, str]]:
 
 
 def test_every_domain_category_and_type_is_shown(inputs: dict[str, Path], tmp_path: Path) -> None:
-    metrics = report.run(RECIPE, inputs, tmp_path)
+    metrics = run(RECIPE, inputs, tmp_path)
     curves, points = (
         (tmp_path / "loss_curves.svg").read_text(),
         (tmp_path / "size_quality.svg").read_text(),
@@ -73,7 +81,7 @@ def test_every_domain_category_and_type_is_shown(inputs: dict[str, Path], tmp_pa
 def test_the_same_figures_give_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        report.run(RECIPE, inputs, tmp_path / folder)
+        run(RECIPE, inputs, tmp_path / folder)
     for name in ("loss_curves.svg", "size_quality.svg", "relations.svg"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -99,15 +107,15 @@ def test_a_map_of_few_domains(count: int) -> None:
 def test_arrows_show_what_trainings_take_from_one_another(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    report.run(RECIPE, inputs, tmp_path)
+    run(RECIPE, inputs, tmp_path)
     plain = (tmp_path / "relations.svg").read_text()
-    report.run(
+    run(
         {**RECIPE, "begins_from": {"sleep": "nutrition"}, "learns_with": {"sleep": ["gone"]}},
         inputs,
         tmp_path,
     )
     begun = (tmp_path / "relations.svg").read_text()
-    report.run({**RECIPE, "learns_with": {"sleep": ["nutrition", "programming"]}}, inputs, tmp_path)
+    run({**RECIPE, "learns_with": {"sleep": ["nutrition", "programming"]}}, inputs, tmp_path)
     learns = (tmp_path / "relations.svg").read_text()
     assert [arrows(text) - arrows(plain) for text in (begun, learns)] == [1, 2]
     assert learns.count("stroke-dasharray") > begun.count("stroke-dasharray")

@@ -21,7 +21,6 @@ from meetara_build.store.manifest import (
     commit,
     digest_json,
     faults,
-    place,
     read_manifest,
     seal,
     work_key,
@@ -32,18 +31,6 @@ from meetara_build.store.manifest import (
 @pytest.fixture
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("artifact")
-
-
-def test_each_stage_has_its_place() -> None:
-    assert place("dataset", "nutrition") == Place(
-        "nutrition/dataset", "nutrition/dataset/manifest.json"
-    )
-    assert place("merge", "nutrition").folder == "nutrition/merged"
-    assert place("evaluate", "nutrition") == Place(
-        "nutrition", "nutrition/evaluation.manifest.json"
-    )
-    assert place("base", "base/tiny") == Place("base/tiny", "base/tiny/manifest.json")
-    assert place("gguf", "base/tiny").folder == "base/tiny/gguf"
 
 
 @QUICK
@@ -189,17 +176,19 @@ def test_a_manifest_of_another_shape_is_damaged(empty: Path, changed: dict[str, 
 
 def finish(root: Path, work: Path, files: Mapping[str, bytes]) -> Manifest:
     manifest = manifest_of(fill(work, files))
-    commit(work, root, place("dataset", "nutrition"), manifest)
+    commit(work, root, Place("nutrition/dataset"), manifest)
     return manifest
 
 
-def test_a_commit_puts_the_files_in_place_and_takes_the_old_ones_away(empty: Path) -> None:
+def test_a_commit_replaces_the_folder_whole(empty: Path) -> None:
+    """Whatever lay in it, also what no manifest names: it may be an older build's, and nobody has proved it."""
     root = empty / "root"
     finish(root, empty / "one", {"a.jsonl": b"1", "old.jsonl": b"2"})
-    fill(root / "nutrition" / "dataset", {"notes.txt": b"a person's own"})
+    fill(root / "nutrition" / "dataset", {"older/left.gguf": b"of a build before"})
+    (root / "nutrition" / "dataset" / "manifest.json").unlink()
     manifest = finish(root, empty / "two", {"a.jsonl": b"3", "deep/new.jsonl": b"4"})
     folder = root / "nutrition" / "dataset"
-    assert set(contents(folder)) == {"a.jsonl", "deep/new.jsonl", "manifest.json", "notes.txt"}
+    assert set(contents(folder)) == {"a.jsonl", "deep/new.jsonl", "manifest.json"}
     assert read_manifest(folder / "manifest.json") == manifest
     assert faults(folder, manifest) == {}
 

@@ -78,7 +78,8 @@ def tiny_base(_: Path) -> Tokenizer:
     texts = [turn["content"] for record in embedded_records()[:80] for turn in record]
     return make_tokenizer(
         [*texts, "ChatML writes <|im_start|> and <|im_end|>."] * 2,
-        {"tokenizer": {"vocab_size": 1200}, "model": {"positions": 512}},
+        1200,
+        512,
     )
 
 

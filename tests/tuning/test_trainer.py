@@ -9,6 +9,7 @@ from projects import override
 
 from meetara_build.graph import Graph, Step, load
 from meetara_build.stages import adapter
+from meetara_build.stages.recipes.adapter import AdapterRecipe
 from meetara_build.training.settings import Action, Progress
 from meetara_build.tuning.space import applied
 from meetara_build.tuning.trainer import Trainer
@@ -47,7 +48,9 @@ def staged(recipe: dict[str, Any], inputs: dict[str, Path], folder: Path) -> flo
     torch.set_num_threads(recipe["threads"])
     output = folder / "stage" / "out"
     output.mkdir(parents=True)
-    return float(adapter.run(recipe, inputs, output)["validation_loss_after"])
+    return float(
+        adapter.run(AdapterRecipe.model_validate(recipe), inputs, output)["validation_loss_after"]
+    )
 
 
 def test_the_same_recipe_gives_the_same_loss_in_a_trial_and_in_the_stage(

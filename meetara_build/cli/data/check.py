@@ -58,13 +58,15 @@ def check(domains: Domains = None, as_json: Json = False) -> None:
 
 def _examined(step: Step, tokenizer: Any, bar: Progress) -> "Examined":
     from meetara_build.stages.dataset import examine, read_all
+    from meetara_build.stages.recipes.dataset import DatasetRecipe
 
-    sources = read_all(step.recipe, {name: Path(path) for name, path in step.sources.items()})
+    recipe = DatasetRecipe.model_validate(step.recipe)
+    sources = read_all(recipe, {name: Path(path) for name, path in step.sources.items()})
 
     def tell(what: str, share: float) -> None:
         bar.update(bar.task_ids[0], description=f"{step.target}: {what} {share:.0%}")
 
-    return examine(step.recipe, sources, tokenizer, tell)
+    return examine(recipe, sources, tokenizer, tell)
 
 
 def _print_examined_json(

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from meetara_build.errors import UnmovedError
 from meetara_build.stages.adapter import records
-from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe, checkpoint_folder
+from meetara_build.stages.recipes.adapter import AdapterRecipe
+from meetara_build.stages.types import MEASURED, Inputs, Metrics, checkpoint_folder
 from meetara_build.training.kernels.lora import ADAPTER, attach, begin_from, moved
 from meetara_build.training.loop import train
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
@@ -20,17 +21,18 @@ from meetara_build.training.race import race
 from meetara_build.training.settings import History, Observer, Settings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-NOT_SETTINGS = ("warm_start", "joint", "topic_weights", "observers")
+NOT_SETTINGS = {"warm_start", "joint", "topic_weights", "observers"}
 """Keys of ``training`` that say what is trained on, from where, and who watches."""
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None = None) -> Metrics:
+def run(
+    recipe: AdapterRecipe, inputs: Inputs, output: Path, observe: Observer | None = None
+) -> Metrics:
     """Train and write adapter_model.safetensors, adapter_config.json, training.json and records.jsonl.
 
-    The frozen base is held in ``recipe["precision"]``, the adapter and its optimizer always in float32.
+    The frozen base is held in ``recipe.precision``, the adapter and its optimizer always in float32.
 
     Args:
-        recipe: domain, seed, threads, device, precision, loss_on_prompt, max_tokens, lora, training.
         inputs: base and dataset folders, and as ``joint/NAME`` those of the neighbours whose training records are learnt too;
             the file ``warm_start``, another adapter's weights to race against a cold start, if there is one.
         observe: called after each step, see training.settings.
@@ -41,24 +43,24 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
     """
     base = inputs["base"]
     tokenizer = load_tokenizer(base)
-    model = load_model(base, DTYPES[recipe["precision"]], recipe["device"])
+    model = load_model(base, DTYPES[recipe.precision], recipe.device)
     learnt = records.read(recipe, inputs, tokenizer, position_limit(model))
-    adapted = attach(model, recipe["lora"], recipe["seed"])
+    adapted = attach(model, recipe.lora.model_dump(), recipe.seed)
     folder = checkpoint_folder(output)
     history, raced = fit(
         adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe
     )
     if not moved(adapted):
         raise UnmovedError(
-            f"{recipe['domain']}: the adapter did not move: raise training.learning_rate or training.epochs"
+            f"{recipe.domain}: the adapter did not move: raise training.learning_rate or training.epochs"
         )
-    save_adapter(adapted, base.name, output)
+    save_adapter(adapted, recipe.base, output)
     metrics = {**_metrics(history), **learnt.counts(), **raced}
     report = {
         "curve": history.curve,
         **metrics,
         "actions": history.actions,
-        MEASURED: _measured(history, recipe["device"]),
+        MEASURED: _measured(history, recipe.device),
     }
     (output / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [json.dumps(line) + "\n" for line in learnt.seen(history.losses)]
@@ -66,10 +68,14 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
     return metrics
 
 
-def settings_of(recipe: Recipe) -> Settings:
+def settings_of(recipe: AdapterRecipe) -> Settings:
     """How a recipe has the adapter trained."""
-    known = {key: value for key, value in recipe["training"].items() if key not in NOT_SETTINGS}
-    return Settings(seed=recipe["seed"], loss_on_prompt=recipe["loss_on_prompt"], **known)
+    return Settings(
+        seed=recipe.seed,
+        loss_on_prompt=recipe.loss_on_prompt,
+        checkpoint_seconds=recipe.checkpoint_seconds,
+        **recipe.training.model_dump(exclude=NOT_SETTINGS),
+    )
 
 
 def fit(

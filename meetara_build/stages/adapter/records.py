@@ -10,7 +10,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ConfigError, DataError, TooLongError, nearest
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.adapter import AdapterRecipe
+from meetara_build.stages.types import Inputs, Metrics
 from meetara_build.training.chat import Encoded, encode_all, read_records
 
 JOINT = "joint/"
@@ -72,7 +73,7 @@ class Records:
 
 
 def read(
-    recipe: Recipe, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, positions: int | None
+    recipe: AdapterRecipe, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, positions: int | None
 ) -> Records:
     """The records of at most ``max_tokens`` tokens. Neighbours' records that the domain has itself, held out or not, are left out.
 
@@ -80,7 +81,7 @@ def read(
         ConfigError: ``topic_weights`` names a topic that no training record has.
         TooLongError: a record within ``max_tokens`` is longer than the model's positions.
     """
-    reader, dataset = _Reader(tokenizer, recipe["max_tokens"], positions), inputs["dataset"]
+    reader, dataset = _Reader(tokenizer, recipe.max_tokens, positions), inputs["dataset"]
     neighbours = sorted(name for name in inputs if name.startswith(JOINT))
     own = reader.read(dataset / "train.jsonl")
     validation = reader.read(dataset / "validation.jsonl")
@@ -89,9 +90,9 @@ def read(
     for name in neighbours:
         joint += reader.read(inputs[name] / "train.jsonl", known)
         known |= {record.id for record in joint}
-    weights = recipe["training"].get("topic_weights", {})
-    _refuse_unknown(weights, own, recipe["domain"])
-    weighted = [replace(record, times=weights.get(record.topic, 1)) for record in own]
+    weights = recipe.training.topic_weights
+    _refuse_unknown(weights, own, recipe.domain)
+    weighted = [replace(record, times=weights.get(record.topic or "", 1)) for record in own]
     return Records(weighted, joint, [record.encoded for record in validation], reader.left_out)
 
 

@@ -5,15 +5,18 @@ from pathlib import Path
 
 from meetara_build.stages.base.embedded import make
 from meetara_build.stages.base.pretrained import fetch
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.base import BaseRecipe
+from meetara_build.stages.types import Inputs, Metrics
 from meetara_build.training.settings import Observer
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None = None) -> Metrics:
+def run(
+    recipe: BaseRecipe, inputs: Inputs, output: Path, observe: Observer | None = None
+) -> Metrics:
     """Write a Hugging Face folder: config, safetensors, tokenizer and chat template.
 
-    ``recipe`` with a ``model`` is pretrained on ``inputs["corpus"]``; without one the base comes from ``inputs["folder"]``, or
-    from the hub by ``hub_id`` and ``revision``, or with ``gguf`` from such a file. ``observe`` is called after each step of pretraining.
+    One with a ``model`` is pretrained on ``inputs["corpus"]``; one of a folder is ``inputs["folder"]``. ``observe`` is called after
+    each step of pretraining.
 
     Raises:
         ConfigError: the base lacks a part that later stages need, or cannot be fetched.
@@ -22,6 +25,6 @@ def run(recipe: Recipe, inputs: Inputs, output: Path, observe: Observer | None =
     """
     return (
         make(recipe, inputs["corpus"], output, observe)
-        if "model" in recipe
+        if recipe.model
         else fetch(recipe, inputs, output)
     )

@@ -18,8 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError
 from meetara_build.llama_cpp.header import Header, header
-from meetara_build.setup.originals import find_original
-from meetara_build.stages.types import Inputs, Recipe
+from meetara_build.setup.originals import Original, find_original
+from meetara_build.stages.types import Inputs
 
 ORIGIN = "origin.json"
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -38,8 +38,8 @@ SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exa
 """Names of the cut that is GPT-2's after each digit was cut off (``llama-vocab.cpp``, ``LLAMA_VOCAB_PRE_TYPE_SMOLLM``)."""
 
 
-def take_back(recipe: Recipe, inputs: Inputs, output: Path) -> dict[str, Any]:
-    """Write the base as a Hugging Face folder with ``origin.json``; what the latter says.
+def take_back(name: str, origin: Original, inputs: Inputs, output: Path) -> dict[str, str | None]:
+    """Write the base ``name`` as a Hugging Face folder with ``origin.json``; what the latter says.
 
     The matrices of a quantized file are kept in float16, in which the base's own F16 file then holds them exactly; where one does not
     fit into it, in float32.
@@ -48,8 +48,7 @@ def take_back(recipe: Recipe, inputs: Inputs, output: Path) -> dict[str, Any]:
         ConfigError: the file is not a whole model, has no chat template, or is of an architecture that transformers does not know.
         SetupError: the package that it is a file of is not fetched.
     """
-    name = recipe["name"]
-    path = find_original(name, recipe["gguf"], inputs)
+    path = find_original(name, origin, inputs)
     stored = _check(name, path)
     model, tokenizer = _load(name, path, stored)
     dtype = DTYPES.get(stored.main_type, torch.float16)
@@ -61,9 +60,9 @@ def take_back(recipe: Recipe, inputs: Inputs, output: Path) -> dict[str, Any]:
     model.config.dtype = dtype
     model.save_pretrained(output, max_shard_size="100GB")
     tokenizer.save_pretrained(output)
-    origin = {"file": path.name, "quantized": stored.quantized}
-    (output / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-    return origin
+    taken = {"file": path.name, "quantized": stored.quantized}
+    (output / ORIGIN).write_text(json.dumps(taken, indent=1) + "\n", encoding="utf-8")
+    return taken
 
 
 def _check(name: str, path: Path) -> Header:

@@ -12,7 +12,8 @@ from meetara_build.outside import parse_json
 from meetara_build.setup.originals import refused_as_config
 from meetara_build.stages.base.from_gguf import take_back
 from meetara_build.stages.base.surplus import TURNS, leave_out_surplus
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.base import BaseRecipe
+from meetara_build.stages.types import Inputs, Metrics
 from meetara_build.training.chat import encode
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -33,11 +34,11 @@ TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "me
 """Any of these is a whole tokenizer."""
 
 
-def fetch(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def fetch(recipe: BaseRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Put a base's files in place, and refuse one that cannot be trained, merged and converted."""
-    name = recipe["name"]
-    if "gguf" in recipe:
-        taken = {"quantized": take_back(recipe, inputs, output)["quantized"]}
+    name = recipe.name
+    if recipe.gguf:
+        taken = {"quantized": take_back(name, recipe.gguf, inputs, output)["quantized"]}
     else:
         taken = {}
         _copy(name, inputs["folder"] if "folder" in inputs else _download(name, recipe), output)
@@ -62,14 +63,15 @@ def _copy(name: str, origin: Path, output: Path) -> None:
     _refuse_quantized(name, output)
 
 
-def _download(name: str, recipe: Recipe) -> Path:
+def _download(name: str, recipe: BaseRecipe) -> Path:
     from huggingface_hub import snapshot_download
 
-    with refused_as_config(name, recipe["hub_id"]):
+    assert recipe.hub_id is not None
+    with refused_as_config(name, recipe.hub_id):
         return Path(
             snapshot_download(
-                recipe["hub_id"],
-                revision=recipe["revision"],
+                recipe.hub_id,
+                revision=recipe.revision,
                 allow_patterns=["*.safetensors", *CONFIG, *TOKENIZER],
                 ignore_patterns=[CONSOLIDATED],
             )

@@ -12,7 +12,7 @@ from meetara_build.stages.dataset.limits import limit, losses, refuse_losses
 from meetara_build.stages.dataset.prepare import Checked, divide
 from meetara_build.stages.dataset.records import Fault, Record, tally
 from meetara_build.stages.losses import Losses
-from meetara_build.stages.types import Recipe
+from meetara_build.stages.recipes.dataset import DatasetRecipe
 
 if TYPE_CHECKING:  # a tokenizer's library takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +34,7 @@ class Examined:
 
 
 def examine(
-    recipe: Recipe,
+    recipe: DatasetRecipe,
     sources: Sequence[Checked],
     tokenizer: "PreTrainedTokenizerBase | None",
     tell: Tell = say_nothing,
@@ -56,7 +56,7 @@ def examine(
     return Examined(records, faults, found, refusal, _notes(recipe, good))
 
 
-def _notes(recipe: Recipe, records: Sequence[Record]) -> list[str]:
+def _notes(recipe: DatasetRecipe, records: Sequence[Record]) -> list[str]:
     if not records:
         return []
     notes = []
@@ -79,7 +79,7 @@ def _notes(recipe: Recipe, records: Sequence[Record]) -> list[str]:
             f"({garbled[0].source} is the first): mend the source where it is not about such text"
         )
     language, count = Counter(record.language for record in records).most_common(1)[0]
-    if language not in recipe["languages"]:
+    if language not in recipe.languages:
         notes.append(
             f"{count:,} of {len(records):,} records are in '{language}', which the domain's `languages` does not name"
         )

@@ -14,6 +14,7 @@ from meetara_build.stages.dataset.shape import LABELS
 from meetara_build.stages.dataset.sources import Reading, find_format, read_source
 from meetara_build.stages.dataset.text_files import advise_encoding
 from meetara_build.stages.dataset.turns import turns_in
+from meetara_build.stages.recipes.preparation import SourceRecipe
 
 LOOK_AT = 1000  # records
 STEPS = 6  # into lists and objects
@@ -103,9 +104,7 @@ def guess(path: Path, given: Mapping[str, str] | None = None, form: str | None =
 
 
 def _read(path: Path, kind: str) -> Reading:
-    reading = read_source(
-        {"name": path.name, "format": kind, "limit": LOOK_AT, "split": "train"}, path
-    )
+    reading = read_source(SourceRecipe(name=path.name, format=kind, limit=LOOK_AT), path)
     if len(reading.rows) < len(reading.faults):
         first = reading.faults[0]
         advice = f"most of it cannot be read ({len(reading.faults)} of {reading.read} records); is it {kind}?"

@@ -1,9 +1,8 @@
 """Everything that needs no tokenizer: read, shape, clean, check, drop duplicates, split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from meetara_build.errors import BadRecordsError, DataError
 from meetara_build.stages.dataset import check, clean, columns, markup, shape
@@ -13,7 +12,8 @@ from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
 from meetara_build.stages.dataset.text_files import advise_encoding
 from meetara_build.stages.losses import Losses
-from meetara_build.stages.types import Inputs, Recipe
+from meetara_build.stages.recipes.preparation import Preparation, SourceRecipe
+from meetara_build.stages.types import Inputs
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Checked:
         return self.read - len(self.records) - len(self.drops)
 
 
-def prepare(recipe: Recipe, inputs: Inputs, tell: Tell = say_nothing) -> Prepared:
+def prepare(recipe: Preparation, inputs: Inputs, tell: Tell = say_nothing) -> Prepared:
     """The records of a domain by side, before any limit in tokens.
 
     Raises:
@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, inputs: Inputs, tell: Tell = say_nothing) -> Prepare
     return divide(recipe, read_all(recipe, inputs), tell)
 
 
-def read_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
+def read_all(recipe: Preparation, inputs: Inputs) -> list[Checked]:
     """What each source of a domain holds, good and bad.
 
     Raises:
@@ -71,20 +71,20 @@ def read_all(recipe: Recipe, inputs: Inputs) -> list[Checked]:
     """
     return [
         _check(source, inputs.get(f"source_{number}"), recipe)
-        for number, source in enumerate(recipe["sources"])
+        for number, source in enumerate(recipe.sources)
     ]
 
 
-def divide(recipe: Recipe, sources: Sequence[Checked], tell: Tell = say_nothing) -> Prepared:
+def divide(recipe: Preparation, sources: Sequence[Checked], tell: Tell = say_nothing) -> Prepared:
     """The records of sources by side, copies left out; ``tell`` hears how far the comparison is.
 
     Raises:
         DataError: more than ``max_bad_share`` of a source's records are bad, or too few are left to split.
     """
     faults = [fault for source in sources for fault in source.faults]
-    _refuse_bad(sources, recipe["max_bad_share"])
+    _refuse_bad(sources, recipe.max_bad_share)
     records = [record for source in sources for record in source.records]
-    found = distinct(records, recipe["near_duplicate"], recipe["near_group"], tell)
+    found = distinct(records, recipe.near_duplicate, recipe.near_group, tell)
     read: dict[str, int] = {}
     for source in sources:
         read[source.reading.name] = read.get(source.reading.name, 0) + source.read
@@ -94,14 +94,16 @@ def divide(recipe: Recipe, sources: Sequence[Checked], tell: Tell = say_nothing)
         sides = split(
             [record.id for record in found.records],
             found.groups,
-            recipe["validation"],
-            recipe["test"],
+            recipe.validation,
+            recipe.test,
         )
     except DataError as error:
         lost = Losses.of(
             {"read": sum(read.values()), "bad": bad}, tally([drop.reason for drop in drops])
         )
-        raise DataError(f"{lost.text(recipe)}; {error}" if lost.left_out else str(error)) from None
+        raise DataError(
+            f"{lost.text(recipe.model_dump())}; {error}" if lost.left_out else str(error)
+        ) from None
     by_side = {
         side: [record for record, of in zip(found.records, sides, strict=True) if of == side]
         for side in ("train", "validation", "test")
@@ -110,11 +112,11 @@ def divide(recipe: Recipe, sources: Sequence[Checked], tell: Tell = say_nothing)
     return Prepared(**by_side, drops=drops, faults=faults, bad=bad, read=read, ids=ids)
 
 
-def _check(source: Mapping[str, Any], path: Path | None, recipe: Recipe) -> Checked:
+def _check(source: SourceRecipe, path: Path | None, recipe: Preparation) -> Checked:
     reading = read_source(source, path)
     if not reading.rows:
         return Checked(reading, [], reading.faults, [])
-    fields = columns.mapping(reading.name, source.get("columns"), reading.columns)
+    fields = columns.mapping(reading.name, source.columns, reading.columns)
     faults = list(reading.faults)
     drafts, drops = [], []
     for row in reading.rows:
@@ -131,17 +133,17 @@ def _check(source: Mapping[str, Any], path: Path | None, recipe: Recipe) -> Chec
     return Checked(reading, records, sorted(faults, key=lambda fault: fault.line), drops)
 
 
-def _record(draft: shape.Draft, source: Mapping[str, Any], recipe: Recipe) -> Record:
+def _record(draft: shape.Draft, source: SourceRecipe, recipe: Preparation) -> Record:
     cells, changed = _cleaned(draft.cells, recipe)
     messages = shape.messages([cell for cell in cells if cell.content.strip()])
-    if messages[0]["role"] != "system" and recipe["system_prompt"]:
-        messages.insert(0, {"role": "system", "content": recipe["system_prompt"]})
-    languages = recipe["languages"]
+    if messages[0]["role"] != "system" and recipe.system_prompt:
+        messages.insert(0, {"role": "system", "content": recipe.system_prompt})
+    languages = recipe.languages
     language = clean.language_of(
         _said_by(messages, "user"),
         _said_by(messages, "assistant"),
         draft.language,
-        source.get("language") or (languages[0] if languages else "en"),
+        source.language or (languages[0] if languages else "en"),
         languages,
     )
     topic = next((cell.content.strip() for cell in cells if cell.role == "topic"), None)
@@ -150,11 +152,11 @@ def _record(draft: shape.Draft, source: Mapping[str, Any], recipe: Recipe) -> Re
 
 
 def _cleaned(
-    cells: Sequence[shape.Cell], recipe: Recipe
+    cells: Sequence[shape.Cell], recipe: Preparation
 ) -> tuple[list[shape.Cell], dict[str, list[str]]]:
     """Checked cells as they are learnt, and by column what was changed in them."""
     changed: dict[str, list[str]] = {}
-    if recipe["html_to_text"]:
+    if recipe.html_to_text:
         plain = [markup.to_text(cell.content) for cell in cells]
         changed = {
             cell.column: ["HTML"]
@@ -162,7 +164,7 @@ def _cleaned(
             if text != cell.content
         }
         cells = [replace(cell, content=text) for cell, text in zip(cells, plain, strict=True)]
-    if recipe["repair_text"]:
+    if recipe.repair_text:
         mended = clean.mend([cell.content for cell in cells])
         for cell, (_, changes) in zip(cells, mended, strict=True):
             if changes:

@@ -1,15 +1,15 @@
 """The sources that a domain's file names, as rows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any
 
 from meetara_build.errors import DataError
 from meetara_build.stages.dataset import csv_files, json_files, tables
 from meetara_build.stages.dataset.records import Fault, Row
 from meetara_build.stages.dataset.text_files import HEAD, refuse_other, unpack
+from meetara_build.stages.recipes.preparation import SourceRecipe
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -38,18 +38,18 @@ class Reading:
         return len(self.rows) + len(self.faults)
 
 
-def read_source(source: Mapping[str, Any], path: Path | None) -> Reading:
+def read_source(source: SourceRecipe, path: Path | None) -> Reading:
     """The rows of a source, at most its ``limit``.
 
     Raises:
         DataError: the source is missing, empty, of an unknown format, or not what its format says.
     """
-    name = str(source["name"])
+    name = source.name
     items = _rows(source, path, name)
     rows: list[Row] = []
     faults: list[Fault] = []
     columns: dict[str, None] = {}
-    for item in islice(items, source.get("limit")):
+    for item in islice(items, source.limit):
         if isinstance(item, Row):
             item = Row(name, item.line, item.values)
             columns.update(dict.fromkeys(item.values))
@@ -83,19 +83,19 @@ def _suffix(path: PurePath) -> str:
     return PurePath(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _rows(source: Mapping[str, Any], path: Path | None, name: str) -> Iterator[Row | Fault]:
+def _rows(source: SourceRecipe, path: Path | None, name: str) -> Iterator[Row | Fault]:
     if path is None:
-        hub, split = str(source.get("hub") or name), source.get("split") or "train"
-        return tables.read_hub(None, hub, split, source.get("revision"))
+        hub, split = source.hub or name, source.split
+        return tables.read_hub(None, hub, split, source.revision)
     if not path.exists():
         raise DataError(f"{name}: no such file or folder: mend the path in the domain's sources")
-    kind = source.get("format") or find_format(path, name)
+    kind = source.format or find_format(path, name)
     if kind is None:
         raise DataError(
             f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to jsonl, csv or parquet"
         )
     if path.is_dir():
-        return tables.read_hub(path, name, source.get("split") or "train")
+        return tables.read_hub(path, name, source.split or "train")
     if kind == "hub":
         raise DataError(
             f"{name}: is a file, not a data set folder: set `format:` to jsonl, csv or parquet"

@@ -10,12 +10,13 @@ from meetara_build.stages.dataset import clean
 from meetara_build.stages.dataset.limits import SIDES, limit, refuse_losses
 from meetara_build.stages.dataset.prepare import Prepared, prepare
 from meetara_build.stages.dataset.records import tally
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.dataset import DatasetRecipe
+from meetara_build.stages.types import Inputs, Metrics
 
 SECONDS_BETWEEN = 10.0
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: DatasetRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Write ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``card.json`` and ``account.jsonl``.
 
     The account alone names files and lines: what became of each record that was read. No other stage reads it, so that
@@ -89,11 +90,11 @@ def _counts(prepared: Prepared) -> Metrics:
 
 
 def _card(
-    recipe: Recipe, prepared: Prepared, counts: Metrics, lengths: dict[str, Any]
+    recipe: DatasetRecipe, prepared: Prepared, counts: Metrics, lengths: dict[str, Any]
 ) -> dict[str, Any]:
     records = [*prepared.train, *prepared.validation, *prepared.test]
     return {
-        "domain": recipe["domain"],
+        "domain": recipe.domain,
         "counts": counts,
         "dropped_by_reason": tally([drop.reason for drop in prepared.drops]),
         "languages": tally([record.language for record in records]),

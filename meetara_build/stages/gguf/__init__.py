@@ -38,7 +38,8 @@ from meetara_build.stages.gguf.quantize import (
     quantize,
 )
 from meetara_build.stages.gguf.vocabulary import Vocabulary
-from meetara_build.stages.types import MEASURED, Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.gguf import GgufRecipe
+from meetara_build.stages.types import MEASURED, Inputs, Metrics
 from meetara_build.training.chat import encode, read_records
 
 PROMPT_TOKENS = 128
@@ -54,14 +55,8 @@ OWN_TEXTS = 100
 """Texts of the domain that both tokenizers are compared on."""
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Make and prove the GGUF files of one model.
-
-    Recipe: ``name`` (of the files), ``domain``, ``base``, ``licence``, ``recipe`` (digest), ``quants``, ``imatrix``
-    (``enabled``, ``tokens``), ``lora`` (whether to write the adapter alone), ``tensor_types`` (by a regular expression over
-    tensor names, the type they get in every quantized file), ``threads``, ``logits_bound`` (largest distance from the logits
-    that transformers gives, as a share of their spread), ``system_prompt`` (text or null), and for a base taken back from a GGUF
-    file ``original``, which names that file.
 
     Inputs: ``merged`` (Hugging Face folder in float32, or the base itself), ``dataset`` (text for the imatrix and for the proofs;
     optional), ``adapter`` and ``base``, ``base_gguf`` (folder of the base's F16 file; optional). What every file is proved
@@ -80,10 +75,10 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     stage = _Stage(recipe, inputs, output)
     stage.make_f16()
     stage.prove_f16()
-    if recipe.get("original"):
+    if recipe.original:
         stage.prove_original()
     stage.make_variants()
-    if recipe["lora"]:
+    if recipe.lora:
         stage.make_lora()
     (output / "proof.json").write_text(
         json.dumps(stage.report, indent=1, ensure_ascii=False) + "\n", "utf-8"
@@ -100,11 +95,11 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
 class _Stage:
     """One run; the methods are its steps, ``report`` is what proof.json will say."""
 
-    def __init__(self, recipe: Recipe, inputs: Inputs, output: Path) -> None:
+    def __init__(self, recipe: GgufRecipe, inputs: Inputs, output: Path) -> None:
         self.recipe, self.inputs, self.output = recipe, inputs, output
         self.merged = inputs["merged"]
         self.f16 = self.path("F16")
-        self.quants = ["F16", *(quant for quant in recipe["quants"] if quant != "F16")]
+        self.quants = ["F16", *(quant for quant in recipe.quants if quant != "F16")]
         self.labels = Labels.of(recipe)
         self.tokenizer = load_tokenizer(self.merged)
         self.records = _records(inputs)
@@ -113,7 +108,7 @@ class _Stage:
 
     def path(self, quant: str) -> Path:
         """Where the file of a type is."""
-        return self.output / f"{self.recipe['name']}-{quant}.gguf"
+        return self.output / f"{self.recipe.name}-{quant}.gguf"
 
     def make_f16(self) -> None:
         """The F16 file, with the cut of text that the tokenizers' comparison shows to be right."""
@@ -121,9 +116,7 @@ class _Stage:
         vocabulary = Vocabulary.of(self.merged, self.tokenizer)
         if vocabulary.pre and (known := known_cut(self.tokenizer, self.merged)):
             vocabulary = vocabulary.cut_by(known)
-        self.conversations = proof.rendered_conversations(
-            self.tokenizer, self.recipe["system_prompt"]
-        )
+        self.conversations = proof.rendered_conversations(self.tokenizer, self.recipe.system_prompt)
         rendered = [text for _, _, text in self.conversations if text is not None]
         cases = proof.cases(self.tokenizer, self._own_texts(), rendered)
         self.names = convert(self.merged, self.f16, self.labels, vocabulary)
@@ -183,7 +176,8 @@ class _Stage:
         through a quantized file's layers: how far that is from the base is reported, and no fault of it.
         """
         started = time.process_time()
-        path = find_original(self.recipe["base"], self.recipe["original"], self.inputs)
+        assert self.recipe.original is not None
+        path = find_original(self.recipe.base, self.recipe.original, self.inputs)
         rendered = [text for _, _, text in self.conversations if text is not None]
         with _made(path) as model:
             difference = proof.first_difference(model, proof.cases(self.tokenizer, (), rendered))
@@ -196,7 +190,7 @@ class _Stage:
             )
         with tempfile.TemporaryDirectory(dir=self.output.parent) as scratch:
             whole = Path(scratch) / path.name
-            expand(path, whole, self.recipe["threads"])
+            expand(path, whole, self.recipe.threads)
             with _made(whole) as model:
                 figures = self._prove_logits(path.name, self.logits, self._llama_logits(model))
         rounded = {
@@ -218,7 +212,7 @@ class _Stage:
                 convert(self.merged, target, self.labels, self.vocabulary, quant)
             else:
                 fallbacks = quantize(
-                    self.f16, target, quant, importance, self.recipe["threads"], types
+                    self.f16, target, quant, importance, self.recipe.threads, types
                 )
             self.fallbacks[quant] = fallbacks
             self.report["files"][quant] = {
@@ -230,12 +224,12 @@ class _Stage:
     def make_lora(self) -> None:
         """The adapter alone, proved by what llama.cpp computes with it."""
         started = time.process_time()
-        path = self.output / f"{self.recipe['name']}-lora.gguf"
+        path = self.output / f"{self.recipe.name}-lora.gguf"
         weights = lora.convert_adapter(
             self.inputs["adapter"], self.inputs["base"], path, self.labels
         )
         if folder := self.inputs.get("base_gguf"):
-            theirs, on, scale = self.logits, _f16_of(folder), 1.0
+            theirs, on, scale = self.logits, folder / f"{self.recipe.base}-F16.gguf", 1.0
         else:
             base = load_model(self.inputs["base"])
             theirs, on, scale = (
@@ -264,14 +258,14 @@ class _Stage:
         routed = any(getattr(config, key, None) for key in EXPERTS)
         pairs = zip(theirs, ours, strict=True)
         return proof.prove_logits(
-            label, reference, pairs, self.recipe["logits_bound"], routed=routed, hint=hint
+            label, reference, pairs, self.recipe.logits_bound, routed=routed, hint=hint
         )
 
     def _llama_logits(
         self, model: Model, adapter: Path | None = None, scale: float = 1.0
     ) -> list[Floats]:
         longest = max(map(len, self.prompts))
-        threads = self.recipe["threads"]
+        threads = self.recipe.threads
         with model.session(
             longest, threads=threads, exact=True, lora=adapter, scale=scale
         ) as session:
@@ -279,14 +273,14 @@ class _Stage:
 
     def _tensor_types(self) -> dict[str, str]:
         """The tensors of quantized files that have a type of their own."""
-        patterns = self.recipe["tensor_types"]
+        patterns = self.recipe.tensor_types
         quantized = next((quant for quant in self.quants if quant not in CONVERTED), None)
         return overrides.resolve(patterns, self.f16, quantized) if patterns and quantized else {}
 
     def _imatrix(self) -> Imatrix:
         """Importance of the weights' columns over the domain's training text; empty where it is not wanted."""
-        settings = self.recipe["imatrix"]
-        if not (settings["enabled"] and weighed(self.quants, self.recipe["tensor_types"].values())):
+        settings = self.recipe.imatrix
+        if not (settings.enabled and weighed(self.quants, self.recipe.tensor_types.values())):
             return {}
         if not self.records:
             raise ConfigError(
@@ -294,7 +288,7 @@ class _Stage:
             )
         started = time.process_time()
         texts = (encode(self.tokenizer, record["messages"]).ids for record in self.records)
-        importance, tokens = imatrix.measure(self.model, texts, self.names, settings["tokens"])
+        importance, tokens = imatrix.measure(self.model, texts, self.names, settings.tokens)
         self.report["imatrix"] = {"tokens": tokens, "tensors": len(importance)}
         self._took("imatrix", started)
         return importance
@@ -336,13 +330,13 @@ def load_model(folder: Path) -> PreTrainedModel:
     return model
 
 
-def _check(recipe: Recipe) -> None:
-    for quant in recipe["quants"]:
+def _check(recipe: GgufRecipe) -> None:
+    for quant in recipe.quants:
         try:
             check_quant(quant)
         except ValueError as error:
             raise ConfigError(f"quants of the domain's file: {error}") from error
-    check_needs(list(recipe["quants"]), bool(recipe["imatrix"]["enabled"]))
+    check_needs(list(recipe.quants), bool(recipe.imatrix.enabled))
 
 
 def _stored(path: Path) -> dict[str, dict[str, int]]:
@@ -376,12 +370,3 @@ def _made(path: Path, *, vocab_only: bool = False) -> Model:
         raise ProofError(
             f"{error} llama.cpp does not run this shape of the architecture: choose another base."
         ) from error
-
-
-def _f16_of(folder: Path) -> Path:
-    files = sorted(folder.glob("*-F16.gguf"))
-    if not files:
-        raise ArtifactError(
-            f"{folder.name}: no F16 file of the base in this folder. Build the base's gguf stage."
-        )
-    return files[0]

@@ -21,7 +21,7 @@ import torch
 from meetara_build.errors import ConfigError, MeetaraError, ProofError
 from meetara_build.stages.gguf.configuration import with_old_names
 from meetara_build.stages.gguf.vocabulary import Vocabulary
-from meetara_build.stages.types import Recipe
+from meetara_build.stages.recipes.gguf import GgufRecipe
 
 SWITCHES = (("phi-3", "phi 3"), ("phi3", "phi 3"), ("modern-bert", "modern bert"))
 """Words of ``general.name`` at which llama.cpp treats a vocabulary in a way of its own (``llama-vocab.cpp``), and what is written instead.
@@ -41,14 +41,14 @@ class Labels:
     recipe: str
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Self:
+    def of(cls, recipe: GgufRecipe) -> Self:
         """The labels that a recipe of the gguf stage gives its files."""
         name = reduce(
             lambda text, word: re.sub(re.escape(word[0]), word[1], text, flags=re.IGNORECASE),
             SWITCHES,
-            recipe["name"],
+            recipe.name,
         )
-        return cls(name, *(str(recipe[key]) for key in ("domain", "base", "licence", "recipe")))
+        return cls(name, str(recipe.domain), recipe.base, recipe.licence, str(recipe.recipe))
 
     def write(self, model: Any) -> None:
         """Replace what the converter read from a model card or guessed from a folder's name."""

@@ -8,12 +8,13 @@ from meetara_build.outside import parse_json
 from meetara_build.stages.package.card import model_card
 from meetara_build.stages.package.gate import check_bounds
 from meetara_build.stages.package.modelfile import modelfile
-from meetara_build.stages.types import Inputs, Metrics, Recipe
+from meetara_build.stages.recipes.package import PackageRecipe
+from meetara_build.stages.types import Inputs, Metrics
 
 SUMS = "SHA256SUMS"
 
 
-def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
+def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Write ``Modelfile``, ``README.md`` and ``SHA256SUMS``.
 
     Raises:
@@ -30,22 +31,22 @@ def run(recipe: Recipe, inputs: Inputs, output: Path) -> Metrics:
     text = model_card(recipe, default, evaluation, card, training, sizes, _origin(inputs["base"]))
     (output / "README.md").write_text(text, encoding="utf-8")
     named = {f"../gguf/{path.name}": path for path in files} | {
-        path.name: path for path in sorted(output.iterdir())
+        name: output / name for name in ("Modelfile", "README.md")
     }
     lines = [f"{_sha256(path)}  {name}" for name, path in named.items()]
     (output / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return passed
 
 
-def _models(recipe: Recipe) -> list[str]:
+def _models(recipe: PackageRecipe) -> list[str]:
     """The domain's GGUF files: what else lies in their folder was left behind, and nobody proved it."""
-    kinds = {"F16", *recipe["quants"], *(["lora"] if recipe["lora"] else [])}
-    return sorted(f"{recipe['domain']}-{kind}.gguf" for kind in kinds)
+    kinds = {"F16", *recipe.quants, *(["lora"] if recipe.lora else [])}
+    return sorted(f"{recipe.domain}-{kind}.gguf" for kind in kinds)
 
 
-def _default(recipe: Recipe) -> str:
+def _default(recipe: PackageRecipe) -> str:
     """The file that the Modelfile names: the last of the domain's types, by custom the smallest."""
-    return f"{recipe['domain']}-{recipe['quants'][-1]}.gguf"
+    return f"{recipe.domain}-{recipe.quants[-1]}.gguf"
 
 
 def _origin(base: Path) -> dict[str, Any] | None:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from meetara_build.stages.losses import Losses
+from meetara_build.stages.recipes.package import PackageRecipe
 
 
 def model_card(
-    recipe: Mapping[str, Any],
+    recipe: PackageRecipe,
     default: str,
     evaluation: Mapping[str, Any],
     data: Mapping[str, Any],
@@ -20,22 +21,22 @@ def model_card(
     from huggingface_hub import ModelCardData
 
     front = ModelCardData(
-        model_name=recipe["domain"],
-        eval_results=_results(recipe["domain"], evaluation),
-        license=recipe["licence"],
-        language=list(recipe["languages"]),
+        model_name=recipe.domain,
+        eval_results=_results(recipe.domain, evaluation),
+        license=recipe.licence,
+        language=list(recipe.languages),
         base_model=_base_model(recipe),
-        tags=["gguf", "lora", recipe["category"], recipe["domain"]],
+        tags=["gguf", "lora", recipe.category, recipe.domain],
     )
     parts = [
         f"---\n{front.to_yaml()}\n---",
-        f"# {recipe['domain']}\n\n{recipe['description']}. A LoRA fine-tune of `{recipe['base']}`, merged and quantized.{_base(origin)}",
+        f"# {recipe.domain}\n\n{recipe.description}. A LoRA fine-tune of `{recipe.base}`, merged and quantized.{_base(origin)}",
         _use(recipe, default),
-        _figures(evaluation, sizes, recipe["domain"]),
+        _figures(evaluation, sizes, recipe.domain),
         _data(data),
         _training(training),
     ]
-    if recipe["safety"] == "strict":
+    if recipe.safety == "strict":
         parts.append(
             "## Limits\n\nThis is a small language model: it can be wrong and sound sure. It does not replace a professional, "
             "and in an emergency the local emergency number (112, 911, 999) comes first."
@@ -60,12 +61,12 @@ def _results(domain: str, evaluation: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _base_model(recipe: Mapping[str, Any]) -> str:
-    file = recipe.get("base_file")
+def _base_model(recipe: PackageRecipe) -> str:
+    file = recipe.base_file
     if file is None:
-        return str(recipe["base_origin"])
-    where = file.get("hub_id") or file.get("package") or "a local file"
-    return f"{where}: {file['file'].rpartition('/')[2]}"
+        return recipe.base_origin
+    where = file.hub_id or file.package or "a local file"
+    return f"{where}: {file.file.rpartition('/')[2]}"
 
 
 def _base(origin: Mapping[str, Any] | None) -> str:
@@ -79,10 +80,10 @@ def _base(origin: Mapping[str, Any] | None) -> str:
     return f" The base was taken back from `{origin['file']}`{lost}."
 
 
-def _use(recipe: Mapping[str, Any], default: str) -> str:
+def _use(recipe: PackageRecipe, default: str) -> str:
     return (
         "## Use\n\n"
-        f"```\nollama create {recipe['domain']} -f Modelfile && ollama run {recipe['domain']}\n```\n\n"
+        f"```\nollama create {recipe.domain} -f Modelfile && ollama run {recipe.domain}\n```\n\n"
         f"or open `../gguf/{default}` in llama.cpp or LM Studio. `meetara-build verify` proves the files against `SHA256SUMS`."
     )
 

@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 from meetara_build.stages.dataset import Prepared
+from meetara_build.stages.recipes.dataset import DatasetRecipe
 
 SYLLABLES = [
     "ka",
@@ -41,11 +42,11 @@ def pairs(count: int, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def recipe(names: list[str], **changes: Any) -> dict[str, Any]:
+def recipe(names: list[str], **changes: Any) -> DatasetRecipe:
     """A dataset recipe for sources of these names; ``source`` changes every one of them."""
     source = {"format": None, "split": "train", "limit": None, "columns": None, "language": None}
     source |= changes.pop("source", {})
-    return {
+    given = {
         "domain": "nutrition",
         "system_prompt": None,
         "languages": ["en"],
@@ -63,6 +64,7 @@ def recipe(names: list[str], **changes: Any) -> dict[str, Any]:
         "drop": [],
         **changes,
     }
+    return DatasetRecipe.model_validate(given)
 
 
 def everything(found: Prepared) -> dict[str, Any]:

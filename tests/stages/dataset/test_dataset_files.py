@@ -17,13 +17,14 @@ from made_sources import csv_text, everything, pairs
 from meetara_build.errors import DataError
 from meetara_build.stages.dataset.records import Fault
 from meetara_build.stages.dataset.sources import read_source
+from meetara_build.stages.recipes.preparation import SourceRecipe
 
 GOOD = pairs(40)
 EXPECTED = [(record["prompt"], record["response"]) for record in GOOD]
 
 
 def read(path: Path, **more):
-    return read_source({"name": path.name, **more}, path)
+    return read_source(SourceRecipe(name=path.name, **more), path)
 
 
 def values(path: Path):

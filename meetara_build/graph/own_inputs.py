@@ -1,0 +1,217 @@
+"""What only some targets have among their inputs and sources: records, files of one's own, neighbours and agents.
+
+The functions that ``stages`` names as ``more``: each gives a target's further inputs, and its source files, by name.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from meetara_build.config.plugins import plugin_files
+from meetara_build.config.resolve import Common, Configuration, Resolved
+from meetara_build.config.yaml_files import read_lines
+from meetara_build.errors import ConfigError, nearest
+from meetara_build.graph import JOINT, OBSERVER, WARM_START, Input
+from meetara_build.graph.stages import LEARNT
+from meetara_build.outside import parse_json
+from meetara_build.project import written_path
+from meetara_build.setup.originals import ORIGINAL
+from meetara_build.store.digests import state
+
+LONGEST_HEADER = 100_000_000
+"""Bytes: what the format allows."""
+
+
+class Given(NamedTuple):
+    """Further inputs, and absolute paths of source files, by the names that the stage knows them by."""
+
+    inputs: Mapping[str, Input] = {}
+    sources: Mapping[str, str] = {}
+
+
+def taught_domains(
+    configuration: Configuration, item: Common, known: Mapping[str, Resolved]
+) -> dict[str, Resolved]:
+    """The domains whose records a base is made from.
+
+    Raises:
+        ConfigError: one of them is not there.
+    """
+    taught = {}
+    for domain in sorted(item.base.pretraining.domains if item.base.pretraining else ()):
+        if domain not in known:
+            raise ConfigError(
+                f"{_base_file(configuration, item)}: pretraining.domains: no conf/domain/{domain}.yaml; remove the name, or add "
+                "the file"
+            )
+        taught[domain] = known[domain]
+    return taught
+
+
+def _taught_sources(
+    configuration: Configuration, item: Common, taught: Mapping[str, Resolved]
+) -> Given:
+    return Given(
+        sources={
+            f"{domain}/{key}": source
+            for domain, one in taught.items()
+            for key, source in source_paths(configuration, one).items()
+        }
+    )
+
+
+def _own_sources(configuration: Configuration, item: Resolved, _: Mapping[str, Resolved]) -> Given:
+    return Given(sources=source_paths(configuration, item))
+
+
+def _origin(configuration: Configuration, item: Common, taught: Mapping[str, Resolved]) -> Given:
+    """The text that a base is made from, or the folder or file that it is taken from."""
+    base, path = item.base, _base_file(configuration, item)
+    if base.made_here:
+        return Given({"corpus": Input("corpus", f"base/{item.base_name}", ("corpus.jsonl",))})
+    if base.folder is None:
+        return _original(configuration, item, taught)
+    folder = written_path(configuration.conf.parent, base.folder)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
+        )
+    _refuse_unreadable(folder, f"{path}: folder: '{base.folder}'")
+    return Given(sources={"folder": str(folder)})
+
+
+def _original(configuration: Configuration, item: Common, _: Mapping[str, Resolved]) -> Given:
+    """The GGUF file of one's own that a base is taken back from."""
+    if item.base.gguf is None or item.base.gguf.path is None:
+        return Given()
+    file = written_path(configuration.conf.parent, item.base.gguf.path)
+    if not file.is_file():
+        raise ConfigError(
+            f"{_base_file(configuration, item)}: gguf: '{item.base.gguf.path}' is no file (looked at {file}); mend the path, or "
+            "name a package or hub_id"
+        )
+    return Given(sources={ORIGINAL: str(file)})
+
+
+def _base_file(configuration: Configuration, item: Common) -> Path:
+    return configuration.conf / "base" / f"{item.base_name}.yaml"
+
+
+def find_warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
+    """The store's file that a domain's adapter begins from."""
+    if item.build.training.warm_start is None:
+        return {}
+    domain, _, digest = item.build.training.warm_start.partition("@")
+    path = _set_in(item, "training.warm_start")
+    store = configuration.build.store or f"{configuration.build.root}/store"
+    blob = written_path(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
+    if not blob.exists():
+        raise ConfigError(
+            f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; build {domain}, and pin what "
+            f"`meetara-build explain {domain}/adapter` shows, or remove the key"
+        )
+    rank, own = _rank(blob), item.build.lora.rank
+    if rank not in (None, own):
+        raise ConfigError(
+            f"{path}: training.warm_start: that adapter of {domain} has rank {rank}, and lora.rank is {own} here; make them the same"
+        )
+    return {WARM_START: str(blob)}
+
+
+def _rank(weights: Path) -> int | None:
+    """The rank of an adapter, by the header of its safetensors file; None where it does not say, which training then refuses."""
+    try:
+        with weights.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = parse_json(file.read(min(length, LONGEST_HEADER)))
+        return next(
+            (
+                int(given["shape"][0])
+                for name, given in header.items()
+                if name.endswith("lora_A.weight")
+            ),
+            None,
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _set_in(item: Resolved, key: str) -> str:
+    """The file that sets a key for a domain."""
+    return next((change.path for change in item.changes if change.key == key), "conf/build.yaml")
+
+
+def find_joint(configuration: Configuration, item: Resolved) -> dict[str, Input]:
+    """The neighbours whose training records a domain learns too."""
+    found, built = {}, configuration.selected()
+    for name in item.build.training.joint:
+        if name == item.name or name not in built:
+            fault = "is the domain itself" if name == item.name else "is no domain of this build"
+            known = [other for other in built if other != item.name]
+            raise ConfigError(
+                f"{_set_in(item, 'training.joint')}: training.joint: '{name}' {fault}{nearest(name, known)}"
+            )
+        found[f"{JOINT}{name}"] = Input("dataset", name, ("train.jsonl",))
+    # A neighbour's record may be held out here, which only the test records show.
+    return found and {**found, "dataset": Input("dataset", item.name, (*LEARNT, "test.jsonl"))}
+
+
+def find_observers(configuration: Configuration, item: Resolved) -> dict[str, str]:
+    """The files of the agents that watch a domain's training."""
+    if not item.build.training.observers:
+        return {}
+    files = plugin_files(configuration.conf.parent)
+    for name in item.build.training.observers:
+        if name not in files:
+            raise ConfigError(
+                f"{_set_in(item, 'training.observers')}: training.observers: there is no agent '{name}'{nearest(name, list(files))}"
+            )
+    return {f"{OBSERVER}{name}": str(files[name]) for name in item.build.training.observers}
+
+
+def source_paths(configuration: Configuration, item: Resolved) -> dict[str, str]:
+    """Absolute paths of a domain's source files, by the names the dataset stage knows them by."""
+    found = {}
+    path = configuration.domains[item.name]
+    for index, source in enumerate(item.domain.sources):
+        written = source.path or source.hub
+        assert written is not None
+        file = written_path(path.parent, written)
+        if file.exists():
+            _refuse_unreadable(file, f"{path}: sources: '{written}'")
+            found[f"source_{index}"] = str(file)
+        elif source.hub is not None and source.revision is None:
+            raise ConfigError(
+                f"{_source_line(path, index)}: source '{written}' of a hub is not pinned; add `revision:` with a commit's 40 hex "
+                "digits, as the hub lists them under Files"
+            )
+        elif source.path is not None:
+            raise ConfigError(
+                f"{_source_line(path, index)}: source '{written}' is not there (looked at {file}); mend the path, or put the file there"
+            )
+    return found
+
+
+def _source_line(path: Path, index: int) -> str:
+    return f"{path}:{read_lines(path).get(('sources', index), 1)}"
+
+
+def _refuse_unreadable(path: Path, where: str) -> None:
+    """What is neither a file nor a folder of files, or a folder without end, would be read for ever."""
+    try:
+        state(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{where} leads to {error.filename}: {error.strerror}; name a file, or a folder of data alone"
+        ) from None
+
+
+MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] = {
+    "taught_sources": _taught_sources,
+    "own_sources": _own_sources,
+    "origin": _origin,
+    "original": _original,
+    "joint": lambda configuration, item, _: Given(find_joint(configuration, item)),
+    "warm_start": lambda configuration, item, _: Given({}, find_warm_start(configuration, item)),
+    "observers": lambda configuration, item, _: Given({}, find_observers(configuration, item)),
+}

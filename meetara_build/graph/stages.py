@@ -1,0 +1,453 @@
+"""The table of stages, a row a stage: what it makes, where, from what, and what that costs.
+
+Whoever has to know something of a stage reads its row. A new stage is a row here, a module of its name in ``stages/`` with its
+recipe's model, a rule in ``rules/``, and a test. Hardly anything is imported here: Snakemake and every job read this.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from meetara_build.errors import ConfigError
+
+if TYPE_CHECKING:
+    from meetara_build.stages.types import Recipe
+
+BASE, MADE_BASE, DOMAIN, ALL = "base", "base made here", "domain", "all domains"
+"""What a stage is a stage of."""
+REPORT = "report"
+"""The target of what looks at all domains."""
+
+TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
+"""The files of a base that decide its token ids."""
+LEARNT = ("train.jsonl", "validation.jsonl")
+"""The records that a training sees."""
+
+
+class Key(NamedTuple):
+    """Which key of conf/ a field of a recipe comes from: ``build.training.epochs``, ``domain.quants``; a file's kind alone is its name.
+
+    ``by`` is the function of ``graph.recipes`` that makes the field of the key's value. Without a key it is made of the recipes
+    of the stages before.
+    """
+
+    key: str
+    by: str = ""
+
+
+class Each(NamedTuple):
+    """A field that has a value for each domain: of a key of its own, or a recipe of fields."""
+
+    of: "Key | Fields"
+
+
+Fields = Mapping[str, Key | Each]
+"""By field of a recipe, where it comes from. A field that is not named has its model's default."""
+
+
+class Read(NamedTuple):
+    """An artifact that a stage reads, and which of its files; those of a base where only bases have it, or ``of`` says so."""
+
+    stage: str
+    files: tuple[str, ...] = ("*",)
+    of: str = ""
+
+    @property
+    def is_of_base(self) -> bool:
+        """Whether it is a base's."""
+        return (self.of or STAGE[self.stage].of) in (BASE, MADE_BASE)
+
+
+Files = tuple[str, ...] | Callable[[str, Mapping[str, Any]], tuple[str, ...]]
+"""Names of files, or a function of a target's name and recipe that gives them."""
+
+
+class Stage(NamedTuple):
+    """A row.
+
+    Attributes:
+        of: what it is a stage of.
+        folder: the folder of its artifact below its target's, which it owns alone.
+        recipe: the recipe's model, below ``meetara_build.stages``.
+        fields: where the recipe's fields come from.
+        settings: fields that decide no byte: they are told, and are not in the fingerprint.
+        inputs: the artifacts it reads.
+        more: functions of ``graph.own_inputs`` that give the inputs and sources that only some targets have.
+        files: what its rule declares; there may be more.
+        temporary: its artifact goes once it was read, unless ``keep_merged`` is set.
+        device: it works where the machine's file says, on its GPU if it has one.
+        memory: copies of the base's weights in float32 that it holds at most.
+        urgency: among domains of one priority, what is more urgent goes first: a merged model is large, so what makes it
+            superfluous goes before the next domain.
+        work: how its work is reckoned, and ``size`` what it leaves on the disk: see ``plan.workload``.
+        seconds: to start, and for each unit of work, on the machine of the README's figures; fitted to the history of a full build
+            by ``python -m bench.estimates``.
+        peak_mb: what its process holds besides the weights.
+        figures: which of the figures that proposals promise its runs show.
+    """
+
+    name: str
+    of: str
+    folder: str
+    recipe: str
+    fields: Fields
+    inputs: Mapping[str, Read] = {}
+    more: tuple[str, ...] = ()
+    files: Files = ()
+    settings: tuple[str, ...] = ()
+    temporary: bool = False
+    device: bool = False
+    memory: float = 0.0
+    urgency: int = 0
+    work: str = "inputs"
+    size: str = "little"
+    seconds: tuple[float, float] = (0.2, 0.0)
+    peak_mb: float = 560.0
+    figures: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> str:
+        """The name of its rule: its own, but for a base's files beside a domain's."""
+        return f"base_{self.name}" if STAGE[self.name] is not self else self.name
+
+    @property
+    def is_base(self) -> bool:
+        """Whether bases have it."""
+        return self.of in (BASE, MADE_BASE)
+
+    def place(self, target: str) -> str:
+        """The folder of its artifact below the root; ``target`` is a domain, or ``base/NAME``."""
+        return self.folder if self.of == ALL else f"{target}/{self.folder}"
+
+    def log(self, target: str) -> str:
+        """Where the log of a target's job lies below the root, without an ending."""
+        return f"logs/{self.name}" if self.of == ALL else f"logs/{target}/{self.name}"
+
+    def load_model(self) -> "type[Recipe]":
+        """The model of its recipe."""
+        module, _, name = self.recipe.rpartition(".")
+        found: type[Recipe] = getattr(import_module(f"meetara_build.stages.{module}"), name)
+        return found
+
+    def list_files(self, name: str, recipe: Mapping[str, Any]) -> tuple[str, ...]:
+        """What its rule declares for a target of this name."""
+        return self.files(name, recipe) if callable(self.files) else self.files
+
+
+def list_types(recipe: Mapping[str, Any]) -> list[str]:
+    """The types of the GGUF files that a recipe asks for: F16, from which the others are made, is always among them."""
+    return list(dict.fromkeys(["F16", *recipe["quants"]]))
+
+
+def list_ggufs(name: str, recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """The GGUF files of a base or a domain."""
+    kinds = [*list_types(recipe), *(["lora"] if recipe["lora"] else [])]
+    return tuple(f"{name}-{kind}.gguf" for kind in kinds)
+
+
+def _same(*keys: str) -> dict[str, Key]:
+    """Fields that are called like the last part of their keys."""
+    return {key.rpartition(".")[2]: Key(key) for key in keys}
+
+
+_NAME, _BASE_NAME = Key("domain"), Key("build.base")
+_THREADS = _same("hardware.threads")
+_PREPARATION: Fields = {
+    "domain": _NAME,
+    **_same("domain.system_prompt", "domain.languages"),
+    "sources": Key("domain.sources", "source_recipes"),
+    **_same("build.data.near_duplicate", "build.data.near_group"),
+    **_same("build.data.validation", "build.data.test", "build.data.max_bad_share"),
+    **_same("build.data.repair_text", "build.data.html_to_text"),
+}
+"""What decides the records of a domain and their split, before any limit in tokens."""
+_MODELS = ("*-[A-Z]*.gguf",)
+"""The GGUF files of whole models: their types begin with a capital letter."""
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "corpus",
+        MADE_BASE,
+        "corpus",
+        "recipes.corpus.CorpusRecipe",
+        {"share": Key("base.pretraining.share"), "domains": Each(_PREPARATION)},
+        more=("taught_sources",),
+        files=("corpus.jsonl",),
+        work="sources",
+        size="sources",
+        seconds=(2.0, 2.0e-6),
+    ),
+    Stage(
+        "base",
+        BASE,
+        "model",
+        "recipes.base.BaseRecipe",
+        {
+            "name": Key("base"),
+            "seed": Key("build.seed", "where_made_here"),
+            "chat_template": Key("base.chat_template", "where_made_here"),
+            **_same("base.tokenizer", "base.model"),
+            "pretraining": Key("base.pretraining", "pretraining"),
+            "threads": Key("base.pretraining.threads"),
+            "gguf": Key("base.gguf", "pinned_file"),
+            "hub_id": Key("base.hub_id", "where_fetched"),
+            "revision": Key("base.revision", "where_fetched"),
+        },
+        more=("origin",),
+        device=True,
+        memory=4,
+        work="pretraining",
+        size="weights",
+        seconds=(1.0, 1.0e-10),
+        peak_mb=617.0,
+    ),
+    Stage(
+        "gguf",
+        BASE,
+        "gguf",
+        "recipes.gguf.GgufRecipe",
+        {
+            "name": Key("base"),
+            "base": Key("base"),
+            **_same("base.licence", "build.gguf.logits_bound"),
+            **_THREADS,
+            "original": Key("base.gguf", "pinned_file"),
+        },
+        {"merged": Read("base"), "base": Read("base")},
+        more=("original",),
+        files=list_ggufs,
+        memory=3,
+        urgency=2,
+        work="types",
+        size="types",
+        seconds=(0.1, 1.3e-7),
+    ),
+    Stage(
+        "dataset",
+        DOMAIN,
+        "dataset",
+        "recipes.dataset.DatasetRecipe",
+        {
+            **_PREPARATION,
+            **_same("build.data.min_tokens", "build.data.max_tokens", "build.data.max_drop_share"),
+            "drop": Key("build.data.drop", "sorted_set"),
+        },
+        {"base": Read("base", TOKENIZER)},
+        more=("own_sources",),
+        files=(*LEARNT, "test.jsonl", "card.json", "account.jsonl"),
+        work="sources",
+        size="sources",
+        seconds=(0.2, 4.0e-6),
+    ),
+    Stage(
+        "adapter",
+        DOMAIN,
+        "adapter",
+        "recipes.adapter.AdapterRecipe",
+        {
+            "domain": _NAME,
+            "base": _BASE_NAME,
+            **_same("build.seed", "hardware.device", "hardware.precision"),
+            **_THREADS,
+            **_same("build.training.loss_on_prompt", "build.training.checkpoint_seconds"),
+            **_same("build.data.max_tokens", "build.lora"),
+            "training": Key("build.training", "training"),
+        },
+        # Nothing of the base's own file is read, but a base whose proof has failed is not trained on.
+        {
+            "base": Read("base"),
+            "base_gguf": Read("gguf", (), BASE),
+            "dataset": Read("dataset", LEARNT),
+        },
+        more=("joint", "warm_start", "observers"),
+        files=(
+            "adapter_model.safetensors",
+            "adapter_config.json",
+            "training.json",
+            "records.jsonl",
+        ),
+        settings=("checkpoint_seconds",),
+        device=True,
+        memory=3,
+        work="training",
+        size="lora",
+        seconds=(0.3, 8.8e-11),
+        peak_mb=844.0,
+        figures=("loss", "seconds", "memory"),
+    ),
+    Stage(
+        "merge",
+        DOMAIN,
+        "merged",
+        "recipes.merge.MergeRecipe",
+        {"domain": _NAME, **_THREADS, "bound": Key("build.merge.bound")},
+        {
+            "base": Read("base"),
+            "adapter": Read("adapter", ("adapter_*",)),
+            "dataset": Read("dataset", LEARNT),
+        },
+        temporary=True,
+        memory=3,
+        urgency=1,
+        work="weights",
+        size="weights",
+        seconds=(0.05, 2.2e-7),
+    ),
+    Stage(
+        "gguf",
+        DOMAIN,
+        "gguf",
+        "recipes.gguf.GgufRecipe",
+        {
+            "name": _NAME,
+            "domain": _NAME,
+            "base": _BASE_NAME,
+            **_same("base.licence", "domain.quants", "domain.system_prompt"),
+            "recipe": Key("", "digest_above"),
+            "imatrix": Key("build.gguf.imatrix", "used_imatrix"),
+            "tensor_types": Key("build.gguf.tensor_types", "used_tensor_types"),
+            **_same("build.gguf.lora", "build.gguf.logits_bound"),
+            **_THREADS,
+        },
+        {
+            "merged": Read("merge"),
+            "adapter": Read("adapter", ("adapter_*",)),
+            "base": Read("base"),
+            "base_gguf": Read("gguf", _MODELS, BASE),
+            "dataset": Read("dataset", ("train.jsonl",)),
+        },
+        files=list_ggufs,
+        memory=3,
+        urgency=2,
+        work="types",
+        size="types",
+        seconds=(0.1, 1.3e-7),
+        figures=("size",),
+    ),
+    Stage(
+        "evaluate",
+        DOMAIN,
+        "evaluation",
+        "recipes.evaluate.EvaluateRecipe",
+        {
+            "domain": _NAME,
+            "base": _BASE_NAME,
+            **_same("domain.quants", "build.evaluation.max_records"),
+            **_THREADS,
+            "context": Key("build.data.max_tokens"),
+        },
+        {
+            "gguf": Read("gguf", _MODELS),
+            "base_gguf": Read("gguf", _MODELS, BASE),
+            "base": Read("base", TOKENIZER),
+            "dataset": Read("dataset", ("test.jsonl",)),
+        },
+        files=("evaluation.json",),
+        memory=1.5,
+        urgency=2,
+        work="held_out",
+        seconds=(0.15, 5.0e-11),
+    ),
+    Stage(
+        "package",
+        DOMAIN,
+        "package",
+        "recipes.package.PackageRecipe",
+        {
+            "domain": _NAME,
+            **_same("domain.description", "domain.category", "domain.languages", "domain.safety"),
+            **_same("domain.system_prompt", "domain.quants", "domain.evaluation.beat_base_by"),
+            "base": _BASE_NAME,
+            "base_origin": Key("base.hub_id", "base_origin"),
+            "base_file": Key("base.gguf", "pinned_file"),
+            **_same("base.licence", "build.gguf.lora", "build.evaluation.max_loss"),
+            "max_kl": Key("build.evaluation.max_kl", "used_bounds"),
+        },
+        {
+            "gguf": Read("gguf", ("*.gguf",)),
+            "evaluation": Read("evaluate"),
+            "adapter": Read("adapter", ("training.json",)),
+            "dataset": Read("dataset", ("card.json",)),
+            "base": Read("base", (*TOKENIZER, "origin.json")),
+        },
+        files=("Modelfile", "README.md", "SHA256SUMS"),
+        urgency=2,
+    ),
+    Stage(
+        "report",
+        ALL,
+        "report",
+        "recipes.report.ReportRecipe",
+        {
+            "domains": Each(Key("domain.category")),
+            "begins_from": Each(Key("build.training.warm_start", "teacher")),
+            "learns_with": Each(Key("build.training.joint", "sorted_set")),
+        },
+        {
+            "training": Read("adapter", ("training.json",)),
+            "evaluation": Read("evaluate"),
+            "dataset": Read("dataset", ("train.jsonl",)),
+        },
+        files=("loss_curves.svg", "size_quality.svg", "relations.svg"),
+        seconds=(1.0, 2.0e-2),
+    ),
+)
+
+STAGE = {row.name: row for row in STAGES}
+"""The rows by name: a domain's, where bases have that stage too."""
+NAMES = tuple(row.name for row in STAGES if STAGE[row.name] is row)
+"""The stages' names, each after those of the stages it needs."""
+RULES = {row.rule: row for row in STAGES}
+"""The rows by the names of their rules."""
+
+
+def row_of(stage: str, target: str) -> Stage:
+    """The row of a stage of a target."""
+    row = STAGE[stage]
+    return RULES.get(f"base_{stage}", row) if target.startswith("base/") else row
+
+
+_READ = {read.stage for row in STAGES for read in row.inputs.values()}
+ENDS = tuple(row for row in STAGES if not row.is_base and row.name not in _READ)
+"""What a build is for: the stages whose artifacts no other stage reads."""
+CHAIN = tuple(row for row in STAGES if row.of == DOMAIN)
+"""A domain's own stages, one after the other."""
+RESERVED = tuple(
+    sorted(
+        {*RULES, *NAMES, *(f"{row.name}_kept" for row in STAGES if row.temporary)}
+        | {"all_domains", "base", "logs", "store", *(row.folder for row in STAGES if row.of == ALL)}
+    )
+)
+"""Names that a domain cannot have: rules, or folders beside the domains'."""
+
+
+def refuse_reserved(name: str, where: str = "") -> None:
+    """Refuse a domain's name that is a rule's, or a folder's beside the domains'; ``where`` begins the message.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if name in RESERVED:
+        raise ConfigError(
+            f"{where}'{name}' cannot name a domain; use a word that is none of {', '.join(RESERVED)}"
+        )
+
+
+def reached_by(key: str) -> list[Stage]:
+    """A domain's stages that a change of a key below build.yaml, or of ``domain.KEY``, reaches: those that read it, and those after."""
+    wanted = key if key.startswith("domain.") else f"build.{key}"
+    found: list[Stage] = []
+    for row in CHAIN:
+        above = {read.stage for read in row.inputs.values() if not read.is_of_base}
+        if any(one.name in above for one in found) or _reads_key(row, wanted):
+            found.append(row)
+    return found
+
+
+def _reads_key(row: Stage, wanted: str) -> bool:
+    keys = [field.key for field in row.fields.values() if isinstance(field, Key)]
+    return any(
+        f"{wanted}.".startswith(f"{key}.") or key.startswith(f"{wanted}.")
+        for key in keys
+        if "." in key
+    )

@@ -1,0 +1,53 @@
+"""How an adapter is trained."""
+
+from typing import Literal
+
+from meetara_build.stages.types import Recipe
+
+
+class LoraRecipe(Recipe):
+    """LoRA's shape, as PEFT names it."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: str | list[str] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+
+
+class TrainingRecipe(Recipe):
+    """How it is trained, from where, on what else, and who watches: ``warm_start`` is the digest of another adapter's weights."""
+
+    epochs: int
+    batch_tokens: int
+    learning_rate: float
+    max_steps: int | None = None
+    micro_batch_tokens: int | None = None
+    gradient_checkpointing: bool = False
+    warmup_share: float = 0.05
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    patience: int = 3
+    validations_per_epoch: int = 2
+    warm_start: str | None = None
+    joint: list[str] = []
+    topic_weights: dict[str, int] = {}
+    observers: list[str] = []
+
+
+class AdapterRecipe(Recipe):
+    """LoRA and its training; ``checkpoint_seconds`` is obeyed, and decides no byte."""
+
+    domain: str
+    base: str
+    seed: int
+    threads: int
+    device: Literal["cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+    loss_on_prompt: bool
+    max_tokens: int
+    lora: LoraRecipe
+    training: TrainingRecipe
+    checkpoint_seconds: float = 120.0
