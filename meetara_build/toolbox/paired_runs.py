@@ -1,6 +1,6 @@
 """What past runs say of single changes: which key did what, in which domain, and how sure that is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -102,6 +102,18 @@ def lower_bound(helped: float, tried: float) -> float:
     middle = share + square / (2 * tried)
     margin = CONFIDENCE * sqrt(share * (1 - share) / tried + square / (4 * tried**2))
     return (middle - margin) / (1 + square / tried)
+
+
+def find_threshold(tried: Sequence[tuple[float, bool]]) -> float:
+    """Of similarities, each with whether what was tried at it helped: from which on it did more often than not.
+
+    Above all of them if it did not.
+    """
+    for threshold in sorted(alike for alike, _ in tried):
+        helped = [good for alike, good in tried if alike >= threshold]
+        if lower_bound(sum(helped), len(helped)) > 0.5:
+            return threshold
+    return 1.01
 
 
 def base_changes(context: Context) -> list[Change]:

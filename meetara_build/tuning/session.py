@@ -8,7 +8,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from meetara_build.agents.proposal import Proposal
-from meetara_build.agents.snapshot import Run
+from meetara_build.agents.snapshot import Run, read_run
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.errors import ConfigError, TrainingError
@@ -106,9 +106,7 @@ class Tuning:
         runs: dict[str, list[Run]] = {}
         for row in shared.history(LOOK_BACK)["runs"]:
             if row["stage"] == "adapter":
-                runs.setdefault(row["domain"], []).append(
-                    Run(**{key: row[key] for key in Run.__dataclass_fields__})
-                )
+                runs.setdefault(row["domain"], []).append(read_run(row))
         return starts(
             self.space, studied(self.study._storage, self.base), runs, own_base[:NEIGHBOURS]
         )
