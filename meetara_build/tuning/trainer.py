@@ -30,9 +30,7 @@ class Trainer:
             for name, path in inputs.items()
             if name.startswith(OBSERVER)
         }
-        self.agents = Observers(
-            files, logs, _lost
-        )  # forks, and so comes before anything has threads
+        self.agents = Observers(files, logs, _lost)
         torch.set_num_threads(recipe["threads"])
         tokenizer = load_tokenizer(inputs["base"])
         self.model = load_model(
