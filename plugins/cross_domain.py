@@ -78,7 +78,7 @@ def joint(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[Prop
     Whether it is better than alone is measured by the build: what is not is taken back. So what is known is what it did so far.
     """
     known = paired_runs.by_domain(_set(change) for change in past if change.key == JOINT)
-    threshold = similarity_from(context, past)
+    threshold = find_similarity(context, past)
     gain = sum(known.values()) / len(known) if known else FIRST_GAIN
     if gain <= 0:
         return
@@ -118,7 +118,7 @@ def _has_room(context: Context, domain: Domain, last: Run, companions: Sequence[
     return bound is None or not own or last.metrics["steps"] * (own + sum(others)) / own <= bound
 
 
-def similarity_from(context: Context, past: Sequence[paired_runs.Change]) -> float:
+def find_similarity(context: Context, past: Sequence[paired_runs.Change]) -> float:
     """The similarity of companions from which joint training has helped more often than not."""
     tried = []
     for change in map(_set, past):
@@ -132,11 +132,7 @@ def similarity_from(context: Context, past: Sequence[paired_runs.Change]) -> flo
             )
     if len(tried) < LEAST_DOMAINS:
         return FIRST_THRESHOLD
-    for threshold in sorted(alike for alike, _ in tried):
-        helped = [good for alike, good in tried if alike >= threshold]
-        if paired_runs.lower_bound(sum(helped), len(helped)) > 0.5:
-            return threshold
-    return 1.01
+    return paired_runs.find_threshold(tried)
 
 
 def _set(change: paired_runs.Change) -> paired_runs.Change:

@@ -307,34 +307,53 @@ def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | No
     """The smallest type that may be expected to stay well within the bound of the one it replaces."""
     quants = list(domain.config["domain.quants"])
     for file in sorted(now, key=lambda one: -one.bytes):
-        bound = domain.config.get(f"evaluation.max_kl.{file.quant}")
-        below = (
-            LADDER[LADDER.index(file.quant) + 1 :]
-            if file.quant in LADDER and bound and not file.types
-            else ()
-        )
+        below = _types_below(domain, file)
         for quant in reversed(below):
             most, evidence = _expected(file, quant, known)
-            size, sure = _bytes(file, quant, known), bool(evidence)
-            allowed = ROOM * min(bound, domain.config.get(f"evaluation.max_kl.{quant}") or bound)
-            fair = most - file.kl <= FAIR * (1 - size / file.bytes) * file.loss
-            failed = any(one.kl > allowed for one in known.of_domain(domain.name, quant)[-1:])
-            trial = not sure and quant == below[0] and _first(domain, quant, known)
-            if quant in quants or failed or most > allowed or not fair or not (sure or trial):
+            size = _bytes(file, quant, known)
+            if not evidence and not (quant == below[0] and _is_first(domain, quant, known)):
                 continue
+            if (
+                quant in quants
+                or not _is_fair(file, size, most)
+                or not _is_within_bounds(domain, file, quant, most, known)
+            ):
+                continue
+            bound = domain.config[f"evaluation.max_kl.{file.quant}"]
             return Proposal(
                 domain.name,
                 "domain.quants",
                 [quant if one == file.quant else one for one in quants],
                 f"{file.quant}'s KL is {file.kl:.4g} of {bound:g} allowed; {quant}'s should be {most:.4g} at most, and it saves "
                 f"{(file.bytes - size) / 1e6:.2f} MB"
-                + ("; nobody on this base has measured it: a trial" if trial else ""),
+                + ("" if evidence else "; nobody on this base has measured it: a trial"),
                 [str(file), *evidence],
                 (file.bytes - size) / file.all_bytes,
-                0.8 if sure else 0.4,
+                0.8 if evidence else 0.4,
                 "size",
             )
     return None
+
+
+def _types_below(domain: Domain, file: File) -> Sequence[str]:
+    """Types smaller than a file's own, the next one first, where it has a bound and no types for single tensors."""
+    bound = domain.config.get(f"evaluation.max_kl.{file.quant}")
+    if file.quant not in LADDER or not bound or file.types:
+        return ()
+    return LADDER[LADDER.index(file.quant) + 1 :]
+
+
+def _is_fair(file: File, size: float, most: float) -> bool:
+    """Whether the bytes that are saved are worth the loss that a divergence of this may add."""
+    return most - file.kl <= FAIR * (1 - size / file.bytes) * file.loss
+
+
+def _is_within_bounds(domain: Domain, file: File, quant: str, most: float, known: Known) -> bool:
+    """Whether a type should stay well within both types' bounds, and did so when the domain last measured it."""
+    bound = domain.config[f"evaluation.max_kl.{file.quant}"]
+    allowed = ROOM * min(bound, domain.config.get(f"evaluation.max_kl.{quant}") or bound)
+    last = known.of_domain(domain.name, quant)[-1:]
+    return most <= allowed and all(one.kl <= allowed for one in last)
 
 
 def _expected(file: File, quant: str, known: Known) -> tuple[float, list[str]]:
@@ -348,7 +367,7 @@ def _expected(file: File, quant: str, known: Known) -> tuple[float, list[str]]:
     ]
 
 
-def _first(domain: Domain, quant: str, known: Known) -> bool:
+def _is_first(domain: Domain, quant: str, known: Known) -> bool:
     """Whether a domain is the one to try a type that nobody on its base has measured beside the present one, or is about to."""
     others = [
         one

@@ -302,7 +302,7 @@ def warm_starts(knowledge: Knowledge) -> Iterator[Proposal]:
     }
     pins = {name: found for name, domain in domains.items() if (found := pin(domain))}
     threshold, known = (
-        similarity_from(knowledge),
+        find_similarity(knowledge),
         paired_runs.by_domain(one for one in knowledge.past if one.key == WARM),
     )
     names = paired_runs.base_names(knowledge.context)
@@ -331,7 +331,7 @@ def warm_starts(knowledge: Knowledge) -> Iterator[Proposal]:
         )
 
 
-def similarity_from(knowledge: Knowledge) -> float:
+def find_similarity(knowledge: Knowledge) -> float:
     """The similarity from which warm starts have helped more often than not; above all of them if they did not."""
     known = [
         (knowledge.alike[change.domain][partners[0]], change.gain > 0)
@@ -342,11 +342,7 @@ def similarity_from(knowledge: Knowledge) -> float:
     ]
     if len(known) < FEW:
         return FIRST_THRESHOLD
-    for threshold in sorted(alike for alike, _ in known):
-        helped = [good for alike, good in known if alike >= threshold]
-        if paired_runs.lower_bound(sum(helped), len(helped)) > 0.5:
-            return threshold
-    return 1.01
+    return paired_runs.find_threshold(known)
 
 
 def pin(domain: Domain) -> str | None:

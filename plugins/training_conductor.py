@@ -224,9 +224,10 @@ def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
     for key, value in failure.changes.items():
         solved, again = _fared(context, run, key)
         said = [f"run {run.id}: {_shown(run.error)}"]
-        said += [
-            f"of {solved + again} times that {key} was changed after this error, {solved} solved it"
-        ] * bool(solved + again)
+        if times := solved + again:
+            said.append(
+                f"of {times} times that {key} was changed after this error, {solved} solved it"
+            )
         yield Proposal(
             domain.name,
             key,

@@ -4,7 +4,7 @@ All of it is read-only, and nothing of it knows what time it is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ class Run:
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         return found
+
+
+def read_run(row: Mapping[str, Any]) -> Run:
+    """A run from a row of the shared context, which may have more than agents see."""
+    return Run(**{one.name: row[one.name] for one in fields(Run) if one.name in row})
 
 
 @dataclass(frozen=True)

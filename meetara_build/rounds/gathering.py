@@ -1,14 +1,13 @@
 """The context that agents see, from the configuration, the artifacts and the shared context."""
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from meetara_build.agents.snapshot import Context, Domain, Run, folded
+from meetara_build.agents.snapshot import Context, Domain, Run, folded, read_run
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
@@ -21,7 +20,6 @@ from meetara_build.store.content import Store
 
 LOOK_BACK = 5000
 """Runs and messages that agents see, the newest."""
-FIELDS = {field.name for field in dataclasses.fields(Run)}
 SIZES = {
     "hidden_size": "hidden_size",
     "intermediate_size": "intermediate_size",
@@ -80,10 +78,7 @@ def look_back(shared: Shared) -> Past:
         ContextError: the shared context cannot be read.
     """
     past = shared.history(LOOK_BACK)
-    runs = [
-        Run(**{name: value for name, value in row.items() if name in FIELDS})
-        for row in past["runs"]
-    ]
+    runs = [read_run(row) for row in past["runs"]]
     messages, passed_over = [], {}
     for message in past["messages"]:
         if fault := _fault_of(message):

@@ -1,6 +1,6 @@
 """What past runs say of single changes: which key did what, in which domain, and how sure that is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meetara_build.agents.snapshot import Context, Run
@@ -100,6 +100,18 @@ def lower_bound(helped: int, tried: int) -> float:
     from scipy.stats import binomtest  # a second of a core, for who has anything to weigh
 
     return float(binomtest(helped, tried).proportion_ci(CONFIDENCE, "wilson").low)
+
+
+def find_threshold(tried: Sequence[tuple[float, bool]]) -> float:
+    """Of similarities, each with whether what was tried at it helped: from which on it did more often than not.
+
+    Above all of them if it did not.
+    """
+    for threshold in sorted(alike for alike, _ in tried):
+        helped = [good for alike, good in tried if alike >= threshold]
+        if lower_bound(sum(helped), len(helped)) > 0.5:
+            return threshold
+    return 1.01
 
 
 def base_changes(context: Context) -> list[Change]:

@@ -8,7 +8,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from meetara_build.agents.proposal import Proposal
-from meetara_build.agents.snapshot import Run
+from meetara_build.agents.snapshot import Run, read_run
 from meetara_build.config.keys import is_within
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.context.delivery import Context as Shared
@@ -108,9 +108,7 @@ class Tuning:
         runs: dict[str, list[Run]] = {}
         for row in shared.history(LOOK_BACK)["runs"]:
             if row["stage"] == "adapter":
-                runs.setdefault(row["domain"], []).append(
-                    Run(**{key: row[key] for key in Run.__dataclass_fields__})
-                )
+                runs.setdefault(row["domain"], []).append(read_run(row))
         known = studied(self.storage, self.base)
         return starts(self.space, known, runs, own_base[:NEIGHBOURS])
 

@@ -31,9 +31,7 @@ class Trainer:
             for name, path in inputs.items()
             if name.startswith(OBSERVER)
         }
-        self.agents = Observers(
-            files, logs, _lost
-        )  # forks, and so comes before anything has threads
+        self.agents = Observers(files, logs, _lost)
         own = AdapterRecipe.model_validate(recipe)
         torch.set_num_threads(own.threads)
         tokenizer = load_tokenizer(inputs["base"])

@@ -105,7 +105,7 @@ def test_the_similarity_that_companions_need_is_learnt(village: Any) -> None:
     runs = [*near, *far]
     seen = village(runs)
     alike = dict(seen.similar("nutrition", 5))
-    assert alike["music"] < agent.similarity_from(seen, changes(seen)) <= alike["cooking"]
+    assert alike["music"] < agent.find_similarity(seen, changes(seen)) <= alike["cooking"]
     assert "Joint training helped 2 of 4 domains that tried it, 0.0% less loss on average" in list(
         agent.insights(seen)
     )

@@ -93,7 +93,7 @@ def test_a_domain_that_begins_from_another_keeps_its_shape(kitchen: Any, tmp_pat
     assert "cooking" not in of(agent.propose(kitchen(runs)), "lora.rank")
 
 
-def test_the_similarity_from_which_warm_starts_are_tried_is_learnt(tmp_path: Path) -> None:
+def test_the_find_similarity_which_warm_starts_are_tried_is_learnt(tmp_path: Path) -> None:
     """Those from near domains helped, those from far ones did not; then, none did."""
 
     def make(near: float, far: float) -> Context:
@@ -115,9 +115,9 @@ def test_the_similarity_from_which_warm_starts_are_tried_is_learnt(tmp_path: Pat
         return context(*domains, runs=runs)
 
     learnt = agent.Knowledge(make(4.5, 5.5))
-    threshold = agent.similarity_from(learnt)
+    threshold = agent.find_similarity(learnt)
     assert learnt.alike["pupil_3"]["stranger"] < threshold <= learnt.alike["pupil_0"]["teacher"]
-    assert agent.similarity_from(agent.Knowledge(make(5.5, 5.5))) > 1
+    assert agent.find_similarity(agent.Knowledge(make(5.5, 5.5))) > 1
     assert any(
         "Warm starts: helped in 3 of 6 domains" in line for line in agent.insights(make(4.5, 5.5))
     )
