@@ -166,7 +166,7 @@ def proposal_id(agent: str, proposal: Proposal) -> str:
 
 def announce(shared: Shared, advice: Advice) -> dict[str, str]:
     """Tell the shared context what is proposed, of each agent alone; by agent, why it does not take what that one says."""
-    by_agent: dict[str, list[dict[str, Any]]] = {}
+    by_agent: dict[str, list[dict[str, object]]] = {}
     for one in advice.verdicts:
         if one.status != REFUSED:
             by_agent.setdefault(one.agent, []).append(_message(one.agent, one.id, one.proposal))
@@ -211,7 +211,7 @@ def decision(verdict: Verdict) -> Decision:
     )
 
 
-def content(advice: Advice) -> dict[str, Any]:
+def content(advice: Advice) -> dict[str, object]:
     """Advice as JSON values."""
     return {
         "verdicts": [asdict(verdict) for verdict in advice.verdicts],
@@ -246,7 +246,7 @@ def _plugin(
     return plugin(name, file, {"context": with_settings(context, policy["settings"].get(name, {}))})
 
 
-def _external(name: str, spec: Mapping[str, Any], context: Context) -> Callable[[], Work]:
+def _external(name: str, spec: Mapping[str, object], context: Context) -> Callable[[], Work]:
     from meetara_build.hosting.mcp_agent import external  # the SDK of MCP takes a second to import
 
     return external(name, spec, context)
@@ -281,7 +281,7 @@ def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]
     return found, faults
 
 
-def _shaped(content: Mapping[str, Any]) -> Proposal:
+def _shaped(content: Mapping[str, object]) -> Proposal:
     """A proposal, its fields of the types and sizes that the shared context takes.
 
     Raises:
@@ -416,7 +416,7 @@ def _worse(outcome: Outcome) -> str | None:
     return None
 
 
-def _message(agent: str, id: str, proposal: Proposal) -> dict[str, Any]:
+def _message(agent: str, id: str, proposal: Proposal) -> dict[str, object]:
     """A proposal as a report to the shared context."""
     body = {**asdict(proposal), "evidence": [*proposal.evidence]}
     domain = body.pop("domain")
