@@ -5,7 +5,6 @@ What a person wrote between the entries stays.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from meetara_build.config.schema import Decision, Overlay, check
 from meetara_build.config.yaml_files import parse_yaml, read_lines, read_yaml, render_yaml
@@ -112,7 +111,7 @@ def _without(path: Path, text: str, keys: Sequence[str]) -> str:
     return "".join(lines)
 
 
-def _decisions(text: str) -> Any:
+def _decisions(text: str) -> object:
     """What a text decides; None where it is not of the form."""
     try:
         entries = parse_yaml(text, "overlay")["decisions"] or []
@@ -126,5 +125,5 @@ def _entry(path: Path, decision: Decision) -> str:
     return "".join(f"  {line}\n" for line in text.removesuffix("\n").split("\n"))
 
 
-def _plain(decision: Decision) -> dict[str, Any]:
+def _plain(decision: Decision) -> dict[str, object]:
     return decision.model_dump(exclude_defaults=True)

@@ -160,7 +160,7 @@ def proposal_id(agent: str, proposal: Proposal) -> str:
 
 def announce(shared: Shared, advice: Advice) -> dict[str, str]:
     """Tell the shared context what is proposed, of each agent alone; by agent, why it does not take what that one says."""
-    by_agent: dict[str, list[dict[str, Any]]] = {}
+    by_agent: dict[str, list[dict[str, object]]] = {}
     for one in advice.verdicts:
         if one.status != REFUSED:
             by_agent.setdefault(one.agent, []).append(_message(one.agent, one.id, one.proposal))
@@ -205,7 +205,7 @@ def decision(verdict: Verdict) -> Decision:
     )
 
 
-def content(advice: Advice) -> dict[str, Any]:
+def content(advice: Advice) -> dict[str, object]:
     """Advice as JSON values."""
     return {
         "verdicts": [asdict(verdict) for verdict in advice.verdicts],
@@ -239,7 +239,7 @@ def _plugin(name: str, file: Path, policy: Mapping[str, Any], context: Context) 
     return partial(prepare_plugin, name, file, {"context": own})
 
 
-def _external(name: str, spec: Mapping[str, Any], context: Context) -> Prepare:
+def _external(name: str, spec: Mapping[str, object], context: Context) -> Prepare:
     return partial(prepare_external, name, spec, context)
 
 
@@ -272,7 +272,7 @@ def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]
     return found, faults
 
 
-def _shaped(content: Mapping[str, Any]) -> Proposal:
+def _shaped(content: Mapping[str, object]) -> Proposal:
     """A proposal, its fields of the types and sizes that the shared context takes.
 
     Raises:
@@ -405,7 +405,7 @@ def _worse(outcome: Outcome) -> str | None:
     return None
 
 
-def _message(agent: str, id: str, proposal: Proposal) -> dict[str, Any]:
+def _message(agent: str, id: str, proposal: Proposal) -> dict[str, object]:
     """A proposal as a report to the shared context."""
     body = {**asdict(proposal), "evidence": [*proposal.evidence]}
     domain = body.pop("domain")

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from meetara_build.rounds.track_record import Outcome
 
@@ -29,7 +28,7 @@ class Breakthrough:
 
     id: str
     domain: str
-    changes: Mapping[str, Any]
+    changes: Mapping[str, object]
     gain: float
     score: float
     others: int
@@ -70,7 +69,7 @@ def holds(before: float, after: float, repeated: float) -> bool:
     return before - repeated >= REPEATED * (before - after) > 0
 
 
-def message(one: Breakthrough, losses: Mapping[str, float]) -> dict[str, Any]:
+def message(one: Breakthrough, losses: Mapping[str, float]) -> dict[str, object]:
     """What the shared context is told; ``losses`` are those before, after, and of the repeat."""
     return {
         "domain": one.domain,

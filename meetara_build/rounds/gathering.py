@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -35,7 +35,7 @@ class Past(NamedTuple):
     """What agents look back on, oldest first; ``passed_over`` says of whom a message cannot be read, and why."""
 
     runs: list[Run]
-    messages: list[dict[str, Any]]
+    messages: list[dict[str, object]]
     passed_over: dict[str, str]
 
 
@@ -90,7 +90,7 @@ def look_back(shared: Shared) -> Past:
     return Past(runs, messages, passed_over)
 
 
-def _fault_of(message: Mapping[str, Any]) -> str | None:
+def _fault_of(message: Mapping[str, object]) -> str | None:
     """What is wrong with a message that should be a proposal."""
     if message["about"] != "proposal":
         return None
@@ -135,11 +135,11 @@ def _domain(graph: Graph, configuration: Configuration, item: Resolved) -> Domai
     )
 
 
-def _decisions(item: Resolved) -> Sequence[Mapping[str, Any]]:
+def _decisions(item: Resolved) -> Sequence[Mapping[str, object]]:
     return [change._asdict() for change in item.changes if change.agent is not None]
 
 
-def _model(graph: Graph, item: Resolved) -> dict[str, Any]:
+def _model(graph: Graph, item: Resolved) -> dict[str, object]:
     """Facts of the base: from its own config.json where it has been made or loaded, else from conf/base/."""
     found = {}
     with contextlib.suppress(OSError, ValueError):

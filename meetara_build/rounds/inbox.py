@@ -13,10 +13,10 @@ PROPOSALS = "proposals.json"
 LOCK = ".proposals.lock"
 """Beside it: several may be answered at once."""
 TAKEN, REJECTED = "taken", "rejected"
-EMPTY: dict[str, Any] = {"verdicts": [], "withdrawals": [], "insights": {}, "faults": {}}
+EMPTY: dict[str, object] = {"verdicts": [], "withdrawals": [], "insights": {}, "faults": {}}
 
 
-def keep(root: Path, content: Mapping[str, Any]) -> None:
+def keep(root: Path, content: Mapping[str, object]) -> None:
     """Keep advice: verdicts, withdrawals, insights and faults, as JSON values."""
     write_text(root / PROPOSALS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
@@ -35,7 +35,7 @@ def kept(root: Path) -> dict[str, Any]:
     )
 
 
-def _is_list_of_answers(value: Any) -> bool:
+def _is_list_of_answers(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) and "id" in one for one in value)
 
 

@@ -6,7 +6,6 @@ turned into it: time by what a percent may cost (``agents.minutes_a_percent``), 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from meetara_build.agents.proposal import Proposal
 from meetara_build.rounds.track_record import Record
@@ -35,7 +34,7 @@ class Verdict:
     proposal: Proposal
     status: str
     why: str
-    now: Any = None
+    now: object = None
     worth: float = 0.0
     minutes: float = 0.0
 

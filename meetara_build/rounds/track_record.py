@@ -33,7 +33,7 @@ class Outcome:
     agent: str
     domain: str
     key: str
-    value: Any
+    value: object
     figure: str
     accepted: float
     expected: float
@@ -78,7 +78,7 @@ class Record:
         return (self.helped_parts + 1) / (self.parts + 2)
 
 
-def outcomes(messages: Iterable[Mapping[str, Any]], runs: Sequence[Run]) -> list[Outcome]:
+def outcomes(messages: Iterable[Mapping[str, object]], runs: Sequence[Run]) -> list[Outcome]:
     """What was measured of the proposals that were accepted."""
     by_step: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -191,7 +191,7 @@ def _solved(by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accep
 
 def _shared(found: Sequence[Outcome]) -> list[Outcome]:
     """Each outcome with its part of a gain that several have in common."""
-    together: dict[tuple[Any, ...], list[Outcome]] = {}
+    together: dict[tuple[object, ...], list[Outcome]] = {}
     for outcome in found:
         together.setdefault(
             (outcome.domain, outcome.figure, outcome.before, outcome.after), []
@@ -206,7 +206,7 @@ def _shared(found: Sequence[Outcome]) -> list[Outcome]:
     return sorted(shared, key=lambda outcome: (outcome.accepted, outcome.id))
 
 
-def _measure(figure: str, run: Run) -> Any:
+def _measure(figure: str, run: Run) -> object:
     """A figure of a run; None where the run does not show it: what was restored took no time of its own."""
     if figure == "loss":
         return loss(run)
@@ -215,7 +215,7 @@ def _measure(figure: str, run: Run) -> Any:
     return None if run.outcome != "built" else run.seconds if figure == "seconds" else run.peak_mb
 
 
-def _fall(before: Any, after: Any) -> float | None:
+def _fall(before: object, after: object) -> float | None:
     if not isinstance(before, int | float) or not isinstance(after, int | float) or before <= 0:
         return None
     return (before - after) / before

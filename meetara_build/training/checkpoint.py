@@ -75,7 +75,7 @@ def load(folder: Path, run: str) -> Checkpoint | None:
     return Checkpoint(tensors, state)
 
 
-def run_name(model: torch.nn.Module, parts: Mapping[str, Any]) -> str:
+def run_name(model: torch.nn.Module, parts: Mapping[str, object]) -> str:
     """A digest of what a run starts from: ``parts`` (settings, data: JSON values) and the model's weights.
 
     Of frozen weights it reads every name and shape but only up to 256 values each, evenly spaced: enough to tell two

@@ -323,7 +323,7 @@ class Run:
 
 def _identity(
     training: Sequence[Encoded], validation: Sequence[Encoded], settings: Settings
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What else a run depends on; when it saves a checkpoint does not matter."""
     records = [
         [[record.ids, record.mask, sorted(record.never)] for record in part]

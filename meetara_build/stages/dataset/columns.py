@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 from meetara_build.errors import DataError
 
@@ -115,7 +114,7 @@ def find_missing(given: Mapping[str, str], columns: Sequence[str]) -> tuple[str,
     return None
 
 
-def value_at(values: Mapping[str, Any], column: str) -> Any:
+def value_at(values: Mapping[str, object], column: str) -> object:
     """A row's cell; ``instances.0.output`` reaches into lists and objects where no column has that very name.
 
     Raises:
@@ -123,7 +122,7 @@ def value_at(values: Mapping[str, Any], column: str) -> Any:
     """
     if column in values:
         return values[column]
-    value: Any = values
+    value: object = values
     for step in column.split("."):
         if isinstance(value, list) and step.isdigit() and int(step) < len(value):
             value = value[int(step)]

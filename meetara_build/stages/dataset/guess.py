@@ -115,7 +115,7 @@ def _read(path: Path, kind: str) -> Reading:
 
 
 def _choose(
-    name: str, reading: Reading, given: Mapping[str, str], values: Sequence[Mapping[str, Any]]
+    name: str, reading: Reading, given: Mapping[str, str], values: Sequence[Mapping[str, object]]
 ) -> dict[str, str]:
     """The columns of the question and the answer, or of the conversation, and what stands inside lists beside them."""
     if reading.read == 1:
@@ -216,7 +216,7 @@ def _hinted(field: str, looks: Sequence[Look]) -> str | None:
     return next((by_name[name] for name in HINTS[field] if name in by_name), None)
 
 
-def _look(values: Sequence[Mapping[str, Any]], column: str) -> Look | None:
+def _look(values: Sequence[Mapping[str, object]], column: str) -> Look | None:
     """What a column holds; None where that cannot be a question or an answer."""
     if KEYS.search(column):
         return None
@@ -233,14 +233,14 @@ def _look(values: Sequence[Mapping[str, Any]], column: str) -> Look | None:
     return Look(column, words, len(set(texts)) / len(texts), len(texts) / len(values))
 
 
-def _cell(row: Mapping[str, Any], column: str) -> Any:
+def _cell(row: Mapping[str, object], column: str) -> object:
     try:
         return value_at(row, column)
     except KeyError:
         return None
 
 
-def _paths(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+def _paths(values: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list[str]:
     """The columns, and the dotted paths of texts inside them."""
     found: dict[str, None] = {}
     for row in values[:50]:
@@ -249,7 +249,7 @@ def _paths(values: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[
     return list(found)
 
 
-def _walk(value: Any, path: str, steps: int, found: dict[str, None]) -> None:
+def _walk(value: object, path: str, steps: int, found: dict[str, None]) -> None:
     if isinstance(value, str):
         found[path] = None
     elif isinstance(value, list) and value and steps:
@@ -275,11 +275,11 @@ def _named(names: Mapping[str, str], paths: Sequence[str], usable: set[str]) -> 
     return found
 
 
-def _holds_turns(values: Sequence[Mapping[str, Any]], column: str) -> bool:
+def _holds_turns(values: Sequence[Mapping[str, object]], column: str) -> bool:
     return any(turns_in(row.get(column)) for row in values)
 
 
-def _holds_numbers(values: Sequence[Mapping[str, Any]], field: str, column: str) -> bool:
+def _holds_numbers(values: Sequence[Mapping[str, object]], field: str, column: str) -> bool:
     """Is a column that is called an answer one of numbers or amounts? Its name says that they are the answers."""
     cells = [row.get(column) for row in values]
     filled = [cell for cell in cells if cell is not None and cell != ""]
@@ -291,7 +291,7 @@ def _holds_numbers(values: Sequence[Mapping[str, Any]], field: str, column: str)
     return field == "response" and len(numbers) > 0.5 * len(values)
 
 
-def _unreached(column: str, values: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:
+def _unreached(column: str, values: Sequence[Mapping[str, object]]) -> tuple[str, int] | None:
     """A list of which a dotted path takes one entry of several: its path, and the most that it holds."""
     steps = column.split(".")
     for at in range(1, len(steps)):
@@ -305,7 +305,7 @@ def _unreached(column: str, values: Sequence[Mapping[str, Any]]) -> tuple[str, i
 
 
 def _refuse_unreached(
-    name: str, chosen: Mapping[str, str], values: Sequence[Mapping[str, Any]]
+    name: str, chosen: Mapping[str, str], values: Sequence[Mapping[str, object]]
 ) -> None:
     """A guess that takes one entry of many would leave most of the file out."""
     for field, column in chosen.items():
@@ -333,7 +333,7 @@ def _flattening(column: str) -> str:
 
 
 def _notes(
-    chosen: Mapping[str, str], columns: Sequence[str], values: Sequence[Mapping[str, Any]]
+    chosen: Mapping[str, str], columns: Sequence[str], values: Sequence[Mapping[str, object]]
 ) -> list[str]:
     """What of the file will not be learnt."""
     unused = "is not used: where answers depend on it, map it to `input` under `columns:` in the domain's file"
@@ -364,5 +364,5 @@ def _notes(
     return notes
 
 
-def _are_choices(cell: Any) -> bool:
+def _are_choices(cell: object) -> bool:
     return isinstance(cell, list) and len(cell) > 1 and all(isinstance(one, str) for one in cell)

@@ -128,7 +128,7 @@ class Scanner:
             if self.take(",}") == "}":
                 return found
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) < len(pairs) and self._twice is None:
             keys = [key for key, _ in pairs]

@@ -5,10 +5,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NotRequired, TypedDict
 
-Message = dict[str, Any]
-"""``role`` and ``content``; an assistant's turn that is not to be learnt has ``"learn": False`` as well."""
+
+class Message(TypedDict):
+    """A turn; an assistant's that is not to be learnt has ``"learn": False`` as well."""
+
+    role: str
+    content: str
+    learn: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Row:
 
     source: str
     line: int
-    values: dict[str, Any]
+    values: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Fault:
     problem: str
     found: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The fault as the account and ``--json`` show it."""
         return {key: getattr(self, key) for key in ("source", "line", "column", "problem", "found")}
 
@@ -45,7 +50,7 @@ class Drop:
     similarity: float | None = None
     id: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The drop as the account shows it."""
         own = {} if self.id is None else {"id": self.id}
         return own | {
@@ -79,7 +84,7 @@ class Record:
         """What was changed in its text, each kind once."""
         return sorted({change for changes in self.changed.values() for change in changes})
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The record as a line of the data set: without its source, so that who reads it does not see a line that moved."""
         return {key: getattr(self, key) for key in ("id", "messages", "language", "topic")}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from meetara_build.stages.dataset.columns import value_at
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Row
@@ -98,7 +97,7 @@ def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
 
     An answer that begins with the user's turn is the whole conversation; of a question that is one, no answer is learnt.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for field in ("prompt", "response"):
         try:
             found[field] = value_at(row.values, fields[field])
@@ -146,7 +145,7 @@ def _history(row: Row) -> list[Cell]:
     ]
 
 
-def _side(row: Row, role: str, column: str, value: Any) -> list[Cell] | Fault:
+def _side(row: Row, role: str, column: str, value: object) -> list[Cell] | Fault:
     """The cells of a question, or of an answer."""
     turns = turns_in(value)
     if turns:
@@ -160,7 +159,7 @@ def _chat(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
     """The turns of a conversation; where its last answer stands in a column of its own, with that one."""
     column = fields["messages"]
     chat = _cell(row, column)
-    turns: Any = turns_in(chat)
+    turns: object = turns_in(chat)
     if turns is None:
         turns = parse_text(chat) if isinstance(chat, str) else chat
     if not isinstance(turns, list):
@@ -185,7 +184,7 @@ def _is_labelled_bad(row: Row, used: Sequence[str]) -> bool:
     return False
 
 
-def _topic(value: Any) -> str | None:
+def _topic(value: object) -> str | None:
     """A topic as text; of several the first one."""
     if isinstance(value, list):
         return next((topic for topic in map(_topic, value) if topic is not None), None)
@@ -193,7 +192,7 @@ def _topic(value: Any) -> str | None:
     return text if isinstance(text, str) and text.strip() else None
 
 
-def _optional(row: Row, column: str | None) -> Any:
+def _optional(row: Row, column: str | None) -> object:
     """A cell that need not be there: None where it is missing, null, not a number, blank or an empty list."""
     value = None if column is None else _cell(row, column)
     if isinstance(value, str):
@@ -201,7 +200,7 @@ def _optional(row: Row, column: str | None) -> Any:
     return None if value in ([], {}) or value != value else value
 
 
-def _cell(row: Row, column: str) -> Any:
+def _cell(row: Row, column: str) -> object:
     try:
         return value_at(row.values, column)
     except KeyError:

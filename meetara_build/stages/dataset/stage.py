@@ -91,7 +91,7 @@ def _counts(prepared: Prepared) -> Metrics:
 
 def _card(
     recipe: DatasetRecipe, prepared: Prepared, counts: Metrics, lengths: dict[str, Any]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     records = [*prepared.train, *prepared.validation, *prepared.test]
     return {
         "domain": recipe.domain,
@@ -104,7 +104,7 @@ def _card(
     }
 
 
-def _account(prepared: Prepared) -> list[dict[str, Any]]:
+def _account(prepared: Prepared) -> list[dict[str, object]]:
     """What became of every record: its side and what was changed in its text, why it was dropped, or each of its faults."""
     kept = [
         {"source": record.source, "id": record.id, "side": side}
@@ -119,6 +119,6 @@ def _account(prepared: Prepared) -> list[dict[str, Any]]:
     ]
 
 
-def _write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+def _write_lines(path: Path, values: Iterable[Mapping[str, object]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)

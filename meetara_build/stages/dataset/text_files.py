@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path, PurePath
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from meetara_build.errors import DataError
 from meetara_build.outside import show_line
@@ -125,14 +125,14 @@ def advise_encoding(name: str) -> str:
     return f"`{command} {given} > {new}`"
 
 
-def excerpt(value: Any, length: int = 40) -> str:
+def excerpt(value: object, length: int = 40) -> str:
     """The beginning of a value, on one line and printable."""
     text = value if isinstance(value, str) else _dump(value)
     line = show_line(" ".join(text[: 4 * length].split()))
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def kind(value: Any) -> str:
+def kind(value: object) -> str:
     """What a JSON value is, in plain words."""
     if value is None:
         return "null"
@@ -161,7 +161,7 @@ def _encoding(head: bytes) -> tuple[str, str]:
     return "utf-8-sig", "surrogateescape"
 
 
-def _dump(value: Any) -> str:
+def _dump(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (RecursionError, TypeError, ValueError):  # nested too deep; keys that are no texts

@@ -62,7 +62,7 @@ def turns_in(value: Any) -> list[Any] | None:
     return None
 
 
-def parse_text(text: str) -> Any:
+def parse_text(text: str) -> object:
     """What a cell's JSON says; None where it is none."""
     try:
         return parse_json(text)
@@ -70,7 +70,7 @@ def parse_text(text: str) -> Any:
         return None
 
 
-def read_turns(row: Row, column: str, chat: Sequence[Any]) -> list[Cell] | Fault:
+def read_turns(row: Row, column: str, chat: Sequence[object]) -> list[Cell] | Fault:
     """The turns of ``[{"role", "content"}]`` or of ShareGPT's ``[{"from", "value"}]``."""
     cells = []
     for at, turn in enumerate(chat):
@@ -103,7 +103,7 @@ def read_turns(row: Row, column: str, chat: Sequence[Any]) -> list[Cell] | Fault
 
 
 def read_cell(
-    row: Row, role: str, column: str, content: Any, *, learn: bool = True
+    row: Row, role: str, column: str, content: object, *, learn: bool = True
 ) -> Cell | Fault:
     """A cell with its content as text, where that is a number or a list of parts of text.
 
@@ -130,7 +130,7 @@ def read_cell(
     return Cell(role, column, content, learn)
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: object) -> object:
     """A number as its text, not-a-number as nothing; anything else as it is."""
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value) if value == value else None
@@ -138,7 +138,7 @@ def plain_value(value: Any) -> Any:
 
 
 def find_unlearnable(
-    row: Row, values: Mapping[str, Any], where: str = "", used: Sequence[str] = ()
+    row: Row, values: Mapping[str, object], where: str = "", used: Sequence[str] = ()
 ) -> Fault | None:
     """What stands beside the texts of a row or a turn and cannot be learnt as text: calls of tools, pictures, sound.
 
@@ -179,26 +179,26 @@ def _spoken(text: str) -> list[dict[str, str]] | None:
     return turns if turns[-1]["value"] else turns[:-1]
 
 
-def _is_turn(value: Any) -> bool:
+def _is_turn(value: object) -> bool:
     return isinstance(value, Mapping) and (
         {"role", "content"} <= set(value) or {"from", "value"} <= set(value)
     )
 
 
-def _are_parts(content: Sequence[Any]) -> bool:
+def _are_parts(content: Sequence[object]) -> bool:
     typed = [isinstance(part, Mapping) and isinstance(part.get("type"), str) for part in content]
     return any(typed) and all(
         of or isinstance(part, str) for of, part in zip(typed, content, strict=True)
     )
 
 
-def _is_off(value: Any) -> bool:
+def _is_off(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().casefold() in ("false", "0", "0.0")
     return isinstance(value, bool | int | float | Decimal) and value == 0
 
 
-def _holds_objects(value: Any) -> bool:
+def _holds_objects(value: object) -> bool:
     """False for a list of words: tools may be a hammer and a saw."""
     if isinstance(value, str):
         return value.lstrip().startswith(("{", "[{"))
@@ -208,7 +208,7 @@ def _holds_objects(value: Any) -> bool:
     )
 
 
-def _is_filled(value: Any) -> bool:
+def _is_filled(value: object) -> bool:
     if isinstance(value, str):
         return value.strip() not in ("", "[]", "{}")
     if isinstance(value, bool | int | float | Decimal):
@@ -218,5 +218,5 @@ def _is_filled(value: Any) -> bool:
     return value is not None and value != []
 
 
-def _each(value: Any) -> Iterator[Any]:
+def _each(value: object) -> Iterator[object]:
     yield from value if isinstance(value, list) else [value]

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ def packed_attention(
     softcap: float | None = None,
     sliding_window: int | None = None,
     record_lengths: Sequence[int] | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Attend within each record only, in the form that transformers' ``AttentionInterface`` asks for.
 

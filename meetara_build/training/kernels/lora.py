@@ -171,7 +171,7 @@ def _fused(layer: LoraLinear, matrix: FrozenMatrix) -> Any:
     base, down, up = layer.get_base_layer(), layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     scale, dropout, slow = layer.scaling[ADAPTER], layer.lora_dropout[ADAPTER], layer.forward
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if layer.merged or layer.disable_adapters:
             return slow(x, *args, **kwargs)
         dropped = dropout(x) if layer.training and not isinstance(dropout, nn.Identity) else None
