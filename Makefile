@@ -19,7 +19,7 @@ setup: .venv/.ready
 	@echo "PyTorch: installing"
 	@$(PIP) torch
 	@echo "Python packages: installing, a minute or two"
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[agents,postgres,report,serve,tune]'
 	@touch $@
 
 .venv/.test-ready: .venv/.ready tests/clients/package.json scripts/install_clients.py

@@ -393,8 +393,9 @@ def _kill(pid: int) -> None:
 def load_all() -> None:
     """Import every stage with all its libraries, and run nothing that would start a thread."""
     for name in NAMES:
-        module = importlib.import_module(f"meetara_build.stages.{name}")
-        getattr(module, "warm", lambda: None)()
+        with contextlib.suppress(SetupError):  # a stage that lacks an extra says so when it runs
+            module = importlib.import_module(f"meetara_build.stages.{name}")
+            getattr(module, "warm", lambda: None)()
     importlib.import_module("meetara_build.context.sampler")
     from transformers.utils import logging
 

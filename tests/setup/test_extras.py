@@ -12,6 +12,7 @@ from projects import REPOSITORY
 from meetara_build.errors import SetupError, needs
 from meetara_build.toolbox.mislabelled import doubts
 
+LIBRARIES = ("cleanlab", "matplotlib", "mcp", "optuna", "psycopg", "starlette", "uvicorn")
 POSTGRES = "postgresql://me@127.0.0.1/context"
 
 
@@ -53,6 +54,16 @@ def test_a_report_that_cannot_be_drawn_is_refused_before_anything_is_built(proje
     said = without("matplotlib", project, "build")
     assert "pip install 'meetara-build[report]'" in said
     assert "1 job" not in said
+
+
+def test_jobs_of_other_stages_need_no_extra() -> None:
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({LIBRARIES!r})\n"
+        "from meetara_build.engine.warm import load_all; load_all()\n"
+        "print('meetara_build.stages.package' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_an_agent_that_lacks_a_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
