@@ -33,6 +33,10 @@ PLAINER = {
 """What the tool's own words are written with where an output has no such character."""
 
 
+Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+"""Any JSON value."""
+
+
 def parse_json(text: str | bytes) -> Any:
     """What a JSON text says.
 

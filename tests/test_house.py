@@ -17,6 +17,7 @@ from projects import REPOSITORY, mini_base, read_yaml, small_project, write_yaml
 from meetara_build.engine.rules import Rules
 from meetara_build.graph import load
 from meetara_build.graph.stages import NAMES as STAGES
+from meetara_build.graph.stages import STAGE
 from meetara_build.plan import RUN, plan
 from meetara_build.stages.types import Metrics
 
@@ -59,6 +60,7 @@ def test_a_stage_has_its_rule_its_module_and_its_tests(stage: str) -> None:
     assert all(
         extra.default is None for extra in list(inspect.signature(run).parameters.values())[3:]
     )
+    assert inspect.signature(run).parameters["recipe"].annotation is STAGE[stage].load_model()
     assert inspect.signature(run).return_annotation == Metrics
     assert run.__doc__
 

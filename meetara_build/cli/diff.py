@@ -15,6 +15,7 @@ from meetara_build.graph import Graph
 from meetara_build.outside import show_line, show_short
 from meetara_build.store import journal
 from meetara_build.store.content import Store
+from meetara_build.store.manifest import PARTS
 
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 """So that -1 is a build, not an option."""
@@ -130,12 +131,11 @@ def _differs(
         )
         return {"step": name, "state": state, "recipe": [], "metrics": {}}
     lines = []
-    for part in ("recipe", "code", "libraries", "sources"):
-        for path, old, new in differences(
-            was.made_from.get(part, {}),
-            is_now.made_from.get(part, {}),
-            [] if part == "recipe" else [part],
-        ):
+    old_parts: dict[str, Any] = {**was.made_from}
+    new_parts: dict[str, Any] = {**is_now.made_from}
+    for part in PARTS:
+        above = [] if part == "recipe" else [part]
+        for path, old, new in differences(old_parts[part], new_parts[part], above):
             lines.append(f"{'.'.join(path)}: {show_short(old, 40)} → {show_short(new, 40)}")
     inputs = [
         f"its input {given} is another"

@@ -11,20 +11,39 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from meetara_build.config.conf_files import list_conf
 from meetara_build.errors import ConfigError
 from meetara_build.graph.stages import ALL, ENDS, NAMES, REPORT, Stage, row_of
-from meetara_build.outside import parse_json
+from meetara_build.outside import Json, parse_json
 from meetara_build.project import CACHE, located
 from meetara_build.store.digests import state
-from meetara_build.store.manifest import Place, write_cache
+from meetara_build.store.manifest import MadeFrom, Place, Slice, write_cache
 
 WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
 OBSERVER, JOINT = "observer/", "joint/"
 """How the names of a training's further sources and inputs begin: agents that watch it, and neighbours' records."""
+
+
+class ContextSettings(TypedDict):
+    """build.yaml's ``context``."""
+
+    url: str | None
+    keep_samples_days: float
+    keep_days: float
+
+
+class Changed(TypedDict):
+    """A key that does not have build.yaml's value: see ``config.resolve.Change``."""
+
+    key: str
+    value: Json
+    below: Json
+    path: str
+    agent: str | None
+    reason: str | None
 
 
 class Input(NamedTuple):
@@ -46,10 +65,10 @@ class Step(NamedTuple):
     stage: str
     target: str
     fingerprint: str
-    made_from: dict[str, Any]
+    made_from: MadeFrom
     inputs: dict[str, Input]
     sources: dict[str, str]
-    settings: dict[str, Any]
+    settings: dict[str, Json]
     threads: int
     memory_mb: int
     gpus: int
@@ -57,13 +76,12 @@ class Step(NamedTuple):
     keep: bool
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> Slice:
         """The slice of the configuration that decides the stage's bytes; ``settings`` are read too, and decide none."""
-        recipe: dict[str, Any] = self.made_from["recipe"]
-        return recipe
+        return self.made_from["recipe"]
 
     @property
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Slice:
         """What the stage is told: its recipe, and the settings that decide no byte."""
         return {**self.recipe, **self.settings}
 
@@ -108,13 +126,13 @@ class Graph(NamedTuple):
     project: Path
     root: Path
     store: Path
-    context: dict[str, Any]
+    context: ContextSettings
     domains: list[str]
     memory_mb: int
     gpus: int
     machines: dict[str, str]
     priorities: dict[str, int]
-    changes: dict[str, list[dict[str, Any]]]
+    changes: dict[str, list[Changed]]
     steps: dict[tuple[str, str], Step]
 
     def step(self, stage: str, target: str) -> Step:
@@ -215,7 +233,8 @@ def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
             name: Input(stage, target, tuple(reads))
             for name, (stage, target, reads) in fields["inputs"].items()
         }
-        steps[fields["stage"], fields["target"]] = Step(**{**fields, "inputs": inputs})
+        step = Step(**fields)._replace(inputs=inputs)
+        steps[step.stage, step.target] = step
     return Graph(
         project,
         located(project, packed["root"]),
@@ -236,7 +255,7 @@ def is_outdated() -> bool:
     return tool_state() != TOOL
 
 
-def _signature(project: Path, sources: Iterable[str]) -> list[Any]:
+def _signature(project: Path, sources: Iterable[str]) -> list[object]:
     """State of everything that the graph is made from: configuration, sources, this package, installed libraries.
 
     Of each path also where it leads: another link, to files that look the same, is a change.
@@ -246,7 +265,7 @@ def _signature(project: Path, sources: Iterable[str]) -> list[Any]:
     return [*paths, *([file, *_seen(file)] for file in (*files, *sources)), *TOOL]
 
 
-def tool_state() -> list[Any]:
+def tool_state() -> list[list[object]]:
     """State of this package and of the installed libraries, the user's own among them."""
     package = str(Path(__file__).parent.parent)
     files = sorted(
@@ -259,11 +278,13 @@ def tool_state() -> list[Any]:
         *site.getsitepackages(),
         *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
     ]
-    libraries = [[path, os.stat(path).st_mtime_ns] for path in folders if os.path.isdir(path)]
+    libraries: list[list[object]] = [
+        [path, os.stat(path).st_mtime_ns] for path in folders if os.path.isdir(path)
+    ]
     return [[file, *_seen(file)] for file in files] + libraries
 
 
-def _seen(file: str) -> list[Any]:
+def _seen(file: str) -> list[object]:
     try:
         return state(file)
     except OSError:

@@ -34,6 +34,7 @@ from meetara_build.graph.stages import (
 )
 from meetara_build.project import CACHE
 from meetara_build.store.digests import Digests
+from meetara_build.store.manifest import MadeFrom, Slice
 from meetara_build.store.memo import Memo
 
 
@@ -44,7 +45,7 @@ class _Deciding:
         self.digests = Digests(project / CACHE / "digests.json")
         self.memo = Memo(project / CACHE / "code.json", TOOL)
 
-    def parts(self, stage: str, recipe: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+    def parts(self, stage: str, recipe: Slice, sources: dict[str, str]) -> MadeFrom:
         """All that a stage run's result depends on, but for its inputs."""
         code, libraries = self.memo.get(
             stage, lambda: [code_digests(stage), library_versions(stage)]

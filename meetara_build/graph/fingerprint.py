@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from meetara_build.store.manifest import digest_json
+from meetara_build.store.manifest import MadeFrom, digest_json
 
 PACKAGE = Path(__file__).parents[1]
 AGENTS = (f"{PACKAGE.name}.agents.", f"{PACKAGE.name}.toolbox.")
@@ -29,7 +28,7 @@ COMPANIONS = {
 """Libraries that decide bytes from behind another's interface."""
 
 
-def fingerprint(stage: str, parts: Mapping[str, Any]) -> str:
+def fingerprint(stage: str, parts: MadeFrom) -> str:
     """The fingerprint of a stage run that is made from these parts."""
     return digest_json([stage, parts])
 

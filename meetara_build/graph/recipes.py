@@ -14,7 +14,7 @@ from meetara_build.stages.recipes.adapter import TrainingRecipe
 from meetara_build.stages.recipes.base import Pretraining
 from meetara_build.stages.recipes.preparation import SourceRecipe
 from meetara_build.stages.types import Recipe
-from meetara_build.store.manifest import digest_json
+from meetara_build.store.manifest import Slice, digest_json
 
 ABOVE = ("base", "dataset", "adapter", "merge")
 """The stages whose recipes a GGUF file names, as one digest, in its metadata."""
@@ -26,7 +26,7 @@ class Scope(NamedTuple):
 
     item: Common | Resolved
     each: Mapping[str, Resolved] = {}
-    above: Mapping[str, Any] = {}
+    above: Mapping[str, Slice] = {}
 
 
 def make_recipe(row: Stage, scope: Scope) -> Recipe:
@@ -34,7 +34,7 @@ def make_recipe(row: Stage, scope: Scope) -> Recipe:
     return row.load_model().model_validate(_values(row.fields, scope))
 
 
-def _values(fields: Fields, scope: Scope) -> dict[str, Any]:
+def _values(fields: Fields, scope: Scope) -> Slice:
     return {name: _value(field, scope) for name, field in fields.items()}
 
 
@@ -89,7 +89,7 @@ def original(file: GgufFile) -> Original:
     return Original(file.file, file.package, file.hub_id, file.revision, file.sha256)
 
 
-def _used_imatrix(imatrix: Imatrix, scope: Scope) -> dict[str, Any]:
+def _used_imatrix(imatrix: Imatrix, scope: Scope) -> Slice:
     types = _used_tensor_types(scope.item.build.gguf.tensor_types, scope)
     used = imatrix.enabled and weighed(_quants(scope), types.values())
     return imatrix.model_dump() if used else {}
@@ -104,14 +104,14 @@ def _quants(scope: Scope) -> list[str]:
     return scope.item.domain.quants
 
 
-def _training(training: Training, _: Scope) -> dict[str, Any]:
+def _training(training: Training, _: Scope) -> Slice:
     known = {**training.model_dump(), "joint": sorted(set(training.joint))}
     known["observers"] = sorted(set(training.observers))
     known["warm_start"] = (training.warm_start or "").partition("@")[2] or None
     return {name: known[name] for name in TrainingRecipe.model_fields}
 
 
-def _pretraining(pretraining: BaseModel | None, _: Scope) -> dict[str, Any] | None:
+def _pretraining(pretraining: BaseModel | None, _: Scope) -> Slice | None:
     known = {*Pretraining.model_fields}
     return None if pretraining is None else pretraining.model_dump(include=known)
 

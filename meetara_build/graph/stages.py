@@ -6,9 +6,10 @@ recipe's model, a rule in ``rules/``, and a test. Hardly anything is imported he
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from meetara_build.errors import ConfigError
+from meetara_build.store.manifest import Slice
 
 if TYPE_CHECKING:
     from meetara_build.stages.types import Recipe
@@ -58,7 +59,7 @@ class Read(NamedTuple):
         return (self.of or STAGE[self.stage].of) in (BASE, MADE_BASE)
 
 
-Files = tuple[str, ...] | Callable[[str, Mapping[str, Any]], tuple[str, ...]]
+Files = tuple[str, ...] | Callable[[str, Slice], tuple[str, ...]]
 """Names of files, or a function of a target's name and recipe that gives them."""
 
 
@@ -129,17 +130,17 @@ class Stage(NamedTuple):
         found: type[Recipe] = getattr(import_module(f"meetara_build.stages.{module}"), name)
         return found
 
-    def list_files(self, name: str, recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    def list_files(self, name: str, recipe: Slice) -> tuple[str, ...]:
         """What its rule declares for a target of this name."""
         return self.files(name, recipe) if callable(self.files) else self.files
 
 
-def list_types(recipe: Mapping[str, Any]) -> list[str]:
+def list_types(recipe: Slice) -> list[str]:
     """The types of the GGUF files that a recipe asks for: F16, from which the others are made, is always among them."""
     return list(dict.fromkeys(["F16", *recipe["quants"]]))
 
 
-def list_ggufs(name: str, recipe: Mapping[str, Any]) -> tuple[str, ...]:
+def list_ggufs(name: str, recipe: Slice) -> tuple[str, ...]:
     """The GGUF files of a base or a domain."""
     kinds = [*list_types(recipe), *(["lora"] if recipe["lora"] else [])]
     return tuple(f"{name}-{kind}.gguf" for kind in kinds)

@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from meetara_build.context.differences import differences
 from meetara_build.graph import Graph, Step
 from meetara_build.graph.fingerprint import file_of
-from meetara_build.outside import show_short
+from meetara_build.outside import Json, show_short
 from meetara_build.plan.provenance import origin
-from meetara_build.store.manifest import MISSING, Manifest
+from meetara_build.store.manifest import MISSING, MadeFrom, Manifest, Slice
 
 NEW = "new"
 CONFIG, CODE, LIBRARY, SOURCE, INPUT = "config", "code", "library", "source", "input"
@@ -19,6 +19,10 @@ TEMPORARY = "temporary"
 ABOVE = "above"
 """Kinds of causes. ``drift``: an artifact was deleted, changed or damaged behind the tool's back; ``above``: a file names
 in its metadata the recipes of the stages before it, and one of these has changed."""
+
+
+Scalar = str | int | float | bool | None
+"""What can be compared and counted."""
 
 
 class Cause(NamedTuple):
@@ -30,8 +34,8 @@ class Cause(NamedTuple):
     kind: str
     where: str
     key: str = ""
-    old: Any = None
-    new: Any = None
+    old: Scalar = None
+    new: Scalar = None
 
     def text(self) -> str:
         """The cause in a line."""
@@ -69,15 +73,15 @@ def own_causes(graph: Graph, step: Step, manifest: Manifest | None) -> list[Caus
     ]
 
 
-def recipe_causes(graph: Graph, step: Step, old: Mapping[str, Any]) -> list[Cause]:
+def recipe_causes(graph: Graph, step: Step, old: MadeFrom) -> list[Cause]:
     """What differs between what a step is made from and what it was made from."""
     new = step.made_from
-    found = list(_recipe_causes(graph, step, old.get("recipe", {}), new["recipe"]))
-    for module, one, other in _changed(old.get("code", {}), new["code"]):
+    found = list(_recipe_causes(graph, step, old["recipe"], new["recipe"]))
+    for module, one, other in _changed(old["code"], new["code"]):
         found.append(Cause(CODE, file_of(module), "", one, other))
-    for library, one, other in _changed(old.get("libraries", {}), new["libraries"]):
+    for library, one, other in _changed(old["libraries"], new["libraries"]):
         found.append(Cause(LIBRARY, library, "", one, other))
-    for name, one, other in _changed(old.get("sources", {}), new["sources"]):
+    for name, one, other in _changed(old["sources"], new["sources"]):
         found.append(Cause(SOURCE, seen_from(graph, step.sources.get(name, name)), "", one, other))
     # A key of a recipe may come from where another does.
     return list(dict.fromkeys(found))
@@ -101,9 +105,7 @@ def seen_from(graph: Graph, path: str) -> str:
     return found.removeprefix(f"{graph.project}/")
 
 
-def _recipe_causes(
-    graph: Graph, step: Step, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> Iterator[Cause]:
+def _recipe_causes(graph: Graph, step: Step, old: Slice, new: Slice) -> Iterator[Cause]:
     for path, one, other in differences(old, new):
         if _follows(path, old, new):
             continue
@@ -115,7 +117,7 @@ def _recipe_causes(
         )
 
 
-def _follows(path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def _follows(path: Sequence[str], old: Slice, new: Slice) -> bool:
     """Whether a key only follows from another: what a type needs comes and goes with the type."""
     other_types = old.get("quants") != new.get("quants")
     if path[0] == "imatrix" and len(path) > 1:
@@ -125,7 +127,9 @@ def _follows(path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]
     return path[0] == "max_kl" and other_types and not asked_twice
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
+def _changed(
+    old: Mapping[str, str], new: Mapping[str, str]
+) -> Iterable[tuple[str, str | None, str | None]]:
     return [
         (name, old.get(name), new.get(name))
         for name in sorted({*old, *new})
@@ -133,12 +137,12 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[s
     ]
 
 
-def _change_of_file(old: Any, new: Any, what: str = "content") -> str:
+def _change_of_file(old: Scalar, new: Scalar, what: str = "content") -> str:
     if old is None:
         return "new"
     return "no longer used" if new is None else f"its {what} changed"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Json) -> Scalar:
     """A value that can be compared and counted: lists and mappings as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

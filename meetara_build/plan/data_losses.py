@@ -6,6 +6,7 @@ from meetara_build.graph import Graph, Step
 from meetara_build.outside import parse_json
 from meetara_build.plan import FRESH, Plan
 from meetara_build.stages.losses import KEYS, Losses
+from meetara_build.store.manifest import Slice
 
 
 class DataLosses(NamedTuple):
@@ -13,7 +14,7 @@ class DataLosses(NamedTuple):
 
     domain: str
     losses: Losses
-    recipe: dict[str, Any]
+    recipe: Slice
 
     def text(self) -> str:
         """In a sentence."""

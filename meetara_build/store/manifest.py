@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from meetara_build.errors import ArtifactError
 from meetara_build.outside import parse_json
@@ -22,11 +22,33 @@ MANIFEST = "manifest.json"
 MISSING, CHANGED = "missing", "its content is not what was built"
 MEASURED = "measured"
 """Key of a JSON artifact whose figures differ from run to run; the content digest leaves it out."""
-PARTS = ("recipe", "code", "libraries", "sources")
-"""What a step is made from."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_NAME = re.compile("[\0\ud800-\udfff]")
 """What JSON can hold and no file's name."""
+
+
+Slice = dict[str, Any]
+"""A recipe as JSON."""
+
+
+class MadeFrom(TypedDict):
+    """What a step is made from: its recipe, digests of the code and sources by name, and versions of the libraries."""
+
+    recipe: Slice
+    code: dict[str, str]
+    libraries: dict[str, str]
+    sources: dict[str, str]
+
+
+PARTS = tuple(MadeFrom.__annotations__)
+
+
+class Entry(TypedDict):
+    """A file of an artifact: its bytes, and for JSON with measured figures the digest of the rest."""
+
+    sha256: str
+    size: int
+    content: NotRequired[str]
 
 
 class Place(NamedTuple):
@@ -46,9 +68,9 @@ class Manifest(NamedTuple):
     stage: str
     target: str
     fingerprint: str
-    made_from: dict[str, Any]
+    made_from: MadeFrom
     inputs: dict[str, str]
-    files: dict[str, dict[str, Any]]
+    files: dict[str, Entry]
     metrics: dict[str, Any]
 
     def digest(self, patterns: Iterable[str] = ("*",)) -> str:
@@ -137,7 +159,7 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(folder: Path) -> dict[str, dict[str, Any]]:
+def describe(folder: Path) -> dict[str, Entry]:
     """The ``files`` of a manifest, for every file below a folder."""
     return {
         str(path.relative_to(folder)): _entry(path)
@@ -145,8 +167,8 @@ def describe(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    entry: dict[str, Any] = {"sha256": digest_file(path), "size": path.stat().st_size}
+def _entry(path: Path) -> Entry:
+    entry: Entry = {"sha256": digest_file(path), "size": path.stat().st_size}
     if path.suffix == ".json" and entry["size"] < 1 << 24:
         try:
             content = parse_json(path.read_bytes())

@@ -14,9 +14,10 @@ from small_models import make_model, train_sentencepiece_like, train_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from meetara_build.errors import ConfigError, ProofError
-from meetara_build.setup.originals import ORIGINAL
+from meetara_build.setup.originals import ORIGINAL, Original
 from meetara_build.stages import base, gguf
 from meetara_build.stages.base import from_gguf
+from meetara_build.stages.recipes.base import BaseRecipe
 
 CUTS = ["gpt2", "smollm", "llama3", "qwen2"]
 
@@ -39,7 +40,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def take(path: Path, folder: Path, name: str = "small") -> dict[str, Any]:
     """What the base stage says of a base taken back from a file, which it writes to ``folder``."""
-    return base.run({"name": name, "gguf": {"file": path.name}}, {ORIGINAL: path}, fresh(folder))
+    taken = BaseRecipe(name=name, gguf=Original(path.name))
+    return base.run(taken, {ORIGINAL: path}, fresh(folder))
 
 
 def prove(path: Path, folder: Path, output: Path, **changes: Any) -> dict[str, Any]:
@@ -223,7 +225,9 @@ def test_a_file_of_a_hub_that_cannot_be_reached_is_refused(
         ConfigError,
         match=r"base far: cannot fetch nobody/no-such-model .*check the name, the commit",
     ):
-        base.run({"name": "far", "gguf": origin}, {}, fresh(tmp_path / "base"))
+        base.run(
+            BaseRecipe.model_validate({"name": "far", "gguf": origin}), {}, fresh(tmp_path / "base")
+        )
 
 
 def test_a_file_without_a_chat_template_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from meetara_build.errors import ConfigError
 from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import base, gguf
+from meetara_build.stages.recipes.base import BaseRecipe
 from meetara_build.training.chat import encode
 
 IMAGE = "<image_soft_token>"
@@ -39,7 +40,7 @@ def add(folder: Path, token: str, *, special: bool = True, **roles: str) -> None
 
 def take(folder: Path) -> Path:
     output = fresh(folder.parent / "taken")
-    base.run({"name": "mine"}, {"folder": folder}, output)
+    base.run(BaseRecipe(name="mine"), {"folder": folder}, output)
     return output
 
 
