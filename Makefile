@@ -1,5 +1,5 @@
 # make demo   three domains from nothing, and an answer      make test   every check
-# make setup  the environment alone                          make bench  every figure of the README
+# make setup  the environment alone                          make bench  every figure of docs/figures.md
 # make soak   hundreds of kills, edits and builds: an hour
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from bench import machine
+from bench.result_files import keep_result
 
 BIN = Path(sys.executable).parent
 REPEATS = 11
@@ -31,16 +32,17 @@ def main() -> None:
         project = Path(scratch) / "project"
         subprocess.run([tool, "init", str(project)], check=True, capture_output=True)
         commands = {
-            "meetara-build --help (at most 10)": [tool, "--help"],
-            "meetara-build plan": [tool, "plan"],
+            "help": [tool, "--help"],
+            "plan": [tool, "plan"],
         }
+        ratios = {}
         for name, command in commands.items():
             seconds(command, project)
             pairs = [(seconds(command, project), seconds(empty, project)) for _ in range(REPEATS)]
-            ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-            print(
-                f"{name}: {statistics.median(ours for ours, _ in pairs):.3f} s, {ratio:.1f} times `python -c pass`"
-            )
+            ratios[name] = round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
+            middle = statistics.median(ours for ours, _ in pairs)
+            print(f"{name}: {middle:.3f} s, {ratios[name]:.1f} times `python -c pass`")
+    keep_result("startup", ratios)
 
 
 if __name__ == "__main__":

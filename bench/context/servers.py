@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "faces"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "mcp"))
 
 from projects import small_project
 from served import client, served
