@@ -118,7 +118,7 @@ class Host:
         hook, value = self.request["hook"], said.get("value")
         if not _fits(hook, value):
             return self._at_fault(
-                f"answered {hook} with something of another shape; see the README"
+                f"answered {hook} with something of another shape; see docs/how-to.md"
             )
         if hook == "insights" and value is not None:
             value = [_one_line(text) for text in value]
@@ -289,7 +289,7 @@ def _registered(name: str, file: Path) -> Any:
         ) from None
     if not manager.get_hookcallers(module):
         raise AgentError(
-            f"has none of the functions {', '.join(HOOKS)} marked @hookimpl; see the README"
+            f"has none of the functions {', '.join(HOOKS)} marked @hookimpl; see docs/how-to.md"
         )
     return manager
 

@@ -37,7 +37,7 @@ REFERENCE = {
     "package": (0.2, 0.0),
     "report": (1.0, 2.0e-2),
 }
-"""Seconds to start, and seconds for each unit of workload, of each stage on the machine of the README's figures, whose
+"""Seconds to start, and seconds for each unit of workload, of each stage on the machine of docs/figures.md, whose
 probe takes ``REFERENCE_PROBE`` seconds; fitted to the history of a full build by ``python -m bench.estimates``."""
 REFERENCE_PROBE = 0.03
 REFERENCE_MB = {"adapter": 844.0, "base": 617.0}
