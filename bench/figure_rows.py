@@ -38,7 +38,7 @@ class Bound(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A row: what is measured, in which result, the figures as a format of its keys, the command, and the bounds."""
+    """A row: what is measured and the figures, both as formats of a result's keys; the command; and the bounds."""
 
     what: str
     result: str
@@ -137,7 +137,7 @@ SECTIONS = (
                 REAL,
             ),
             Figure(
-                "rounding of an adapter of three steps on a bfloat16 base, on its way into F16: "
+                "rounding of an adapter of {steps} steps on a bfloat16 base, on its way into F16: "
                 "largest and mean distance of logits from base + adapter; changed weights that "
                 "become the base's again: merged in bfloat16 → in float32",
                 "rounding",
@@ -159,7 +159,7 @@ SECTIONS = (
                 (Bound("right", 78, "78", at_least=True),),
             ),
             Figure(
-                "near-duplicates of 100,000 records: time; peak memory",
+                "near-duplicates of {records:,} records: time; peak memory",
                 "near_duplicates",
                 "{seconds:.1min}, {cpu_seconds:.0f} CPU-s; {peak_gb:.1f} GB",
                 "python -m bench.near_duplicates",
@@ -186,7 +186,7 @@ SECTIONS = (
         "Builds",
         (
             Figure(
-                "cold build of 62 domains on `tiny` (F16, Q8_0, Q4_K_M, LoRA each): CPU outside the "
+                "cold build of {domains} domains on `tiny` (F16, Q8_0, Q4_K_M, LoRA each): CPU outside the "
                 "stages' own functions",
                 "build",
                 "{outside_share:.1%} of {cpu_seconds:,.0f} CPU-s",
@@ -260,7 +260,7 @@ SECTIONS = (
                 ),
             ),
             Figure(
-                "`plan` of 620 domains against that of 62; against bare `snakemake -n`",
+                "`plan` of {large} domains against that of {domains}; against bare `snakemake -n`",
                 "incremental",
                 "{ratios[plan large]:.1f} times; {ratios[plan large of bare]:.2f} times "
                 "({seconds[plan large]:.2f} s and {seconds[bare -n large]:.2f} s)",
@@ -285,7 +285,7 @@ SECTIONS = (
             ),
             *(
                 Figure(
-                    f"estimates after one full build of {domains} domains, for the next: median "
+                    "estimates after one full build of {domains} domains, for the next: median "
                     "error over steps of time; peak memory; disk",
                     f"estimates_{domains}",
                     "{errors[seconds]:.1%}; {errors[peak_mb]:.1%}; {errors[size]:.1%}",
@@ -327,7 +327,8 @@ SECTIONS = (
         (
             *(
                 Figure(
-                    f"16 writers × 1,000 reports, 16 subscribers, {name}: lost, doubled; 95% heard "
+                    "{writers} writers × {reports:,} reports, a subscriber each, "
+                    f"{name}: lost, doubled; 95% heard "
                     "of within",
                     "context_load",
                     f"{{{key}[lost]}}, {{{key}[doubled]}}; {{{key}[p95_ms]}} ms",
@@ -363,7 +364,7 @@ SECTIONS = (
             ),
             *(
                 Figure(
-                    "sections after a year (62 domains × 200 builds) against an empty one, the "
+                    "sections after a year ({domains} domains × {builds} builds) against an empty one, the "
                     f"slowest, {name}",
                     "context_year",
                     f"{{{key}[slowest]:.1f}} times ({{{key}[ms]:.0f}} ms)",
@@ -495,7 +496,7 @@ SECTIONS = (
                 FORECAST,
             ),
             Figure(
-                "`tune` against plain TPE, two seeds other than those it was made on: at least as "
+                "`tune` against plain TPE, {seeds} seeds other than those it was made on: at least as "
                 "good at equal steps; median lower by; worst",
                 "agents_tuning",
                 "{good} of {searches} ({good_share:.0%}); {median:.2%}; {worst:+.2%} "

@@ -30,14 +30,16 @@ commit that stated it.
 def render_row(figure: Figure) -> str:
     """A line of the table."""
     result = read_result(figure.result)
-    measured = Formatter().vformat(figure.measured, (), result)
+    what, measured = (
+        Formatter().vformat(text, (), result) for text in (figure.what, figure.measured)
+    )
     missed = [bound for bound in figure.bounds if not bound.is_kept(result)]
     if missed:
         measured += f": {MISSED}"
         measured += f" ({'; '.join(map(str, missed))})" if len(figure.bounds) > 1 else ""
     of = f"{result['date']}, {result['commit']}"
     bounds = "; ".join(map(str, figure.bounds))
-    return f"| {figure.what} | {bounds} | {measured} | `{figure.command}` | {of} |"
+    return f"| {what} | {bounds} | {measured} | `{figure.command}` | {of} |"
 
 
 def wrap(text: str) -> str:

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def keep_result(name: str, figures: Mapping[str, Any]) -> None:
-    """Write ``NAME.json``; a benchmark calls it for a whole run alone, never for a part of one."""
+    """Write ``NAME.json``; what was run smaller than usual says so in its figures, or is not kept."""
     stamp = {
         "machine": machine.describe_machine(),
         "date": str(date.today()),

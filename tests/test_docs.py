@@ -241,6 +241,13 @@ def test_configuration_in_it_has_keys_that_exist(path: Path) -> None:
             json.loads(text)
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_figure_in_it_is_typed_by_hand(path: Path) -> None:
+    text = re.sub(r"^```.*?^```$|`[^`]+`", "", path.read_text("utf-8"), flags=re.M | re.S)
+    measured = r"\d[\d.,]* ?(?:%|times\b|CPU|min\b|ms\b|s\b|[GM]B\b)"
+    assert re.findall(measured, text) == [], "put it into docs/figures.md"
+
+
 def test_the_readme_is_a_page() -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert len(text.encode()) <= LARGEST_README
