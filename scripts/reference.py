@@ -282,7 +282,7 @@ def describe_parameter(parameter: Any) -> tuple[str, str, str]:
     if not parameter.is_flag:
         given += f" {WORDS.get(parameter.type_descriptor.annotation, 'TEXT')}"
     default = parameter.default
-    shown = "" if default in (None, False, ()) or callable(default) else f"`{default}`"
+    shown = "" if default in (None, False, (), "") or callable(default) else f"`{default}`"
     shown = "required" if parameter.required else shown
     return f"`{given}`", shown, parameter.help or ""
 
