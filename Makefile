@@ -1,13 +1,14 @@
 # make demo   three domains from nothing, and an answer      make test   every check
-# make setup  the environment alone                          make bench  every figure of the README
+# make setup  the environment alone                          make bench  every figure of docs/figures.md
 # make soak   hundreds of kills, edits and builds: an hour
+# make docs   the pages that are made from the schema, the commands and the figures
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 QUESTION := How much backstory should I invent before I start?
 DEMO := study_techniques storytelling writing
 
-.PHONY: setup demo test check bench soak clean
+.PHONY: setup demo test check bench soak docs clean
 
 setup: .venv/.ready
 	@$(BIN)/meetara-build setup
@@ -49,6 +50,10 @@ bench: setup .venv/.test-ready
 soak: setup .venv/.test-ready
 	$(BIN)/python -m bench.incremental_soak
 	$(BIN)/python -m bench.kills
+
+docs: setup .venv/.test-ready
+	$(BIN)/python scripts/reference.py
+	$(BIN)/python -m bench.figures
 
 clean:
 	rm -rf artifacts .meetara .snakemake

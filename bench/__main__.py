@@ -12,5 +12,6 @@ if __name__ == "__main__":
         "build",
         "incremental",
         "estimates",
+        "figures",
     ):
         subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

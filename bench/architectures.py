@@ -22,6 +22,7 @@ import torch  # noqa: E402
 from gguf_builds import Build, fresh, recipe, train_nothing  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
+from bench.result_files import keep_result  # noqa: E402
 from meetara_build.errors import MeetaraError  # noqa: E402
 from meetara_build.stages import adapter, gguf, merge  # noqa: E402
 from meetara_build.stages.recipes.adapter import AdapterRecipe  # noqa: E402
@@ -126,8 +127,8 @@ def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[st
     return inputs
 
 
-def measure(kind: str, cut: str, rate: float, root: Path) -> str:
-    """One line of the table."""
+def measure(kind: str, cut: str, rate: float, root: Path) -> dict[str, Any]:
+    """What one run showed: distances, texts and how they were cut, CPU-seconds; or why it was refused."""
     build = train_nothing(
         root / "build",
         kind,
@@ -145,12 +146,44 @@ def measure(kind: str, cut: str, rate: float, root: Path) -> str:
             output,
         )
     except MeetaraError as error:
-        return f"refused: {type(error).__name__}: {str(error)[:140]}"
+        return {"refused": f"{type(error).__name__}: {str(error)[:140]}"}
     seconds = time.process_time() - started
     report = json.loads((output / "proof.json").read_text())
     tokens = report["tokens"]
-    distances = f"{report['logits']['worst']:9.1e} {report['logits']['mean']:9.1e} {report['lora']['worst']:9.1e}"
-    return f"{distances} {tokens['texts']:6d} {tokens['cut']!s:12} {seconds:6.2f}"
+    return {
+        "worst": report["logits"]["worst"],
+        "mean": report["logits"]["mean"],
+        "lora": report["lora"]["worst"],
+        "texts": tokens["texts"],
+        "cut": str(tokens["cut"]),
+        "cpu_seconds": round(seconds, 2),
+    }
+
+
+def describe_run(run: dict[str, Any]) -> str:
+    """One line of the table."""
+    if "refused" in run:
+        return f"refused: {run['refused']}"
+    distances = f"{run['worst']:9.1e} {run['mean']:9.1e} {run['lora']:9.1e}"
+    return f"{distances} {run['texts']:6d} {run['cut']:12} {run['cpu_seconds']:6.2f}"
+
+
+def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What docs/figures.md says of all runs: how many architectures pass at every rate, and the largest distances."""
+    passed = [run for run in runs if "refused" not in run]
+    refused = {run["architecture"] for run in runs if "refused" in run}
+    by_lora = sorted(passed, key=lambda run: -run["lora"])
+    return {
+        "passed": len({run["architecture"] for run in passed} - refused),
+        "refused": len(refused),
+        "worst": max(run["worst"] for run in passed),
+        "lora": {
+            "worst": by_lora[0]["lora"],
+            "architecture": by_lora[0]["architecture"],
+            "rate": by_lora[0]["rate"],
+            "others": by_lora[1]["lora"],
+        },
+    }
 
 
 def main() -> None:
@@ -167,13 +200,15 @@ def main() -> None:
     print(
         f"{'architecture':18} {'rate':8} {'F16 worst':>9} {'mean':>9} {'LoRA':>9} {'texts':>6} {'cut':12} {'CPU s':>6}"
     )
+    runs = []
     for kind in options.kinds:
         for name, rate in RATES.items():
             with tempfile.TemporaryDirectory() as scratch:
-                print(
-                    f"{kind:18} {name:8} {measure(kind, options.cut, rate, Path(scratch))}",
-                    flush=True,
-                )
+                run = measure(kind, options.cut, rate, Path(scratch))
+            runs.append({"architecture": kind, "rate": name, **run})
+            print(f"{kind:18} {name:8} {describe_run(run)}", flush=True)
+    if options.kinds == list(KINDS):
+        keep_result("architectures", {"summary": summarize(runs), "runs": runs})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from bench import machine
+from bench.result_files import keep_result
 from bench.tiny import tiny_project
 from meetara_build.store import journal
 from meetara_build.store.manifest import digest_file
@@ -71,12 +72,12 @@ rule package:
 
 
 def snakemake(folder: Path, *words: str) -> list[str]:
-    """The command as the README has it."""
+    """A build by Snakemake itself."""
     return [str(BIN / "snakemake"), "--profile", str(folder / "conf" / "profile" / "local"), *words]
 
 
-def cold_build(folder: Path) -> machine.Cost:
-    """A new project built whole; prints what it took."""
+def cold_build(folder: Path) -> dict[str, float]:
+    """A new project built whole; prints and returns what it took."""
     tiny_project(folder)
     cost = machine.run(snakemake(folder, "all_domains"), folder)
     stages = sum(run.stage_cpu_seconds for run in journal.runs(folder / "artifacts"))
@@ -90,7 +91,12 @@ def cold_build(folder: Path) -> machine.Cost:
         f"  peak memory of the whole process tree: {cost.peak_mb / 1000:.2f} GB (at most 4)",
         flush=True,
     )
-    return cost
+    return {
+        "seconds": round(cost.seconds, 1),
+        "cpu_seconds": round(cost.cpu_seconds, 1),
+        "outside_share": round(1 - stages / cost.cpu_seconds, 4),
+        "peak_gb": round(cost.peak_mb / 1000, 2),
+    }
 
 
 def by_stage(folder: Path) -> None:
@@ -106,7 +112,7 @@ def by_stage(folder: Path) -> None:
         )
 
 
-def losses(folder: Path) -> None:
+def losses(folder: Path) -> dict[str, float]:
     """How many domains beat the base, and by how much."""
     gains = {}
     for path in sorted((folder / "artifacts").glob("*/evaluation/evaluation.json")):
@@ -122,6 +128,12 @@ def losses(folder: Path) -> None:
         f"most {spread[-1][1]:.1%} ({spread[-1][0]})",
         flush=True,
     )
+    return {
+        "better": better,
+        "median": statistics.median(gains.values()),
+        "least": spread[0][1],
+        "most": spread[-1][1],
+    }
 
 
 def no_op(folder: Path, bare: Path, repeats: int = 5) -> None:
@@ -179,9 +191,11 @@ def main() -> None:
         above.mkdir(parents=True, exist_ok=True)
         (above / "bare").mkdir()
         print("cold build of all domains")
-        cold_build(above / "one")
+        took = cold_build(above / "one")
         by_stage(above / "one")
-        losses(above / "one")
+        below_base = losses(above / "one")
+        domains = len(list((above / "one" / "conf" / "domain").glob("*.yaml")))
+        keep_result("build", {"domains": domains, **took, "below_base": below_base})
         no_op(above / "one", above / "bare")
         if not given.once:
             print("the same again, in another folder")
@@ -191,6 +205,7 @@ def main() -> None:
             print(
                 f"  {equal} of {len(first)} GGUF files have the same SHA-256 in both builds (all)"
             )
+            keep_result("build_twice", {"domains": domains, "files": len(first), "equal": equal})
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.result_files import keep_result
 from bench.tiny import tiny_project
 from meetara_build.graph import load
 from meetara_build.plan import plan
@@ -64,19 +65,22 @@ def errors(
     }
 
 
-def report(planned: Mapping[str, Any], taken: Mapping[str, journal.Run]) -> None:
-    """Print medians over all stages, and for each stage."""
+def report(planned: Mapping[str, Any], taken: Mapping[str, journal.Run]) -> dict[str, float]:
+    """Print medians over all stages, and for each stage; return those over all."""
+    middles = {}
     for figure, bound in BOUNDS.items():
         found = errors(planned, taken, figure)
+        middles[figure] = statistics.median(found.values())
         by_stage: dict[str, list[float]] = {}
         for name, error in found.items():
             by_stage.setdefault(name.rpartition("/")[2], []).append(error)
         medians = {stage: statistics.median(values) for stage, values in by_stage.items()}
         print(
-            f"{figure}: median error {statistics.median(found.values()):.1%} of {len(found)} steps (at most {bound:.0%}); "
+            f"{figure}: median error {middles[figure]:.1%} of {len(found)} steps (at most {bound:.0%}); "
             f"of the stages' medians {statistics.median(medians.values()):.1%}"
         )
         print("    " + ", ".join(f"{stage} {error:.0%}" for stage, error in medians.items()))
+    return middles
 
 
 def reference(folder: Path) -> Iterable[str]:
@@ -118,12 +122,15 @@ def main() -> None:
         taken = {f"{run.target}/{run.stage}": run for run in runs if run.outcome == "built"}
         planned = {item["step"]: item["estimate"] for item in content["items"]}
         print(f"{len(planned)} steps planned, {len(taken)} worked out")
-        report({name: planned[name] for name in planned if name in taken}, taken)
+        middles = report({name: planned[name] for name in planned if name in taken}, taken)
         whole = runs[-1].started + runs[-1].seconds - runs[0].started
         total = content["estimate"]
         print(
             f"whole build: {total['seconds']:.0f} s planned ({total['low']:.0f} to {total['high']:.0f}), {whole:.0f} s taken"
         )
+        about = {"domains": given.domains, "errors": middles}
+        spent = {"planned_seconds": total["seconds"], "seconds": whole}
+        keep_result(f"estimates_{given.domains}", {**about, **spent})
         print("a reference machine's figures, from this history:", *reference(folder), sep="\n")
 
 

@@ -21,6 +21,7 @@ import yaml
 
 from bench import machine, stand_ins
 from bench.build import BIN, snakemake
+from bench.result_files import keep_result
 from meetara_build.graph import Graph, load
 
 DVC = "dvc==3.67.1"
@@ -249,6 +250,17 @@ def print_figures(
             )
 
 
+def figures(took: Mapping[str, list[Took]]) -> dict[str, dict[str, float]]:
+    """What is kept: each ratio by its first command, and every command's median seconds."""
+    ratios = {
+        ours + (" of bare" if theirs == "bare -n large" else ""): round(
+            ratio(took, ours, theirs), 2
+        )
+        for _, ours, theirs, _ in FIGURES
+    }
+    return {"ratios": ratios, "seconds": {name: round(median(took, name), 3) for name in took}}
+
+
 def print_tools(took: Mapping[str, list[Took]]) -> None:
     """All tools side by side: seconds, and how many times as long meetara-build takes."""
     print(
@@ -300,6 +312,9 @@ def main() -> None:
         took = measure(commands, given.repeats)
     print_figures(took, FIGURES)
     print_tools(took)
+    if not given.project and given.large:
+        about = {"domains": given.domains, "large": given.large, "repeats": given.repeats}
+        keep_result("incremental", {**about, **figures(took)})
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 
 from bench import machine
+from bench.result_files import keep_result
 from meetara_build.errors import ArtifactError
 from meetara_build.store.manifest import digest_file, faults, read_manifest
 
@@ -339,6 +340,8 @@ def main() -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
     print(summary(campaign, time.monotonic() - began))
+    counted = {name: campaign.seen[name] for name in ("kills", "trials", "equal", "left")}
+    keep_result("kills", {**counted, "wrong": len(campaign.wrong)})
     if campaign.wrong:
         raise SystemExit(f"the folders of the trials that went wrong are in {scratch}")
     shutil.rmtree(scratch)

@@ -19,10 +19,15 @@ SAMPLE_SECONDS = 0.5
 
 def describe() -> str:
     """One line for the head of a report."""
+    return f"{date.today()}: {describe_machine()}"
+
+
+def describe_machine() -> str:
+    """What figures were measured on."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     memory = psutil.virtual_memory().total / 1e9
     return (
-        f"{date.today()}: {names[0] if names else platform.processor()}, {os.cpu_count()} cores, {memory:.0f} GB, "
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {memory:.0f} GB, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     )
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import machine
+from bench.result_files import keep_result
 from meetara_build.stages.dataset.duplicates import distinct
 from meetara_build.stages.dataset.records import Record, content_id
 
 CONF = Path(__file__).parents[1] / "conf" / "domain"
-RESULT = Path(__file__).parent / "results" / "near_duplicates.json"
 COUNT = 100_000
 
 
@@ -66,12 +66,11 @@ def main() -> None:
         "cpu_seconds": round(time.process_time() - used, 1),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
         "records_gb": round(before.ru_maxrss / 1e6, 2),
-        "machine": machine.describe(),
-        "commit": machine.commit(),
     }
+    print(machine.describe())
     print(json.dumps(figures, indent=1))
     if len(made) == COUNT:
-        RESULT.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        keep_result("near_duplicates", figures)
 
 
 if __name__ == "__main__":

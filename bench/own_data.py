@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from bench import machine
+from bench.result_files import keep_result
 from bench.tiny import tiny_project
 
 BIN = Path(sys.executable).parent
@@ -41,6 +42,12 @@ def measure(project: Path, file: Path) -> None:
             f"  {quant:7} {figures['loss']:.3f}: {1 - figures['loss'] / base:.1%} below the base (at least 10%)",
             flush=True,
         )
+    loss = content["variants"]["F16"]["loss"]
+    records = counts["kept"]
+    keep_result(
+        f"own_data_{name}",
+        {"records": records, "base": base, "loss": loss, "below": 1 - loss / base},
+    )
 
 
 def main() -> None:

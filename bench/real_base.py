@@ -1,9 +1,9 @@
 """Sixteen domains on the real base that comes with the tool, each read by its answers: what is packaged, what is refused, and why.
 
-python -m bench.real_base [--folder FOLDER] [--domains a,b] [--out FILE.json]
+python -m bench.real_base [--folder FOLDER] [--domains a,b]
 
-Two of each category, the strict ones first, and two more of those. Prints the table, the refusals and the answers; the whole is kept
-as JSON.
+Two of each category, the strict ones first, and two more of those. Prints the table, the refusals and the answers; a run
+of all sixteen is kept as JSON.
 """
 
 import argparse
@@ -12,15 +12,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.result_files import keep_result
 from meetara_build.store import journal
 
 BIN = Path(sys.executable).parent
-RESULTS = Path(__file__).parent / "results"
 DOMAINS = (
     *("emergency_care", "medication_management", "mental_health", "nutrition"),
     *("financial_planning", "legal_business", "financial", "legal"),
@@ -104,7 +104,7 @@ def answers(project: Path, domain: str) -> list[dict[str, str]]:
 
 def show(result: dict[str, Any]) -> None:
     """Print a table of the domains, then sums, refusals and answers."""
-    print(result["machine"])
+    print(machine.describe())
     print(
         f"{'domain':22} {'base':>6} {'F16':>6} {'Q4_K_M':>6} {'below base':>10} {'KL Q4':>6} {'CPU s':>6} {'MB':>5}"
     )
@@ -146,6 +146,39 @@ def show(result: dict[str, Any]) -> None:
             print(f"\n{name}\n  Q: {said['prompt']}\n  A: {said['answer']}")
 
 
+def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What docs/figures.md says of all domains together; those that were refused have no losses."""
+    domains = list(result["domains"].values())
+    measured = [one for one in domains if "losses" in one]
+    gains = [1 - one["losses"]["F16"] / one["base_loss"] for one in measured]
+    kl = [one["kl"]["Q4_K_M"] for one in measured]
+    whole = [sum(one["cpu_seconds"].values()) for one in measured]
+    stages = ("adapter", "gguf", "evaluate", "merge")
+    return {
+        "domains": len(domains),
+        "packaged": sum(one["packaged"] for one in domains),
+        "refused": sum(not one["packaged"] for one in domains),
+        "below_base": {
+            "median": statistics.median(gains),
+            "worst": min(gains),
+            "best": max(gains),
+        },
+        "kl": {"least": min(kl), "most": max(kl)},
+        "cpu_seconds": {
+            "all": statistics.median(whole),
+            **{
+                stage: statistics.median(one["cpu_seconds"][stage] for one in measured)
+                for stage in stages
+            },
+        },
+        "peak_gb": {
+            "training": max(one["peak_mb"]["adapter"] for one in measured) / 1000,
+            "all": result["peak_mb"] / 1000,
+        },
+        "mb_a_domain": statistics.median(one["bytes"] for one in measured) / 1e6,
+    }
+
+
 def main() -> None:
     """Build, measure, ask, print and keep."""
     words = argparse.ArgumentParser(
@@ -155,7 +188,6 @@ def main() -> None:
         "--folder", type=Path, help="where to build; a temporary folder if not given"
     )
     words.add_argument("--domains", default=",".join(DOMAINS))
-    words.add_argument("--out", type=Path, default=RESULTS / "real_base.json")
     given = words.parse_args()
     machine.adopt_orphans()
     with tempfile.TemporaryDirectory() as scratch:
@@ -166,19 +198,22 @@ def main() -> None:
         shared = {
             run.stage: round(run.cpu_seconds, 1) for run in runs if run.target.startswith("base/")
         }
+        base = project / "artifacts" / "base" / "smollm2_135m"
         result = {
-            "machine": machine.describe(),
-            "commit": machine.commit(),
             **cost._asdict(),
-            "base": {"cpu_seconds": shared},
+            "base": {
+                "cpu_seconds": shared,
+                "bytes": (base / "model.safetensors").stat().st_size,
+                "gguf_bytes": (base / "gguf" / "smollm2_135m-F16.gguf").stat().st_size,
+            },
             "domains": {
                 name: {**figures(project, name, runs), "answers": answers(project, name)}
                 for name in domains
             },
         }
-    given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     show(result)
+    if domains == list(DOMAINS):
+        keep_result("real_base", {"summary": summarize(result), **result})
 
 
 if __name__ == "__main__":

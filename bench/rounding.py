@@ -8,7 +8,6 @@ the weights that the adapter changes which rounding makes the base's again.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from bench import machine
+from bench.result_files import keep_result
 from meetara_build.cli.init import init
 from meetara_build.engine.stage_run import run
 from meetara_build.graph import load
@@ -109,7 +109,7 @@ def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str
         found[name] = {
             "largest": float(flat.max()),
             "mean": float(flat.mean()),
-            "taken back": back / changed,
+            "taken_back": back / changed,
         }
     return found
 
@@ -124,11 +124,13 @@ def main() -> None:
     print(machine.describe())
     with tempfile.TemporaryDirectory() as scratch:
         folders = train_adapter(Path(scratch) / "project", given.steps)
-        for name, figures in compare(*folders, Path(scratch)).items():
-            print(
-                f"merged in {name:9}",
-                json.dumps({key: float(f"{value:.3g}") for key, value in figures.items()}),
-            )
+        found = {
+            name: {key: float(f"{value:.3g}") for key, value in figures.items()}
+            for name, figures in compare(*folders, Path(scratch)).items()
+        }
+    for name, figures in found.items():
+        print(f"merged in {name:9}", figures)
+    keep_result("rounding", {"steps": given.steps, **found})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from bench import machine
+from bench.result_files import keep_result
 
 BIN = Path(sys.executable).parent
 REPEATS = 11
@@ -34,15 +35,16 @@ def main() -> None:
         project = Path(scratch) / "project"
         subprocess.run([tool, "init", str(project)], check=True, capture_output=True)
         commands = {
-            "meetara-build --help (at most 10)": [tool, "--help"],
-            "meetara-build plan": [tool, "plan"],
+            "help": [tool, "--help"],
+            "plan": [tool, "plan"],
         }
         typed = {
             "COMP_WORDS": "meetara-build\nbuild\nnutr",
             "COMP_CWORD": "2",
             "_MEETARA_BUILD_COMPLETE": "complete_bash",
         }
-        commands["completing a domain (at most 0.3 s)"] = [tool]
+        commands["completion"] = [tool]
+        ratios = {}
         for name, command in commands.items():
             given = typed if command == [tool] else {}
             seconds(command, project, **given)
@@ -50,10 +52,10 @@ def main() -> None:
                 (seconds(command, project, **given), seconds(empty, project))
                 for _ in range(REPEATS)
             ]
-            ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-            print(
-                f"{name}: {statistics.median(ours for ours, _ in pairs):.3f} s, {ratio:.1f} times `python -c pass`"
-            )
+            ratios[name] = round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
+            middle = statistics.median(ours for ours, _ in pairs)
+            print(f"{name}: {middle:.3f} s, {ratios[name]:.1f} times `python -c pass`")
+    keep_result("startup", ratios)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import machine
+from bench.result_files import keep_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
@@ -176,11 +177,18 @@ def main() -> None:
         shutil.move(template / "plugins", agents)
         clean = ran(template, environment(scratch, template, ""), 0)
         print(f"{'without a fault':22} loss {clean.loss:.4f} in {clean.seconds:.0f} s", flush=True)
+        recovered, same = 0, 0
         for fault in chosen:
             outcome = injected(scratch, template, agents, fault)
             note = scratch / fault.replace(" ", "-") / "happened"
             happened = note.exists() or fault.endswith(("server", "agent"))
-            print(line(fault, clean, outcome, happened), flush=True)
+            said = line(fault, clean, outcome, happened)
+            recovered += said.endswith(": recovered")
+            same += outcome.adapter == clean.adapter
+            print(said, flush=True)
+    if chosen == list(FAULTS):
+        counted = {"faults": len(chosen), "recovered": recovered, "same": same}
+        keep_result("agents_faults", counted)
 
 
 def injected(scratch: Path, template: Path, agents: Path, fault: str) -> Outcome:

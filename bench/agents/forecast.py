@@ -21,6 +21,7 @@ from statistics import fmean, median
 from typing import Any
 
 from bench import machine
+from bench.result_files import keep_result
 from meetara_build.toolbox.divergence import nothing_left
 from meetara_build.toolbox.forecast import Curve, Forecast, forecast
 
@@ -217,12 +218,12 @@ def show(label: str, rows: Sequence[tuple[Training, Forecast]]) -> None:
     )
 
 
-def stopping(found: Sequence[Training]) -> float:
-    """Print what ending trainings where nothing is left would have saved and cost, by rate; the worst cost."""
+def stopping(found: Sequence[Training]) -> dict[float, tuple[float, float]]:
+    """Print what ending trainings where nothing is left would have saved and cost; by rate, steps saved and worst cost."""
     print(
         f"\n{'stopped by the forecast':28} {'runs':>4} {'steps saved':>12} {'mean loss':>10} {'worst':>8}"
     )
-    worst = []
+    by_rate = {}
     for rate in RATES:
         harm, saved = [], []
         for one in (one for one in found if one.rate == rate):
@@ -236,15 +237,15 @@ def stopping(found: Sequence[Training]) -> float:
             assert reached is not None
             harm.append(reached / one.best - 1)
             saved.append(1 - stop / len(points))
-        worst.append(max(harm))
+        by_rate[rate] = fmean(saved), max(harm)
         print(
-            f"{f'learning rate {rate:g}':28} {len(harm):4} {fmean(saved):12.0%} {fmean(harm):+10.3%} {worst[-1]:+8.3%}"
+            f"{f'learning rate {rate:g}':28} {len(harm):4} {fmean(saved):12.0%} {fmean(harm):+10.3%} {max(harm):+8.3%}"
         )
-    return max(worst)
+    return by_rate
 
 
-def watched(found: Sequence[Training]) -> None:
-    """Print what watching did to trainings that diverge."""
+def watched(found: Sequence[Training]) -> dict[str, float]:
+    """Print and return what watching did to trainings that diverge."""
     alone = {one.domain: one for one in found if one.rate == RATES[-1] and not one.watched}
     pairs = [(alone[one.domain], one) for one in found if one.watched]
     gains = [1 - with_it.best / without.best for without, with_it in pairs]
@@ -255,6 +256,13 @@ def watched(found: Sequence[Training]) -> None:
         f"\nwatched at {RATES[-1]:g}, where trainings diverge: {sum(gain > 0 for gain in gains)} of {len(pairs)} reached a lower "
         f"loss (median {median(gains):+.1%} of it gained, worst {min(gains):+.1%}), with {median(steps):+.0%} of the steps saved (median)"
     )
+    return {
+        "pairs": len(pairs),
+        "lower": sum(gain > 0 for gain in gains),
+        "higher": sum(gain < 0 for gain in gains),
+        "median": median(gains),
+        "more_steps": -median(steps),
+    }
 
 
 def main() -> None:
@@ -290,12 +298,35 @@ def main() -> None:
         if some := [row for row in rows if row[0].public == own]:
             show(label, some)
     show("all", rows)
-    worst = stopping(found)
-    watched(every)
+    stopped = stopping(found)
+    worst = max(harm for _, harm in stopped.values())
+    seen = watched(every)
     middle, held = (
         median(error(*row) for row in rows),
         fmean(said.low <= one.best <= said.high for one, said in rows),
     )
+    if given.data:
+        *usual, diverging = (stopped[rate] for rate in RATES)
+        kinds = {
+            kind: median(error(*row) for row in rows if row[0].public == public)
+            for kind, public in (("embedded", False), ("public", True))
+        }
+        result = {
+            "trainings": len(rows),
+            "domains": len({one.domain for one, _ in rows}),
+            "error": middle,
+            "error_embedded": kinds["embedded"],
+            "error_public": kinds["public"],
+            "held": held,
+            "stopping": {
+                "saved_least": min(saved for saved, _ in usual),
+                "saved_most": max(saved for saved, _ in usual),
+                "harm": max(harm for _, harm in usual),
+                "diverging": {"saved": diverging[0], "harm": diverging[1]},
+            },
+            "watched": seen,
+        }
+        keep_result("agents_forecast", result)
     fine = middle <= WORST_ERROR and HELD[0] <= held <= HELD[1]
     print(
         f"\nmedian error {middle:.2%} (at most {WORST_ERROR:.0%}), the 80% interval held {held:.0%} (70% to 90%): {_word(fine)}"

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from bench import machine
+from bench.result_files import keep_result
 from bench.tiny import tiny_project
 from meetara_build.agents.snapshot import Context
 from meetara_build.config.overlay import write_decisions
@@ -143,8 +144,8 @@ def uniform_files(graph: Graph, folder: Path) -> dict[str, Path]:
     return kept
 
 
-def report(graph: Graph, uniform: Mapping[str, Path]) -> None:
-    """A line for each domain, and the medians."""
+def report(graph: Graph, uniform: Mapping[str, Path]) -> dict[str, float]:
+    """A line for each domain, and the medians; what is kept of them."""
     shares: dict[str, list[float]] = {"bytes": [], "test": [], "validation": []}
     print(
         f"{'domain':14} {'bytes':>7} {'KL, test':>9} {'KL, validation':>15}   as shares of the uniform {QUANT}'s"
@@ -168,6 +169,13 @@ def report(graph: Graph, uniform: Mapping[str, Path]) -> None:
     print(
         f"{larger} of {len(DOMAINS)} files have more bytes (none), {worse} more divergence on the validation records"
     )
+    return {
+        "domains": len(DOMAINS),
+        "bytes": middle["bytes"],
+        "median": middle["validation"],
+        "worse": worse,
+        "worst": max(shares["validation"]),
+    }
 
 
 def main() -> None:
@@ -194,7 +202,7 @@ def main() -> None:
             for proposal in proposals:
                 take(graph, proposal)
             graph = build(graph.project)
-        report(graph, uniform)
+        keep_result("agents_gguf", report(graph, uniform))
         for line in asked(seen(graph), "insights"):
             print(f"  {line}")
 

@@ -9,6 +9,7 @@ kept; the test records tell what that choice is worth.
 from statistics import mean
 
 from bench.agents.trials import Trial, Trials, nearest, opened, with_near_neighbours
+from bench.result_files import keep_result
 
 COMPANIONS = 2
 """As cross_domain proposes."""
@@ -57,6 +58,8 @@ def main() -> None:
         print(
             f"{what}: {better} of {len(values)} domains better, {mean(values):.1%} less loss on average, worst {min(values):+.1%}"
         )
+    better = sum(gain > 0 for gain in test)
+    keep_result("agents_joint", {"domains": len(test), "better": better, "gain": mean(test)})
     print(
         f"a build's choice does no harm on the test records: {'reached' if mean(kept_test) >= 0 else 'MISSED'}"
     )

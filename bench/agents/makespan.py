@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench import machine
+from bench.result_files import keep_result
 from meetara_build.store.journal import read
 from meetara_build.toolbox.makespan import (
     LEAST_GAIN,
@@ -147,8 +148,9 @@ def measure(chains: Chains, priorities: Mapping[str, int], slots: int) -> float:
         return max(ended) - first
 
 
-def report(title: str, chains: Chains) -> None:
-    """A line for each number of slots."""
+def report(title: str, chains: Chains) -> dict[str, dict[str, float] | None]:
+    """A line for each number of slots; returned are both times, or none where nothing is proposed."""
+    orders: dict[str, dict[str, float] | None] = {}
     print(f"\n{title}: {len(chains)} domains, the longest {_longest(chains):.1f} times the median")
     print(
         "slots   ideal   by name   without priorities   agent's priorities   domains with one   agent's / by name (simulated)"
@@ -159,15 +161,21 @@ def report(title: str, chains: Chains) -> None:
         wanted = longest_first(jobs, slots)
         gain = 1 - usual(jobs, wanted, slots) / usual(jobs, {}, slots)
         if gain < LEAST_GAIN:
+            orders[f"{slots} slots"] = None
             print(f"{slots:5} {IDEAL:7.1f}   nothing proposed: an order would save {gain:.1%}")
             continue
         took = [measure(jobs, order, slots) for order in (by_name, {}, wanted)]
+        orders[f"{slots} slots"] = {
+            "seconds": round(took[2], 1),
+            "seconds_by_name": round(took[0], 1),
+        }
         simulated = makespan(jobs, wanted, slots) / makespan(jobs, by_name, slots)
         print(
             f"{slots:5} {IDEAL:7.1f} {took[0]:9.1f} {took[1]:20.1f} {took[2]:20.1f} {len(wanted):18} "
             f"{took[2] / took[0]:19.3f} ({simulated:.3f})",
             flush=True,
         )
+    return orders
 
 
 def _longest(chains: Chains) -> float:
@@ -187,7 +195,9 @@ def main() -> None:
         report("recorded times", recorded(given.runs))
     else:
         report("shipped domains", shipped())
-    report("lognormal times", lognormal())
+    chains = lognormal()
+    orders = report("lognormal times", chains)
+    keep_result("agents_makespan", {"domains": len(chains), "orders": orders})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import machine
+from bench.result_files import keep_result
 from meetara_build.toolbox.memory_model import MemoryModel, Shape, fitted, shape_of
 
 BOUND = 0.15
@@ -241,6 +242,14 @@ def main() -> None:
     print(
         f"{len(calibration) + len(held_out_errors)} trainings in {(time.monotonic() - started) / 60:.1f} min"
     )
+    found = {
+        "shapes": len(held_out_errors),
+        "checkpointed": len(saving),
+        "median": statistics.median(map(abs, held_out_errors)),
+        "worst": max(map(abs, held_out_errors)),
+        "worst_without_checkpointing": max(map(abs, [*unseen, *beyond])),
+    }
+    keep_result("agents_memory", found)
     if any(abs(error) > BOUND for error in held_out_errors):
         raise SystemExit(f"a predicted peak is more than {BOUND:.0%} off")
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bench import machine
+from bench.result_files import keep_result
 
 SWAPPED, FLIPPED = 0.05, 0.04
 DROPPED = 0.03
@@ -213,6 +214,15 @@ def report(found: Sequence[Found]) -> None:
         mean(getattr(one, part) / one.spoilt - 1 for one in found)
         for part in ("cleaned", "by_chance")
     )
+    result = {
+        "categories": len(found),
+        "wrong_share": sum(one.wrong for one in found) / sum(one.records for one in found),
+        "dropped": dropped[0],
+        "right": dropped[1],
+        "cleaned": -cleaned,
+        "by_chance": -chance,
+    }
+    keep_result("agents_records", result)
     print(
         f"held-out loss after dropping: {cleaned:+.2%} on average; {chance:+.2%} after dropping as many at random"
     )

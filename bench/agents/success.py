@@ -17,6 +17,7 @@ from bench.agents.joint import JOINT
 from bench.agents.joint import wanted as joint_trials
 from bench.agents.transfer import raced
 from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
+from bench.result_files import keep_result
 from meetara_build.agents import Context, Domain, Run
 from meetara_build.config.resolve import Configuration
 from meetara_build.toolbox.paired_runs import Change
@@ -207,6 +208,8 @@ def main() -> None:
         if inside:
             print(f"{low:4.0%}–{min(high, 1):4.0%}    {len(inside):7} {mean(inside):6.0%}")
     own, base = brier(chances, helped), brier(rates, helped)
+    counted = {"changes": len(changes), "domains": len({one.domain for one in changes})}
+    keep_result("agents_success", {**counted, "brier": own, "base_rate": base})
     print(
         f"\nBrier score over {len(changes)} changes of {len({one.domain for one in changes})} domains: {own:.3f}, "
         f"of the base rate {base:.3f}: {'reached' if own < base else 'MISSED'}"

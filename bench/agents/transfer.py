@@ -11,6 +11,7 @@ from math import ceil
 from statistics import median
 
 from bench.agents.trials import Result, Trial, Trials, nearest, opened, with_near_neighbours
+from bench.result_files import keep_result
 from meetara_build.training.race import STRETCH, warm_wins
 
 FEWER = 0.5
@@ -24,8 +25,8 @@ def raced(cold: Result, warm: Result) -> Result:
     return warm if warm_wins(warm.after_steps(stretch), cold.after_steps(stretch)) else cold
 
 
-def similar(trials: Trials, names: list[str]) -> float:
-    """Print steps, cold and warm; the median share of steps saved, the race left out. With it is printed too."""
+def similar(trials: Trials, names: list[str]) -> tuple[float, float]:
+    """Print steps, cold and warm; the median share of steps saved, without the race and with it."""
     alike = trials.similarities()
     print(
         f"\n{'domain':22} {'begins from':22} {'alike':>5} {'cold':>5} {'warm':>5} {'saved':>6} {'loss cold':>10} {'warm':>7}"
@@ -51,7 +52,7 @@ def similar(trials: Trials, names: list[str]) -> float:
     print(
         f"the warm one won {won} of {len(names)} races; steps saved where the race's own count too: {median(with_race):.0%}"
     )
-    return median(saved)
+    return median(saved), median(with_race)
 
 
 def dissimilar(trials: Trials, names: list[str]) -> list[float]:
@@ -80,15 +81,25 @@ def main() -> None:
         trials.make(Trial(name) for name in names)
         trials.make(Trial(name, nearest(alike, name)[0]) for name in names)
         trials.make(Trial(name, nearest(alike, name)[-1]) for name in names)
-        saved = similar(trials, names)
+        saved, saved_with_race = similar(trials, names)
         tests = [
             trials[Trial(name, nearest(alike, name)[0])].test / trials[Trial(name)].test - 1
             for name in names
         ]
         print(f"test loss of the warm ones against the cold: median {median(tests):+.1%}")
-        harm = dissimilar(trials, names[:SEEN]) + (
-            dissimilar(trials, names[SEEN:]) if names[SEEN:] else []
-        )
+        chosen_on = dissimilar(trials, names[:SEEN])
+        held_out = dissimilar(trials, names[SEEN:]) if names[SEEN:] else []
+        harm = chosen_on + held_out
+    if held_out:
+        strangers = {
+            "pairs": len(held_out),
+            "median": median(held_out),
+            "worst": max(held_out),
+            "chosen_on": len(chosen_on),
+            "worst_chosen_on": max(chosen_on),
+        }
+        found = {"pairs": len(names), "saved": saved, "saved_with_race": saved_with_race}
+        keep_result("agents_transfer", {**found, "dissimilar": strangers})
     reached = "reached" if saved >= FEWER else "MISSED"
     print(
         f"\nsteps saved by a similar neighbour: median {saved:.0%} over {len(names)} pairs; target {FEWER:.0%}: {reached}"

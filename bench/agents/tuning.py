@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.result_files import keep_result
 from bench.tiny import tiny_project
 
 DOMAINS = (
@@ -255,6 +256,17 @@ def report(outcomes: Sequence[Outcome]) -> bool:
         f"steps to plain TPE's lowest loss, of those after which plain TPE had it: {strict:.2f} (median; at most {OF_THE_STEPS}); "
         f"of plain TPE's whole search: {whole:.2f}"
     )
+    result = {
+        "domains": len({one.domain for one in outcomes}),
+        "seeds": len({one.seed for one in outcomes}),
+        "searches": len(outcomes),
+        "good": round(good * len(outcomes)),
+        "good_share": good,
+        "median": statistics.median(gains),
+        "worst": -min(gains),
+        "steps": strict,
+    }
+    keep_result("agents_tuning", result)
     later = [one for one in outcomes if one.starts]
     alone = [one for one in outcomes if not one.starts]
     for name, some in (("with a tuned neighbour", later), ("without one", alone)):

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bench import machine
+from bench.result_files import keep_result
 from bench.tiny import tiny_project
 
 BIN = Path(sys.executable).parent
@@ -219,6 +220,34 @@ def compared(title: str, on: Sequence[Results], other: Sequence[Results]) -> str
     )
 
 
+def summarize(on: Sequence[Results], other: Sequence[Results]) -> dict[str, Any]:
+    """What is kept: how many pairs of a domain and a seed are better, and by how much; a positive median is a lower loss."""
+    pairs = [
+        [(mine[name], theirs[name]) for name in mine]
+        for mine, theirs in zip(on, other, strict=True)
+    ]
+    every = [pair for seed in pairs for pair in seed]
+    changes = [mine.loss / theirs.loss - 1 for mine, theirs in every]
+    by_seed = [
+        sum(
+            _better(mine.loss / theirs.loss - 1, mine.seconds / max(theirs.seconds, 1e-9))
+            for mine, theirs in seed
+        )
+        for seed in pairs
+    ]
+    ratios = [mine.seconds / max(theirs.seconds, 1e-9) for mine, theirs in every]
+    return {
+        "domains": len(on[0]),
+        "pairs": len(every),
+        "better": sum(by_seed),
+        "better_share": sum(by_seed) / len(every),
+        "better_by_seed": by_seed,
+        "median": -statistics.median(changes),
+        "worst": max(changes),
+        "cpu_ratio": statistics.median(ratios),
+    }
+
+
 def each(name: str, on: Result, other: Result) -> str:
     """A line of one domain with one seed: both losses, their difference, the share of the time."""
     change, time = on.loss / other.loss - 1, on.seconds / max(other.seconds, 1e-9)
@@ -263,6 +292,9 @@ def main() -> None:
                 flush=True,
             )
         print(compared("without any, all seeds", on, without), flush=True)
+        left_out = {}
+        if given.split:
+            keep_result("agents_worth", {"seeds": seeds, **summarize(on, without)})
         for agent in taken(parent / f"on-{seeds[0]}") if given.without else ():
             policy = {"default": "accept", "llm_advisor": "never", agent: "never"}
             left = ran(
@@ -275,6 +307,11 @@ def main() -> None:
                 agents__policy=policy,
             )
             print(compared(f"without {agent}, seed {seeds[0]}", on[:1], [left]), flush=True)
+            left_out[agent] = summarize(on[:1], [left])["median"]
+        if given.without:
+            everything = summarize(on, without)
+            about = {"domains": len(domains), "rounds": given.rounds, "seed": seeds[0]}
+            keep_result("agents_worth_without", {**about, "lower": left_out, "all": everything})
 
 
 def taken(project: Path) -> list[str]:

@@ -21,6 +21,7 @@ import psutil
 
 from bench import machine
 from bench.context.servers import served
+from bench.result_files import keep_result
 from bench.tiny import tiny_project
 from meetara_build.context.places import URL
 
@@ -120,6 +121,13 @@ def main() -> None:
         f"({cpu['with'] / cpu['without'] - 1:+.1%}; bound 1%); wall {wall['with'] / wall['without'] - 1:+.1%}; "
         f"courier and server beside it {statistics.median(beside):.2f} CPU-seconds"
     )
+    found = {
+        "seconds": round(wall["without"], 1),
+        "cpu_share": round(cpu["with"] / cpu["without"] - 1, 4),
+        "time_share": round(wall["with"] / wall["without"] - 1, 4),
+        "beside_cpu_seconds": round(statistics.median(beside), 2),
+    }
+    keep_result("context_cost", found)
 
 
 if __name__ == "__main__":

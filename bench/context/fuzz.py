@@ -23,6 +23,7 @@ from mcp.types import INTERNAL_ERROR
 
 from bench import machine
 from bench.context.servers import project
+from bench.result_files import keep_result
 from meetara_build.context.local import Local
 from meetara_build.context.store import SECTIONS, Retention
 from meetara_build.mcp.served import Served
@@ -217,6 +218,7 @@ def main() -> int:
         f"{sum(seen.values())} calls in {time.monotonic() - started:.0f} s: {json.dumps(seen)}; {len(wrong)} unhandled errors"
     )
     print(*wrong[:20], sep="\n")
+    keep_result("context_fuzz", {"calls": given.calls, "unhandled": len(wrong)})
     return 1 if wrong else 0
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from bench import machine
 from bench.context.servers import project, served
 from bench.kills import digests, prepare
+from bench.result_files import keep_result
 from meetara_build.context.local import Local
 from meetara_build.context.outbox import folder as outbox
 from meetara_build.context.places import URL
@@ -144,6 +145,8 @@ def main() -> int:
     )
     print(f"  {different} builds with other artifacts than an undisturbed one")
     print(f"  {len(ids)} reports made, {len(lost)} lost, {doubled} doubled")
+    counted = {"kills": kills, "builds": builds, "reports": len(ids), "different": different}
+    keep_result("context_kills", {**counted, "lost": len(lost), "doubled": doubled})
     print(said[-1500:] if different else "", end="")
     return 1 if different or lost or doubled else 0
 

@@ -20,6 +20,7 @@ import anyio
 
 from bench import machine
 from bench.context.servers import client, postgres, project, served
+from bench.result_files import keep_result
 from meetara_build.context.local import Local
 from meetara_build.context.places import URL
 from meetara_build.context.store import Retention
@@ -79,8 +80,8 @@ def listen(url: str, domains: Sequence[str], ready: object, ended: object, times
     times.write_text(json.dumps(heard))
 
 
-def campaign(folder: Path, url: str, database: str, writers: int, count: int) -> None:
-    """Run it against a server, and print what it showed."""
+def campaign(folder: Path, url: str, database: str, writers: int, count: int) -> dict[str, float]:
+    """Run it against a server; print and return what it showed."""
     domains = load(folder).domains[:writers]
     context = multiprocessing.get_context("spawn")
     halves = [domains[::2], domains[1::2]]
@@ -125,6 +126,11 @@ def campaign(folder: Path, url: str, database: str, writers: int, count: int) ->
         f"last {delays[-1] * 1000:.0f} ms",
         flush=True,
     )
+    return {
+        "lost": len(wanted - set(kept)),
+        "doubled": len(kept) - len(set(kept)),
+        "p95_ms": round(delays[int(len(delays) * SHARE)] * 1000),
+    }
 
 
 def _delays(sent: Sequence[float], heard: Sequence[float]) -> list[float]:
@@ -149,7 +155,7 @@ def main() -> None:
         folder = project(Path(scratch) / "project")
         print("SQLite", flush=True)
         with served(folder) as url:
-            campaign(
+            sqlite = campaign(
                 folder,
                 url,
                 f"sqlite:///{folder / 'artifacts' / 'context.db'}",
@@ -158,7 +164,9 @@ def main() -> None:
             )
         print("PostgreSQL", flush=True)
         with postgres() as database, served(folder, **{URL: database}) as url:
-            campaign(folder, url, database, given.writers, given.reports)
+            postgresql = campaign(folder, url, database, given.writers, given.reports)
+    about = {"writers": given.writers, "reports": given.reports}
+    keep_result("context_load", {**about, "sqlite": sqlite, "postgresql": postgresql})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 from bench import machine, stand_ins
 from bench.context.servers import postgres
 from bench.incremental import _edits, dry_run, measure, median, plan, ratio
+from bench.result_files import keep_result
 from meetara_build.context.local import Local
 from meetara_build.context.store import DAY, SECTIONS, Retention
 from meetara_build.graph import Graph
@@ -113,29 +114,30 @@ def seconds(read: Callable[[], Any], repeats: int = 15) -> float:
     return statistics.median(took[1:])
 
 
-def sections(graph: Graph, builds: int, url: str, empty_url: str) -> None:
-    """Print how long each section takes, full and empty."""
+def sections(graph: Graph, builds: int, url: str, empty_url: str) -> dict[str, float]:
+    """Print how long each section takes, full and empty; return the worst ratio, and that one's milliseconds."""
     full, empty = Local(url, Retention()), Local(empty_url, Retention())
     started = time.monotonic()
     count = fill(full, graph, builds)
     print(f"  {count} reports in {time.monotonic() - started:.0f} s")
-    worst = 0.0
+    worst, worst_seconds = 0.0, 0.0
     for name in SECTIONS:
         for domain in (None, "nutrition"):
             long, short = (
                 seconds(lambda c=c, n=name, d=domain: c.section(n, d)) for c in (full, empty)
             )  # type: ignore[misc]
-            worst = max(worst, long / short)
+            worst, worst_seconds = max((worst, worst_seconds), (long / short, long))
             print(
                 f"  {name} {domain or 'of all'}: {long * 1000:.1f} ms, empty {short * 1000:.1f} ms: {long / short:.1f} times"
             )
     print(f"  the slowest: {worst:.1f} times (at most {BOUND})", flush=True)
     full.close()
     empty.close()
+    return {"slowest": round(worst, 1), "ms": round(worst_seconds * 1000, 1)}
 
 
-def plans(graph: Graph, builds: int, scratch: Path) -> None:
-    """Print how long a plan takes with a year of runs in its history, against bare ``snakemake -n`` and without history."""
+def plans(graph: Graph, builds: int, scratch: Path) -> dict[str, float]:
+    """Print, and return as shares of bare ``snakemake -n``, how long a plan takes with a year of runs in its history, and without."""
     edited, without = (
         stand_ins.aside(graph, scratch / "edited"),
         stand_ins.aside(graph, scratch / "without"),
@@ -185,6 +187,7 @@ def plans(graph: Graph, builds: int, scratch: Path) -> None:
             f"  plan of an edit, {name} of runs: {median(took, name):.3f} s, {ratio(took, name, 'bare -n'):.2f} times bare "
             "snakemake -n (at most 0.5)"
         )
+    return {name: round(ratio(took, name, "bare -n"), 2) for name in commands}
 
 
 def main() -> None:
@@ -200,7 +203,7 @@ def main() -> None:
         scratch = Path(folder).resolve()
         graph = stand_ins.make_project(scratch / "project", given.domains)
         print(f"{len(graph.domains)} domains, {given.builds} builds\nSQLite", flush=True)
-        sections(
+        sqlite = sections(
             graph,
             given.builds,
             f"sqlite:///{scratch / 'full.db'}",
@@ -208,8 +211,11 @@ def main() -> None:
         )
         print("PostgreSQL", flush=True)
         with postgres() as url, postgres() as empty:
-            sections(graph, given.builds, url, empty)
-        plans(graph, given.builds, scratch)
+            postgresql = sections(graph, given.builds, url, empty)
+        plan_ratios = plans(graph, given.builds, scratch)
+    about = {"domains": len(graph.domains), "builds": given.builds}
+    databases = {"sqlite": sqlite, "postgresql": postgresql}
+    keep_result("context_year", {**about, **databases, "plan": plan_ratios})
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Run the campaign, print a line a case, and keep the result as data."""
 
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from bench import machine
+from bench.result_files import keep_result
 from bench.strangers import (  # noqa: F401  which hold the cases
     hostile_agents,
     hostile_context,
@@ -17,8 +17,6 @@ from bench.strangers import (  # noqa: F401  which hold the cases
     public_data,
 )
 from bench.strangers.campaign import CASES, Case, Place, Wrong, expect_success
-
-RESULT = Path(__file__).parents[1] / "results" / "strangers.json"
 
 
 def build_project(folder: Path) -> Path:
@@ -72,10 +70,8 @@ def main() -> int:
     wrong = sum(not outcome["right"] for outcome in outcomes)
     print(f"{len(outcomes)} inputs, {len(outcomes) - wrong} right, {wrong} wrong")
     if not wanted:
-        content = {"machine": machine.describe(), "commit": machine.commit(), "cases": outcomes}
-        RESULT.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        right = len(outcomes) - wrong
+        keep_result("strangers", {"count": len(outcomes), "right": right, "cases": outcomes})
     return int(wrong > 0)
 
 

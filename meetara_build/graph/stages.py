@@ -81,7 +81,7 @@ class Stage(NamedTuple):
         urgency: among domains of one priority, what is more urgent goes first: a merged model is large, so what makes it
             superfluous goes before the next domain.
         work: how its work is reckoned, and ``size`` what it leaves on the disk: see ``plan.workload``.
-        seconds: to start, and for each unit of work, on the machine of the README's figures; fitted to the history of a full build
+        seconds: to start, and for each unit of work, on the machine of docs/figures.md; fitted to the history of a full build
             by ``python -m bench.estimates``.
         peak_mb: what its process holds besides the weights.
         figures: which of the figures that proposals promise its runs show.

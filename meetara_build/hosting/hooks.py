@@ -42,7 +42,7 @@ def prepare_plugin(name: str, file: Path, given: Mapping[str, Any]) -> Work:
         ) from None
     if not manager.get_hookcallers(module):
         raise AgentError(
-            f"has none of the functions {', '.join(HOOKS)} marked @hookimpl; see the README"
+            f"has none of the functions {', '.join(HOOKS)} marked @hookimpl; see docs/how-to.md"
         )
 
     def work(request: Any) -> Any:

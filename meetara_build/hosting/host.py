@@ -110,7 +110,9 @@ class Host:
             return self._make_answer(None, _show_safely(str(said["fault"])))
         value = said.get("value")
         if not is_answer(self.hook, value):
-            return self._end(f"answered {self.hook} with another shape of value; see the README")
+            return self._end(
+                f"answered {self.hook} with another shape of value; see docs/how-to.md"
+            )
         if self.hook == "insights" and value is not None:
             value = [_show_safely(text) for text in value]
         return self._make_answer(value, None)

@@ -64,7 +64,7 @@ async def _ask(spec: Mapping[str, Any], hook: str, context: Context) -> Any:
             listed = {tool.name for tool in (await client.list_tools()).tools}
             found = [tool for tool in TOOLS if tool in listed]
             if not found:
-                raise AgentError(f"has none of the tools {', '.join(TOOLS)}; see the README")
+                raise AgentError(f"has none of the tools {', '.join(TOOLS)}; see docs/how-to.md")
             if hook == "verify":
                 return found
             if hook not in found:

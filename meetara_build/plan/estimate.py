@@ -27,7 +27,7 @@ SPREAD = {HISTORY: 1.25, SIMILAR: 1.5, MODEL: 3.0}
 RESTORE_SECONDS, RESTORE_MB = 0.3, 60.0
 
 REFERENCE_PROBE = 0.03
-"""Seconds that the probe takes on the machine of the README's figures, whose times the table of stages has."""
+"""Seconds that the probe takes on the machine of docs/figures.md, whose times the table of stages has."""
 
 
 class Estimate(NamedTuple):

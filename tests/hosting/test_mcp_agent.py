@@ -323,7 +323,7 @@ WRONG = {
     "an empty result": ("serve(lambda context: {})", "does not answer as an MCP server"),
     "no tool of ours": (
         "tools = ['delete']; serve(lambda context: result)",
-        "has none of the tools propose, insights; see the README",
+        "has none of the tools propose, insights; see docs/how-to.md",
     ),
     "the end": (
         "serve(lambda context: os._exit(3))",

@@ -40,17 +40,24 @@ class Source(Shape):
     """Where records come from: a file, or a data set of a hub."""
 
     path: str | None = None
+    """A file, seen from the domain's own."""
     hub: str | None = None
+    """A data set of a hub, instead of a file."""
     revision: Commit | None = None
     """The commit of a hub's data set: what a name means today may be other records tomorrow."""
     split: str = "train"
+    """Which part of a hub's data set."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
+    """Where the file's name does not say it."""
     columns: (
         dict[Literal["prompt", "response", "input", "system", "topic", "language", "messages"], str]
         | None
     ) = None
+    """Which columns hold what, where that is not guessed."""
     language: str | None = None
+    """Of all its records; guessed if not given."""
     limit: Positive | None = None
+    """Read at most so many records."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
@@ -65,22 +72,33 @@ class DomainEvaluation(Shape):
     """What a domain's models must reach before they are packaged."""
 
     beat_base_by: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """By which share the held-out loss must be below the base's."""
 
 
 class Domain(Shape):
     """``conf/domain/NAME.yaml``"""
 
     category: Name
+    """Groups domains, in reports and as a name to build."""
     description: str
+    """What the domain answers, for the model card."""
     topics: list[str]
+    """What its records are about."""
     languages: list[str]
+    """Two-letter codes of the languages of its records."""
     safety: Literal["strict", "standard"]
+    """`strict` where a wrong answer can do harm; the model card says so."""
     system_prompt: str | None = None
+    """Goes before every conversation, in training and in the Modelfile."""
     sources: Annotated[list[Source], Field(min_length=1)]
+    """Where its records come from."""
     evaluation: DomainEvaluation
     quants: Annotated[list[QuantName], Field(min_length=1)]
+    """The GGUF types to make."""
     overrides: dict[str, Scalar] = {}
+    """Keys of conf/build.yaml that this domain sets, and its `base`."""
     locked: list[str] = []
+    """Keys that no agent may change here."""
 
     @field_validator("quants")
     @classmethod
@@ -96,22 +114,34 @@ class Hardware(Shape):
     """``conf/hardware/NAME.yaml``: one machine, and how a job uses it."""
 
     description: str
+    """For people."""
     device: Literal["cpu", "cuda"]
+    """Where models are trained."""
     gpus: Annotated[int, Field(ge=0)]
+    """How many there are."""
     gpu_memory_gb: Annotated[float, Field(ge=0)]
+    """Of one GPU."""
     memory_gb: Annotated[float, Field(gt=0)]
+    """Of the machine."""
     threads: Positive
+    """Of one job."""
     precision: Literal["float32", "bfloat16"]
+    """Of the frozen base in training."""
     overrides: dict[str, Scalar] = {}
+    """Keys of conf/build.yaml that this machine sets."""
 
 
 class Provider(Shape):
     """``conf/provider/NAME.yaml``: what a provider asks for its machines, by the name of their file in conf/hardware/."""
 
     description: str
+    """For people."""
     as_of: str
+    """When the prices held."""
     source: str
+    """Where they are from."""
     usd_per_hour: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """By the machine's file in conf/hardware/."""
 
 
 class Data(Shape):
@@ -213,7 +243,9 @@ class Imatrix(Shape):
     """Whether quantizing weighs by an importance matrix, and from how many tokens of the training text."""
 
     enabled: bool
+    """Whether it is made."""
     tokens: Positive
+    """Of training text, to measure it on."""
 
 
 class Gguf(Shape):
@@ -261,8 +293,11 @@ class External(Shape):
     """An agent that is another process: an MCP server with a tool ``propose``, started here (``command``) or listening (``url``)."""
 
     command: Annotated[list[str], Field(min_length=1)] | None = None
+    """Starts an MCP server on standard input and output."""
     url: str | None = None
+    """Of an MCP server that listens."""
     seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How long it may think."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "External":
@@ -299,9 +334,13 @@ class Range(Shape):
     """The values that tuning tries for a key: from ``low`` to ``high``, or those of ``choices``."""
 
     low: float | int | None = None
+    """The least value."""
     high: float | int | None = None
+    """The largest value."""
     log: bool = False
+    """Whether steps are ratios."""
     choices: list[bool | int | float | str] | None = None
+    """The values, where it is no range."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Range":
@@ -341,19 +380,28 @@ class Build(Shape):
     agents: Agents
     tuning: Tuning
     locked: list[str] = []
+    """Keys that no agent may change anywhere."""
 
 
 class Decision(Shape):
     """One accepted change of the configuration: an agent's, or a person's on an agent's advice."""
 
     key: str
+    """The key that is changed."""
     value: Scalar
+    """Its new value."""
     agent: str
+    """Who proposed it."""
     reason: str
+    """Why, in a sentence."""
     evidence: list[str] = []
+    """Runs and figures that speak for it."""
     expected_gain: float | None = None
+    """By which share the figure should fall."""
     confidence: Share | None = None
+    """How sure the agent is."""
     figure: Literal["loss", "seconds", "size", "memory"] = "loss"
+    """Which figure should fall."""
 
 
 class Overlay(Shape):

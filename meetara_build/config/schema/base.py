@@ -12,44 +12,64 @@ class TokenizerShape(Shape):
     """The tokenizer of a base made here."""
 
     vocab_size: Annotated[int, Field(ge=512, le=65536)]
+    """Tokens of its vocabulary."""
 
 
 class ModelShape(Shape):
     """A Llama, as ``transformers.LlamaConfig`` names its sizes."""
 
     hidden_size: Positive
+    """Width of the model."""
     intermediate_size: Positive
+    """Width of the feed-forward layers."""
     layers: Positive
+    """How many blocks."""
     heads: Positive
+    """Attention heads."""
     kv_heads: Positive
+    """Heads that share keys and values."""
     positions: Positive
+    """The longest text, in tokens."""
 
 
 class Pretraining(Shape):
     """How the embedded base is trained from nothing, and on which share of the training records."""
 
     share: Share
+    """Of the training records, how many it learns from."""
     epochs: Positive
+    """Times through them."""
     batch_tokens: Positive
+    """Tokens in one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """The highest rate."""
     warmup_share: Share
+    """Of all steps, how many the rate rises for."""
     weight_decay: Annotated[float, Field(ge=0)]
+    """AdamW's."""
     clip_norm: Annotated[float, Field(gt=0)]
+    """Longest gradient."""
     threads: Positive
+    """Of the job: another number gives other bytes."""
     domains: Annotated[list[Name], Field(min_length=1)]
+    """Whose records it learns from."""
 
 
 class GgufFile(Shape):
     """A GGUF file that a base is taken back from: a path, a file of a Python package, or a file of a hub repository."""
 
     path: str | None = None
+    """A file, seen from the project."""
     package: Pinned | None = None
     """``NAME==VERSION``; `meetara-build setup` fetches it, and keeps the file alone."""
     hub_id: str | None = None
+    """The hub's repository that holds it."""
     revision: Commit | None = None
+    """That repository's commit."""
     file: str | None = None
     """Where the file lies in its package or repository."""
     sha256: Digest | None = None
+    """The file's digest."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "GgufFile":
@@ -78,19 +98,29 @@ class Base(Shape):
     """``conf/base/NAME.yaml``: a model to adapt, made here (``tokenizer``, ``model``, ``pretraining``) or loaded."""
 
     description: str
+    """For people."""
     licence: str
+    """As the hub names it; goes into model cards and GGUF files."""
     chat_template: str
+    """The form of its conversations, such as `chatml`."""
     parameters: Positive
+    """How many weights, for estimates."""
     hub_id: str | None = None
+    """A repository of a hub."""
     revision: Commit | None = None
     """The commit of the hub's repository: the same name may hold another model tomorrow."""
     folder: str | None = None
+    """A folder that holds the model."""
     gguf: GgufFile | None = None
     """A GGUF file; a text is its path."""
     tokenizer: TokenizerShape | None = None
+    """Of a base made here."""
     model: ModelShape | None = None
+    """Of a base made here."""
     pretraining: Pretraining | None = None
+    """Of a base made here."""
     overrides: dict[str, Scalar] = {}
+    """Keys of conf/build.yaml that this base sets."""
 
     @property
     def made_here(self) -> bool:

@@ -1,0 +1,602 @@
+"""The rows of docs/figures.md: what is measured, in which result, how it is shown, how large it may be, and by which command."""
+
+import string
+from typing import Any, NamedTuple
+
+UNITS = {"min": 60, "MB": 1e6}
+"""How many seconds or bytes they are."""
+
+
+class Formatter(string.Formatter):
+    """``str.format`` with units: ``{seconds:.1min}`` is a number of seconds in minutes."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        """One figure."""
+        for unit, size in UNITS.items():
+            if spec.endswith(unit):
+                return f"{format(value / size, spec.removesuffix(unit) + 'f')} {unit}"
+        return str(format(value, spec))
+
+
+class Bound(NamedTuple):
+    """How large a figure of a result may be, or how small: ``{key}``, the limit, and the limit as it is shown."""
+
+    key: str
+    limit: float
+    shown: str
+    at_least: bool = False
+
+    def is_kept(self, result: dict[str, Any]) -> bool:
+        """Whether the result is within it; no figure at all is not."""
+        value = Formatter().get_field(self.key, (), result)[0]
+        return bool(value >= self.limit if self.at_least else value <= self.limit)
+
+    def __str__(self) -> str:
+        if self.limit == 0 and not self.at_least:
+            return self.shown
+        return f"{'at least' if self.at_least else 'at most'} {self.shown}"
+
+
+class Figure(NamedTuple):
+    """A row: what is measured and the figures, both as formats of a result's keys; the command; and the bounds."""
+
+    what: str
+    result: str
+    measured: str
+    command: str
+    bounds: tuple[Bound, ...] = ()
+
+
+class Section(NamedTuple):
+    """A table with a heading and what has to be said of all its rows; the notes may hold figures of one result."""
+
+    title: str
+    rows: tuple[Figure, ...]
+    notes: str = ""
+    result: str = "real_base"
+
+
+REAL = "python -m bench.real_base"
+BUILD = "python -m bench.build --once"
+INCREMENTAL = "python -m bench.incremental"
+FORECAST = "python -m bench.agents.forecast --data FOLDER"
+TRAINER = "python bench/trainer.py gsm8k.jsonl --seconds 40"
+TRANSFER = "python -m bench.agents.transfer"
+WORTH = "python -m bench.agents.worth --split medquad.jsonl:qtype"
+WITHOUT = (
+    "python -m bench.agents.worth --domains nutrition,sleep,senior_health,legal "
+    "--seeds 17 --rounds 2 --without"
+)
+
+SECTIONS = (
+    Section(
+        "The real base",
+        (
+            Figure(
+                "set-up in a fresh clone, llama.cpp compiled",
+                "demo",
+                "{setup[seconds]:.1min}, {setup[cpu_seconds]} CPU-s",
+                "python -m bench.demo",
+                (Bound("setup[seconds]", 300, "5 min"),),
+            ),
+            Figure(
+                "demo after it: three domains, and an answer",
+                "demo",
+                "{demo[seconds]:.1min}, {demo[cpu_seconds]} CPU-s in its jobs",
+                "python -m bench.demo",
+                (Bound("demo[seconds]", 600, "10 min"),),
+            ),
+            Figure(
+                "a base taken back from a Q4_1 file, against what llama.cpp reads from it: texts cut "
+                "into the same tokens; logits, share of their spread",
+                "demo",
+                "{proof[same]} of {proof[texts]}; {proof[logits]:.2%}",
+                "python -m bench.demo",
+                (Bound("proof[logits]", 0.02, "2%"),),
+            ),
+            Figure(
+                "domains packaged, two of each category and two more strict ones; refused",
+                "real_base",
+                "{summary[packaged]} of {summary[domains]}; {summary[refused]}",
+                REAL,
+            ),
+            Figure(
+                "their held-out loss (F16) below the base's",
+                "real_base",
+                "median {summary[below_base][median]:.1%}, worst {summary[below_base][worst]:.1%}, "
+                "best {summary[below_base][best]:.1%}",
+                REAL,
+            ),
+            Figure(
+                "their KL divergence of Q4_K_M from F16, nats a token",
+                "real_base",
+                "{summary[kl][least]:.3f} to {summary[kl][most]:.3f}",
+                REAL,
+                (Bound("summary[kl][most]", 0.25, "0.25"),),
+            ),
+            Figure(
+                "CPU-seconds a domain, median; of it adapter, gguf, evaluate, merge",
+                "real_base",
+                "{summary[cpu_seconds][all]:.0f}; {summary[cpu_seconds][adapter]:.0f}, "
+                "{summary[cpu_seconds][gguf]:.0f}, {summary[cpu_seconds][evaluate]:.0f}, "
+                "{summary[cpu_seconds][merge]:.0f} (once for all: base "
+                "{base[cpu_seconds][base]:.0f}, its own file and proofs "
+                "{base[cpu_seconds][gguf]:.0f})",
+                REAL,
+            ),
+            Figure(
+                "peak memory: a training; two jobs and all around them",
+                "real_base",
+                "{summary[peak_gb][training]:.1f} GB; {summary[peak_gb][all]:.1f} GB",
+                REAL,
+            ),
+            Figure(
+                "bytes of a domain, median; of the base; of its file",
+                "real_base",
+                "{summary[mb_a_domain]:.0f} MB; {base[bytes]:.0MB}; {base[gguf_bytes]:.0MB}",
+                REAL,
+            ),
+            Figure(
+                "rounding of an adapter of {steps} steps on a bfloat16 base, on its way into F16: "
+                "largest and mean distance of logits from base + adapter; changed weights that "
+                "become the base's again: merged in bfloat16 → in float32",
+                "rounding",
+                "{bfloat16[largest]:.1%} and {bfloat16[mean]:.1%}, {bfloat16[taken_back]:.0%} → "
+                "{float32[largest]:.2%} and {float32[mean]:.2%}, {float32[taken_back]:.0%}",
+                "python -m bench.rounding",
+            ),
+        ),
+        "The base is `smollm2_135m`, the default.",
+    ),
+    Section(
+        "Inputs",
+        (
+            Figure(
+                "inputs of strangers and of rough treatment, each with its right outcome",
+                "strangers",
+                "{right} of {count}",
+                "python -m bench.strangers",
+                (Bound("right", 78, "78", at_least=True),),
+            ),
+            Figure(
+                "near-duplicates of {records:,} records: time; peak memory",
+                "near_duplicates",
+                "{seconds:.1min}, {cpu_seconds:.0f} CPU-s; {peak_gb:.1f} GB",
+                "python -m bench.near_duplicates",
+                (Bound("seconds", 300, "5 min"), Bound("peak_gb", 4, "4 GB")),
+            ),
+            Figure(
+                "data of one's own: `gsm8k.jsonl`, added with `add-domain`, on `tiny`: held-out loss "
+                "below the base's",
+                "own_data_gsm8k",
+                "{below:.1%} ({base:.3f} → {loss:.3f}), {records:,} records",
+                "python -m bench.own_data FILE",
+                (Bound("below", 0.1, "10%", at_least=True),),
+            ),
+            Figure(
+                "the same with `medquad.jsonl`",
+                "own_data_medquad",
+                "{below:.1%} ({base:.3f} → {loss:.3f}), {records:,} records",
+                "python -m bench.own_data FILE",
+                (Bound("below", 0.1, "10%", at_least=True),),
+            ),
+        ),
+    ),
+    Section(
+        "Builds",
+        (
+            Figure(
+                "cold build of {domains} domains on `tiny` (F16, Q8_0, Q4_K_M, LoRA each): CPU outside the "
+                "stages' own functions",
+                "build",
+                "{outside_share:.1%} of {cpu_seconds:,.0f} CPU-s",
+                BUILD,
+                (Bound("outside_share", 0.2, "20%"),),
+            ),
+            Figure(
+                "its peak memory, whole process tree",
+                "build",
+                "{peak_gb:.2f} GB",
+                BUILD,
+                (Bound("peak_gb", 4, "4 GB"),),
+            ),
+            Figure(
+                "its wall time",
+                "build",
+                "{seconds:.1min}",
+                BUILD,
+                (Bound("seconds", 1500, "25 min"),),
+            ),
+            Figure(
+                "domains below the base's held-out loss",
+                "build",
+                "{below_base[better]} of {domains}; median {below_base[median]:.1%}, least "
+                "{below_base[least]:.1%}, most {below_base[most]:.1%}",
+                BUILD,
+                (Bound("below_base[better]", 60, "60 of 62", at_least=True),),
+            ),
+            Figure(
+                "the same clean build twice gives the same GGUF files",
+                "build_twice",
+                "{equal} of {files} files of {domains} domains and the base",
+                "python -m bench.build",
+            ),
+            Figure(
+                "no-op against bare Snakemake on the same graph",
+                "incremental",
+                "{ratios[no-op]:.2f} times ({seconds[no-op]:.2f} s and {seconds[bare no-op]:.2f} s)",
+                INCREMENTAL,
+                (Bound("ratios[no-op]", 1.5, "1.5 times"),),
+            ),
+            Figure(
+                "`plan` against bare `snakemake -n`",
+                "incremental",
+                "{ratios[plan]:.2f} times ({seconds[plan]:.2f} s and {seconds[bare -n]:.2f} s)",
+                INCREMENTAL,
+                (Bound("ratios[plan]", 0.5, "half"),),
+            ),
+            Figure(
+                "`plan` right after an edit of one domain, against the same; the next time",
+                "incremental",
+                "{ratios[plan edited]:.2f} times; {ratios[plan edited again]:.2f} times",
+                INCREMENTAL,
+                (Bound("ratios[plan edited]", 0.5, "half"),),
+            ),
+            Figure(
+                "resolve where nothing changed, against `python -c pass`",
+                "incremental",
+                "{ratios[resolve]:.1f} times",
+                INCREMENTAL,
+                (Bound("ratios[resolve]", 5, "5 times"),),
+            ),
+            Figure(
+                "a stage answered from the store, against `python -c pass`: package; dataset",
+                "incremental",
+                "{ratios[stage package]:.1f} times; {ratios[stage dataset]:.1f} times",
+                INCREMENTAL,
+                (
+                    Bound("ratios[stage package]", 10, "10 times"),
+                    Bound("ratios[stage dataset]", 10, "10 times"),
+                ),
+            ),
+            Figure(
+                "`plan` of {large} domains against that of {domains}; against bare `snakemake -n`",
+                "incremental",
+                "{ratios[plan large]:.1f} times; {ratios[plan large of bare]:.2f} times "
+                "({seconds[plan large]:.2f} s and {seconds[bare -n large]:.2f} s)",
+                INCREMENTAL,
+                (
+                    Bound("ratios[plan large]", 10, "10 times"),
+                    Bound("ratios[plan large of bare]", 1, "1 time"),
+                ),
+            ),
+            Figure(
+                "the same graph in others: GNU make `-n`; DVC 3.67 `status`, no-op `repro`",
+                "incremental",
+                "{seconds[make -n]:.3f} s; {seconds[dvc status]:.1f} s, {seconds[dvc repro]:.1f} s",
+                INCREMENTAL,
+            ),
+            Figure(
+                "`meetara-build --help`, against `python -c pass`",
+                "startup",
+                "{help:.1f} times",
+                "python -m bench.startup",
+                (Bound("help", 10, "10 times"),),
+            ),
+            *(
+                Figure(
+                    "estimates after one full build of {domains} domains, for the next: median "
+                    "error over steps of time; peak memory; disk",
+                    f"estimates_{domains}",
+                    "{errors[seconds]:.1%}; {errors[peak_mb]:.1%}; {errors[size]:.1%}",
+                    f"python -m bench.estimates --domains {domains}",
+                    (
+                        Bound("errors[seconds]", 0.25, "25%"),
+                        Bound("errors[peak_mb]", 0.25, "25%"),
+                        Bound("errors[size]", 0.05, "5%"),
+                    ),
+                )
+                for domains in (6, 62)
+            ),
+            Figure(
+                "kills at random moments of a real build after which it goes on to equal files; "
+                "processes left",
+                "kills",
+                "{kills} in {trials} trials, {equal} of them equal; {left}",
+                "python -m bench.kills",
+                (Bound("kills", 200, "200", at_least=True), Bound("wrong", 0, "none wrong")),
+            ),
+            Figure(
+                "edits, builds, damage and kills in random order after which all files equal a "
+                "clean build's: with stand-ins; with the real stages",
+                "incremental_soak",
+                "{stand_ins} steps; {real} steps; {differences} differences",
+                "python -m bench.incremental_soak",
+                (
+                    Bound("stand_ins", 500, "500", at_least=True),
+                    Bound("real", 30, "30", at_least=True),
+                    Bound("differences", 0, "no difference"),
+                ),
+            ),
+        ),
+        "All are on `tiny`, whose losses say nothing of real models. Where only the bookkeeping is "
+        "measured, artifacts are stand-ins. Not all 62 domains were built twice.",
+    ),
+    Section(
+        "The shared context",
+        (
+            *(
+                Figure(
+                    "{writers} writers × {reports:,} reports, a subscriber each, "
+                    f"{name}: lost, doubled; 95% heard "
+                    "of within",
+                    "context_load",
+                    f"{{{key}[lost]}}, {{{key}[doubled]}}; {{{key}[p95_ms]}} ms",
+                    "python -m bench.context.load",
+                    (
+                        Bound(f"{key}[lost]", 0, "none"),
+                        Bound(f"{key}[doubled]", 0, "none"),
+                        Bound(f"{key}[p95_ms]", 500, "500 ms"),
+                    ),
+                )
+                for name, key in (("SQLite", "sqlite"), ("PostgreSQL", "postgresql"))
+            ),
+            Figure(
+                "what it costs a short training that reports to a server: its CPU-seconds; its time; "
+                "courier and server beside it",
+                "context_cost",
+                "{cpu_share:.1%}; {time_share:.1%} of {seconds:.0f} s; "
+                "{beside_cpu_seconds:.1f} CPU-s",
+                "python -m bench.context.cost",
+                (Bound("cpu_share", 0.01, "1%"),),
+            ),
+            Figure(
+                "its server killed during builds that report to it: builds with other artifacts; "
+                "reports lost; doubled",
+                "context_kills",
+                "{different}; {lost}; {doubled} ({kills} kills, {builds} builds, {reports} reports)",
+                "python -m bench.context.kills",
+                (
+                    Bound("different", 0, "none"),
+                    Bound("lost", 0, "none"),
+                    Bound("doubled", 0, "none"),
+                ),
+            ),
+            *(
+                Figure(
+                    "sections after a year ({domains} domains × {builds} builds) against an empty one, the "
+                    f"slowest, {name}",
+                    "context_year",
+                    f"{{{key}[slowest]:.1f}} times ({{{key}[ms]:.0f}} ms)",
+                    "python -m bench.context.year",
+                    (Bound(f"{key}[slowest]", 50, "50 times"),),
+                )
+                for name, key in (("SQLite", "sqlite"), ("PostgreSQL", "postgresql"))
+            ),
+            Figure(
+                "`plan` of an edit with that year of runs, against bare `snakemake -n`; the next "
+                "time; without that year",
+                "context_year",
+                "{plan[a year]:.2f} times; {plan[a year, again]:.2f}; {plan[no year]:.2f}, "
+                "{plan[no year, again]:.2f}",
+                "python -m bench.context.year",
+                (Bound("plan[a year]", 0.5, "half"),),
+            ),
+            Figure(
+                "unhandled errors in calls made from its own schemas",
+                "context_fuzz",
+                "{unhandled} in {calls:,} calls",
+                "python -m bench.context.fuzz",
+                (Bound("unhandled", 0, "none"),),
+            ),
+        ),
+    ),
+    Section(
+        "Agents",
+        (
+            Figure(
+                "injected faults (out of memory, NaN, crash, hang, corrupt checkpoint, dead context "
+                "server, lying and hanging agent) got over; with the same adapter",
+                "agents_faults",
+                "{recovered} of {faults}; {same}",
+                "python -m bench.agents.faults",
+                (Bound("recovered", 8, "8", at_least=True),),
+            ),
+            Figure(
+                "predicted peak memory on shapes not used to calibrate: median error; worst; worst "
+                "without gradient checkpointing",
+                "agents_memory",
+                "{median:.1%}; {worst:.1%}; {worst_without_checkpointing:.1%} ({shapes} shapes, "
+                "{checkpointed} with checkpointing)",
+                "python -m bench.agents.memory",
+                (Bound("worst", 0.15, "15%"),),
+            ),
+            Figure(
+                "steps to the cold training's final loss, begun from a similar neighbour: fewer by; "
+                "the race's own steps counted too",
+                "agents_transfer",
+                "{saved:.0%}; {saved_with_race:.0%} ({pairs} pairs)",
+                TRANSFER,
+                (Bound("saved", 0.5, "50%", at_least=True),),
+            ),
+            Figure(
+                "loss after the race with the least similar neighbour: median; worst; worst of those "
+                "that the rule was chosen on",
+                "agents_transfer",
+                "{dissimilar[median]:+.1%}; {dissimilar[worst]:+.1%}; "
+                "{dissimilar[worst_chosen_on]:+.1%} ({dissimilar[pairs]} pairs held out, "
+                "{dissimilar[chosen_on]} chosen on)",
+                TRANSFER,
+                (Bound("dissimilar[median]", 0, "no worse"),),
+            ),
+            Figure(
+                "joint training with the two nearest domains: better on held-out records; lower by, "
+                "on average",
+                "agents_joint",
+                "{better} of {domains}; {gain:.1%}",
+                "python -m bench.agents.joint",
+            ),
+            Figure(
+                "a whole build in their order against the order of names, domains of very different "
+                "size, 8 slots",
+                "agents_makespan",
+                "{orders[8 slots][seconds]:.1f} s and {orders[8 slots][seconds_by_name]:.1f} s "
+                "({domains} domains); on 2 slots nothing is proposed",
+                "python -m bench.agents.makespan",
+            ),
+            Figure(
+                "KL from F16 of single tensors' types against Q4_K_M, on records the agent never "
+                "saw: median; worse; worst",
+                "agents_gguf",
+                "{median:.0%} at {bytes:.1%} of the bytes; {worse} of {domains}; {worst:.0%}",
+                "python -m bench.agents.gguf",
+            ),
+            Figure(
+                "Brier score of predicted success; the base rate's",
+                "agents_success",
+                "{brier:.3f}; {base_rate:.3f} ({changes} trainings of {domains} domains, held out "
+                "by domain)",
+                "python -m bench.agents.success",
+                (Bound("brier", 0.252, "0.252"),),
+            ),
+            Figure(
+                "final loss foretold at a third of training: median error (embedded, public); "
+                "trainings within the 80% interval",
+                "agents_forecast",
+                "{error:.2%} ({error_embedded:.2%}, {error_public:.1%}); {held:.0%} "
+                "({trainings} trainings of {domains} domains held out)",
+                FORECAST,
+                (
+                    Bound("error", 0.05, "5%"),
+                    Bound("held", 0.7, "70%", at_least=True),
+                    Bound("held", 0.9, "90%"),
+                ),
+            ),
+            Figure(
+                "trainings ended where the forecast sees nothing left, rates 5e-4 to 6e-3: steps "
+                "saved; best loss, the worst",
+                "agents_forecast",
+                "{stopping[saved_least]:.0%} to {stopping[saved_most]:.0%}; {stopping[harm]:+.2%}",
+                FORECAST,
+                (Bound("stopping[harm]", 0.002, "0.2%"),),
+            ),
+            Figure(
+                "the same at 2e-2, where trainings diverge",
+                "agents_forecast",
+                "{stopping[diverging][saved]:.0%}; {stopping[diverging][harm]:+.2%}",
+                FORECAST,
+                (Bound("stopping[diverging][harm]", 0.002, "0.2%"),),
+            ),
+            Figure(
+                "trainings at 2e-2 watched and not: lower loss with it; higher; median lower by; "
+                "more steps",
+                "agents_forecast",
+                "{watched[lower]} of {watched[pairs]}; {watched[higher]}; {watched[median]:.1%}; "
+                "{watched[more_steps]:.0%}",
+                FORECAST,
+            ),
+            Figure(
+                "`tune` against plain TPE, {seeds} seeds other than those it was made on: at least as "
+                "good at equal steps; median lower by; worst",
+                "agents_tuning",
+                "{good} of {searches} ({good_share:.0%}); {median:.2%}; {worst:+.2%} "
+                "({domains} domains)",
+                "python -m bench.agents.tuning",
+                (Bound("good_share", 0.9, "90%", at_least=True),),
+            ),
+            Figure(
+                "its steps to the same loss, of those after which plain TPE had it",
+                "agents_tuning",
+                "{steps:.2f}",
+                "python -m bench.agents.tuning",
+                (Bound("steps", 0.5, "half"),),
+            ),
+            Figure(
+                "on against off, the same CPU-seconds of training: with a lower held-out loss, or "
+                "the same in less time; median lower by; worst",
+                "agents_worth",
+                "{better} of {pairs} ({better_by_seed[0]}, {better_by_seed[1]} and "
+                "{better_by_seed[2]} of {domains}); {median:.1%}; {worst:+.2%}",
+                WORTH,
+                (
+                    Bound("better_share", 0.8, "80%", at_least=True),
+                    Bound("worst", 0.02, "2% worse"),
+                ),
+            ),
+            Figure(
+                'CPU-seconds that "on" took of those that "off" used of as many',
+                "agents_worth",
+                "{cpu_ratio:.1f} times (median)",
+                WORTH,
+            ),
+            Figure(
+                "each one's part, by leaving it out: median held-out loss lower with all than "
+                "without it",
+                "agents_worth_without",
+                "`cross_domain` {lower[cross_domain]:.2%}, `knowledge_transfer` "
+                "{lower[knowledge_transfer]:.2%}, `training_conductor` "
+                "{lower[training_conductor]:.2%}, `quality_assurance` "
+                "{lower[quality_assurance]:.2%}; of the others nothing was taken. All against none: "
+                "{all[median]:.2%} lower, {all[better]} of {domains} better, worst {all[worst]:+.2%}",
+                WITHOUT,
+            ),
+            Figure(
+                "training records dropped that look most wrong: really wrong; held-out loss lower "
+                "by; after dropping as many at random",
+                "agents_records",
+                "{right} of {dropped}, where {wrong_share:.0%} were made wrong; {cleaned:.2%}; "
+                "{by_chance:.2%} ({categories} categories)",
+                "python -m bench.agents.records",
+            ),
+        ),
+        'On `tiny`. "Off" may train as long as "on" did in all, and keeps the better of the default '
+        "and a longer training; it stopped when its loss no longer fell. Each agent's part was "
+        "measured on few domains, and is no more than a sign. The embedded domains have few "
+        "validation and test records: little to tell a gain of a thousandth from luck. Dropping "
+        "records helps hardly more than chance. Domains' similarity is that of their words "
+        "(TF-IDF).",
+    ),
+    Section(
+        "The trainer",
+        (
+            Figure(
+                "against the padded recipe, completion tokens a CPU-second",
+                "trainer",
+                "{ratios[padded recipe]:.1f} times ({tokens_per_cpu_second[meetara]:.1f} and "
+                "{tokens_per_cpu_second[padded recipe]:.1f})",
+                TRAINER,
+                (Bound("ratios[padded recipe]", 2.2, "2.2 times", at_least=True),),
+            ),
+            Figure(
+                "against the best of TRL",
+                "trainer",
+                "{ratios[best of TRL]:.2f} times ({tokens_per_cpu_second[best of TRL]:.1f}, "
+                "{best_of_trl}; TRL {trl})",
+                TRAINER,
+                (Bound("ratios[best of TRL]", 1.1, "1.1 times", at_least=True),),
+            ),
+            Figure(
+                "held-out loss after the same CPU-seconds; TRL's best",
+                "trainer",
+                "{losses[meetara]:.3f}; {losses[best of TRL]:.3f} ({lowest_of_trl})",
+                TRAINER,
+                (Bound("loss_ratio", 1, "TRL's best"),),
+            ),
+            Figure(
+                "architectures whose random bfloat16 models pass every gate, adapters trained at the "
+                "default and at a high rate: F16 files from base + adapter; LoRA files",
+                "architectures",
+                "{summary[passed]}; at most {summary[worst]:.2%}; at most "
+                "{summary[lora][others]:.2%} but for {summary[lora][architecture]} at the "
+                "{summary[lora][rate]} rate ({summary[lora][worst]:.1%} of a bound of 2%)",
+                "python bench/architectures.py",
+                (Bound("summary[passed]", 5, "5", at_least=True),),
+            ),
+        ),
+        "The shape of SmolLM2-135M with random weights, LoRA r 8, float32, one thread, medians of "
+        "{repeats} interleaved repeats of {seconds} CPU-seconds on `gsm8k.jsonl`. TRL was padded, "
+        "grouped by length, packed, and with batch 1, where nothing is padded. Mixtral's routing "
+        "flips at the high rate.",
+        "trainer",
+    ),
+)
