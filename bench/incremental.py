@@ -195,8 +195,9 @@ def _edits(path: Path) -> Callable[[], None]:
     content, epochs = yaml.safe_load(path.read_text()), itertools.count(7)
 
     def edit() -> None:
-        overrides = {**content.get("overrides", {}), "training.epochs": next(epochs)}
-        path.write_text(yaml.safe_dump({**content, "overrides": overrides}, allow_unicode=True))
+        changed = {"domain": content, "training": {"epochs": next(epochs)}}
+        text = yaml.safe_dump(changed, allow_unicode=True)
+        path.write_text(f"# @package _global_\n{text}")
 
     return edit
 

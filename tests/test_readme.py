@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import REPOSITORY, edit
+from projects import REPOSITORY, override
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 WORDS = re.findall(r"`((?:meetara-build|snakemake) [^`]+)`", README)
@@ -129,7 +129,7 @@ def test_the_make_targets_it_names_are_in_the_makefile() -> None:
 def test_a_change_of_one_line_plans_what_the_readme_says(
     folder: Path, environment: dict[str, str]
 ) -> None:
-    edit(folder / "conf" / "domain" / "nutrition.yaml", "overrides", {"training.epochs": 4})
+    override(folder, "nutrition", {"training.epochs": 4})
     plan = ["meetara-build", "plan", "nutrition"]
     done = subprocess.run(
         plan, cwd=folder, env=environment, capture_output=True, text=True, check=True

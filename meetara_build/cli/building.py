@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from meetara_build.cli.output import amount, err, out, print_json, progress, table
+from meetara_build.config.overrides import split_words
 from meetara_build.engine.build_lock import at_work
 from meetara_build.engine.cleanup import sweep
 from meetara_build.engine.planning import look, project_graph, wanted
@@ -33,7 +34,7 @@ class Built(NamedTuple):
 
 
 def build(words: Sequence[str], profile: str, *, cores: int | None, as_json: bool) -> None:
-    """Build domains and show what came of it.
+    """Build domains, with what overrides among the words set, and show what came of it.
 
     Raises:
         BuildError: a job failed, or a gate was missed; what is finished is kept.
@@ -67,8 +68,9 @@ def built(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool)
     """
     check_llama()
     os.environ[journal.BUILD] = journal.new_build()
-    graph = project_graph(profile)
-    targets = wanted(graph, words)
+    overrides = split_words(words)
+    graph = project_graph(profile, overrides)
+    targets = wanted(graph, overrides.domains)
     made = look(graph, targets)
     started = time.monotonic()
     done: list[journal.Run] = []

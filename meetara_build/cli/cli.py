@@ -37,6 +37,20 @@ Profile = Annotated[
 ]
 Domains = Annotated[list[str] | None, typer.Argument(help="Domains; all of them if none is named.")]
 Domain = Annotated[str, typer.Argument(help="A domain.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[DOMAIN]... [KEY=VALUE]...",
+        help="Domains, all of them if none is named; and what is to be other for them, like training.epochs=4.",
+    ),
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="What is to be other, like training.epochs=4 or hardware=a10.",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -115,9 +129,19 @@ def add_domain(
     )
 
 
+@app.command("config")
+def show_config(
+    domain: Domain, overrides: Override = None, profile: Profile = "local", as_json: Json = False
+) -> None:
+    """Show a domain's whole configuration, with the file and line that decided each value."""
+    from meetara_build.cli.config import show_config
+
+    show_config(domain, overrides or [], profile, as_json=as_json)
+
+
 @app.command()
 def plan(
-    domains: Domains = None,
+    words: Words = None,
     profile: Profile = "local",
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 where there is something to do.")
@@ -130,7 +154,7 @@ def plan(
     """Show what a build would do, why, and what it would take."""
     from meetara_build.cli.planning import show_plan
 
-    something = show_plan(domains or [], profile, as_json=as_json, out=out)
+    something = show_plan(words or [], profile, as_json=as_json, out=out)
     if detailed_exitcode and something:
         raise typer.Exit(2)
 
@@ -148,12 +172,12 @@ def apply(
     from meetara_build.engine.planning import read_kept
 
     kept = read_kept(file)
-    build(kept.domains, kept.profile, cores=cores, as_json=as_json)
+    build(kept.overrides.all_words(), kept.profile, cores=cores, as_json=as_json)
 
 
 @app.command()
 def build(
-    domains: Domains = None,
+    words: Words = None,
     profile: Profile = "local",
     cores: Annotated[
         int | None, typer.Option(min=1, help="Cores to use; the profile's if not given.")
@@ -163,7 +187,7 @@ def build(
     """Build what is not up to date."""
     from meetara_build.cli.building import build
 
-    build(domains or [], profile, cores=cores, as_json=as_json)
+    build(words or [], profile, cores=cores, as_json=as_json)
 
 
 @app.command()
@@ -258,6 +282,7 @@ def compare(
 @app.command()
 def tune(
     domain: Domain,
+    overrides: Override = None,
     trials: Annotated[
         int,
         typer.Option(min=1, help="How many settings to have tried in all, earlier ones counted."),
@@ -281,6 +306,7 @@ def tune(
     tune(
         domain,
         profile,
+        overrides or [],
         trials=trials,
         workers=workers,
         seconds=seconds,

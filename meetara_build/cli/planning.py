@@ -7,6 +7,7 @@ from typing import Any
 
 from meetara_build.cli.output import print_json
 from meetara_build.cli.plan_text import print_plan, print_proposals
+from meetara_build.config.overrides import split_words
 from meetara_build.engine.planning import estimated, look, project_graph, wanted
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph
@@ -17,9 +18,10 @@ from meetara_build.store.manifest import write_text
 
 
 def show_plan(words: Sequence[str], profile: str, *, as_json: bool, out: Path | None) -> bool:
-    """Print a plan, and keep it in a file if one is named; whether there is something to do."""
-    graph = project_graph(profile)
-    domains = wanted(graph, words)
+    """Print a plan for domains and overrides, and keep it in a file if one is named; whether there is something to do."""
+    overrides = split_words(words)
+    graph = project_graph(profile, overrides)
+    domains = wanted(graph, overrides.domains)
     planned = estimated(graph, look(graph, domains), profile)
     proposed = _proposed(graph, domains)
     if as_json:

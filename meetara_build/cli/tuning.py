@@ -1,12 +1,14 @@
 """tune: search a domain's best settings, and offer them as a decision."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from meetara_build.agents.snapshot import Context
 from meetara_build.cli.advising import PERSON, POLICY, shared_context, take
 from meetara_build.cli.output import amount, err, out, print_json, progress, table
+from meetara_build.config.overrides import split_words
 from meetara_build.config.resolve import Configuration
 from meetara_build.context.delivery import Delivery
 from meetara_build.engine import stage_run
@@ -32,6 +34,7 @@ TUNER = "tuner"
 def tune(
     domain: str,
     profile: str,
+    overrides: Sequence[str] = (),
     *,
     trials: int,
     workers: int,
@@ -44,9 +47,10 @@ def tune(
     Raises:
         ConfigError: nothing can be searched, or policy never takes what tuning finds.
     """
-    graph = project_graph(profile)
-    wanted(graph, [domain])
-    configuration = Configuration(graph.project, profile_hardware(graph.project, profile))
+    said = split_words([domain, *overrides])
+    graph = project_graph(profile, said)
+    wanted(graph, said.domains)
+    configuration = Configuration(graph.project, profile_hardware(graph.project, profile), said)
     policy = stance(configuration.build.agents.model_dump(), TUNER)
     if policy == NEVER and accept:
         raise ConfigError(

@@ -6,6 +6,7 @@ records of its own for it, and what someone touched, copied with old times or da
 """
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from meetara_build.config.overrides import read_overrides
 from meetara_build.engine.backfill import preserve, unseal
 from meetara_build.graph import REPORT, Graph, Step, load
 from meetara_build.outside import quote_command
@@ -100,7 +102,8 @@ class Rules:
     def __init__(self, config: Mapping[str, Any]) -> None:
         os.environ.setdefault(journal.BUILD, journal.new_build())
         self.hardware: str | None = config.get("hardware")
-        self.graph: Graph = load(find_project(Path.cwd()), self.hardware)
+        overrides = read_overrides(config.get("overrides"))
+        self.graph: Graph = load(find_project(Path.cwd()), self.hardware, overrides)
         sight = Sight(self.graph)
         made = plan(self.graph, sight=sight)
         sight.save()
@@ -132,6 +135,8 @@ class Rules:
         words = ["exec", sys.executable, "-m", "meetara_build", "stage"]
         words += [] if warm else ["--cold"]
         words += ["--hardware", self.hardware] if self.hardware else []
+        if self.graph.overrides.words:
+            words += ["--overrides", json.dumps(self.graph.overrides.all_words())]
         words += ["--usd-per-hour", str(self.usd_per_hour)] if self.usd_per_hour else []
         # exec makes Snakemake the job's parent: with it, however that happens, the job ends too.
         return f"{quote_command(*words)} --parent $PPID"

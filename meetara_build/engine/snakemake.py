@@ -1,6 +1,7 @@
 """Starts Snakemake on a plan's targets, clears up after builds that were killed, and turns its end into one message."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -82,12 +83,25 @@ def jobs_at_once(project: Path, name: str) -> int:
 
 
 def _configured(project: Path, name: str, wanted: str) -> str | None:
-    entries: Any = _profile(project, name).get("config", [])
-    for entry in entries if isinstance(entries, list) else []:
-        key, _, value = str(entry).partition("=")
+    for entry in _entries(project, name):
+        key, _, value = entry.partition("=")
         if key == wanted:
             return value
     return None
+
+
+def _entries(project: Path, name: str) -> list[str]:
+    """What a profile has under ``config:``."""
+    entries: Any = _profile(project, name).get("config", [])
+    return [str(entry) for entry in entries] if isinstance(entries, list) else []
+
+
+def _handed_on(graph: Graph, profile: str) -> list[str]:
+    """The command line's overrides for the processes of a build; a ``--config`` takes the place of the profile's whole."""
+    if not graph.overrides.words:
+        return []
+    words = json.dumps(graph.overrides.all_words(), ensure_ascii=False)
+    return ["--config", *_entries(graph.project, profile), f"overrides={words}"]
 
 
 @cache
@@ -110,6 +124,7 @@ def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = (
         *("--directory", str(graph.project), "--snakefile", str(graph.project / "Snakefile")),
         *("--profile", str(profile_folder(graph.project, profile))),
         *("--resources", f"mem_mb={graph.memory_mb}", f"gpu={graph.gpus}"),
+        *_handed_on(graph, profile),
         *first,
         *arguments,
     ]

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from meetara_build.config.overrides import Overrides
 from meetara_build.config.plugins import plugin_files
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.yaml_files import read_lines
@@ -73,13 +74,13 @@ class _Deciding:
             self.memo.save()
 
 
-def composed(project: Path, hardware: str | None) -> dict[str, Any]:
+def composed(project: Path, hardware: str | None, overrides: Overrides) -> dict[str, Any]:
     """The graph as JSON values, as the cache keeps it.
 
     Raises:
         ConfigError: anything below conf/ is wrong.
     """
-    configuration = Configuration(project, hardware)
+    configuration = Configuration(project, hardware, overrides)
     domains = configuration.selected()
     if not domains:
         raise ConfigError(
@@ -113,6 +114,7 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         },
         "steps": [step._asdict() for step in steps],
         "sources": sorted(deciding.digests.used),
+        "environment": sorted(configuration.environment),
     }
 
 
@@ -426,7 +428,9 @@ def _source_paths(configuration: Configuration, item: Resolved) -> dict[str, str
 
 
 def _source_line(path: Path, index: int) -> str:
-    return f"{path}:{read_lines(path).get(('sources', index), 1)}"
+    lines = read_lines(path)
+    line = lines.get(("sources", index)) or lines.get(("domain", "sources", index), 1)
+    return f"{path}:{line}"
 
 
 def _refuse_unreadable(path: Path, where: str) -> None:

@@ -11,7 +11,16 @@ import pytest
 from commands import damage, models, outcomes
 from fast_stages import build as fast_build
 from fast_stages import fast_project
-from projects import REPOSITORY, copy_built, edit, override, read_yaml, small_project, write_yaml
+from projects import (
+    REPOSITORY,
+    choose,
+    copy_built,
+    edit,
+    override,
+    read_yaml,
+    small_project,
+    write_yaml,
+)
 from small_models import train_tokenizer
 
 from meetara_build.cli import checking
@@ -75,11 +84,7 @@ def checked(
         "parameters": 100_000,
     }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, "folder": str(tmp_path)})
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "own"}, {"hardware": "cpu"}, "_self_"],
-    )
+    choose(project, base="own")
     edit(project / "conf" / "domain" / "storytelling.yaml", "system_prompt", None)
     monkeypatch.chdir(project)
     capsys.readouterr()
@@ -319,17 +324,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (profile,) = (project / "conf" / "profile" / "cluster").glob("config*.yaml")
     profile.write_text(profile.read_text() + "config: [hardware=big]\n")
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "mini"}, {"hardware": "big"}, "_self_"],
-    )
+    choose(project, hardware="big")
     fast_build(project)
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "mini"}, {"hardware": "cpu"}, "_self_"],
-    )
+    choose(project)
     monkeypatch.chdir(project)
     return project
 

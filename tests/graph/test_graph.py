@@ -185,7 +185,8 @@ def test_comments_and_the_order_of_keys_change_nothing(project: Path) -> None:
         content = read_yaml(path)
         if path.parent.name != "profile" and "defaults" not in content:
             write_yaml(path, dict(reversed(list(content.items()))))
-            path.write_text("# a comment\n" + path.read_text())
+            first, *others = path.read_text().splitlines(keepends=True)
+            path.write_text("".join([first, "# a comment\n", *others]))
     assert changed(project, before) == set()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from projects import REPOSITORY, mini_base
 
+from meetara_build.config.resolve import Configuration
 from meetara_build.config.schema import Base, Build, Domain, GgufFile, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
 from meetara_build.graph import recipes
@@ -218,7 +219,7 @@ def test_a_source_goes_by_its_own_name(path: str) -> None:
 
 def test_a_loaded_base_is_known_by_its_place_on_the_hub_and_a_folder_by_its_content() -> None:
     build = check(Build, contents()["build"], CONF)
-    loaded = check(Base, read_yaml(CONF / "base" / "smollm2_135m_hub.yaml"), CONF)
+    loaded = Configuration(REPOSITORY).common("smollm2_135m_hub").base
     assert recipes.base("smollm2_135m", loaded, build) == {
         "name": "smollm2_135m",
         "hub_id": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -234,7 +235,7 @@ def test_a_base_out_of_a_package_is_known_by_what_pins_its_file() -> None:
         check(Build, contents()["build"], CONF),
         check(Hardware, contents()["hardware"], CONF),
     )
-    shipped = check(Base, read_yaml(CONF / "base" / "smollm2_135m.yaml"), CONF)
+    shipped = Configuration(REPOSITORY).common("smollm2_135m").base
     slice_ = recipes.base("smollm2_135m", shipped, build)
     assert set(slice_) == {"name", "gguf"}
     assert set(slice_["gguf"]) == {"package", "file", "sha256"}

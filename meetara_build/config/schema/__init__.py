@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from meetara_build.config.schema.base import Base, GgufFile
-from meetara_build.config.schema.checking import Origin, Shape, check
+from meetara_build.config.schema.checking import Locate, Shape, check
 from meetara_build.config.schema.values import (
     NAME,
     Commit,
@@ -28,8 +28,8 @@ __all__ = [
     "Domain",
     "GgufFile",
     "Hardware",
+    "Locate",
     "Name",
-    "Origin",
     "Overlay",
     "Provider",
     "Shape",
@@ -90,7 +90,6 @@ class Domain(Shape):
     sources: Annotated[list[Source], Field(min_length=1)]
     evaluation: DomainEvaluation
     quants: Annotated[list[QuantName], Field(min_length=1)]
-    overrides: dict[str, Scalar] = {}
     locked: list[str] = []
 
     @field_validator("quants")
@@ -113,7 +112,6 @@ class Hardware(Shape):
     memory_gb: Annotated[float, Field(gt=0)]
     threads: Positive
     precision: Literal["float32", "bfloat16"]
-    overrides: dict[str, Scalar] = {}
 
 
 class Provider(Shape):

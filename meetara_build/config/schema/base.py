@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from meetara_build.config.schema.checking import Shape
-from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, Positive, Scalar, Share
+from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, Positive, Share
 
 
 class TokenizerShape(Shape):
@@ -90,7 +90,6 @@ class Base(Shape):
     tokenizer: TokenizerShape | None = None
     model: ModelShape | None = None
     pretraining: Pretraining | None = None
-    overrides: dict[str, Scalar] = {}
 
     @property
     def made_here(self) -> bool:
