@@ -40,14 +40,14 @@ Domain = Annotated[str, typer.Argument(help="A domain.")]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[DOMAIN]... [KEY=VALUE]...",
+        metavar="DOMAIN|KEY=VALUE",
         help="Domains, all of them if none is named; and what is to be other for them, like training.epochs=4.",
     ),
 ]
 Override = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="What is to be other, like training.epochs=4 or hardware=a10.",
     ),
 ]
@@ -172,7 +172,9 @@ def apply(
     from meetara_build.engine.planning import read_kept
 
     kept = read_kept(file)
-    build(kept.overrides.all_words(), kept.profile, cores=cores, as_json=as_json)
+    build(
+        [*kept.overrides.domains, *kept.overrides.words], kept.profile, cores=cores, as_json=as_json
+    )
 
 
 @app.command()

@@ -28,7 +28,6 @@ def show_config(domain: str, overrides: Sequence[str], profile: str, *, as_json:
     found = [
         one._replace(value=_without_password(one.value)) for one in configuration.explain(domain)
     ]
-    configuration.save()
     if as_json:
         print_json({"domain": domain, "values": [one._asdict() for one in found]})
         return

@@ -76,7 +76,6 @@ def look_at(project: Path, name: str, content: Mapping[str, Any], source: Path) 
     """
     configuration = Configuration(project)
     common = configuration.common(configuration.defaults["base"])
-    configuration.save()
     recipe = recipes.dataset(name, Domain.model_validate(content), common.build)
     recipe["sources"] = [{**recipe["sources"][0], "limit": LOOK_AT}]
     given = {"source_0": source}

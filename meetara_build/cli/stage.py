@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     words.add_argument("--hardware", help="use another machine's file than build.yaml names")
     words.add_argument(
-        "--overrides", help="what a build's command line sets: a JSON list of its words"
+        "--overrides", help="what a build's command line sets, as the build hands it on"
     )
     words.add_argument(
         "--usd-per-hour", type=float, default=0.0, help="the machine's price, for the context"

@@ -5,9 +5,8 @@ Every process of a build is handed the same words, so that each composes what th
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
-from meetara_build.errors import ConfigError
-from meetara_build.outside import parse_json
 from meetara_build.store.manifest import digest_json
 
 COMMAND_LINE = "command line"
@@ -24,9 +23,9 @@ class Overrides(NamedTuple):
         """Whether a domain's configuration has them."""
         return bool(self.words) and (not self.domains or domain in self.domains)
 
-    def all_words(self) -> list[str]:
-        """As they stand on the command line."""
-        return [*self.domains, *self.words]
+    def as_text(self) -> str:
+        """All words as one, in which neither a shell, nor YAML, nor Snakemake sees anything but text."""
+        return ",".join(quote(word, safe="") for word in (*self.domains, *self.words))
 
     def digest(self) -> str:
         """A short name for files that hold what was composed with them."""
@@ -42,19 +41,6 @@ def split_words(words: Sequence[str]) -> Overrides:
     return Overrides(tuple(said), tuple(word for word in words if word not in said))
 
 
-def read_overrides(given: object) -> Overrides:
-    """Words as another process was handed them: a list, or its JSON text; none where it was handed nothing.
-
-    Raises:
-        ConfigError: it was handed something else.
-    """
-    try:
-        words = parse_json(given) if isinstance(given, str) else given or []
-    except ValueError:
-        words = None
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ConfigError(
-            f"overrides: expected a JSON list of words, not {str(given)[:80]!r}; give them to "
-            "`meetara-build build`, which hands them on"
-        )
-    return split_words(words)
+def read_overrides(given: str | None) -> Overrides:
+    """The words as another process was handed them (`Overrides.as_text`); none where it was handed nothing."""
+    return split_words([unquote(word) for word in given.split(",")]) if given else NO_OVERRIDES

@@ -7,7 +7,7 @@ reads the files, and ``compose`` has Hydra put them together.
 import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -403,11 +403,10 @@ class Configuration:
         """The keys that a layer above build.yaml sets, each once, by the last that does."""
         why = {decision.key: decision for decision in decisions}
         changes: dict[Place, Change] = {}
-        given: Content = self.build.model_dump()
         for layer in found.layers[1:]:
             for at in self._set_by(layer):
                 under = [changes[at].value] if at in changes else []
-                under += look_up(found.under[layer.kind], at) or look_up(given, at)
+                under += look_up(found.under[layer.kind], at) or look_up(self._given, at)
                 key = ".".join(map(str, at))
                 decision = why.get(key) if layer.decisions else None
                 changes[at] = Change(
@@ -429,6 +428,11 @@ class Configuration:
                 default = self.lowest.choices[group]
                 told.append(Change(group, member, default, self._seen(chooser), agent, reason))
         return sorted(told, key=lambda change: change.key)
+
+    @cached_property
+    def _given(self) -> Content:
+        """What the build has for every key, the schema's own values too."""
+        return self.build.model_dump()
 
     def _set_by(self, layer: Layer) -> Iterator[Place]:
         """The keys that a layer sets besides its own."""

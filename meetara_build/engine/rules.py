@@ -6,7 +6,6 @@ records of its own for it, and what someone touched, copied with old times or da
 """
 
 import contextlib
-import json
 import os
 import re
 import sys
@@ -136,7 +135,7 @@ class Rules:
         words += [] if warm else ["--cold"]
         words += ["--hardware", self.hardware] if self.hardware else []
         if self.graph.overrides.words:
-            words += ["--overrides", json.dumps(self.graph.overrides.all_words())]
+            words += ["--overrides", self.graph.overrides.as_text()]
         words += ["--usd-per-hour", str(self.usd_per_hour)] if self.usd_per_hour else []
         # exec makes Snakemake the job's parent: with it, however that happens, the job ends too.
         return f"{quote_command(*words)} --parent $PPID"

@@ -1,7 +1,6 @@
 """Starts Snakemake on a plan's targets, clears up after builds that were killed, and turns its end into one message."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -100,8 +99,7 @@ def _handed_on(graph: Graph, profile: str) -> list[str]:
     """The command line's overrides for the processes of a build; a ``--config`` takes the place of the profile's whole."""
     if not graph.overrides.words:
         return []
-    words = json.dumps(graph.overrides.all_words(), ensure_ascii=False)
-    return ["--config", *_entries(graph.project, profile), f"overrides={words}"]
+    return ["--config", *_entries(graph.project, profile), f"overrides={graph.overrides.as_text()}"]
 
 
 @cache

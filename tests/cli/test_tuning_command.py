@@ -12,6 +12,7 @@ import pytest
 from commands import processes, run_there, start, until
 from projects import copy_built, edit, override, read_yaml
 
+from meetara_build.cli import tuning
 from meetara_build.cli.tuning import tune
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
@@ -230,3 +231,21 @@ def test_help_loads_neither_optuna_nor_torch() -> None:
     words = "import sys; sys.argv = ['meetara-build', 'tune', '--help']; from meetara_build.__main__ import main\n"
     words += "try: main()\nexcept SystemExit: print(sorted({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
     assert run_there(Path.cwd(), sys.executable, "-c", words).stdout.endswith("[]\n")
+
+
+def test_what_the_command_line_sets_holds_for_what_is_tuned(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(graph: Any, domain: str) -> None:
+        raise Stopped(graph.step("adapter", domain).recipe["training"]["epochs"])
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(tuning, "_build_inputs", stop)
+    options = {"trials": 1, "workers": 1, "seconds": None, "accept": False, "as_json": False}
+    with pytest.raises(Stopped, match="9"):
+        tune("nutrition", "local", ["training.epochs=9"], **options)
+    with pytest.raises(ConfigError, match=r"unknown key 'training\.epoch'"):
+        tune("nutrition", "local", ["training.epoch=9"], **options)

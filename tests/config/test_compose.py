@@ -1,6 +1,7 @@
 """What is composed once for many domains is what Hydra composes for each; interpolations and a command line's overrides too."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from projects import edit, override, small_project, write_yaml
 
-from meetara_build.config.overrides import NO_OVERRIDES, split_words
+from meetara_build.config.overrides import NO_OVERRIDES, read_overrides, split_words
 from meetara_build.config.resolve import Configuration
 from meetara_build.config.schema import Base, Build, Domain, Hardware, check
 from meetara_build.errors import ConfigError
@@ -376,9 +377,20 @@ def test_an_edit_while_hydra_reads_is_not_kept_under_the_text_before(
         Configuration(project)
 
 
+@given(st.lists(st.text(), min_size=1))
+def test_words_are_handed_on_as_one_in_which_no_one_sees_anything_but_text(
+    values: list[str],
+) -> None:
+    said = split_words(["nutrition", *(f"domain.description={value}" for value in values)])
+    text = said.as_text()
+    assert re.fullmatch(r"[\w.~,%-]+", text, re.ASCII)
+    assert read_overrides(text) == said
+
+
 def test_overrides_are_two_kinds_of_words() -> None:
     said = split_words(["nutrition", "+a.b=3", "~c", "music", "hardware=a10"])
     assert said.domains == ("nutrition", "music")
     assert said.words == ("+a.b=3", "~c", "hardware=a10")
-    assert split_words(said.all_words()) == said
+    assert read_overrides(said.as_text()) == said
+    assert read_overrides(None) == NO_OVERRIDES
     assert not NO_OVERRIDES.reaches("nutrition")
