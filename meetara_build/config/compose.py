@@ -55,7 +55,7 @@ def compose_pair(conf: Path, base: str, hardware: str) -> Content:
     try:
         with LOCK, initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             composed = compose("build", [f"base={base}", f"hardware={hardware}", "~domain"])
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(
             f"{conf}: build.yaml, base {base} and hardware {hardware} cannot be composed "
             f"({_first_line(error)}); mend the one it names"
@@ -64,11 +64,30 @@ def compose_pair(conf: Path, base: str, hardware: str) -> Content:
 
 
 def lay_over(below: Content, own: Content) -> Content:
-    """A domain's keys merged over what it shares with others, as Hydra does: mappings join, all else is replaced."""
-    from omegaconf import OmegaConf
+    """A domain's keys merged over what it shares with others, as Hydra does: mappings join, all else is replaced.
 
-    merged = OmegaConf.unsafe_merge(OmegaConf.create(below), OmegaConf.create(own))
+    Only where a text is not what it says does it take OmegaConf itself, whose import alone takes 0.1 s.
+    """
+    if not any(True for content in (below, own) for _ in _unresolved(content)):
+        return join(below, own)
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged = OmegaConf.unsafe_merge(OmegaConf.create(below), OmegaConf.create(own))
+    except OmegaConfBaseException:  # a list for a mapping, which the schema refuses with its line
+        return join(below, own)
     return cast(Content, OmegaConf.to_container(merged))
+
+
+def join(below: Content, own: Content) -> Content:
+    """Two mappings in one: mappings in both are joined, all else is the second's."""
+    found = dict(below)
+    for key, value in own.items():
+        there = found.get(key)
+        both = isinstance(there, dict) and isinstance(value, dict)
+        found[key] = join(there, value) if both else value  # type: ignore[arg-type]
+    return found
 
 
 def refuse_broken(layer: Layer) -> None:
@@ -162,7 +181,7 @@ def finish(
         ConfigError: with every interpolation that leads nowhere, each with file, line and key.
     """
     if not (said and said.values) and not any(True for _ in _unresolved(content)):
-        plain = copy.deepcopy(content)
+        plain = copy.deepcopy(content) if decided else content
         for key, value in decided.items():
             put(plain, tuple(key.split(".")), value)
         return plain, set()
@@ -225,7 +244,9 @@ def _apply(config: "DictConfig", one: "Override") -> None:
         else:
             adds = one.is_add() or one.is_force_add()
             OmegaConf.update(config, key, value, merge=True, force_add=adds)
-    except OmegaConfBaseException:
+    except OmegaConfBaseException as error:
+        if before is not None:
+            raise _wrong(word, f"it is {show_line(before)} ({_first_line(error)})") from None
         close = nearest(key, [at for at, _ in known]).removeprefix("; ").rstrip("?")
         raise _wrong(word, f"{close}? `+{word}` adds a key to a mapping", unknown) from None
 

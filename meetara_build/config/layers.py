@@ -24,6 +24,8 @@ from meetara_build.config.yaml_files import (
 )
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.outside import show_line
+from meetara_build.store.manifest import digest_json
+from meetara_build.store.memo import Memo
 
 GROUPS = ("base", "hardware")
 """Groups of which one member is chosen for each domain."""
@@ -39,7 +41,7 @@ MAY_SET = {
     COMMAND_LINE: ("domain", "hardware"),
 }
 """By kind of layer, the sections besides ``SECTIONS`` that it may have keys of."""
-PACKAGE = re.compile(r"#\s*@package\s+(\S+)")
+HEADER = re.compile(r"#\s*@(\w+) +(\S+)")
 GLOBAL = "_global_"
 
 
@@ -164,13 +166,13 @@ def drop(content: Content, at: Place) -> None:
             above.pop(str(at[-1]), None)
 
 
-def read_build(path: Path) -> Layer:
-    """``conf/build.yaml``, Hydra's primary config.
+def read_build(path: Path, memo: Memo) -> Layer:
+    """``conf/build.yaml``, Hydra's primary config; ``memo`` has what was read before by its text.
 
     Raises:
         ConfigError: it is no such file, or its defaults list is of another form.
     """
-    layer, content = _read("build", path)
+    layer, content = _read("build", path, memo)
     entries = content.pop("defaults", [])
     choices = _build_choices(entries if isinstance(entries, list) else [], layer)
     faults: dict[Place, str] = {
@@ -185,15 +187,14 @@ def read_build(path: Path) -> Layer:
     return Layer("build", layer.name, content, choices, text=layer.text, faults=faults)
 
 
-def read_member(group: str, path: Path) -> Layer:
-    """A base's, a machine's or a domain's file.
+def read_member(group: str, path: Path, memo: Memo) -> Layer:
+    """A base's, a machine's or a domain's file; ``memo`` has what was read before by its text.
 
     Raises:
         ConfigError: it is no such file, or chooses what it cannot.
     """
-    layer, content = _read(group, path)
-    header = PACKAGE.fullmatch(layer.text.lstrip().partition("\n")[0].strip())
-    package = header[1] if header else group
+    layer, content = _read(group, path, memo)
+    package = _read_package(layer.text) or group
     if package not in (GLOBAL, group):
         raise ConfigError(
             f"{path}: '{show_line(package)}' is no package here; write `# @package {GLOBAL}`, or leave that line out"
@@ -229,21 +230,36 @@ def overlay_layer(path: Path, decisions: Sequence[Decision]) -> Layer:
     return Layer("overlay", str(path), content, choices, decisions=decisions)
 
 
-def _read(kind: str, path: Path) -> tuple[Layer, Content]:
-    text = read_text(path)
-    content = parse_yaml(text, str(path))
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path}: expected `key: value` lines; see the files beside it for the form"
-        )
-    layer = Layer(kind, str(path), content, text=text)
-    if "hydra" in content:
-        raise ConfigError(
-            _unknown(layer, ("hydra",), "; Hydra itself is set up by the tool: remove it")
-        )
-    if faults := list(_odd_values(layer, content)):
-        raise ConfigError("\n".join(faults))
-    return layer, content
+def _read(kind: str, path: Path, memo: Memo) -> tuple[Layer, Content]:
+    layer = Layer(kind, str(path), text=read_text(path))
+
+    def parse() -> Content:
+        content = parse_yaml(layer.text, layer.name)
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{path}: expected `key: value` lines; see the files beside it for the form"
+            )
+        if "hydra" in content:
+            raise ConfigError(
+                _unknown(layer, ("hydra",), "; Hydra itself is set up by the tool: remove it")
+            )
+        if faults := list(_odd_values(layer, content)):
+            raise ConfigError("\n".join(faults))
+        return content
+
+    content: Content = memo.get(f"yaml {digest_json(layer.text)}", parse)
+    return layer, dict(content)
+
+
+def _read_package(text: str) -> str | None:
+    """What a file's ``# @package NAME`` says, among the lines of that form at its very top, as Hydra reads it."""
+    package = None
+    for line in filter(None, map(str.strip, text.splitlines())):
+        header = HEADER.fullmatch(line)
+        if header is None:
+            break
+        package = header[2] if header[1] == "package" else package
+    return package
 
 
 def _odd_values(layer: Layer, content: object, at: Place = ()) -> Iterator[str]:
@@ -267,7 +283,7 @@ def _build_choices(entries: Sequence[object], layer: Layer) -> dict[str, str]:
     wanted = ["_self_", *GROUPS, "domain"]
     found: dict[str, str] = {}
     for entry in entries:
-        pair = entry if isinstance(entry, dict) and len(entry) == 1 else {entry: ""}
+        pair = entry if isinstance(entry, dict) and len(entry) == 1 else {str(entry): ""}
         group, name = next((str(key), str(value)) for key, value in pair.items())
         if group not in wanted:
             raise ConfigError(
@@ -296,7 +312,7 @@ def _domain_choices(entries: object, layer: Layer) -> dict[str, str]:
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         if entry == "_self_" and number == 0:
             continue
-        pair = entry if isinstance(entry, dict) and len(entry) == 1 else {entry: None}
+        pair = entry if isinstance(entry, dict) and len(entry) == 1 else {str(entry): None}
         word, name = next(iter(pair.items()))
         if word not in known or known[word] in found or not isinstance(name, str):
             raise ConfigError(

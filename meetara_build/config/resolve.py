@@ -5,6 +5,7 @@ reads the files, and ``compose`` has Hydra put them together.
 """
 
 import copy
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
@@ -151,7 +152,8 @@ class Configuration:
         self.path = self.conf / "build.yaml"
         self.overrides = overrides
         self.said = compose.Said(overrides.words) if overrides.words else None
-        self.lowest = read_build(self.path)
+        self.memo = Memo(project / CACHE / "composed.json", FORM)
+        self.lowest = read_build(self.path, self.memo)
         compose.refuse_broken(self.lowest)
         self.defaults = dict(self.lowest.choices)
         self.machine: tuple[str, Layer | None] | None = (hardware, None) if hardware else None
@@ -159,7 +161,6 @@ class Configuration:
             self.machine = self.said.layer.choices["hardware"], self.said.layer
         if self.machine:
             self.defaults["hardware"] = self.machine[0]
-        self.memo = Memo(project / CACHE / "composed.json", FORM)
         self.environment: set[str] = set()
         self.files = {group: list_named(self.conf, group) for group in NAMED}
         self.domains = self.files["domain"]
@@ -326,7 +327,7 @@ class Configuration:
 
     @cache  # noqa: B019
     def _read(self, group: str, name: str) -> Layer:
-        layer = read_member(group, self.files[group][name])
+        layer = read_member(group, self.files[group][name], self.memo)
         compose.refuse_broken(layer)
         return layer
 
@@ -349,7 +350,12 @@ class Configuration:
 
         def make() -> Content:
             names = [Path(layer.name).stem for layer in (base, hardware)]
-            composed = compose.compose_pair(self.conf, *names)
+            try:
+                composed = compose.compose_pair(self.conf, *names)
+            except ConfigError:  # the schema may know more exactly what it is, and where
+                joined = functools.reduce(compose.join, [layer.content for layer in parts])
+                self._typed(joined, parts)
+                raise
             if any(read_text(Path(layer.name)) != layer.text for layer in parts):
                 raise ConfigError(f"{self.conf}: changed while it was read; run the command again")
             return composed
@@ -375,9 +381,10 @@ class Configuration:
         faults = {at: fault for layer in stack for at, fault in layer.faults.items()}
         content = copy.deepcopy(content) if faults else dict(content)
         for at in faults:
-            drop(content, at)
-            for value in look_up(self.lowest.content, at):
-                put(content, at, value)
+            if at[0] not in SHAPES or len(at) > 1:
+                drop(content, at)
+                for value in look_up(self.lowest.content, at):
+                    put(content, at, value)
         parts = {group: content.pop(group, {}) for group in SHAPES}
         said = list(faults.values())
 

@@ -13,9 +13,9 @@ from commands import outcomes
 from fast_stages import Edit, added, build, fast_project
 from projects import copy_built, edit, override
 
-from meetara_build.cli import planning
 from meetara_build.cli.planning import show_plan
 from meetara_build.config.overrides import split_words
+from meetara_build.engine import planning
 from meetara_build.engine.planning import Kept, read_kept
 from meetara_build.errors import ConfigError
 

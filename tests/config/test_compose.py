@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,18 @@ def test_every_shipped_domain_is_what_hydra_composes_for_it(tmp_path: Path) -> N
         assert (found.build, found.base, found.hardware, found.domain) == by_hydra(
             REPOSITORY, name, []
         )
+
+
+@pytest.mark.parametrize(
+    "header", ["# @package _global_", "\n  #@package _global_", "# @author me\n# @package _global_"]
+)
+@pytest.mark.parametrize("file", ["domain/nutrition", "base/mini"])
+def test_a_header_is_read_as_hydra_reads_it(project: Path, file: str, header: str) -> None:
+    override(project, file.removeprefix("domain/"), {"seed": 99})
+    path = project / "conf" / f"{file}.yaml"
+    path.write_text(path.read_text().replace("# @package _global_", header))
+    assert by_us(project, "nutrition", []) == by_hydra(project, "nutrition", [])
+    assert by_us(project, "nutrition", [])[0].seed == 99
 
 
 # Interpolations
@@ -359,6 +373,23 @@ def test_what_was_composed_is_kept_and_an_edit_composes_no_more_than_it_touches(
     assert composed() == ["compose_pair", "lay_over", "lay_over"]
     (project / "conf" / "build.yaml").touch()
     assert composed() == []
+
+
+def test_after_an_edit_of_a_domain_neither_hydra_nor_omegaconf_is_imported(project: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from meetara_build.config.resolve import Configuration\n"
+        "found = Configuration(Path()); [found.resolve(name) for name in found.domains]; found.save()\n"
+        "print(*{'hydra', 'omegaconf'} & set(sys.modules))"
+    )
+
+    def imported() -> list[str]:
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, cwd=project, capture_output=True, text=True, check=True)
+        return sorted(done.stdout.split())
+
+    assert imported() == ["hydra", "omegaconf"]
+    override(project, "nutrition", {"training.epochs": 5})
+    assert imported() == []
 
 
 def test_an_edit_while_hydra_reads_is_not_kept_under_the_text_before(

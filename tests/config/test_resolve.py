@@ -169,13 +169,32 @@ def test_an_override_may_not_reach_what_belongs_to_the_whole_build(
 )
 def test_a_file_sets_its_own_keys_and_no_other_s(project: Path, file: str, key: str) -> None:
     override(project, file, {key: 1})
-    assert f"unknown key '{key.partition('.')[0]}'; " in refused(project)
+    assert f"unknown key '{key.partition('.')[0]}'; " in refused(project).splitlines()[0]
+
+
+def test_build_yaml_chooses_a_base_and_says_nothing_of_what_it_is(project: Path) -> None:
+    edit(project / "conf" / "build.yaml", "base", {"parameters": 3})
+    assert refused(project).endswith(
+        "unknown key 'base'; write `- base: NAME` in `defaults:`, and its keys in conf/base/NAME.yaml"
+    )
 
 
 def test_a_domain_may_use_its_machine_in_its_own_way(project: Path) -> None:
     override(project, "nutrition", {"hardware.threads": 3})
     assert resolve(project).hardware.threads == 3
     assert resolve(project, "programming").hardware.threads == 1
+
+
+@pytest.mark.parametrize("file", ["nutrition", "base/mini", "hardware/cpu"])
+def test_a_list_in_the_place_of_a_mapping_is_refused_with_its_line(
+    project: Path, file: str
+) -> None:
+    override(project, file, {"lora": [1]})
+    path = project / "conf" / (f"{file}.yaml" if "/" in file else f"domain/{file}.yaml")
+    said = f"{path}:{line_of(path, 'lora:')}: lora: expected `key: value` lines of rank, alpha"
+    assert refused(project).startswith(said)
+    edit(project / "conf" / "build.yaml", "seed", "${data.min_tokens}")
+    assert said in refused(project), "whoever merges it"
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_graph_from_the_cache_needs_no_heavy_import(fixed: Path) -> None:
     load(fixed)
     code = (
         "import sys; from meetara_build.graph import load; from meetara_build.project import find_project; load(find_project()); "
-        "print(*{'hydra', 'pydantic', 'yaml', 'torch', 'snakemake', 'numpy'} & set(sys.modules))"
+        "print(*{'hydra', 'omegaconf', 'pydantic', 'yaml', 'torch', 'snakemake', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=fixed, capture_output=True, text=True, check=True
