@@ -26,7 +26,7 @@ from meetara_build.config.layers import (
 from meetara_build.config.overrides import COMMAND_LINE
 from meetara_build.config.yaml_files import Content, Place, Value
 from meetara_build.errors import ConfigError, nearest
-from meetara_build.outside import show_line
+from meetara_build.outside import show_line, show_short
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -229,6 +229,8 @@ def _apply(config: "DictConfig", one: "Override") -> None:
     known = _keys(cast(Content, there))
     unknown = f"unknown key '{show_line(key)}'"
     before = next((found for at, found in known if at == key), None)
+    if any(isinstance(found, list) and key.startswith(f"{at}.") for at, found in known):
+        raise _wrong(word, "give the whole list: KEY=[a,b]")
     try:
         if one.is_delete():
             if not any(at == key for at, _ in known):
@@ -236,7 +238,7 @@ def _apply(config: "DictConfig", one: "Override") -> None:
                     word, nearest(key, [at for at, _ in known]).removeprefix("; "), unknown
                 )
             if value is not None and value != before:
-                raise _wrong(word, f"it is {show_line(before)}: write `~{key}`")
+                raise _wrong(word, f"it is {show_short(before)}: write `~{key}`")
             with open_dict(config):
                 del OmegaConf.select(config, above)[last]
         elif one.is_add() and before is not None and not isinstance(value, dict | list):
@@ -246,9 +248,9 @@ def _apply(config: "DictConfig", one: "Override") -> None:
             OmegaConf.update(config, key, value, merge=True, force_add=adds)
     except OmegaConfBaseException as error:
         if before is not None:
-            raise _wrong(word, f"it is {show_line(before)} ({_first_line(error)})") from None
-        close = nearest(key, [at for at, _ in known]).removeprefix("; ").rstrip("?")
-        raise _wrong(word, f"{close}? `+{word}` adds a key to a mapping", unknown) from None
+            raise _wrong(word, f"it is {show_short(before)} ({_first_line(error)})") from None
+        close = nearest(key, [at for at, _ in known])
+        raise _wrong(word, f"`+{word}` adds a key to a mapping{close}", unknown) from None
 
 
 def _keys(content: Content, above: str = "") -> list[tuple[str, Value]]:
