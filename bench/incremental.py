@@ -43,6 +43,12 @@ FIGURES = [
         "bare -n",
         "at most 0.5",
     ),
+    (
+        "plan right after an edit of build.yaml, against bare snakemake -n",
+        "plan edited build",
+        "bare -n",
+        "at most 2",
+    ),
     ("resolve where nothing changed, against an empty Python", "resolve", "empty", "at most 5"),
     (
         "package answered from the store, against an empty Python",
@@ -158,6 +164,9 @@ def small_commands(graph: Graph, scratch: Path, dvc: str | None) -> dict[str, Co
             before=_edits(edited / "conf" / "domain" / f"{domains[0]}.yaml")
         ),
         "plan edited again": plan(edited, 2),
+        "plan edited build": plan(edited, 2)._replace(
+            before=_build_edits(edited / "conf" / "build.yaml")
+        ),
         "empty": Command([sys.executable, "-c", "pass"], project),
         "resolve": Command([sys.executable, "-c", RESOLVE], project),
     }
@@ -196,8 +205,19 @@ def _edits(path: Path) -> Callable[[], None]:
     content, epochs = yaml.safe_load(path.read_text()), itertools.count(7)
 
     def edit() -> None:
-        overrides = {**content.get("overrides", {}), "training.epochs": next(epochs)}
-        path.write_text(yaml.safe_dump({**content, "overrides": overrides}, allow_unicode=True))
+        changed = {"domain": content, "training": {"epochs": next(epochs)}}
+        text = yaml.safe_dump(changed, allow_unicode=True)
+        path.write_text(f"# @package _global_\n{text}")
+
+    return edit
+
+
+def _build_edits(path: Path) -> Callable[[], None]:
+    """Gives every domain another patience at each call."""
+    text, patience = path.read_text(), itertools.count(4)
+
+    def edit() -> None:
+        path.write_text(text.replace("patience: 3", f"patience: {next(patience)}"))
 
     return edit
 

@@ -45,8 +45,9 @@ def train_adapter(folder: Path, steps: int) -> tuple[Path, Path, Path]:
         published
     )
     (folder / "conf" / "base" / "published.yaml").write_text(
-        "description: SmolLM2 135M Instruct in bfloat16\nlicence: apache-2.0\nchat_template: chatml\nparameters: 134515008\n"
-        f"folder: models/published\noverrides: {{training.learning_rate: 1.0e-3, training.max_steps: {steps}}}\n"
+        "# @package _global_\nbase:\n  description: SmolLM2 135M Instruct in bfloat16\n  licence: apache-2.0\n"
+        "  chat_template: chatml\n  parameters: 134515008\n  folder: models/published\n"
+        f"training: {{learning_rate: 1.0e-3, max_steps: {steps}}}\n"
     )
     build = folder / "conf" / "build.yaml"
     build.write_text(build.read_text().replace("- base: smollm2_135m", "- base: published"))

@@ -23,11 +23,12 @@ from meetara_build.graph.domain_similarity import similar_domains
 from meetara_build.project import CACHE
 
 REPOSITORY = Path(__file__).parents[1]
+GLOBAL = "# @package _global_"
 DOMAINS = ("nutrition", "programming", "storytelling")
 
 
 def mini_base(domains: Sequence[str] = DOMAINS) -> dict[str, Any]:
-    """``conf/base/mini.yaml``: a base that is pretrained in a few seconds on these domains' records."""
+    """The own keys of ``conf/base/mini.yaml``: a base that is pretrained in a few seconds on these domains' records."""
     return {
         "description": "A very small Llama for tests",
         "licence": "apache-2.0",
@@ -53,13 +54,14 @@ def mini_base(domains: Sequence[str] = DOMAINS) -> dict[str, Any]:
             "threads": 1,
             "domains": list(domains),
         },
-        "overrides": {
-            "training.epochs": 2,
-            "training.batch_tokens": 512,
-            "training.learning_rate": 2e-3,
-            "data.max_tokens": 900,
-        },
     }
+
+
+MINI_SETS = {
+    "training": {"epochs": 2, "batch_tokens": 512, "learning_rate": 2e-3},
+    "data": {"max_tokens": 900},
+}
+"""What ``mini`` sets of build.yaml's keys."""
 
 
 def small_project(folder: Path, domains: Sequence[str] = DOMAINS) -> Path:
@@ -68,11 +70,16 @@ def small_project(folder: Path, domains: Sequence[str] = DOMAINS) -> Path:
     for path in (folder / "conf" / "domain").iterdir():
         if path.stem not in domains:
             path.unlink()
-    write_yaml(folder / "conf" / "base" / "mini.yaml", mini_base(domains))
-    build = read_yaml(folder / "conf" / "build.yaml")
-    build["defaults"] = [{"base": "mini"}, {"hardware": "cpu"}, "_self_"]
-    write_yaml(folder / "conf" / "build.yaml", build)
+    write_yaml(folder / "conf" / "base" / "mini.yaml", {"base": mini_base(domains), **MINI_SETS})
+    choose(folder, base="mini")
     return folder
+
+
+def choose(project: Path, base: str = "mini", hardware: str = "cpu") -> None:
+    """Choose base and machine in build.yaml."""
+    path = project / "conf" / "build.yaml"
+    chosen = ["_self_", {"base": base}, {"hardware": hardware}, {"domain": "???"}]
+    write_yaml(path, {**read_yaml(path), "defaults": chosen})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -82,30 +89,48 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as YAML, its keys in the order given."""
+    """Write a mapping as YAML, its keys in the order given; of a group's file with its own keys below the group's name, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120),
-        encoding="utf-8",
-    )
+    header = f"{GLOBAL}\n" if is_global(path, content) else ""
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
+    path.write_text(header + text, encoding="utf-8")
+
+
+def is_global(path: Path, content: Mapping[str, Any]) -> bool:
+    """Whether a file of a group has its own keys below the group's name, and build.yaml's beside it."""
+    return path.parent.name in ("base", "hardware", "domain") and path.parent.name in content
 
 
 def edit(path: Path, key: str, value: Any) -> None:
-    """Set one dotted key of a YAML file: ``edit(conf / "build.yaml", "training.epochs", 5)``."""
+    """Set one dotted key of a YAML file: ``edit(conf / "build.yaml", "training.epochs", 5)``; of a group's file an own key."""
     content = read_yaml(path)
     *above, last = key.split(".")
-    place = content
+    place = content[path.parent.name] if is_global(path, content) else content
     for part in above:
         place = place.setdefault(part, {})
     place[last] = value
     write_yaml(path, content)
 
 
-def override(project: Path, domain: str, values: Mapping[str, Any]) -> None:
-    """Add to the ``overrides:`` of a domain, whose keys have dots in them."""
-    path = project / "conf" / "domain" / f"{domain}.yaml"
+def override(project: Path, name: str, values: Mapping[str, Any]) -> None:
+    """Have a domain, or a ``base/NAME`` or ``hardware/NAME``, set these dotted keys of build.yaml; a domain its base, too."""
+    group, _, file = name.rpartition("/")
+    group = group or "domain"
+    path = project / "conf" / group / f"{file}.yaml"
     content = read_yaml(path)
-    write_yaml(path, {**content, "overrides": {**content.get("overrides", {}), **values}})
+    if not is_global(path, content):
+        content = {group: content}
+    for key, value in values.items():
+        if key in ("base", "hardware"):
+            chosen = [one for one in content.pop("defaults", []) if f"override /{key}" not in one]
+            content = {"defaults": [*chosen, {f"override /{key}": value}], **content}
+            continue
+        *above, last = key.split(".")
+        place = content
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    write_yaml(path, content)
 
 
 def build_here(project: Path, domains: Sequence[str] = ()) -> Graph:
@@ -139,7 +164,8 @@ def shared_build(factory: pytest.TempPathFactory) -> Path:
 def copy_built(built: Path, folder: Path) -> Path:
     """A built project of one's own to edit; model files are linked, as the store links them, and never written into.
 
-    Of what is kept for the next command, the digests of the tool's own code come along: to work them out takes a second each time.
+    Of what is kept for the next command, the digests of the tool's own code come along, and what Hydra composed: to work them
+    out takes a second each time.
     """
     shutil.copytree(built, folder, copy_function=_link_models, ignore=_ignored)
     return folder
@@ -147,7 +173,8 @@ def copy_built(built: Path, folder: Path) -> Path:
 
 def _ignored(folder: str, names: list[str]) -> list[str]:
     kept_for_next = Path(folder).name == CACHE
-    return [name for name in names if name == ".locks" or (kept_for_next and name != "code.json")]
+    kept = ("code.json", "composed.json")
+    return [name for name in names if name == ".locks" or (kept_for_next and name not in kept)]
 
 
 def _link_models(source: str, target: str) -> None:

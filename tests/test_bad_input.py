@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from commands import filled, outcomes, small_disk
-from projects import edit, override, read_yaml, small_project, write_yaml
+from projects import choose, edit, override, read_yaml, small_project, write_yaml
 from small_models import make_model, train_tokenizer
 
 NUTRITION = Path("conf") / "domain" / "nutrition.yaml"
@@ -132,13 +132,9 @@ def test_a_missing_source(fresh: Path, complaint: Complaint) -> None:
 
 @pytest.mark.parametrize("name", ["base", "hardware"])
 def test_an_unknown_base_or_machine(fresh: Path, complaint: Complaint, name: str) -> None:
-    content = read_yaml(fresh / BUILD)
-    chosen = {"base": "mini", "hardware": "cpu", name: "minni"}
-    write_yaml(
-        fresh / BUILD,
-        {**content, "defaults": [{key: value} for key, value in chosen.items()] + ["_self_"]},
-    )
-    assert f"{fresh / BUILD}: unknown {name} 'minni'" in complaint(fresh, "plan")
+    choose(fresh, **{name: "minni"})
+    line = 1 + (fresh / BUILD).read_text().splitlines().index(f"- {name}: minni")
+    assert f"{fresh / BUILD}:{line}: unknown {name} 'minni'" in complaint(fresh, "plan")
 
 
 def test_an_unknown_domain_in_build_yaml(fresh: Path, complaint: Complaint) -> None:
@@ -275,10 +271,7 @@ def base(project: Path, origin: dict[str, Any]) -> None:
         "parameters": 100_000,
     }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, **origin})
-    content = read_yaml(project / BUILD)
-    write_yaml(
-        project / BUILD, {**content, "defaults": [{"base": "own"}, {"hardware": "cpu"}, "_self_"]}
-    )
+    choose(project, base="own")
 
 
 def test_a_full_disk(project: Path, complaint: Complaint, command: Any) -> None:

@@ -191,7 +191,7 @@ BASES_AND_MACHINES: list[Row] = [
     *each("pretraining.", mini, {"epochs": 2, "batch_tokens": 99, "learning_rate": 0.1, "warmup_share": 0.2, "weight_decay": 0.2,
                                  "clip_norm": 0.5, "threads": 2}, PRETRAIN),
     *each("pretraining.", mini, {"share": 0.8, "domains": ["nutrition"]}, TEACH),
-    ("an override", text("conf/base/mini.yaml", lambda old: old.replace("training.epochs: 2", "training.epochs: 3")), trained(THREE)),
+    ("an override", text("conf/base/mini.yaml", lambda old: old.replace("epochs: 2", "epochs: 3")), trained(THREE)),
     *each("", partial(conf, "base/other"), {"description": "Another", "revision": "1" * 40, "chat_template": "another"}, NOTHING),
     ("other's hub_id, which the model card names", conf("base/other", "hub_id", "some/where"), of("music", "package")),
     ("other's licence", conf("base/other", "licence", "apache-2.0"), of(OTHER, "gguf") | converted("music")),
@@ -200,7 +200,8 @@ BASES_AND_MACHINES: list[Row] = [
     ("other's weights", text("models/other/model.safetensors", str.upper), of(OTHER, "base gguf") | trained("music")),
     ("a file more beside other's", copied("Snakefile", "models/other/README.md"), of(OTHER, "base")),
     *each("", cpu, {"description": "Another", "memory_gb": 64, "gpu_memory_gb": 8}, NOTHING),
-    *each("", cpu, {"precision": "bfloat16", "overrides": {"training.max_steps": 7}}, trained(ALL)),
+    *each("", cpu, {"precision": "bfloat16"}, trained(ALL)),
+    ("a machine's override", lambda project: override(project, "hardware/cpu", {"training.max_steps": 7}), trained(ALL)),
     ("threads", cpu("threads", 2), trained(ALL) | of(BOTH, "gguf")),
     ("the threads of a machine that no one uses", conf("hardware/big", "threads", 4), NOTHING),
 ]
@@ -252,7 +253,7 @@ SPELLING: list[Row] = [
     *(respelt("build", *change) for change in [("\n", "\r\n"), ("0.001", "1e-3"), ("0.001", "1.0E-03"), ("32\n", "32.0\n"), ("null", "~"),
                                                ("false", "no")]),
     respelt("domain/music", "music.jsonl", "'music.jsonl'"),
-    respelt("base/mini", ": apache-2.0", ": >-\n  apache-2.0"),
+    respelt("base/mini", ": apache-2.0", ": >-\n      apache-2.0"),
 ]
 SOURCES: list[Row] = [
     ("a record more, taught to the base", added("nutrition", "taught"), TEACH),

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from projects import REPOSITORY, mini_base, read_yaml, small_project, write_yaml
+from projects import REPOSITORY, mini_base, override, read_yaml, small_project, write_yaml
 
 from meetara_build.engine.rules import Rules
 from meetara_build.graph import load
@@ -354,13 +354,10 @@ def test_a_new_domain_machine_base_and_quant_type_are_files_in_conf_and_no_pytho
             "category": "own",
             "sources": [{"path": "beekeeping.jsonl"}],
             "quants": ["F16", "IQ4_XS"],
-            "overrides": {
-                "base": "wider",
-                "hardware": "workbench",
-                "evaluation.max_kl.IQ4_XS": 0.3,
-            },
         },
     )
+    chosen = {"base": "wider", "hardware": "workbench", "evaluation.max_kl.IQ4_XS": 0.3}
+    override(project, "beekeeping", chosen)
     graph = load(project)
     assert "beekeeping" in graph.domains
     adapter = graph.step("adapter", "beekeeping")

@@ -22,7 +22,7 @@ from bench.result_files import keep_result
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from projects import copy_built, edit, small_project
+from projects import copy_built, edit, override, small_project
 
 INJECTION = '''
 import importlib.machinery, os, signal, time
@@ -167,7 +167,7 @@ def main() -> None:
         scratch = Path(name)
         template = small_project(scratch / "template", ["nutrition", "programming"])
         edit(template / "conf" / "build.yaml", "training.checkpoint_seconds", 1)
-        edit(template / "conf" / "base" / "mini.yaml", "overrides", {**LONG_BATCHES})
+        override(template, "base/mini", LONG_BATCHES)
         edit(
             template / "conf" / "build.yaml",
             "agents.policy",

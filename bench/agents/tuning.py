@@ -57,14 +57,16 @@ BASE = {
     },
     "tokenizer": {"vocab_size": 2048},
     "parameters": 500_000,
-    "overrides": {
-        "training.epochs": 3,
-        "training.validations_per_epoch": 2,
-        "training.batch_tokens": 512,
-        "training.learning_rate": 2e-3,
-        "data.validation": 0.3,
-        "data.test": 0.1,
+}
+SETS = {
+    "training": {
+        "epochs": 3,
+        "max_steps": None,
+        "validations_per_epoch": 2,
+        "batch_tokens": 512,
+        "learning_rate": 2e-3,
     },
+    "data": {"validation": 0.3, "test": 0.1},
 }
 """Where it differs from conf/base/tiny.yaml. More records to validate by: a lowest loss over five records is mostly luck."""
 
@@ -121,11 +123,13 @@ def project(folder: Path, domains: Sequence[str]) -> None:
     if not (folder / "conf").is_dir():
         tiny_project(folder)
         base = yaml.safe_load((folder / "conf" / "base" / "tiny.yaml").read_text())
-        (folder / "conf" / "base" / "small.yaml").write_text(yaml.safe_dump({**base, **BASE}))
+        base = {"base": {**base["base"], **BASE}, **SETS}
+        text = f"# @package _global_\n{yaml.safe_dump(base)}"
+        (folder / "conf" / "base" / "small.yaml").write_text(text)
     path = folder / "conf" / "build.yaml"
     build = yaml.safe_load(path.read_text())
     build |= {
-        "defaults": [{"base": "small"}, {"hardware": "cpu"}, "_self_"],
+        "defaults": ["_self_", {"base": "small"}, {"hardware": "cpu"}, {"domain": "???"}],
         "domains": list(domains),
     }
     path.write_text(yaml.safe_dump(build))

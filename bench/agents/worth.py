@@ -30,6 +30,10 @@ from bench import machine
 from bench.result_files import keep_result
 from bench.tiny import tiny_project
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from projects import override
+
 BIN = Path(sys.executable).parent
 EMBEDDED = "healthcare,specialized"
 """Whole categories: one whose domains are near each other, and one whose are not."""
@@ -133,11 +137,7 @@ def variant(parent: Path, name: str, seed: int, domains: Sequence[str], **values
         ignore=shutil.ignore_patterns("artifacts", ".meetara", ".snakemake"),
     )
     for domain in domains:
-        path = project / "conf" / "domain" / f"{domain}.yaml"
-        content = yaml.safe_load(path.read_text())
-        content["overrides"] = {**content.get("overrides", {}), "seed": seed}
-        content["quants"] = ["F16"]
-        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        override(project, domain, {"seed": seed, "domain.quants": ["F16"]})
     edited(project, gguf__lora=False, **values)
     return project
 
@@ -176,11 +176,8 @@ def off(
     plain = results(project, domains, known)
     for domain in domains:
         times = max(1.0, (on[domain].seconds - plain[domain].seconds) / plain[domain].seconds)
-        path = project / "conf" / "domain" / f"{domain}.yaml"
-        content = yaml.safe_load(path.read_text())
         steps = {"training.epochs": round(6 * times), "training.max_steps": round(600 * times)}
-        content["overrides"] = {**content["overrides"], **steps}
-        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        override(project, domain, steps)
     tool(project, "build")
     longer = results(project, domains, known)
     return {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from projects import edit, write_yaml
+from projects import choose, edit, write_yaml
 from small_models import make_model, train_tokenizer
 
 from bench.strangers.campaign import Place, Said, expect, expect_refusal, expect_success
@@ -204,7 +204,7 @@ def use_base(
     }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, "folder": str(folder)})
     build = project / "conf" / "build.yaml"
-    edit(build, "defaults", [{"base": "own"}, {"hardware": "cpu"}, "_self_"])
+    choose(project, base="own")
     edit(build, "data.max_tokens", 900)
     edit(build, "training.max_steps", 3)
     edit(build, "training.learning_rate", 2.0e-3)

@@ -13,6 +13,7 @@ COMMANDS = [
     "init",
     "setup",
     "add-domain",
+    "config",
     "data",
     "plan",
     "apply",

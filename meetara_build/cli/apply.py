@@ -22,4 +22,4 @@ def apply(
         BuildError: a job failed, or a gate was missed; what is finished is kept.
     """
     kept = read_kept(file)
-    build(kept.domains, kept.profile, cores, as_json)
+    build([*kept.overrides.domains, *kept.overrides.words], kept.profile, cores, as_json)

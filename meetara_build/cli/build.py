@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.cli.options import LOCAL, Cores, Domains, Json, Profile
+from meetara_build.cli.options import LOCAL, Cores, Json, Profile, Words
 from meetara_build.cli.output import amount, err, out, print_json, progress, table
+from meetara_build.config.overrides import split_words
 from meetara_build.engine.build_lock import at_work
 from meetara_build.engine.cleanup import sweep
 from meetara_build.engine.planning import look, project_graph, wanted
@@ -34,14 +35,14 @@ class Built(NamedTuple):
 
 
 def build(
-    domains: Domains = None, profile: Profile = LOCAL, cores: Cores = None, as_json: Json = False
+    words: Words = None, profile: Profile = LOCAL, cores: Cores = None, as_json: Json = False
 ) -> None:
-    """Build domains and show what came of it.
+    """Build domains, with what overrides among the words set, and show what came of it.
 
     Raises:
         BuildError: a job failed, or a gate was missed; what is finished is kept.
     """
-    done = build_domains(domains or [], profile, cores=cores, quiet=as_json)
+    done = build_domains(words or [], profile, cores=cores, quiet=as_json)
     figures = {domain: _figures(done.graph, domain) for domain in done.domains}
     if as_json:
         print_json(
@@ -70,8 +71,9 @@ def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quie
     """
     check_llama()
     os.environ[journal.BUILD] = journal.new_build()
-    graph = project_graph(profile)
-    targets = wanted(graph, words)
+    overrides = split_words(words)
+    graph = project_graph(profile, overrides)
+    targets = wanted(graph, overrides.domains)
     made = look(graph, targets)
     started = time.monotonic()
     done: list[journal.Run] = []

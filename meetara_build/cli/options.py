@@ -38,3 +38,17 @@ Domains = Annotated[
 Domain = Annotated[
     str, typer.Argument(help="A domain.", autocompletion=completion.complete_domains)
 ]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DOMAIN|KEY=VALUE",
+        help="Domains, all of them if none is named; and what is to be other for them, like training.epochs=4.",
+        autocompletion=completion.complete_domains,
+    ),
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="What is to be other, like training.epochs=4 or hardware=a10."
+    ),
+]

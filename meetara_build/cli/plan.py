@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from meetara_build.cli.options import LOCAL, Domains, Json, Profile
+from meetara_build.cli.options import LOCAL, Json, Profile, Words
 from meetara_build.cli.output import print_json
 from meetara_build.cli.plan_text import print_plan, print_proposals
+from meetara_build.config.overrides import split_words
 from meetara_build.engine.planning import estimated, look, project_graph, wanted
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph
@@ -20,7 +21,7 @@ from meetara_build.store.manifest import write_text
 
 
 def plan(
-    domains: Domains = None,
+    words: Words = None,
     profile: Profile = LOCAL,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 where there is something to do.")
@@ -30,13 +31,14 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print a plan, and keep it in a file if one is named.
+    """Print a plan for domains and overrides, and keep it in a file if one is named.
 
     Raises:
         ConfigError: there is no such domain or profile, or the file cannot be written.
     """
-    graph = project_graph(profile)
-    named = wanted(graph, domains or [])
+    overrides = split_words(words or [])
+    graph = project_graph(profile, overrides)
+    named = wanted(graph, overrides.domains)
     planned = estimated(graph, look(graph, named), profile)
     proposed = _proposed(graph, named)
     if as_json:

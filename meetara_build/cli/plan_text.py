@@ -146,18 +146,9 @@ def _with_line(graph: Graph, cause: Cause) -> str:
     text = cause.text()
     if cause.kind != CONFIG or not cause.key:
         return text
-    from meetara_build.config.yaml_files import Place, read_lines, read_yaml
+    from meetara_build.config.layers import find_line
 
-    path = graph.project / cause.where
-    lines, parts = read_lines(path), cause.key.split(".")
-    places: list[Place] = [
-        ("overrides", cause.key),
-        *(tuple(parts[:end]) for end in range(len(parts), 0, -1)),
-    ]
-    if path.parent.name == "overlay":
-        decided = [entry["key"].removeprefix("domain.") for entry in read_yaml(path)["decisions"]]
-        places = [("decisions", decided.index(cause.key))] if cause.key in decided else []
-    line = next((lines[place] for place in places if place in lines), None)
+    line = find_line(graph.project / cause.where, cause.key)
     return text.replace(cause.where, f"{cause.where}:{line}", 1) if line else text
 
 

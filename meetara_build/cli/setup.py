@@ -8,8 +8,7 @@ from pathlib import Path
 
 from meetara_build.cli.init import origin
 from meetara_build.cli.output import err, out, progress
-from meetara_build.config.conf_files import list_group
-from meetara_build.config.yaml_files import read_yaml
+from meetara_build.config.resolve import Configuration
 from meetara_build.errors import ConfigError, SetupError
 from meetara_build.project import find_project
 from meetara_build.setup.check import LLAMA_CPP_PYTHON
@@ -49,11 +48,10 @@ def packaged_bases(conf: Path) -> list[Wanted]:
     Raises:
         ConfigError: a base's file is wrong.
     """
-    from meetara_build.config.schema import Base, check
-
     found = []
-    for path in list_group(conf, "base").values():
-        file = check(Base, read_yaml(path), path).gguf
+    configuration = Configuration(conf.parent)
+    for name, path in configuration.files["base"].items():
+        file = configuration.common(name).base.gguf
         if file is not None and file.package and file.file and file.sha256:
             found.append(Wanted(file.package, file.file, file.sha256, path))
     return found

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from meetara_build.config.overrides import read_overrides
 from meetara_build.engine.job import explain
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
@@ -27,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
         "--fingerprint", help="refuse to run where the configuration now gives another"
     )
     words.add_argument("--hardware", help="use another machine's file than build.yaml names")
+    words.add_argument(
+        "--overrides", help="what a build's command line sets, as the build hands it on"
+    )
     words.add_argument(
         "--usd-per-hour", type=float, default=0.0, help="the machine's price, for the context"
     )
@@ -58,7 +62,7 @@ def stage(words: list[str]) -> int:
     if given.parent:
         die_with_parent(given.parent)
     try:
-        graph = load(find_project(), given.hardware)
+        graph = load(find_project(), given.hardware, read_overrides(given.overrides))
         step = graph.step(given.stage, given.target)
         if given.fingerprint and given.fingerprint.partition("-")[0] != step.fingerprint:
             raise ConfigError(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meetara_build.cli.options import LOCAL, Domain, Json, Profile
+from meetara_build.cli.options import LOCAL, Domain, Json, Override, Profile
 from meetara_build.cli.output import amount, err, out, print_json, progress, table
+from meetara_build.config.overrides import split_words
 from meetara_build.context.delivery import Delivery
 from meetara_build.engine.build_lock import at_work
 from meetara_build.engine.planning import look, project_graph, wanted
@@ -28,6 +29,7 @@ TUNER = "tuner"
 
 def tune(
     domain: Domain,
+    overrides: Override = None,
     trials: Annotated[
         int,
         typer.Option(min=1, help="How many settings to have tried in all, earlier ones counted."),
@@ -57,9 +59,10 @@ def tune(
     from meetara_build.tuning.session import Tuning, searched
     from meetara_build.tuning.workers import check_workers
 
-    graph = project_graph(profile)
-    wanted(graph, [domain])
-    configuration = Configuration(graph.project, profile_hardware(graph.project, profile))
+    said = split_words([domain, *(overrides or [])])
+    graph = project_graph(profile, said)
+    wanted(graph, said.domains)
+    configuration = Configuration(graph.project, profile_hardware(graph.project, profile), said)
     policy = stance(configuration.build.agents.model_dump(), TUNER)
     if policy == NEVER and accept:
         raise ConfigError(

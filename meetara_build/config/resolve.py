@@ -1,29 +1,46 @@
-"""conf/ and overlays → one frozen recipe for each domain and stage. The only importer of Hydra.
+"""conf/ and overlays → one frozen configuration for each domain, every key typed.
 
-Precedence, low to high: ``build.yaml``, the ``overrides:`` of the base, of the machine and of the domain, the domain's overlay,
-the machine named on the command line.
+Precedence, low to high: ``build.yaml``, its base's file, its machine's, its own, its overlay, the command line. ``layers``
+reads the files, and ``compose`` has Hydra put them together.
 """
 
 import copy
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+from meetara_build.config import compose, layers
 from meetara_build.config.conf_files import list_group
 from meetara_build.config.keys import is_within
+from meetara_build.config.layers import (
+    GROUPS,
+    SECTIONS,
+    SHAPES,
+    Layer,
+    drop,
+    find_layer,
+    leaves,
+    locate,
+    overlay_layer,
+    put,
+    read_build,
+    read_member,
+)
 from meetara_build.config.overlay import overlay_path, read_overlay
-from meetara_build.config.schema import NAME, Base, Build, Decision, Domain, Hardware, check
-from meetara_build.config.yaml_files import read_yaml
+from meetara_build.config.overrides import COMMAND_LINE, NO_OVERRIDES, Overrides
+from meetara_build.config.schema import NAME, Base, Build, Decision, Domain, Hardware, Shape, check
+from meetara_build.config.yaml_files import Content, Place, Value, look_up, read_text
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.outside import quote_command, show_line
 from meetara_build.project import CACHE
+from meetara_build.store.manifest import digest_json
 from meetara_build.store.memo import Memo
 
-M = TypeVar("M", Base, Hardware)
+S = TypeVar("S", bound=Shape)
 
-GROUPS = ("base", "hardware")
 NAMED = (*GROUPS, "provider", "domain")
 """Folders of conf/ whose files' names stand for something."""
 OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+")
@@ -33,15 +50,19 @@ WHOLE = ("training.topic_weights", "gguf.tensor_types")
 """Mappings that are set as one value: their keys are a person's own."""
 
 
+FORM = [Path(module).read_text("utf-8") for module in (compose.__file__, layers.__file__)]
+"""By which code something was composed and kept."""
+
+
 class Change(NamedTuple):
     """A key that does not have build.yaml's value: where it is set, to what, by whom and why.
 
-    ``below`` is the value that the last file before this one gives it.
+    ``path`` is a file as seen from the project, or "command line"; ``below`` is the value that the layer before gives.
     """
 
     key: str
-    value: Any
-    below: Any
+    value: Value
+    below: Value
     path: str
     agent: str | None
     reason: str | None
@@ -70,28 +91,67 @@ class Resolved(NamedTuple):
     changes: list[Change]
 
 
-class Configuration:
-    """Everything below a project's ``conf/``, read once."""
+class Decided(NamedTuple):
+    """A value of a composed configuration, and who decided it; no file for what the schema gives."""
 
-    def __init__(self, project: Path, hardware: str | None = None) -> None:
+    key: str
+    value: Value
+    file: str | None
+    line: int | None
+    agent: str | None
+    reason: str | None
+
+
+class Typed(NamedTuple):
+    """A composed configuration with every key checked; without a domain it is what a base's own steps are made with."""
+
+    build: Build
+    base: Base
+    hardware: Hardware
+    domain: Domain | None
+
+
+class Composed(NamedTuple):
+    """A configuration, the layers that it is made of, low to high, and the member of each group that was chosen by one.
+
+    ``under`` is what each kind of layer was laid over.
+    """
+
+    typed: Typed
+    content: Content
+    layers: list[Layer]
+    chosen: dict[str, tuple[str, Layer | None]]
+    under: dict[str, Content]
+
+
+class Configuration:
+    """Everything below a project's ``conf/``, read once.
+
+    ``hardware`` is the machine of whoever runs the jobs, whatever a file says; ``overrides`` are the command line's, and a
+    machine that they choose is another such.
+    """
+
+    def __init__(
+        self, project: Path, hardware: str | None = None, overrides: Overrides = NO_OVERRIDES
+    ) -> None:
         self.conf = project / "conf"
         self.path = self.conf / "build.yaml"
-        content = read_yaml(self.path)
-        self.defaults = _defaults(content.pop("defaults", []), self.path)
-        self.build = check(Build, content, self.path)
-        self.hardware = hardware
-        if hardware:
-            self.defaults["hardware"] = hardware
-        chosen = [self.conf / group / f"{self.defaults[group]}.yaml" for group in GROUPS]
-        texts = [
-            file.read_bytes().decode(errors="replace")
-            for file in (self.path, *chosen)
-            if file.exists()
-        ]
-        self.memo = Memo(project / CACHE / "composed.json", [self.defaults, *texts])
+        self.overrides = overrides
+        self.said = compose.Said(overrides.words) if overrides.words else None
+        self.memo = Memo(project / CACHE / "composed.json", FORM)
+        self.lowest = read_build(self.path, self.memo)
+        compose.refuse_broken(self.lowest)
+        self.defaults = dict(self.lowest.choices)
+        self.machine: tuple[str, Layer | None] | None = (hardware, None) if hardware else None
+        if self.said and "hardware" in self.said.layer.choices:
+            self.machine = self.said.layer.choices["hardware"], self.said.layer
+        if self.machine:
+            self.defaults["hardware"] = self.machine[0]
+        self.environment: set[str] = set()
         self.files = {group: list_named(self.conf, group) for group in NAMED}
         self.domains = self.files["domain"]
-        self._refuse_unknown_locks(self.build.locked, self.path)
+        self.build = self._shared(self.defaults["base"]).typed.build
+        self._refuse_unknown_locks(self.build.locked, self.lowest, ("locked",))
         for name, path in list_group(self.conf, "overlay").items():
             if name not in self.domains:
                 raise ConfigError(
@@ -106,7 +166,7 @@ class Configuration:
         """
         if self.build.domains == "all":
             return sorted(self.domains)
-        categories = {name: self.domain(name).category for name in self.domains}
+        categories = {name: self.resolve(name).domain.category for name in self.domains}
         chosen: set[str] = set()
         for word in self.build.domains:
             members = [name for name, category in categories.items() if word in (name, category)]
@@ -118,194 +178,286 @@ class Configuration:
             chosen.update(members)
         return sorted(chosen)
 
-    @cache  # noqa: B019  (one short-lived object a command)
-    def domain(self, name: str) -> Domain:
-        """A domain's file."""
-        if name not in self.domains:
-            raise ConfigError(
-                f"unknown domain '{name}'{nearest(name, list(self.domains))} "
-                f"Add it with `{quote_command('meetara-build', 'add-domain', name, '--from', 'FILE')}`"
-            )
-        found = check(Domain, read_yaml(self.domains[name]), self.domains[name])
-        self._refuse_unknown_locks(found.locked, self.domains[name])
-        return found
-
-    @cache  # noqa: B019
-    def base(self, name: str, asked_by: Path) -> Base:
-        """A base model's file; ``asked_by`` is the file that names it."""
-        return self._member("base", name, asked_by, Base)
-
-    @cache  # noqa: B019
-    def machine(self, name: str, asked_by: Path) -> Hardware:
-        """A machine's file."""
-        return self._member("hardware", name, asked_by, Hardware)
-
     def resolve(self, name: str, proposed: Sequence[Decision] = ()) -> Resolved:
-        """The whole configuration of a domain, every key checked and typed; as it would be with what is proposed, if anything is."""
-        domain = self.domain(name)
-        layers = [(self.domains[name], domain.overrides)]
-        keys = [decision.key for decision in proposed]
-        decisions = [one for one in read_overlay(self.conf, name) if one.key not in keys] + list(
-            proposed
-        )
-        overlay = overlay_path(self.conf, name)
-        _refuse_locked(decisions, [*self.build.locked, *domain.locked], overlay)
-        layers.append((overlay, {decision.key: decision.value for decision in decisions}))
-        chosen = {
-            group: _chosen(group, self.defaults[group], self.path, layers) for group in GROUPS
-        }
-        if self.hardware:
-            chosen["hardware"] = (self.hardware, self.path)
-        base, machine = self.base(*chosen["base"]), self.machine(*chosen["hardware"])
-        layers = [
-            (self.conf / "base" / f"{chosen['base'][0]}.yaml", base.overrides),
-            (self.conf / "hardware" / f"{chosen['hardware'][0]}.yaml", machine.overrides),
-            *layers,
-        ]
-        values, origin, below = self._overrides(layers)
-        below |= {
-            key: getattr(domain, key.removeprefix("domain."))
-            for key in values
-            if key.startswith("domain.")
-        }
-        changes = self._changes(values, origin, below, decisions)
-        own = {
-            key.removeprefix("domain."): values.pop(key)
-            for key in list(values)
-            if key.startswith("domain.")
-        }
-        if own:
-            where = {key: origin[f"domain.{key}"] for key in own}
-            domain = check(
-                Domain, {**domain.model_dump(exclude_unset=True), **own}, self.domains[name], where
-            )
-        build = self._composed(values, origin)
-        files = {group: path for group, (_, path) in chosen.items() if path != self.path}
-        choices = {group: chosen[group][0] for group in files}
-        changes += self._changes(choices, files, self.defaults, decisions)
-        return Resolved(
-            name, domain, chosen["base"][0], base, chosen["hardware"][0], machine, build, changes
-        )
+        """The whole configuration of a domain, every key checked and typed; as it would be with what is proposed, if anything is.
+
+        Raises:
+            ConfigError: with every fault, each with file, line and key.
+        """
+        return self._resolve(name) if not proposed else self._described(name, proposed)
+
+    @cache  # noqa: B019  (one short-lived object a command)
+    def _resolve(self, name: str) -> Resolved:
+        return self._described(name, ())
 
     @cache  # noqa: B019
     def common(self, base_name: str) -> Common:
         """What the steps of a base itself are made with: an override in a domain's file is no matter of its neighbours."""
-        base, machine = (
-            self.base(base_name, self.path),
-            self.machine(self.defaults["hardware"], self.path),
-        )
-        layers = [
-            (self.conf / "base" / f"{base_name}.yaml", base.overrides),
-            (self.conf / "hardware" / f"{self.defaults['hardware']}.yaml", machine.overrides),
-        ]
-        values, origin, below = self._overrides(layers)
-        kept = {key: value for key, value in values.items() if not key.startswith("domain.")}
-        build = self._composed(kept, origin)
-        return Common(base_name, base, machine, build, self._changes(kept, origin, below, []))
+        found = self._shared(base_name)
+        typed = found.typed
+        return Common(base_name, typed.base, typed.hardware, typed.build, self._changes(found, []))
 
-    def _changes(
-        self,
-        values: Mapping[str, Any],
-        origin: Mapping[str, Path],
-        below: Mapping[str, Any],
-        decisions: Iterable[Decision],
-    ) -> list[Change]:
-        why = {decision.key: decision for decision in decisions}
-        return [
-            Change(
-                key,
+    def explain(self, name: str) -> list[Decided]:
+        """Every value of a domain's configuration, with the file and line that decided it."""
+        found, decisions = self._composed(name, ())
+        typed, why = found.typed, {decision.key: decision for decision in decisions}
+        groups = {"base": typed.base, "hardware": typed.hardware, "domain": typed.domain}
+        whole: Content = {
+            **typed.build.model_dump(),
+            **{group: one.model_dump() for group, one in groups.items() if one is not None},
+        }
+        lines = {layer.kind: layer.lines() for layer in found.layers}
+
+        def decided(at: Place, value: Value, layer: Layer) -> Decided:
+            known = lines[layer.kind]
+            ends = [at[:end] for end in range(len(at), 0, -1) if at[:end] in known]
+            decision = why.get(".".join(map(str, ends[0]))) if ends and layer.decisions else None
+            return Decided(
+                ".".join(map(str, at)),
                 value,
-                below[key],
-                str(origin[key].relative_to(self.conf.parent)),
-                why[key].agent if key in why else None,
-                why[key].reason if key in why else None,
+                self._seen(layer),
+                known[ends[0]] if ends else None,
+                decision.agent if decision else None,
+                decision.reason if decision else None,
             )
-            for key, value in sorted(values.items())
+
+        told = [
+            decided((group,), member, chooser or self.lowest)
+            for group, (member, chooser) in found.chosen.items()
         ]
-
-    def _member(self, group: str, name: str, asked_by: Path, shape: type[M]) -> M:
-        if name not in self.files[group]:
-            raise ConfigError(
-                f"{asked_by}: unknown {group} '{name}'{nearest(name, list(self.files[group]))}"
-            )
-        path = self.files[group][name]
-        found = check(shape, read_yaml(path), path)
-        for key in GROUPS:
-            if key in found.overrides:
-                raise ConfigError(
-                    f"{path}: overrides: '{key}' is not chosen here; choose it in the defaults of conf/build.yaml, or in a domain's "
-                    "overrides"
-                )
-        return found
-
-    def _overrides(
-        self, layers: Iterable[tuple[Path, Mapping[str, Any]]]
-    ) -> tuple[dict[str, Any], dict[str, Path], dict[str, Any]]:
-        """Values by key, the last layer's winning, the file each came from, and the value below it; group choices left out."""
-        values: dict[str, Any] = {}
-        origin: dict[str, Path] = {}
-        below: dict[str, Any] = {}
-        for path, layer in layers:
-            for key, value in layer.items():
-                if key in GROUPS:
-                    continue
-                if key not in self.keys() and not OPEN_KEYS.fullmatch(key):
-                    raise ConfigError(
-                        f"{path}: overrides: unknown key '{key}'{nearest(key, self.keys())}"
-                    )
-                below[key] = values[key] if key in values else self._default(key)
-                values[key], origin[key] = value, path
-        return values, origin, below
-
-    def _default(self, key: str) -> Any:
-        """What build.yaml gives a key."""
-        value: Any = self.build.model_dump()
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return value
-
-    def _refuse_unknown_locks(self, locked: Iterable[str], path: Path) -> None:
-        """A lock with a typo would protect nothing."""
-        for lock in locked:
-            if not any(is_within(key, [lock]) for key in self.keys()):
-                raise ConfigError(
-                    f"{path}: locked: unknown key '{lock}'{nearest(lock, self.keys())}"
-                )
+        for at, value in leaves(whole):
+            layer, place = find_layer(found.layers, at)
+            if place != at and any(isinstance(one, dict) for one in look_up(layer.content, place)):
+                told.append(Decided(".".join(map(str, at)), value, None, None, None, None))
+            else:
+                told.append(decided(at, value, layer))
+        return told
 
     @cache  # noqa: B019
     def keys(self) -> list[str]:
-        """The dotted keys that an override may set."""
-        sections = self.build.model_dump(
-            exclude={"domains", "root", "store", "context", "agents", "tuning", "locked"}
-        )
+        """The dotted keys that a decision may set."""
+        sections = self.build.model_dump(include=set(SECTIONS))
         return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
 
     def save(self) -> None:
         """Keep what was composed for the next time."""
         self.memo.save()
 
-    def _compose(self) -> dict[str, Any]:
-        from hydra import compose, initialize_config_dir
-        from omegaconf import OmegaConf
+    def _described(self, name: str, proposed: Sequence[Decision]) -> Resolved:
+        found, decisions = self._composed(name, proposed)
+        typed = found.typed
+        assert typed.domain is not None
+        return Resolved(
+            name,
+            typed.domain,
+            found.chosen["base"][0],
+            typed.base,
+            found.chosen["hardware"][0],
+            typed.hardware,
+            typed.build,
+            self._changes(found, decisions),
+        )
 
-        with initialize_config_dir(str(self.conf.resolve()), version_base="1.3"):
-            composed = compose(
-                "build", overrides=[f"{group}={self.defaults[group]}" for group in GROUPS]
+    @cache  # noqa: B019
+    def _shared(self, base_name: str) -> Composed:
+        """build.yaml, a base and the machine of the build: what no domain has a say in."""
+        chosen: dict[str, tuple[str, Layer | None]] = {
+            "base": (base_name, None),
+            "hardware": self.machine or (self.defaults["hardware"], None),
+        }
+        base, hardware = self._members(chosen)
+        stack = [self.lowest, base, hardware]
+        pair = self._pair(base, hardware)
+        content, used = compose.finish(pair, {}, None, stack)
+        self.environment |= used
+        under = {"base": self.lowest.content, "hardware": self.lowest.content}
+        return Composed(self._typed(content, stack), content, stack, chosen, under)
+
+    def _composed(self, name: str, proposed: Sequence[Decision]) -> tuple[Composed, list[Decision]]:
+        """A domain's layers put together, and the decisions in its overlay with those that are proposed."""
+        if name not in self.domains:
+            raise ConfigError(
+                f"unknown domain '{name}'{nearest(name, list(self.domains))} "
+                f"Add it with `{quote_command('meetara-build', 'add-domain', name, '--from', 'FILE')}`"
             )
-        content = OmegaConf.to_container(composed)
-        assert isinstance(content, dict)
-        return {str(key): value for key, value in content.items() if key not in GROUPS}
+        own = self._read("domain", name)
+        keys = [decision.key for decision in proposed]
+        kept = [one for one in read_overlay(self.conf, name) if one.key not in keys]
+        decisions = [*kept, *proposed]
+        overlay = overlay_layer(overlay_path(self.conf, name), decisions)
+        self._refuse_unknown_decisions(overlay)
+        said = self.said if self.said and self.overrides.reaches(name) else None
+        upper = [own, overlay, *([said.layer] if said else [])]
+        chosen: dict[str, tuple[str, Layer | None]] = {
+            group: (self.lowest.choices[group], None) for group in GROUPS
+        }
+        for layer in upper:
+            chosen |= {group: (member, layer) for group, member in layer.choices.items()}
+        if self.machine:
+            chosen["hardware"] = self.machine
+        base, hardware = self._members(chosen)
+        stack = [self.lowest, base, hardware, *upper]
+        pair = self._pair(base, hardware)
+        below = self._laid_over(pair, own, [base, hardware])
+        decided = {one.key: one.value for one in decisions if one.key not in GROUPS}
+        content, used = compose.finish(below, decided, said, stack)
+        self.environment |= used
+        typed = self._typed(content, stack)
+        assert typed.domain is not None
+        self._refuse_unknown_locks(typed.domain.locked, own, ("domain", "locked"))
+        _refuse_locked(decisions, [*self.build.locked, *typed.domain.locked], overlay)
+        lowest = self.lowest.content
+        under = {"base": lowest, "hardware": lowest, "domain": pair}
+        under |= {"overlay": below, COMMAND_LINE: below}
+        return Composed(typed, content, stack, chosen, under), decisions
 
-    def _composed(self, values: Mapping[str, Any], origin: Mapping[str, Path]) -> Build:
-        """What Hydra composes, once, with these values in the place of its own: their keys are known, their types are not."""
-        content = copy.deepcopy(self.memo.get("build", self._compose))
-        for key, value in values.items():
-            *above, last = key.split(".")
-            place = content
-            for part in above:
-                place = place[part]
-            place[last] = value
-        return check(Build, content, self.path, origin)
+    @cache  # noqa: B019
+    def _read(self, group: str, name: str) -> Layer:
+        layer = read_member(group, self.files[group][name], self.memo)
+        compose.refuse_broken(layer)
+        return layer
+
+    def _members(self, chosen: Mapping[str, tuple[str, Layer | None]]) -> list[Layer]:
+        """The files of the base and the machine that were chosen."""
+        found = []
+        for group in GROUPS:
+            name, chooser = chosen[group]
+            if name not in self.files[group]:
+                where = (chooser or self.lowest).where((group,))
+                raise ConfigError(
+                    f"{where}: unknown {group} '{show_line(name)}'{nearest(name, list(self.files[group]))}"
+                )
+            found.append(self._read(group, name))
+        return found
+
+    def _pair(self, base: Layer, hardware: Layer) -> Content:
+        """What Hydra composes for a base and a machine, once."""
+        parts = [self.lowest, base, hardware]
+
+        def make() -> Content:
+            names = [Path(layer.name).stem for layer in (base, hardware)]
+            try:
+                composed = compose.compose_pair(self.conf, *names)
+            except ConfigError:  # the schema may know more exactly what it is, and where
+                joined = functools.reduce(compose.join, [layer.content for layer in parts])
+                self._typed(joined, parts)
+                raise
+            if any(read_text(Path(layer.name)) != layer.text for layer in parts):
+                raise ConfigError(f"{self.conf}: changed while it was read; run the command again")
+            return composed
+
+        found: Content = self.memo.get(digest_json([layer.text for layer in parts]), make)
+        return found
+
+    def _laid_over(self, pair: Content, own: Layer, others: Sequence[Layer]) -> Content:
+        """A domain's file over what it shares with others; what cannot stand in it is left out, and a fault."""
+
+        def make() -> Content:
+            content = copy.deepcopy(own.content)
+            for at in own.faults:
+                drop(content, at)
+            return compose.lay_over(pair, content)
+
+        texts = [layer.text for layer in (self.lowest, *others, own)]
+        found: Content = self.memo.get(digest_json(texts), make)
+        return found
+
+    def _typed(self, content: Content, stack: Sequence[Layer]) -> Typed:
+        """A composed configuration in its shapes; with every fault of its layers where there are any."""
+        faults = {at: fault for layer in stack for at, fault in layer.faults.items()}
+        content = copy.deepcopy(content) if faults else dict(content)
+        for at in faults:
+            if at[0] not in SHAPES or len(at) > 1:
+                drop(content, at)
+                for value in look_up(self.lowest.content, at):
+                    put(content, at, value)
+        parts = {group: content.pop(group, {}) for group in SHAPES}
+        said = list(faults.values())
+
+        def typed(shape: type[S], part: Value, *above: str) -> S | None:
+            try:
+                return check(shape, part, self.path, lambda at: locate(stack, (*above, *at)))
+            except ConfigError as error:
+                said.extend(str(error).splitlines())
+                return None
+
+        build = typed(Build, content)
+        base, hardware = (
+            typed(Base, parts["base"], "base"),
+            typed(Hardware, parts["hardware"], "hardware"),
+        )
+        own = any(layer.kind == "domain" for layer in stack)
+        domain = typed(Domain, parts["domain"], "domain") if own else None
+        if said or build is None or base is None or hardware is None:
+            raise ConfigError("\n".join(dict.fromkeys(said)))
+        return Typed(build, base, hardware, domain)
+
+    def _changes(self, found: Composed, decisions: Iterable[Decision]) -> list[Change]:
+        """The keys that a layer above build.yaml sets, each once, by the last that does."""
+        why = {decision.key: decision for decision in decisions}
+        changes: dict[Place, Change] = {}
+        for layer in found.layers[1:]:
+            for at in self._set_by(layer):
+                under = [changes[at].value] if at in changes else []
+                under += look_up(found.under[layer.kind], at) or look_up(self._given, at)
+                key = ".".join(map(str, at))
+                decision = why.get(key) if layer.decisions else None
+                changes[at] = Change(
+                    key,
+                    next(iter(look_up(layer.content, at)), None),
+                    under[0] if under else None,
+                    self._seen(layer),
+                    decision.agent if decision else None,
+                    decision.reason if decision else None,
+                )
+        told = [
+            change._replace(value=next(iter(look_up(found.content, at)), None))
+            for at, change in changes.items()
+        ]
+        for group, (member, chooser) in found.chosen.items():
+            if chooser is not None:
+                decision = why.get(group) if chooser.decisions else None
+                agent, reason = (decision.agent, decision.reason) if decision else (None, None)
+                default = self.lowest.choices[group]
+                told.append(Change(group, member, default, self._seen(chooser), agent, reason))
+        return sorted(told, key=lambda change: change.key)
+
+    @cached_property
+    def _given(self) -> Content:
+        """What the build has for every key, the schema's own values too."""
+        return self.build.model_dump()
+
+    def _set_by(self, layer: Layer) -> Iterator[Place]:
+        """The keys that a layer sets besides its own."""
+        if layer.kind == COMMAND_LINE:
+            yield from (tuple(key.split(".")) for key in (self.said.keys() if self.said else ()))
+        elif layer.kind == "overlay":
+            keys = [one.key for one in layer.decisions if one.key not in GROUPS]
+            yield from (tuple(key.split(".")) for key in keys)
+        else:
+            yield from (at for at, _ in leaves(layer.content) if at[0] != layer.kind)
+
+    def _seen(self, layer: Layer) -> str:
+        """A layer's file as seen from the project."""
+        if layer.kind == COMMAND_LINE:
+            return COMMAND_LINE
+        return str(Path(layer.name).relative_to(self.conf.parent))
+
+    def _refuse_unknown_decisions(self, overlay: Layer) -> None:
+        for one in overlay.decisions:
+            if one.key not in self.keys() and not OPEN_KEYS.fullmatch(one.key):
+                where = overlay.where(tuple(one.key.split(".")))
+                raise ConfigError(
+                    f"{where}: unknown key '{show_line(one.key)}'{nearest(one.key, self.keys())}"
+                )
+
+    def _refuse_unknown_locks(self, locked: Iterable[str], layer: Layer, at: Place) -> None:
+        """A lock with a typo would protect nothing."""
+        for lock in locked:
+            if not any(key == lock or key.startswith(f"{lock}.") for key in self.keys()):
+                raise ConfigError(
+                    f"{layer.where(at)}: locked: unknown key '{show_line(lock)}'{nearest(lock, self.keys())}"
+                )
 
 
 def list_named(conf: Path, group: str) -> dict[str, Path]:
@@ -333,42 +485,17 @@ def check_name(group: str, name: str, where: str = "") -> None:
         )
 
 
-def _defaults(entries: Any, path: Path) -> dict[str, str]:
-    """Which base and which machine build.yaml's defaults list names."""
-    chosen: dict[str, str] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict):
-            chosen.update({str(key): str(value) for key, value in entry.items()})
-    for group in chosen:
-        if group not in GROUPS:
-            raise ConfigError(f"{path}: defaults: unknown group '{group}'{nearest(group, GROUPS)}")
-    for group in GROUPS:
-        if group not in chosen:
-            raise ConfigError(f"{path}: defaults: no {group} is chosen; add `- {group}: NAME`")
-    return chosen
-
-
-def _chosen(
-    group: str, default: str, path: Path, layers: Iterable[tuple[Path, Mapping[str, Any]]]
-) -> tuple[str, Path]:
-    choice = (default, path)
-    for file, layer in layers:
-        if group in layer:
-            choice = (str(layer[group]), file)
-    return choice
-
-
-def _refuse_locked(decisions: Iterable[Decision], locked: Iterable[str], path: Path) -> None:
+def _refuse_locked(decisions: Iterable[Decision], locked: Iterable[str], overlay: Layer) -> None:
     fixed = list(locked)
     for decision in decisions:
         for lock in fixed:
             if is_within(decision.key, [lock]):
                 raise ConfigError(
-                    f"{path}: '{decision.key}' is locked; remove the decision, or the lock '{lock}'"
+                    f"{overlay.name}: '{decision.key}' is locked; remove the decision, or the lock '{lock}'"
                 )
 
 
-def _dotted(content: Mapping[str, Any], above: str = "") -> list[str]:
+def _dotted(content: Mapping[str, Value], above: str = "") -> list[str]:
     keys = []
     for key, value in content.items():
         name = f"{above}{key}"

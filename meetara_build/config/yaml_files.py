@@ -5,7 +5,7 @@ What is written here is read back the same, or not written.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -20,6 +20,8 @@ MOST_VALUES = 300_000
 
 Place = tuple[str | int, ...]
 """A path of keys and list indices within a file."""
+Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | None"
+Content = dict[str, Value]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, is no YAML, names a key twice, or is not a mapping.
     """
-    content = parse_yaml(_read_text(path), str(path))
+    content = parse_yaml(read_text(path), str(path))
     if not isinstance(content, dict):
         raise ConfigError(
             f"{path}: expected `key: value` lines; see the files beside it for the form"
@@ -83,7 +85,7 @@ def render_yaml(content: Any, name: str, width: int = 120) -> str:
     return text
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A file's text, of a regular file alone: a pipe or a device would be waited for without end.
 
     Raises:
@@ -112,7 +114,7 @@ def _read_text(path: Path) -> str:
 
 FLOAT = (
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    re.compile(r"^[-+]?[0-9]+(_[0-9]+)*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
 """YAML 1.1 reads ``1e-3`` as text; Hydra and everyone else read a number."""
@@ -202,6 +204,18 @@ class _Checker:
 
     def _where(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"
+
+
+def look_up(content: Value, at: Place) -> list[Value]:
+    """The value at a place, in a list; an empty one where there is none."""
+    for part in at:
+        if not isinstance(content, dict | list):
+            return []
+        try:
+            content = content[part]  # type: ignore[index]
+        except (LookupError, TypeError):
+            return []
+    return [content]
 
 
 def read_lines(path: Path) -> dict[Place, int]:

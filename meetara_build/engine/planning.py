@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from meetara_build.config.overrides import NO_OVERRIDES, Overrides
 from meetara_build.engine.profiles import jobs_at_once, profile_hardware, profile_prices
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import Graph, load
@@ -26,10 +27,10 @@ class Planned(NamedTuple):
     profile: str
 
 
-def project_graph(profile: str = "local") -> Graph:
-    """The graph of the project we are in, for the machine that a profile names."""
+def project_graph(profile: str = "local", overrides: Overrides = NO_OVERRIDES) -> Graph:
+    """The graph of the project we are in, for the machine that a profile names, with what the command line sets."""
     project = find_project()
-    return load(project, profile_hardware(project, profile))
+    return load(project, profile_hardware(project, profile), overrides)
 
 
 def wanted(graph: Graph, words: Sequence[str]) -> list[str]:
@@ -78,7 +79,7 @@ def estimated(graph: Graph, made: Plan, profile: str) -> Planned:
 class Kept(NamedTuple):
     """A plan from a file that still holds."""
 
-    domains: list[str]
+    overrides: Overrides
     profile: str
 
 
@@ -110,7 +111,8 @@ def read_kept(path: Path) -> Kept:
     except ValueError:
         raise no_plan from None
     domains, profile = kept["domains"], kept["profile"]
-    graph = project_graph(profile)
+    overrides = Overrides(tuple(kept["overrides"]), tuple(domains))
+    graph = project_graph(profile, overrides)
     if kept["project"] != str(graph.project):
         raise ConfigError(
             f"{path}: is a plan for {show_line(kept['project'])}; go there, or make one for {graph.project}"
@@ -129,4 +131,4 @@ def read_kept(path: Path) -> Kept:
         raise ConfigError(
             f"{path}: things have changed since this plan was made:\n  {shown}\nMake a new plan."
         )
-    return Kept(domains, profile)
+    return Kept(overrides, profile)

@@ -63,10 +63,15 @@ def jobs_at_once(project: Path, name: str) -> int:
     return int(asked) if str(asked).isdigit() else os.cpu_count() or 1
 
 
-def _configured(project: Path, name: str, wanted: str) -> str | None:
+def profile_entries(project: Path, name: str) -> list[str]:
+    """What a profile has under ``config:``."""
     entries: Any = _profile(project, name).get("config", [])
-    for entry in entries if isinstance(entries, list) else []:
-        key, _, value = str(entry).partition("=")
+    return [str(entry) for entry in entries] if isinstance(entries, list) else []
+
+
+def _configured(project: Path, name: str, wanted: str) -> str | None:
+    for entry in profile_entries(project, name):
+        key, _, value = entry.partition("=")
         if key == wanted:
             return value
     return None

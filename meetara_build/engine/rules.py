@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from meetara_build.config.overrides import read_overrides
 from meetara_build.engine.backfill import preserve, unseal
 from meetara_build.graph import Graph, Step, load
 from meetara_build.graph.stages import ALL, NAMES, REPORT, RULES, STAGES, Stage
@@ -93,7 +94,8 @@ class Rules:
     def __init__(self, config: Mapping[str, Any]) -> None:
         os.environ.setdefault(journal.BUILD, journal.new_build())
         self.hardware: str | None = config.get("hardware")
-        self.graph: Graph = load(find_project(Path.cwd()), self.hardware)
+        overrides = read_overrides(config.get("overrides"))
+        self.graph: Graph = load(find_project(Path.cwd()), self.hardware, overrides)
         sight = Sight(self.graph)
         made = plan(self.graph, sight=sight)
         sight.save()
@@ -125,6 +127,8 @@ class Rules:
         words = ["exec", sys.executable, "-m", "meetara_build", "stage"]
         words += [] if warm else ["--cold"]
         words += ["--hardware", self.hardware] if self.hardware else []
+        if self.graph.overrides.words:
+            words += ["--overrides", self.graph.overrides.as_text()]
         words += ["--usd-per-hour", str(self.usd_per_hour)] if self.usd_per_hour else []
         # exec makes Snakemake the job's parent: with it, however that happens, the job ends too.
         return f"{quote_command(*words)} --parent $PPID"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.engine.job import is_full, shell_limits
-from meetara_build.engine.profiles import profile_folder
+from meetara_build.engine.profiles import profile_entries, profile_folder
 from meetara_build.engine.rules import root_name
 from meetara_build.errors import BuildError, needs
 from meetara_build.graph import Graph
@@ -37,6 +37,17 @@ FEW = 8
 one domain's training and all that follows it. Of more, people want to see the first one soon."""
 
 
+def _handed_on(graph: Graph, profile: str) -> list[str]:
+    """The command line's overrides for the processes of a build; a ``--config`` takes the place of the profile's whole."""
+    if not graph.overrides.words:
+        return []
+    return [
+        "--config",
+        *profile_entries(graph.project, profile),
+        f"overrides={graph.overrides.as_text()}",
+    ]
+
+
 def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = ()) -> list[str]:
     """The Snakemake command that does what a plan says; the rules see to it that it is no more and no less."""
     to_do = [item for item in made.to_do() if item.step.keep]
@@ -52,6 +63,7 @@ def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = (
         *("--directory", str(graph.project), "--snakefile", str(graph.project / "Snakefile")),
         *("--profile", str(profile_folder(graph.project, profile))),
         *("--resources", f"mem_mb={graph.memory_mb}", f"gpu={graph.gpus}"),
+        *_handed_on(graph, profile),
         *first,
         *arguments,
     ]

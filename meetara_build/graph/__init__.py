@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from meetara_build.config.conf_files import list_conf
+from meetara_build.config.overrides import NO_OVERRIDES, Overrides
 from meetara_build.errors import ConfigError
 from meetara_build.graph.stages import ALL, ENDS, NAMES, REPORT, Stage, row_of
 from meetara_build.outside import Json, parse_json
 from meetara_build.project import CACHE, located
 from meetara_build.store.digests import state
-from meetara_build.store.manifest import MadeFrom, Place, Slice, write_cache
+from meetara_build.store.manifest import MadeFrom, Place, Slice, digest_json, write_cache
 
 WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
 OBSERVER, JOINT = "observer/", "joint/"
 """How the names of a training's further sources and inputs begin: agents that watch it, and neighbours' records."""
+MOST_OVERRIDDEN = 8
+"""Graphs that are kept for command lines with overrides."""
 
 
 class ContextSettings(TypedDict):
@@ -120,7 +123,8 @@ class Graph(NamedTuple):
     """All steps of a project, each after those it needs.
 
     ``machines`` names each domain's hardware file, the bases' under ``""``; ``priorities`` has the domains whose priority is
-    not zero; ``changes`` has the keys that do not have build.yaml's value.
+    not zero; ``changes`` has the keys that do not have build.yaml's value; ``overrides`` are the command line's, which every
+    other process of a build is to be handed.
     """
 
     project: Path
@@ -134,6 +138,7 @@ class Graph(NamedTuple):
     priorities: dict[str, int]
     changes: dict[str, list[Changed]]
     steps: dict[tuple[str, str], Step]
+    overrides: Overrides = NO_OVERRIDES
 
     def step(self, stage: str, target: str) -> Step:
         """One step.
@@ -190,31 +195,46 @@ def states_file(graph: Graph, step: Step) -> Path:
     return graph.project / CACHE / "states" / f"{step.reference}.json"
 
 
-def load(project: Path, hardware: str | None = None) -> Graph:
+def load(project: Path, hardware: str | None = None, overrides: Overrides = NO_OVERRIDES) -> Graph:
     """The graph of a project, from the cache where nothing it came from has changed.
+
+    ``hardware`` is the machine that a profile names; ``overrides`` are the command line's.
 
     Raises:
         ConfigError: anything below conf/ is wrong.
     """
-    kept_in = project / CACHE / f"graph-{hardware or 'default'}.json"
+    kept_in = _kept_in(project, hardware, overrides)
     signature = _signature(project, [])
     try:
         kept = parse_json(kept_in.read_bytes())
-        if _signature(project, kept["sources"]) == kept["signature"]:
-            return _unpack(project, kept)
+        now = _signature(project, kept["sources"], kept["environment"])
+        if now == kept["signature"]:
+            return _unpack(project, kept, overrides)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     from meetara_build.graph.compose import composed
 
-    packed = composed(project, hardware)
+    packed = composed(project, hardware, overrides)
     if _signature(project, []) != signature:
         raise ConfigError(f"{project / 'conf'}: changed while it was read; run the command again")
     if is_outdated():
         warn_outdated()
     else:
-        packed["signature"] = _signature(project, packed["sources"])
+        packed["signature"] = _signature(project, packed["sources"], packed["environment"])
         write_cache(kept_in, json.dumps(packed, sort_keys=True, ensure_ascii=False))
-    return _unpack(project, packed)
+    return _unpack(project, packed, overrides)
+
+
+def _kept_in(project: Path, hardware: str | None, overrides: Overrides) -> Path:
+    """Where a graph is kept; of those with overrides the last few, since no one asks for most of them again."""
+    folder, name = project / CACHE, f"graph-{hardware or 'default'}"
+    if not overrides.words:
+        return folder / f"{name}.json"
+    kept_in = folder / "overridden" / f"{name}-{overrides.digest()}.json"
+    others = sorted(kept_in.parent.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    for path in others[: -MOST_OVERRIDDEN if kept_in in others else 1 - MOST_OVERRIDDEN]:
+        path.unlink(missing_ok=True)
+    return kept_in
 
 
 @cache
@@ -226,7 +246,7 @@ def warn_outdated() -> None:
     )
 
 
-def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
+def _unpack(project: Path, packed: dict[str, Any], overrides: Overrides) -> Graph:
     steps = {}
     for fields in packed["steps"]:
         inputs = {
@@ -247,6 +267,7 @@ def _unpack(project: Path, packed: dict[str, Any]) -> Graph:
         packed["priorities"],
         packed["changes"],
         steps,
+        overrides,
     )
 
 
@@ -255,14 +276,19 @@ def is_outdated() -> bool:
     return tool_state() != TOOL
 
 
-def _signature(project: Path, sources: Iterable[str]) -> list[object]:
+def _signature(
+    project: Path, sources: Iterable[str], environment: Iterable[str] = ()
+) -> list[object]:
     """State of everything that the graph is made from: configuration, sources, this package, installed libraries.
 
-    Of each path also where it leads: another link, to files that look the same, is a change.
+    Of each path also where it leads: another link, to files that look the same, is a change. Of environment variables only a
+    digest is kept.
     """
     folders, files = list_conf(project / "conf")
     paths = [[path, os.path.realpath(path)] for path in (*folders, *sources)]
-    return [*paths, *([file, *_seen(file)] for file in (*files, *sources)), *TOOL]
+    variables = [[name, digest_json(os.environ.get(name))] for name in environment]
+    seen = [[file, *_seen(file)] for file in (*files, *sources)]
+    return [*paths, *seen, *variables, *TOOL]
 
 
 def tool_state() -> list[list[object]]:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from meetara_build.config.overrides import Overrides
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.errors import ConfigError
 from meetara_build.graph import OBSERVER, TOOL, Input, Step, is_outdated
@@ -74,13 +75,13 @@ class _Deciding:
             self.memo.save()
 
 
-def composed(project: Path, hardware: str | None) -> dict[str, Any]:
+def composed(project: Path, hardware: str | None, overrides: Overrides) -> dict[str, Any]:
     """The graph as JSON values, as the cache keeps it.
 
     Raises:
         ConfigError: anything below conf/ is wrong.
     """
-    configuration = Configuration(project, hardware)
+    configuration = Configuration(project, hardware, overrides)
     for name, path in configuration.domains.items():
         refuse_reserved(name, f"{path}: ")
     domains = configuration.selected()
@@ -116,6 +117,7 @@ def composed(project: Path, hardware: str | None) -> dict[str, Any]:
         },
         "steps": [step._asdict() for step in _in_order(steps)],
         "sources": sorted(deciding.digests.used),
+        "environment": sorted(configuration.environment),
     }
 
 

@@ -193,7 +193,9 @@ def source_paths(configuration: Configuration, item: Resolved) -> dict[str, str]
 
 
 def _source_line(path: Path, index: int) -> str:
-    return f"{path}:{read_lines(path).get(('sources', index), 1)}"
+    lines = read_lines(path)
+    line = lines.get(("sources", index)) or lines.get(("domain", "sources", index), 1)
+    return f"{path}:{line}"
 
 
 def _refuse_unreadable(path: Path, where: str) -> None:

@@ -10,7 +10,7 @@ from meetara_build.plan.causes import ABOVE, Cause, recipe_causes
 from meetara_build.plan.data_losses import data_losses
 from meetara_build.plan.estimate import Estimate, Total
 
-VERSION = 2
+VERSION = 3
 
 
 def content(
@@ -30,6 +30,7 @@ def content(
         "project": str(graph.project),
         "profile": profile,
         "domains": list(domains),
+        "overrides": list(graph.overrides.words),
         "counts": counts,
         "items": [_item(graph, item, estimates.get(item.step.name)) for item in made.to_do()],
         "estimate": total._asdict() if total else None,

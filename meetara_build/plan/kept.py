@@ -29,6 +29,7 @@ class _KeptPlan(_Part):
     project: str
     profile: str
     domains: list[str]
+    overrides: list[str]
     items: list[_Item]
     made_from: dict[str, _MadeFrom]
 

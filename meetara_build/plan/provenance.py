@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meetara_build.config.keys import is_within
+from meetara_build.config.overrides import COMMAND_LINE
 from meetara_build.graph import Graph, Step
 from meetara_build.graph.stages import Each, Fields
 
 
 class Origin(NamedTuple):
-    """A key and the file that sets it, as seen from the project."""
+    """A key and the file that sets it, as seen from the project; or "command line"."""
 
     file: str
     key: str
@@ -45,7 +46,9 @@ def _origin(
     key = ".".join([key, *rest] if key else [])
     if group == "base":
         return Origin(_own_file(_base_of(step)), key)
-    return Origin(_file(graph, target, group, key), key)
+    file = _file(graph, target, group, key)
+    own = file == COMMAND_LINE and group != "build"
+    return Origin(file, f"{group}.{key}" if own else key)
 
 
 def _own_file(target: str) -> str:
@@ -54,9 +57,11 @@ def _own_file(target: str) -> str:
 
 def _file(graph: Graph, target: str, group: str, key: str) -> str:
     """The file that sets a key for a target: the last of the layers that does, else the file the key belongs to."""
-    wanted = f"domain.{key}" if group == "domain" else key
+    wanted = key if group == "build" else f"{group}.{key}"
     for change in graph.changes.get(target, []):
-        if is_within(wanted, [change["key"]]):
+        # Whoever chooses a machine in a file sets what is in that machine's file; the command line is no file.
+        chosen = change["key"] == "hardware" and change["path"] != COMMAND_LINE
+        if not chosen and is_within(wanted, [change["key"]]):
             return str(change["path"])
     if group == "hardware":
         return f"conf/hardware/{graph.hardware(target)}.yaml"

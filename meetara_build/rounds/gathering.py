@@ -124,7 +124,7 @@ def _domain(graph: Graph, configuration: Configuration, item: Resolved) -> Domai
         languages=item.domain.languages,
         config=folded(dict.fromkeys([*configuration.keys(), *bounds]), content),
         model=_model(graph, item),
-        machine=item.hardware.model_dump(exclude={"description", "overrides"}),
+        machine=item.hardware.model_dump(exclude={"description"}),
         locked=[*configuration.build.locked, *item.domain.locked],
         decisions=_decisions(item),
         folder=graph.root / item.name,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import DOMAINS, REPOSITORY, edit, read_yaml, small_project, write_yaml
+from projects import DOMAINS, REPOSITORY, choose, read_yaml, small_project, write_yaml
 from small_models import train_tokenizer
 
 from meetara_build.cli.add_domain import add_domain
@@ -203,11 +203,7 @@ def on_a_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "parameters": 100_000,
     }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, "folder": str(folder)})
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "own"}, {"hardware": "cpu"}, "_self_"],
-    )
+    choose(project, base="own")
     return project
 
 

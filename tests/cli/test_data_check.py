@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import typer
-from projects import REPOSITORY, edit, override, read_yaml, small_project, write_yaml
+from projects import REPOSITORY, choose, edit, override, read_yaml, small_project, write_yaml
 from small_models import train_tokenizer
 
 from meetara_build.cli.data.check import check as check_data
@@ -69,11 +69,7 @@ def checked(
         "parameters": 100_000,
     }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, "folder": str(tmp_path)})
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "own"}, {"hardware": "cpu"}, "_self_"],
-    )
+    choose(project, base="own", hardware="cpu")
     edit(project / "conf" / "domain" / "storytelling.yaml", "system_prompt", None)
     monkeypatch.chdir(project)
     capsys.readouterr()

@@ -14,6 +14,7 @@ from fast_stages import Edit, added, build
 from projects import edit, override
 
 from meetara_build.cli.plan import plan
+from meetara_build.config.overrides import split_words
 from meetara_build.engine.planning import Kept, read_kept
 from meetara_build.errors import ConfigError
 
@@ -62,13 +63,80 @@ def test_a_plan_keeps_its_domains_and_its_profile(
     fast: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(fast)
-    for domains, profile in (
+    for words, profile in (
         ([], "local"),
         (["nutrition"], "local"),
         (["music", "nutrition"], "lambda"),
+        (["training.epochs=4"], "local"),
+        (["music", "+evaluation.max_kl.Q3_K_M=0.4", "hardware=big"], "local"),
     ):
-        plan(domains, profile, as_json=True, out=Path("kept.json"))
-        assert read_kept(Path("kept.json")) == Kept(domains, profile)
+        plan(words, profile, as_json=True, out=Path("kept.json"))
+        assert read_kept(Path("kept.json")) == Kept(split_words(words), profile)
+
+
+SAID = """domain.description='a {x}: "b", it\\'s $HOME'"""
+"""A value with what YAML, a shell and Snakemake read as their own."""
+
+
+def test_a_build_with_overrides_does_what_its_plan_said_and_no_plan_without_them_does(
+    project: Path, command: Any
+) -> None:
+    """The words reach Snakemake and every job, whatever is in them."""
+    words = ["nutrition", SAID, "evaluation.max_kl.Q8_0=0.9"]
+    planned = json.loads(command(project, "plan", *words, "--json").stdout)
+    assert planned["overrides"] == words[1:]
+    (item,) = planned["items"]
+    assert (item["step"], item["action"]) == ("nutrition/package", "RUN")
+    causes = {cause["key"]: (cause["where"], cause["new"]) for cause in item["causes"]}
+    assert causes == {
+        "domain.description": ("command line", 'a {x}: "b", it\'s $HOME'),
+        "evaluation.max_kl.Q8_0": ("command line", 0.9),
+    }
+    assert command(project, "plan", *words, "--out", "kept.json").returncode == 0
+    done = command(project, "apply", "kept.json", "--json")
+    assert done.returncode == 0, done.stderr
+    runs = [
+        (run["stage"], run["target"], run["outcome"]) for run in json.loads(done.stdout)["runs"]
+    ]
+    assert runs == [("package", "nutrition", "built")]
+    card = (project / "artifacts" / "nutrition" / "package" / "README.md").read_text()
+    assert 'a {x}: "b", it\'s $HOME' in card
+    assert command(project, "plan", *words, "--detailed-exitcode").returncode == 0
+    back = json.loads(command(project, "plan", "nutrition", "--json").stdout)
+    assert [(item["step"], item["action"]) for item in back["items"]] == [
+        ("nutrition/package", "RESTORE")
+    ]
+    assert {cause["where"] for cause in back["items"][0]["causes"]} == {
+        "conf/domain/nutrition.yaml",
+        "conf/build.yaml",
+    }
+    done = command(project, "build", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [run["outcome"] for run in json.loads(done.stdout)["runs"]] == []
+
+
+def test_an_override_is_a_cause_like_any_other(
+    fast: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(fast)
+    plan(["nutrition", "training.epochs=4", "lora.rank=8"], "local", as_json=False)
+    said = capsys.readouterr().out
+    assert "command line training.epochs: 2 → 4" in said
+    assert "command line lora.rank: 16 → 8" in said
+    plan(["hardware=big"], "local", as_json=False)
+    assert "command line hardware.threads: 1 → 2" in capsys.readouterr().out
+    plan(["music", "base=mini"], "local", as_json=False)
+    assert "command line base: other → mini" in capsys.readouterr().out
+
+
+def test_a_word_that_is_no_domain_and_no_override_is_refused(
+    fast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fast)
+    with pytest.raises(
+        ConfigError, match=r"unknown domain 'nutritoin'; did you mean 'nutrition'\?"
+    ):
+        plan(["nutritoin", "training.epochs=4"], "local", as_json=False)
 
 
 def test_what_a_plan_has_nothing_to_do_with_may_change(
@@ -80,7 +148,7 @@ def test_what_a_plan_has_nothing_to_do_with_may_change(
     override(fast, "music", {"lora.rank": 8})
     (fast / "conf" / "domain" / "nutrition.yaml").touch()
     edit(fast / "conf" / "domain" / "nutrition.yaml", "topics", ["another"])
-    assert read_kept(Path("kept.json")).domains == ["nutrition"]
+    assert read_kept(Path("kept.json")).overrides.domains == ("nutrition",)
 
 
 # Refused

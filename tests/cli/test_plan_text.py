@@ -67,7 +67,7 @@ def test_a_cause_says_file_line_key_both_values_and_how_far_it_reaches(
 ) -> None:
     path = project / "conf" / "base" / "mini.yaml"
     edit(path, "tokenizer.vocab_size", 2048)
-    number = 1 + path.read_text().splitlines().index("  vocab_size: 2048")
+    number = 1 + path.read_text().splitlines().index("    vocab_size: 2048")
     first = said(project)[0]
     assert (
         first

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import edit
+from projects import edit, override
 
 from meetara_build.agents import Context, Proposal
 from meetara_build.cli.run import find_worthwhile
@@ -72,9 +72,7 @@ def test_what_makes_it_worse_is_taken_back_and_not_tried_again(own: Path, comman
 
 def test_a_failure_is_what_the_agents_are_asked_about_next(own: Path, command: Any) -> None:
     edit(own / "conf" / "build.yaml", "training.clip_norm", 1.0)
-    edit(
-        own / "conf" / "domain" / "nutrition.yaml", "overrides", {"lora.targets": ["no_such_layer"]}
-    )
+    override(own, "nutrition", {"lora.targets": ["no_such_layer"]})
     body = (
         "failed = [run for run in context.runs_of('nutrition', 'adapter', None) if run.outcome == 'failed']\n"
         "    if failed and 'lora.targets' in failed[-1].error:\n"
@@ -88,9 +86,7 @@ def test_a_failure_is_what_the_agents_are_asked_about_next(own: Path, command: A
 
 
 def test_a_failure_that_no_agent_mends_is_the_end(own: Path, command: Any) -> None:
-    edit(
-        own / "conf" / "domain" / "nutrition.yaml", "overrides", {"lora.targets": ["no_such_layer"]}
-    )
+    override(own, "nutrition", {"lora.targets": ["no_such_layer"]})
     agent(own, "return []")
     done = command(own, "run", "nutrition", "--rounds", "2")
     assert done.returncode == 1

@@ -39,7 +39,7 @@ def test_a_base_s_mistake_is_named(tmp_path: Path) -> None:
     edit(project / "conf" / "base" / "smollm2_135m.yaml", "gguf.sha256", "12")
     with pytest.raises(
         ConfigError,
-        match=r"smollm2_135m\.yaml:\d+: gguf\.sha256: should be a SHA-256's 64 hex digits",
+        match=r"smollm2_135m\.yaml:\d+: base\.gguf\.sha256: should be a SHA-256's 64 hex digits",
     ):
         packaged_bases(project / "conf")
 

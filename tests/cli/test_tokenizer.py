@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from gguf_builds import fresh, recipe, train_nothing
-from projects import edit, small_project, write_yaml
+from projects import choose, small_project, write_yaml
 
 from meetara_build.cli.tokenizer import find_tokenizer
 from meetara_build.graph import Graph, load
@@ -32,11 +32,7 @@ def on(folder: Path, origin: dict[str, str]) -> Graph:
         "parameters": 100_000,
     }
     write_yaml(project / "conf" / "base" / "own.yaml", {**about, **origin})
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "own"}, {"hardware": "cpu"}, "_self_"],
-    )
+    choose(project, base="own")
     return load(project)
 
 

@@ -230,3 +230,20 @@ def test_help_loads_neither_optuna_nor_torch() -> None:
     words = "import sys; sys.argv = ['meetara-build', 'tune', '--help']; from meetara_build.__main__ import main\n"
     words += "try: main()\nexcept SystemExit: print(sorted({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
     assert run_there(Path.cwd(), sys.executable, "-c", words).stdout.endswith("[]\n")
+
+
+def test_what_the_command_line_sets_holds_for_what_is_tuned(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(graph: Any, domain: str) -> None:
+        raise Stopped(graph.step("adapter", domain).recipe["training"]["epochs"])
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("meetara_build.cli.tune._build_inputs", stop)
+    with pytest.raises(Stopped, match="9"):
+        tune("nutrition", ["training.epochs=9"], trials=1)
+    with pytest.raises(ConfigError, match=r"unknown key 'training\.epoch'"):
+        tune("nutrition", ["training.epoch=9"], trials=1)

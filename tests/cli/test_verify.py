@@ -10,7 +10,7 @@ import typer
 from commands import damage, models, outcomes
 from fast_stages import build as fast_build
 from fast_stages import fast_project
-from projects import copy_built, edit, override
+from projects import choose, copy_built, override
 
 from meetara_build.cli.verify import _find_profile, verify
 from meetara_build.errors import ConfigError
@@ -105,17 +105,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (profile,) = (project / "conf" / "profile" / "cluster").glob("config*.yaml")
     profile.write_text(profile.read_text() + "config: [hardware=big]\n")
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "mini"}, {"hardware": "big"}, "_self_"],
-    )
+    choose(project, base="mini", hardware="big")
     fast_build(project)
-    edit(
-        project / "conf" / "build.yaml",
-        "defaults",
-        [{"base": "mini"}, {"hardware": "cpu"}, "_self_"],
-    )
+    choose(project, base="mini", hardware="cpu")
     monkeypatch.chdir(project)
     return project
 

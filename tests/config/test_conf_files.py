@@ -135,11 +135,11 @@ def moved_out(project: Path, group: str, shared: Path) -> Path:
 def test_an_edit_in_a_linked_folder_of_domains_is_seen(project: Path, tmp_path: Path) -> None:
     shared = moved_out(project, "domain", tmp_path)
     before = load(project)
-    edit(shared / "nutrition.yaml", "overrides", {"training.epochs": 5})
+    override(project, "nutrition", {"training.epochs": 5})
     assert load(project).step("adapter", "nutrition").recipe["training"]["epochs"] == 5
     assert before.step("adapter", "nutrition").recipe["training"]["epochs"] != 5
     edit(shared / "nutrition.yaml", "nonsense", 1)
-    with pytest.raises(ConfigError, match="unknown key 'nonsense'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'domain\.nonsense'"):
         load(project)
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from projects import REPOSITORY, mini_base
 
-from meetara_build.config.schema import Base, Build, Domain, Hardware, Overlay, Shape, check
-from meetara_build.config.yaml_files import read_yaml
+from meetara_build.config.resolve import Configuration
+from meetara_build.config.schema import Base, Build, Domain, Overlay, Shape, check
+from meetara_build.config.yaml_files import Place, read_yaml
 from meetara_build.errors import ConfigError
 
 CONF = REPOSITORY / "conf"
@@ -42,14 +43,20 @@ def line_of(path: Path, start: str) -> int:
     )
 
 
-@pytest.mark.parametrize(
-    ("shape", "folder"), [(Domain, "domain"), (Base, "base"), (Hardware, "hardware")]
-)
-def test_every_shipped_file_fits_its_shape(shape: type[Shape], folder: str) -> None:
-    files = sorted(CONF.glob(f"{folder}/*.yaml"))
-    assert files
-    for path in files:
-        check(shape, read_yaml(path), path)
+def test_every_shipped_file_fits_its_shape() -> None:
+    for group, names in list_groups().items():
+        assert names, group
+    shipped = Configuration(REPOSITORY)
+    for name in shipped.domains:
+        shipped.resolve(name)
+    for name in shipped.files["base"]:
+        shipped.common(name)
+    for name in shipped.files["hardware"]:
+        Configuration(REPOSITORY, name)
+
+
+def list_groups() -> dict[str, list[Path]]:
+    return {group: list(CONF.glob(f"{group}/*.yaml")) for group in ("base", "domain", "hardware")}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +124,7 @@ def test_one_wrong_value_is_one_fault_whatever_it_might_have_been(tmp_path: Path
     said = refused(
         tmp_path / "x.yaml",
         Domain,
-        domain(overrides={"training.epochs": datetime.date(2026, 1, 1)}),
+        domain(evaluation={"beat_base_by": datetime.date(2026, 1, 1)}),
     )
     assert len(said.splitlines()) == 1
     said = refused(tmp_path / "x.yaml", Build, build(domains="nutrition"))
@@ -258,16 +265,19 @@ def test_every_place_that_a_base_may_come_from(origin: dict[str, Any], tmp_path:
 
 
 def test_every_shipped_base_is_pinned() -> None:
-    for path in (REPOSITORY / "conf" / "base").glob("*.yaml"):
-        base = check(Base, read_yaml(path), path)
+    shipped = Configuration(REPOSITORY)
+    for name in shipped.files["base"]:
+        base = shipped.common(name).base
         file = base.gguf
-        assert base.made_here or base.revision or (file and file.sha256), path.name
+        assert base.made_here or base.revision or (file and file.sha256), name
 
 
-def test_a_value_set_elsewhere_is_blamed_on_the_file_that_sets_it(tmp_path: Path) -> None:
-    other = tmp_path / "other.yaml"
-    other.write_text("overrides:\n  lora.alpha: 3\n  training.epochs: -1\n")
+def test_a_value_set_elsewhere_is_blamed_on_the_file_that_sets_it() -> None:
     content = build(training={**build()["training"], "epochs": -1})
+
+    def locate(at: Place) -> tuple[str, str]:
+        return "other.yaml:3", ".".join(map(str, at))
+
     with pytest.raises(ConfigError) as fault:
-        check(Build, content, CONF / "build.yaml", {"training.epochs": other})
-    assert str(fault.value) == f"{other}:3: training.epochs: should be greater than 0, not -1"
+        check(Build, content, CONF / "build.yaml", locate)
+    assert str(fault.value) == "other.yaml:3: training.epochs: should be greater than 0, not -1"

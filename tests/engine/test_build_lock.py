@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from commands import models, outcomes, start, until
-from projects import copy_built, edit
+from projects import copy_built, edit, override
 
 from meetara_build.engine.build_lock import ANY, at_work
 from meetara_build.errors import BuildError
@@ -128,7 +128,7 @@ def test_a_build_beside_one_of_the_same_domain_is_refused(
 ) -> None:
     project = copy_built(snakemade, tmp_path / "project")
     shutil.rmtree(project / "artifacts" / "store")
-    edit(project / "conf" / "domain" / "nutrition.yaml", "overrides", {"training.max_steps": 20})
+    override(project, "nutrition", {"training.max_steps": 20})
     first = start(project, "build", "nutrition", TMPDIR=str(warm_folder))
     until(
         lambda: (

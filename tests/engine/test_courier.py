@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 from commands import processes, until
-from projects import copy_built, edit
+from projects import copy_built, edit, override
 
 from meetara_build.context.delivery import waiting_files
 from meetara_build.context.local import Local
@@ -97,7 +97,7 @@ def test_a_job_goes_on_where_no_courier_can_start(project: Path) -> None:
 def test_what_a_build_reports_reaches_a_database_elsewhere_while_it_runs(
     project: Path, postgres: str
 ) -> None:
-    edit(project / "conf" / "domain" / "nutrition.yaml", "overrides", {"training.epochs": 1})
+    override(project, "nutrition", {"training.epochs": 1})
     words = [sys.executable, "-m", "meetara_build", "build", "nutrition"]
     done = subprocess.run(
         words,

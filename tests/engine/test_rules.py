@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from projects import REPOSITORY, edit, override, read_yaml, write_yaml
 
+from meetara_build.config.overrides import read_overrides, split_words
 from meetara_build.config.schema import NAME
 from meetara_build.engine.rules import Rules
 from meetara_build.graph import load
@@ -37,6 +39,18 @@ def test_no_domain_can_have_the_name_of_a_rule() -> None:
         for name in re.findall(r"^rule (\w+):", path.read_text(), re.MULTILINE)
     }
     assert {"all_domains", "adapter", "package"} <= named <= set(RESERVED)
+
+
+def test_what_the_command_line_set_reaches_every_job(
+    built_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = split_words(["nutrition", "domain.description='a {b}: c'", "hardware=a10"])
+    build = rules(built_project, monkeypatch, overrides=said.as_text())
+    assert build.graph.hardware("nutrition") == "a10"
+    words = shlex.split(build.shell("package", "nutrition").partition(" > ")[0])
+    assert read_overrides(words[words.index("--overrides") + 1]) == said
+    assert "{" not in words[words.index("--overrides") + 1]
+    assert "--overrides" not in rules(built_project, monkeypatch).shell("package", "nutrition")
 
 
 def test_files_are_named_as_seen_from_the_project(

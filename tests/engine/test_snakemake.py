@@ -27,6 +27,7 @@ from commands import (
 )
 from projects import copy_built, date_all, edit, override, small_project
 
+from meetara_build.config.overrides import split_words
 from meetara_build.engine import snakemake as engine
 from meetara_build.engine.profiles import profile_hardware
 from meetara_build.errors import BuildError
@@ -344,6 +345,17 @@ def test_a_profile_chooses_its_machine(snakemade: Path, profile: str) -> None:
     assert re.search(rf"stage .*--hardware {machine} .*adapter nutrition", done.stdout)
     adapter = done.stdout.partition("rule adapter:")[2].partition("\nrule ")[0]
     assert "gpu=1" in adapter
+
+
+def test_overrides_are_handed_on_beside_what_the_profile_configures(built_project: Path) -> None:
+    """Snakemake's --config takes the place of a profile's whole."""
+    said = split_words(["nutrition", "training.epochs=4"])
+    graph = load(built_project, profile_hardware(built_project, "lambda"), said)
+    words = engine.command(graph, plan(graph, ["nutrition"]), "lambda")
+    given = words[words.index("--config") + 1 :]
+    assert {"hardware=a10", "provider=lambda", f"overrides={said.as_text()}"} <= set(given)
+    graph = load(built_project)
+    assert "--config" not in engine.command(graph, plan(graph), "lambda")
 
 
 @pytest.fixture

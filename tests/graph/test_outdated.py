@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import REPOSITORY, edit, small_project
+from projects import REPOSITORY, override, small_project
 
 from meetara_build.graph import tool_state
 
@@ -48,7 +48,7 @@ def test_a_process_that_is_older_than_the_tool_keeps_nothing_for_others(tmp_path
         before = [path.read_bytes() for path in kept]
         with (package / "graph" / "recipes.py").open("a") as code:
             code.write("\nUPGRADED = True\n")
-        edit(project / "conf" / "base" / "mini.yaml", "overrides", {"training.epochs": 7})
+        override(project, "base/mini", {"training.epochs": 7})
         said = server.communicate(f"{project}\n{project}\n")
     assert (first, said[0]) == ("2\n", "7\n7\n"), "it goes on, by the code that it has"
     assert said[1] == (

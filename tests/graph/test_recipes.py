@@ -7,7 +7,7 @@ import pytest
 from projects import REPOSITORY, mini_base
 from pydantic import ValidationError
 
-from meetara_build.config.resolve import Common, Resolved
+from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.schema import Base, Build, Domain, GgufFile, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
 from meetara_build.graph.recipes import MAKERS, Scope, make_recipe, source_recipe
@@ -227,7 +227,7 @@ def test_a_source_goes_by_its_own_name(path: str) -> None:
 
 
 def test_a_loaded_base_is_known_by_its_place_on_the_hub_and_a_folder_by_its_content() -> None:
-    loaded = check(Base, read_yaml(CONF / "base" / "smollm2_135m_hub.yaml"), CONF)
+    loaded = Configuration(REPOSITORY).common("smollm2_135m_hub").base
     assert base_recipe("smollm2_135m", loaded) == {
         "name": "smollm2_135m",
         "hub_id": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -243,7 +243,7 @@ def test_a_base_out_of_a_package_is_known_by_what_pins_its_file() -> None:
         check(Build, contents()["build"], CONF),
         check(Hardware, contents()["hardware"], CONF),
     )
-    shipped = check(Base, read_yaml(CONF / "base" / "smollm2_135m.yaml"), CONF)
+    shipped = Configuration(REPOSITORY).common("smollm2_135m").base
     made = base_recipe("smollm2_135m", shipped)
     assert set(made) == {"name", "gguf"}
     assert {key for key, value in made["gguf"].items() if value} == {"package", "file", "sha256"}

@@ -6,7 +6,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from projects import DOMAINS, edit, small_project, write_yaml
+from projects import DOMAINS, override, small_project, write_yaml
 
 from meetara_build.graph import load
 from meetara_build.plan.base_origins import BaseOrigin, base_origins
@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Path:
     made = small_project(tmp_path / "project")
     weights(made / "models" / "mine.gguf", gguf.GGMLQuantizationType.Q8_0)
     write_yaml(made / "conf" / "base" / "mine.yaml", {**BASE, "gguf": "models/mine.gguf"})
-    edit(made / "conf" / "domain" / "nutrition.yaml", "overrides", {"base": "mine"})
+    override(made, "nutrition", {"base": "mine"})
     return made
 
 

@@ -47,11 +47,14 @@ def is_set(step: Step, path: tuple[str, ...]) -> bool:
 
 
 def dotted(content: Mapping[str, Any]) -> set[str]:
-    """All keys of a file, those that hold further keys too; the keys of its overrides and decisions as what they set."""
+    """All keys of a file, those that hold further keys too; a group's own keys and an overlay's decisions as what they set."""
     keys = {".".join(path[:end]) for path in leaves(content) for end in range(1, len(path) + 1)}
-    keys |= {key.removeprefix("domain.") for key in content.get("overrides", {})}
+    keys |= {key.partition(".")[2] for key in keys if key.partition(".")[0] in SHAPES}
     keys |= {
-        group for entry in content.get("defaults", []) if isinstance(entry, dict) for group in entry
+        str(group).removeprefix("override /")
+        for entry in content.get("defaults", [])
+        if isinstance(entry, dict)
+        for group in entry
     }
     return keys | {taken["key"].removeprefix("domain.") for taken in content.get("decisions", [])}
 
@@ -180,14 +183,8 @@ def test_a_changed_key_is_the_one_cause_of_all_that_is_to_do(
 
 
 def overriding(file: str, key: str, value: Any) -> Edit:
-    """A key in the ``overrides:`` of a base, a machine or a domain."""
-
-    def apply(project: Path) -> None:
-        path = project / "conf" / f"{file}.yaml"
-        content = read_yaml(path)
-        write_yaml(path, {**content, "overrides": {**content.get("overrides", {}), key: value}})
-
-    return apply
+    """A key of build.yaml in a base, a machine or a domain."""
+    return lambda project: override(project, file, {key: value})
 
 
 def decided(domain: str, key: str, value: Any) -> Edit:
@@ -228,12 +225,6 @@ LAYERS: list[tuple[str, Edit, str, str]] = [
         overriding("base/other", "gguf.logits_bound", 0.5),
         "conf/base/other.yaml",
         "gguf.logits_bound",
-    ),
-    (
-        "a base's override of its domains' own keys",
-        overriding("base/other", "domain.quants", ["Q8_0", "F16"]),
-        "conf/base/other.yaml",
-        "quants",
     ),
     (
         "a machine's override",

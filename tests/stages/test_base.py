@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from small_models import make_model, train_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from meetara_build.config.schema import Base, check
-from meetara_build.config.yaml_files import read_yaml
+from meetara_build.config.resolve import Configuration
 from meetara_build.errors import ConfigError
 from meetara_build.stages import base
 from meetara_build.stages.base import embedded
@@ -202,7 +201,7 @@ def test_another_template_than_chatml_is_refused(corpus: Path, tmp_path: Path) -
 
 
 def test_the_shipped_base_has_at_most_four_million_parameters_in_widths_that_k_quants_fit() -> None:
-    shape = check(Base, read_yaml(CONF / "base" / "tiny.yaml"), CONF)
+    shape = Configuration(REPOSITORY).common("tiny").base
     assert shape.tokenizer and shape.model
     sizes = ModelShape.model_validate(shape.model.model_dump())
     tokenizer = embedded.make_tokenizer(["a word"], shape.tokenizer.vocab_size, sizes.positions)

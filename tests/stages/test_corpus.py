@@ -10,8 +10,8 @@ import pytest
 from projects import REPOSITORY
 from small_models import train_tokenizer
 
-from meetara_build.config.resolve import Resolved
-from meetara_build.config.schema import Base, Build, Domain, Hardware, check
+from meetara_build.config.resolve import Configuration, Resolved
+from meetara_build.config.schema import Build, Domain, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
 from meetara_build.errors import DataError
 from meetara_build.graph.recipes import Scope, make_recipe
@@ -228,7 +228,7 @@ def test_a_domain_whose_records_are_bad_stops_it(tmp_path: Path) -> None:
 
 def test_the_shipped_base_learns_a_stated_part_of_every_shipped_domain() -> None:
     """So that fine-tuning has something left to learn, and no domain is strange to the base."""
-    base = check(Base, read_yaml(CONF / "base" / "tiny.yaml"), CONF)
+    base = Configuration(REPOSITORY).common("tiny").base
     assert base.pretraining is not None
     assert 0.1 <= base.pretraining.share <= 0.6
     assert set(base.pretraining.domains) == {path.stem for path in CONF.glob("domain/*.yaml")}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from meetara_build.config.schema.base import Base, GgufFile
-from meetara_build.config.schema.checking import Origin, Shape, check
+from meetara_build.config.schema.checking import Locate, Shape, check
 from meetara_build.config.schema.values import (
     NAME,
     Commit,
@@ -27,8 +27,8 @@ __all__ = [
     "Domain",
     "GgufFile",
     "Hardware",
+    "Locate",
     "Name",
-    "Origin",
     "Overlay",
     "Provider",
     "Shape",
@@ -95,8 +95,6 @@ class Domain(Shape):
     evaluation: DomainEvaluation
     quants: Annotated[list[QuantName], Field(min_length=1)]
     """The GGUF types to make."""
-    overrides: dict[str, Scalar] = {}
-    """Keys of conf/build.yaml that this domain sets, and its `base`."""
     locked: list[str] = []
     """Keys that no agent may change here."""
 
@@ -127,8 +125,6 @@ class Hardware(Shape):
     """Of one job."""
     precision: Literal["float32", "bfloat16"]
     """Of the frozen base in training."""
-    overrides: dict[str, Scalar] = {}
-    """Keys of conf/build.yaml that this machine sets."""
 
 
 class Provider(Shape):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from meetara_build.config.schema.checking import Shape
-from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, Positive, Scalar, Share
+from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, Positive, Share
 
 
 class TokenizerShape(Shape):
@@ -119,8 +119,6 @@ class Base(Shape):
     """Of a base made here."""
     pretraining: Pretraining | None = None
     """Of a base made here."""
-    overrides: dict[str, Scalar] = {}
-    """Keys of conf/build.yaml that this base sets."""
 
     @property
     def made_here(self) -> bool:

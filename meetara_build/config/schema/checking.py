@@ -1,18 +1,19 @@
 """A base for every shape, and a message for each fault: file, line, key, and what should stand there."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from meetara_build.config.keys import is_within
-from meetara_build.config.yaml_files import Place, read_lines
+from meetara_build.config.yaml_files import Place, look_up, read_lines
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.outside import show_short
 
-Origin = Mapping[str, Path]
+Locate = Callable[[Place], tuple[str, str]]
+"""Says of a place in a composed content ``FILE:LINE``, and the key as that file has it."""
 UNION_MEMBERS = ("bool", "int", "float", "str", "list[", "dict[", "literal[", "[key]")
 """How pydantic names the members of a union, and a mapping's keys, in the path of a fault."""
 
@@ -26,8 +27,8 @@ class Shape(BaseModel):
 S = TypeVar("S", bound=Shape)
 
 
-def check(shape: type[S], content: Any, path: Path, origin: Origin | None = None) -> S:
-    """``content`` as a ``shape``; ``origin`` names the files of those dotted keys that another file than ``path`` sets.
+def check(shape: type[S], content: Any, path: Path, locate: Locate | None = None) -> S:
+    """``content`` as a ``shape``; ``locate`` says where its places are, if not in ``path`` alone.
 
     Raises:
         ConfigError: with every fault, each with file, line and key path.
@@ -35,45 +36,31 @@ def check(shape: type[S], content: Any, path: Path, origin: Origin | None = None
     try:
         return shape.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("\n".join(_faults(shape, error.errors(), path, origin))) from None
+        found = _faults(shape, error.errors(), content, locate or partial(_locate, path))
+        raise ConfigError("\n".join(found)) from None
 
 
-def _faults(
-    shape: type[Shape], errors: Iterable[Any], path: Path, origin: Origin | None
-) -> list[str]:
+def _faults(shape: type[Shape], errors: Iterable[Any], content: Any, locate: Locate) -> list[str]:
     """A line for each place that is wrong; what the members of a union say of one place is one fault."""
-    lines = read_lines(path)
     by_place: dict[Place, list[Any]] = {}
     for error in errors:
-        by_place.setdefault(_place(error, lines), []).append(error)
-    return [
-        _fault(shape, at, found, *_where(at, path, lines, origin)) for at, found in by_place.items()
-    ]
+        by_place.setdefault(_place(error, content), []).append(error)
+    return [_fault(shape, at, found, *locate(at)) for at, found in by_place.items()]
 
 
-def _place(error: Any, lines: Mapping[Place, int]) -> Place:
-    """Where in the file a fault is: pydantic's own path without the names of a union's members."""
+def _place(error: Any, content: Any) -> Place:
+    """Where in the content a fault is: pydantic's own path without the names of a union's members."""
     at: Place = ()
     for part in error["loc"]:
-        if (*at, str(part)) in lines:
-            at = (*at, str(part))
-        elif (*at, part) in lines or not str(part).startswith(UNION_MEMBERS):
+        if look_up(content, (*at, part)) or not str(part).startswith(UNION_MEMBERS):
             at = (*at, part)
     return at
 
 
-def _where(
-    at: Place, path: Path, lines: Mapping[Place, int], origin: Origin | None
-) -> tuple[str, str]:
-    """File and line, and the dotted key. A composed value stands where the file that set it sets it."""
-    dotted = ".".join(map(str, at))
-    key = next((key for key in origin or () if is_within(dotted, [key])), None)
-    if origin and key:
-        path, lines = origin[key], read_lines(origin[key])
-        line = lines.get(("overrides", key)) or next(iter(lines.values()), None)
-    else:
-        line = next((lines[at[:end]] for end in range(len(at), 0, -1) if at[:end] in lines), None)
-    return f"{path}:{line}" if line else str(path), dotted
+def _locate(path: Path, at: Place) -> tuple[str, str]:
+    lines = read_lines(path)
+    line = next((lines[at[:end]] for end in range(len(at), 0, -1) if at[:end] in lines), None)
+    return f"{path}:{line}" if line else str(path), ".".join(map(str, at))
 
 
 def _fault(shape: type[Shape], at: Place, errors: list[Any], where: str, dotted: str) -> str:

@@ -1,0 +1,56 @@
+"""Show a domain's configuration, and who decided it."""
+
+import json
+import re
+
+from meetara_build.cli.options import LOCAL, Domain, Json, Override, Profile
+from meetara_build.cli.output import out, print_json, style_line
+from meetara_build.config.overrides import split_words
+from meetara_build.config.resolve import Configuration, Decided
+from meetara_build.config.yaml_files import Value
+from meetara_build.engine.profiles import profile_hardware
+from meetara_build.outside import show_line
+from meetara_build.project import find_project
+
+PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
+SCHEMA = "default"
+
+
+def config(
+    domain: Domain, overrides: Override = None, profile: Profile = LOCAL, as_json: Json = False
+) -> None:
+    """Print a domain's configuration as a build would have it; a password in an address is not shown.
+
+    Raises:
+        ConfigError: there is no such domain, or anything below conf/ is wrong.
+    """
+    project = find_project()
+    said = split_words([domain, *(overrides or [])])
+    configuration = Configuration(project, profile_hardware(project, profile), said)
+    found = [
+        one._replace(value=_without_password(one.value)) for one in configuration.explain(domain)
+    ]
+    if as_json:
+        print_json({"domain": domain, "values": [one._asdict() for one in found]})
+        return
+    shown = [(f"{one.key}: {_written(one.value)}", one) for one in found]
+    width = min(60, max(len(text) for text, _ in shown))
+    for text, one in shown:
+        out.print(style_line((f"{text:{width}}", ""), (f"  {_place(one)}", "dim")))
+
+
+def _place(one: Decided) -> str:
+    """Who decided a value."""
+    if one.file is None:
+        return SCHEMA
+    line = f":{one.line}" if one.line else ""
+    said = f" ({one.agent}: {one.reason})" if one.agent else ""
+    return f"{one.file}{line}{said}"
+
+
+def _written(value: Value) -> str:
+    return show_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _without_password(value: Value) -> Value:
+    return PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
