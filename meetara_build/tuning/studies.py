@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from meetara_build.context.places import is_served, url_of
 from meetara_build.errors import ContextError
+from meetara_build.outside import first_line
 from meetara_build.store.manifest import digest_json
 from meetara_build.tuning.space import Settings, Space, applied
 
@@ -90,11 +91,11 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
             return storage
     except (sa.exc.SQLAlchemyError, OSError) as fault:
         raise ContextError(
-            f"{shown}: no studies can be kept there ({_first_line(fault)}); mend that, or name another context.url"
+            f"{shown}: no studies can be kept there ({first_line(fault)}); mend that, or name another context.url"
         ) from None
     except RuntimeError as fault:
         raise ContextError(
-            f"{shown}: {_first_line(fault)}; install that Optuna, or move the file away"
+            f"{shown}: {first_line(fault)}; install that Optuna, or move the file away"
         ) from None
 
 
@@ -196,7 +197,3 @@ def best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
 def steps_taken(trials: Iterable[FrozenTrial]) -> int:
     """Training steps of all of them: what a search has cost."""
     return sum(trial.user_attrs.get(STEPS, 0) for trial in trials)
-
-
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0]
