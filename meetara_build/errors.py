@@ -2,7 +2,7 @@
 
 ::
 
-    MeetaraError               error                anything a person can mend; it is printed, exit 1
+    MeetaraError               error                anything a person can mend; printed, exit 1
     ├── ConfigError            config               a file below conf/ says something it may not
     ├── DataError              data                 a source, a record or a split cannot be used
     │   └── BadRecordsError    data-bad-records     too many records of a source are bad
@@ -30,9 +30,9 @@
     ├── AgentError             agent                an agent cannot be asked, or its answer be used
     └── SetupError             setup                the installation does not fit together
 
-A message starts with what is wrong and where (file, line or key) and ends with what to do. It is for
-people, who see the code after it in brackets; programs, agents among them, tell errors apart by the
-code alone, which goes with the run into its records and into the context. A code never changes.
+A message starts with what is wrong and where (file, line or key) and ends with what to do. It is
+for people, who see the code after it in brackets; programs, agents among them, tell errors apart by
+the code alone, which goes with the run into its records and into the context. A code never changes.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def add_code(message: str, code: str) -> str:
 
 
 class MeetaraError(Exception):
-    """Anything a person can mend; it is printed, exit 1."""
+    """Anything a person can mend; printed, exit 1."""
 
     code = "error"
 

@@ -78,6 +78,11 @@ def show_short(value: object, length: int = 60) -> str:
     return line if len(line) <= length else f"{line[: length - 3]}…"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says went wrong, or else the name of its error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def show_text(text: object) -> str:
     """Text over several lines: line ends and tabs stay, whatever else cannot be seen is written as an escape."""
     return "\n".join("\t".join(map(show_line, line.split("\t"))) for line in str(text).split("\n"))

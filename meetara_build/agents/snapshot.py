@@ -1,4 +1,5 @@
-"""What agents see: the configuration, the runs of the past and the context's sections, as they are at one moment.
+"""What agents see: the configuration, the runs of the past and the context's sections, as they are
+at one moment.
 
 All of it is read-only, and nothing of it knows what time it is.
 """
@@ -16,8 +17,9 @@ from meetara_build.stages.text_similarity import Similar, rank_similar
 
 @dataclass(frozen=True)
 class Run:
-    """A stage run that has ended. ``time`` is Unix time, memory MB, size bytes; ``recipe`` the keys that
-    decided the result; ``error`` and ``code`` say why it failed, for people and for programs (see errors.py)."""
+    """A stage run that has ended. ``time`` is Unix time, memory MB, size bytes; ``recipe`` the keys
+    that decided the result; ``error`` and ``code`` say why it failed, for people and for programs
+    (see errors.py)."""
 
     id: str
     time: float
@@ -41,7 +43,8 @@ class Run:
     code: str = ""
 
     def value(self, key: str) -> Any:
-        """A key of the recipe, dotted as in conf/build.yaml; None where this stage does not read it."""
+        """A key of the recipe, dotted as in conf/build.yaml; None where this stage does not read
+        it."""
         found: Any = self.recipe
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
@@ -58,14 +61,16 @@ class Domain:
     """A domain as it is configured now.
 
     Attributes:
-        config: every key that an overlay could set, dotted, with its value; ``base`` and ``hardware`` are names.
+        config: every key that an overlay could set, dotted, with its value; ``base`` and
+            ``hardware`` are names.
         model: facts of the base: parameters, and its sizes where they are known.
         machine: facts of the hardware file.
         locked: keys, or beginnings of keys, that no agent may change.
         decisions: what the domain's overlay holds already.
         folder: of the domain's artifacts.
         sources: its data files.
-        decided: which runs its artifacts are of: the key of the work, by stage; a stage that is not built is missing.
+        decided: which runs its artifacts are of: the key of the work, by stage; a stage that is not
+            built is missing.
     """
 
     name: str
@@ -87,7 +92,8 @@ class Domain:
         return is_within(key, self.locked)
 
     def read(self, name: str) -> Any:
-        """What is in one of the artifact's JSON or JSON-lines files, ``adapter/training.json``; None where it is not built."""
+        """What is in one of the artifact's JSON or JSON-lines files, ``adapter/training.json``;
+        None where it is not built."""
         try:
             text = (self.folder / name).read_text(encoding="utf-8")
             if name.endswith(".jsonl"):
@@ -108,7 +114,8 @@ class Context:
         records: by agent, how its proposals fared: see ``record.Record``.
         settings: what build.yaml's ``agents.settings`` holds for this agent.
         policy: build.yaml's ``agents`` section.
-        tuning: build.yaml's ``tuning`` section: the keys that tuning may try, and which values of each.
+        tuning: build.yaml's ``tuning`` section: the keys that tuning may try, and which values of
+            each.
         slots: threads of jobs that run side by side.
         usd_per_hour: the machine's price; zero for one's own.
         passed_over: by sender, what was wrong with a message of theirs that nobody can read.
@@ -141,7 +148,8 @@ class Context:
         )
 
     def similar(self, domain: str, count: int = 5) -> list[Similar]:
-        """The domains most like one, by their data (see meetara_build.graph.domain_similarity), the most similar first."""
+        """The domains most like one, by their data (see meetara_build.graph.domain_similarity), the
+        most similar first."""
         return rank_similar(domain, self._similarities[domain], count)
 
     @cached_property

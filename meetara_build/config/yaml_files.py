@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from meetara_build.errors import ConfigError
-from meetara_build.outside import read_file, show_line
+from meetara_build.outside import first_line, read_file, show_line
 
 DEEPEST = 50
 """Levels of lists and mappings in each other."""
@@ -74,9 +74,8 @@ def render_yaml(content: Any, name: str, width: int = 120) -> str:
         text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
         same = repr(parse_yaml(text, name)) == repr(content)
     except (yaml.YAMLError, RecursionError, UnicodeError, ConfigError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"{name}: cannot be written as YAML ({reason}); leave that value out"
+            f"{name}: cannot be written as YAML ({first_line(error)}); leave that value out"
         ) from None
     if not same:
         raise ConfigError(

@@ -1,4 +1,5 @@
-"""The part of a stage run that does the stage's work: in a process of its own, forked from the warm one."""
+"""The part of a stage run that does the stage's work: in a process of its own, forked from the warm
+one."""
 
 import contextlib
 import errno
@@ -36,7 +37,8 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 """What the system says where a disk is full, a quota used up, or a place not ours to write."""
 
 FULL_BELOW = 1 << 20
-"""Free bytes below which a disk is full for whatever a stage writes; the libraries that write hide the reason."""
+"""Free bytes below which a disk is full for whatever a stage writes; the libraries that write hide
+the reason."""
 
 
 LIMITS = {
@@ -45,7 +47,8 @@ LIMITS = {
     resource.RLIMIT_FSIZE: "-f",
     resource.RLIMIT_CPU: "-t",
 }
-"""Limits of a shell's that a build can hit, and their option of ``ulimit``; unlimited, unless someone set them."""
+"""Limits of a shell's that a build can hit, and their option of ``ulimit``; unlimited, unless
+someone set them."""
 
 
 class Failure(NamedTuple):
@@ -61,8 +64,8 @@ class Failure(NamedTuple):
 def perform(request: Mapping[str, Any]) -> int:
     """Run a stage's function and write its figures; the exit status.
 
-    ``request`` holds stage, recipe, inputs (name → path), output (path), threads, gpus and debug; root and about, for what it
-    reports of itself. Faults go to standard error.
+    ``request`` holds stage, recipe, inputs (name → path), output (path), threads, gpus and debug;
+    root and about, for what it reports of itself. Faults go to standard error.
     """
     try:
         with warnings.catch_warnings():
@@ -101,7 +104,8 @@ def cannot_write(error: OSError, where: str) -> str:
 
 
 def shell_limits() -> str:
-    """What to do about the limits that this process was started with, which nobody but a person sets; "" where there is none."""
+    """What to do about the limits that this process was started with, which nobody but a person
+    sets; "" where there is none."""
     found = [
         f"`ulimit {option}` is {limit if option == '-t' else -(-limit // 1024)}"
         for kind, option in LIMITS.items()
@@ -113,7 +117,8 @@ def shell_limits() -> str:
 
 
 def explain(error: Exception, where: str = "a file") -> Failure:
-    """Whatever went wrong in a sentence for a person; more of what no one foresaw with ``--debug``."""
+    """Whatever went wrong in a sentence for a person; more of what no one foresaw with
+    ``--debug``."""
     if isinstance(error, MeetaraError):
         return Failure(str(error), error.code)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
@@ -164,7 +169,8 @@ def _perform(request: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _watched(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[dict[str, Any]]:
-    """Have the context hear what the job uses, and the agents that observe it see how far it is; what its function takes for it."""
+    """Have the context hear what the job uses, and the agents that observe it see how far it is;
+    what its function takes for it."""
     from meetara_build.context.outbox import Outbox
     from meetara_build.context.sampler import ProgressReporter, sampled
 
@@ -218,7 +224,8 @@ def _tell_lost(request: Mapping[str, Any], name: str, fault: str) -> None:
 
 
 def _use_threads(threads: int) -> None:
-    """Bytes depend on the number of threads, so it comes from the recipe and never from the machine."""
+    """Bytes depend on the number of threads, so it comes from the recipe and never from the
+    machine."""
     if "torch" in sys.modules:
         import torch
 
@@ -226,7 +233,8 @@ def _use_threads(threads: int) -> None:
 
 
 def _silence_transformers() -> None:
-    """Errors alone, and no bars: what it warns of in its own log (an attention, a kernel, an unknown key) a stage proves or refuses."""
+    """Errors alone, and no bars: what it warns of in its own log (an attention, a kernel, an
+    unknown key) a stage proves or refuses."""
     if "transformers" in sys.modules:
         from transformers.utils import logging
 

@@ -78,7 +78,8 @@ CONVERTED = ("F32", "F16", "BF16")
 
 
 class Storage(NamedTuple):
-    """Bits a weight, and squared error as a share of the weights' squares: llama.cpp's, of normally distributed weights."""
+    """Bits a weight, and squared error as a share of the weights' squares: llama.cpp's, of normally
+    distributed weights."""
 
     bits: float
     error: float
@@ -113,7 +114,8 @@ FILE_BITS = {
     "Q3_K_M": 3.9,
     "Q2_K": 3.0,
 }
-"""Bits for each weight of a whole file of a type, scales included, and what its mix holds of larger ones."""
+"""Bits for each weight of a whole file of a type, scales included, and what its mix holds of larger
+ones."""
 
 LARGER = {
     "Q2_K": "Q3_K_M",
@@ -133,7 +135,8 @@ LARGER = {
 
 
 def weighed(quants: Sequence[str], tensor_types: Iterable[str]) -> bool:
-    """Whether an importance matrix helps any of these files, whose tensors may have types of their own."""
+    """Whether an importance matrix helps any of these files, whose tensors may have types of their
+    own."""
     quantized = [quant for quant in quants if quant not in CONVERTED]
     return bool(quantized) and any(kind not in UNWEIGHTED for kind in (*quantized, *tensor_types))
 

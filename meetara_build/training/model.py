@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from meetara_build.errors import SetupError, TrainingError
+from meetara_build.outside import first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -45,7 +46,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as fault:
         raise TrainingError(
-            f"{folder}: no base that can be loaded ({_first_line(fault)}): give a folder with config.json and "
+            f"{folder}: no base that can be loaded ({first_line(fault)}): give a folder with config.json and "
             "model.safetensors of an architecture that transformers knows"
         ) from fault
     moved: Any = model  # transformers' annotation of .to() takes no device
@@ -78,7 +79,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
     except (OSError, ValueError, KeyError, ImportError) as fault:
         raise TrainingError(
-            f"{folder}: the base's tokenizer cannot be loaded ({_first_line(fault)}): copy its tokenizer files again"
+            f"{folder}: the base's tokenizer cannot be loaded ({first_line(fault)}): copy its tokenizer files again"
         ) from fault
     if not tokenizer.chat_template:
         raise TrainingError(
@@ -92,7 +93,3 @@ def position_limit(model: PreTrainedModel) -> int | None:
     """How many tokens of one text the model has positions for; None if its configuration names no limit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return limit if isinstance(limit, int) and limit > 0 else None
-
-
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).strip() or type(fault).__name__).splitlines()[0]

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from meetara_build.context.places import FILE, is_served, url_of
 from meetara_build.context.store import connect_args, open_store
 from meetara_build.errors import ContextError
+from meetara_build.outside import first_line
 from meetara_build.store.manifest import digest_json
 from meetara_build.tuning.space import Settings, Space, applied
 
@@ -53,7 +54,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
             )
     except RuntimeError as fault:
         raise ContextError(
-            f"{store.shown}: {str(fault).splitlines()[0]}; install that Optuna, or name another context.url"
+            f"{store.shown}: {first_line(fault)}; install that Optuna, or name another context.url"
         ) from None
     finally:
         store.close()

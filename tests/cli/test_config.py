@@ -75,7 +75,7 @@ def test_a_choice_names_its_file_too(project: Path, capsys: pytest.CaptureFixtur
 
 def test_a_line_for_each_value(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    show_config("nutrition", ["training.epochs=9"], "local", as_json=False)
+    config("nutrition", ["training.epochs=9"])
     lines = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines()]
     shown = {first: second.strip() for first, second in lines}
     assert shown["training.epochs: 9"] == "command line"
@@ -93,7 +93,7 @@ def test_a_domain_that_is_not_there_is_refused(project: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"unknown domain 'nutritoin'; did you mean 'nutrition'\?"
     ):
-        show_config("nutritoin", [], "local", as_json=False)
+        config("nutritoin")
 
 
 def test_the_command_takes_the_words_of_a_plan(project: Path, command: Any) -> None:

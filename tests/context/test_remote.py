@@ -56,6 +56,14 @@ def test_a_refused_report_is_known_as_such(guarded: Guarded) -> None:
         Remote(guarded.url, guarded.writer).deliver([run(domain="No Name")])
 
 
+def test_what_the_server_alone_refuses_is_known_by_its_code(guarded: Guarded) -> None:
+    learnt = report(
+        "pattern", domain="nutrition", change="a: 1 → 2", figure="loss", before=2.0, after=1.0
+    )
+    with pytest.raises(ReportError, match=r"^a token reports run, sample, progress, error, not"):
+        Remote(guarded.url, guarded.writer).deliver([learnt])
+
+
 def test_whoever_has_a_token_speaks_under_its_name_alone(guarded: Guarded) -> None:
     remote = Remote(guarded.url, guarded.writer)
     asked = proposal(sender="desk")

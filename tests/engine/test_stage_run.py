@@ -13,11 +13,12 @@ import pytest
 from commands import damage, filled, outcomes, small_disk
 from projects import edit, read_yaml
 
+from meetara_build.context.outbox import parcels
 from meetara_build.engine import job, stage_run
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.graph import load, work_folder
-from meetara_build.store import manifest
+from meetara_build.store import journal, manifest
 from meetara_build.store.content import Store, find_work_key
 from meetara_build.store.manifest import digest_file, read_manifest
 
@@ -303,6 +304,17 @@ def test_a_missed_bound_says_which_figure_missed_which_bound(
     assert "nutrition/package: " in capfd.readouterr().err
     assert not_kept(project)
     assert outcomes(project)[-1] == ("package", "nutrition", "failed")
+
+
+def test_the_code_of_what_the_job_failed_of_is_in_the_run_s_records(project: Path) -> None:
+    edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.99)
+    with pytest.raises(BuildError):
+        package(project)
+    root = load(project).root
+    failed = list(journal.runs(root))[-1]
+    assert (failed.outcome, failed.code) == ("failed", "gate-loss")
+    reports = [report for parcel in parcels(root) for report in parcel.reports]
+    assert [one["code"] for one in reports if one["kind"] == "run"][-1] == "gate-loss"
 
 
 def test_a_file_that_may_not_grow_is_one_message(project: Path) -> None:

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ArtifactError, ConfigError
 from meetara_build.llama_cpp.header import Header, header
+from meetara_build.outside import first_line
 from meetara_build.setup.originals import Original, find_original
 from meetara_build.stages.types import Inputs
 
@@ -107,7 +108,7 @@ def _load(name: str, path: Path, stored: Header) -> tuple[Any, Any]:
                 alone, gguf_file="model.gguf", dtype=torch.float32
             )
         except Exception as error:  # whatever its reader of this architecture runs into
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise ConfigError(
                 f"base {name}: {path.name}: transformers cannot take back a GGUF file of the architecture "
                 f"'{stored.texts.get(ARCHITECTURE, 'none')}' ({reason}); use the model's own folder or hub_id, or another base"
@@ -151,7 +152,7 @@ def read_tokenizer(name: str, path: Path) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
         except Exception as error:  # whatever its reader of this architecture runs into
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise ConfigError(
                 f"base {name}: {path.name}: transformers cannot read its tokenizer ({reason}); use another base"
             ) from None

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from meetara_build.errors import ConfigError, DataError
-from meetara_build.outside import parse_json
+from meetara_build.outside import first_line, parse_json
 from meetara_build.setup.originals import refused_as_config
 from meetara_build.stages.base.from_gguf import take_back
 from meetara_build.stages.base.surplus import TURNS, leave_out_surplus
@@ -121,7 +121,7 @@ def _load(name: str, folder: Path) -> tuple[Any, Any]:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # a damaged file ends in whatever the parser runs into
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"base {name}: transformers cannot load it ({reason}); use a base of a supported architecture"
         ) from None

@@ -58,7 +58,8 @@ def _roles(draft: Draft) -> list[str]:
 
 
 def _held(content: object) -> object:
-    """pandas cannot hold half a surrogate pair where it makes a table of failures; bytes are no text either."""
+    """pandas cannot hold half a surrogate pair where it makes a table of failures; bytes are no
+    text either."""
     return content if not isinstance(content, str) or encodable(content) else b""
 
 

@@ -1,4 +1,5 @@
-"""What a record must be, as pandera's declared schema. `check` alone loads it: pandas takes a second to import."""
+"""What a record must be, as pandera's declared schema. `check` alone loads it: pandas takes a
+second to import."""
 
 import re
 
@@ -34,6 +35,7 @@ class Turn(Text):
 
 
 class Conversation(pa.DataFrameModel):
-    """A row a record, as the first letters of its turns' roles: [system,] user, assistant, user, assistant …"""
+    """A row a record, as the first letters of its turns' roles: [system,] user, assistant, user,
+    assistant …"""
 
     turns: Series[str] = pa.Field(str_matches=r"^s?(ua)+$")

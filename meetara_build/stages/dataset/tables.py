@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import DataError
-from meetara_build.outside import show_line
+from meetara_build.outside import first_line, show_line
 from meetara_build.stages.dataset.records import Fault, Row
 from meetara_build.stages.dataset.text_files import refuse_other
 
@@ -41,9 +41,8 @@ def read_parquet(path: Path, name: str) -> Iterator[Row | Fault]:
                 else:
                     yield Row(name, number, _decode(values) if has_bytes else values)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{name}: cannot be read as Parquet: {problem}: check that the file is whole"
+            f"{name}: cannot be read as Parquet: {first_line(error)}: check that the file is whole"
         ) from None
 
 
