@@ -6,18 +6,43 @@ a project, or in a broken one, there is nothing to offer, and nothing is said.
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import typer
 
 from meetara_build.config.conf_files import list_group
 from meetara_build.project import find_project, located
 
-WORD = r"[\w./:@-]+"
+WORD = r"[\w./:@=-]+"
 """What every shell takes for one word; a file with another name is no domain."""
+
+CHOICES = ("base", "hardware")
+"""Groups of conf/ of which the command line may choose another file."""
 
 
 def complete_domains(incomplete: str) -> list[str]:
     """Domains of the project around."""
     return _starting(incomplete, _names("domain"))
+
+
+def complete_overrides(context: typer.Context, incomplete: str) -> list[str]:
+    """Keys of conf/build.yaml as they are set there, to be edited: ``training.epochs=2``; and the names of a base or a machine.
+
+    bash takes ``hardware=a10`` for three words and zsh for one.
+    """
+    if group := _chosen(context):
+        return _starting(incomplete, _names(group))
+    group, equals, _ = incomplete.partition("=")
+    if equals and group in CHOICES:
+        return _starting(incomplete, [f"{group}={name}" for name in _names(group)])
+    return _starting(incomplete, [*(f"{group}=" for group in CHOICES), *_keys()])
+
+
+def complete_words(context: typer.Context, incomplete: str) -> list[str]:
+    """What `plan` and `build` take: domains, and what is to be other for them."""
+    domains = [] if _chosen(context) else complete_domains(incomplete)
+    return [*domains, *complete_overrides(context, incomplete)]
 
 
 def complete_profiles(incomplete: str) -> list[str]:
@@ -52,6 +77,30 @@ def complete_proposals(incomplete: str) -> list[str]:
         ]
         return _starting(incomplete, [one["id"] for one in open_ones])
     return []
+
+
+def _chosen(context: typer.Context) -> str | None:
+    """The group whose name stands before the word, with or without the ``=`` that bash parts from it."""
+    words = [word for value in context.params.values() if isinstance(value, list) for word in value]
+    before = words[-2:] if words[-1:] == ["="] else words[-1:]
+    return before[0] if before and before[0] in CHOICES else None
+
+
+def _keys() -> list[str]:
+    """``key=value`` for what stands in conf/build.yaml, lists and what it builds left out."""
+    with contextlib.suppress(Exception):
+        from meetara_build.config.yaml_files import read_yaml
+
+        return list(_written(read_yaml(find_project() / "conf" / "build.yaml")))
+    return []
+
+
+def _written(content: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _written(value, f"{above}{key}.")
+        elif not isinstance(value, list) and (above or key not in ("domains", "root", "store")):
+            yield f"{above}{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _names(group: str) -> list[str]:

@@ -7,13 +7,15 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands import run_there
 from projects import DOMAINS, small_project
 
 from meetara_build.cli.app import COMMANDS
-from meetara_build.cli.completion import complete_proposals
+from meetara_build.cli.completion import complete_overrides, complete_proposals, complete_words
 from meetara_build.rounds.inbox import keep
 
 BIN = Path(sys.executable).parent
@@ -123,6 +125,28 @@ def test_a_name_that_a_shell_would_not_take_for_a_word_is_left_out(project: Path
     for name in ("a b", "$(touch gone)", "quote'"):
         (project / "conf" / "domain" / f"{name}.yaml").write_text("")
     assert completed(project, "build", "") == sorted(DOMAINS)
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "offered"),
+    [
+        ([], "training.ep", ["training.epochs=3"]),
+        (["nutrition"], "lora.ra", ["lora.rank=16"]),
+        ([], "hard", ["hardware="]),
+        (["hardware", "="], "a1", ["a10", "a100"]),
+        (["hardware"], "a1", ["a10", "a100"]),
+        ([], "hardware=a1", ["hardware=a10", "hardware=a100"]),
+        ([], "domains", []),
+    ],
+)
+def test_keys_are_completed_as_they_are_set_and_bases_and_machines_by_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch, before: list[str], word: str, offered: list[str]
+) -> None:
+    monkeypatch.chdir(project)
+    context: Any = SimpleNamespace(params={"words": before, "profile": "local"})
+    assert complete_overrides(context, word) == offered
+    assert complete_words(context, word) == offered
+    assert complete_words(context, "nutr") == ([] if "hardware" in before else ["nutrition"])
 
 
 def test_zsh_is_offered_the_same(project: Path) -> None:
