@@ -20,13 +20,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 import typer
 import yaml
 
-from meetara_build.cli.cli import app
-from meetara_build.cli.projects import init
+from meetara_build.cli.app import app
+from meetara_build.cli.init import init
 from meetara_build.cli.stage import parser as stage_parser
 from meetara_build.config import schema
 from meetara_build.config.schema import Base, Build, Domain, Hardware, Overlay, Provider, Shape
 from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, QuantName, Scalar
-from meetara_build.graph import STAGES, load
+from meetara_build.graph import load
+from meetara_build.graph.stages import NAMES
 from meetara_build.plan.provenance import origin
 
 REPOSITORY = Path(__file__).parents[1]
@@ -209,7 +210,7 @@ def read_readers() -> dict[tuple[str, str], list[str]]:
                         if place.key.partition(".")[0] not in shapes[group].model_fields:
                             group = "build"  # an override
                         found.setdefault((group, place.key), set()).add(step.stage)
-    return {key: sorted(stages, key=STAGES.index) for key, stages in found.items()}
+    return {key: sorted(stages, key=NAMES.index) for key, stages in found.items()}
 
 
 def _leaves(recipe: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -231,7 +232,7 @@ def show_readers(group: str, key: str, readers: Mapping[tuple[str, str], list[st
         if name
         for stage in found
     }
-    return " ".join(sorted(stages, key=STAGES.index)) or "–"
+    return " ".join(sorted(stages, key=NAMES.index)) or "–"
 
 
 def render_configuration() -> str:

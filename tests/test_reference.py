@@ -8,7 +8,7 @@ import pytest
 import typer
 from projects import REPOSITORY
 
-from meetara_build.cli.cli import app
+from meetara_build.cli.app import app
 
 FOLDER = REPOSITORY / "docs" / "reference"
 

@@ -2,15 +2,18 @@
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 from meetara_build.cli.options import LOCAL, Domain, Json, Override, Profile
 from meetara_build.cli.output import out, print_json, style_line
 from meetara_build.config.overrides import split_words
-from meetara_build.config.resolve import Configuration, Decided
-from meetara_build.config.yaml_files import Value
 from meetara_build.engine.profiles import profile_hardware
 from meetara_build.outside import show_line
 from meetara_build.project import find_project
+
+if TYPE_CHECKING:
+    from meetara_build.config.resolve import Decided
+    from meetara_build.config.yaml_files import Value
 
 PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
 SCHEMA = "default"
@@ -24,6 +27,8 @@ def config(
     Raises:
         ConfigError: there is no such domain, or anything below conf/ is wrong.
     """
+    from meetara_build.config.resolve import Configuration
+
     project = find_project()
     said = split_words([domain, *(overrides or [])])
     configuration = Configuration(project, profile_hardware(project, profile), said)
@@ -39,7 +44,7 @@ def config(
         out.print(style_line((f"{text:{width}}", ""), (f"  {_place(one)}", "dim")))
 
 
-def _place(one: Decided) -> str:
+def _place(one: "Decided") -> str:
     """Who decided a value."""
     if one.file is None:
         return SCHEMA
@@ -48,9 +53,9 @@ def _place(one: Decided) -> str:
     return f"{one.file}{line}{said}"
 
 
-def _written(value: Value) -> str:
+def _written(value: "Value") -> str:
     return show_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _without_password(value: Value) -> Value:
+def _without_password(value: "Value") -> "Value":
     return PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value

@@ -43,12 +43,14 @@ Words = Annotated[
     typer.Argument(
         metavar="DOMAIN|KEY=VALUE",
         help="Domains, all of them if none is named; and what is to be other for them, like training.epochs=4.",
-        autocompletion=completion.complete_domains,
+        autocompletion=completion.complete_words,
     ),
 ]
 Override = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="What is to be other, like training.epochs=4 or hardware=a10."
+        metavar="KEY=VALUE",
+        help="What is to be other, like training.epochs=4 or hardware=a10.",
+        autocompletion=completion.complete_overrides,
     ),
 ]
