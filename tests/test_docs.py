@@ -34,8 +34,6 @@ EVERY_PAGE = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.m
 PROGRAMS = ("meetara-build", "snakemake", "make", "pip", "npx", "npm", "chgrp")
 SHORTER = {"--trials 20": "--trials 2", "--rounds 3": "--rounds 1", "diff 1 2": "diff 1 1"}
 """What a test has no time for, or a small project not enough builds."""
-BEFORE = {"meetara-build doctor": "meetara-build profiles install"}
-"""What set-up has done before a person gives a command."""
 FILES = {"build": Build, "domain": Domain, "base": Base}
 """Shapes by the folder, or the name, of a file below conf/."""
 LARGEST_README = 8 * 1024
@@ -143,8 +141,6 @@ class Project:
         Raises:
             AssertionError: it failed.
         """
-        if command in BEFORE:
-            self.run(BEFORE[command])
         for much, little in SHORTER.items():
             command = command.replace(much, little)
         if command.startswith("snakemake") and "--report" not in command:
@@ -234,9 +230,14 @@ def test_every_file_and_heading_it_links_to_is_there(path: Path) -> None:
 def test_configuration_in_it_has_keys_that_exist(path: Path) -> None:
     for section in read_sections(path):
         for text in [code.text for code in section.code if code.language == "yaml"]:
-            file = re.match(r"# conf/(\w+)", text)
-            assert file, f"the first line names the file: {text}"
-            assert set(yaml.safe_load(text)) <= set(FILES[file[1]].model_fields)
+            file = re.search(r"^# conf/(\w+)", text, re.M)
+            assert file, f"a comment names the file: {text}"
+            content = yaml.safe_load(text)
+            if text.startswith("# @package _global_"):
+                own = content.pop(file[1])
+                assert set(content) <= {*Build.model_fields, "defaults"}
+                content = own
+            assert set(content) <= set(FILES[file[1]].model_fields)
         for text in [code.text for code in section.code if code.language == "json"]:
             json.loads(text)
 
