@@ -363,7 +363,7 @@ def _of_gpus(gpus: list[Mapping[str, Any]], jobs: list[Mapping[str, Any]]) -> st
 def _of_cores(trained: list[Run]) -> str:
     """By CPU-seconds: samples of trainings of a few seconds are too few."""
     shares = [
-        100 * run.cpu_seconds / run.seconds / run.recipe.get("threads", 1)
+        100 * run.cpu_seconds / run.seconds / (run.recipe.get("threads") or 1)
         for run in trained
         if run.seconds
     ]

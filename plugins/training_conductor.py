@@ -379,7 +379,7 @@ def _summary(context: Context, build: Sequence[Run]) -> str:
     chains: dict[str, list[makespan.Job]] = {}
     for run in build:
         chains.setdefault(run.domain, []).append(
-            makespan.Job(run.stage, run.seconds, run.recipe.get("threads", 1))
+            makespan.Job(run.stage, run.seconds, run.recipe.get("threads") or 1)
         )
     ideal = makespan.lower_bound(chains, context.slots)
     slowest, largest = (

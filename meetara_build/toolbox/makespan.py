@@ -168,7 +168,7 @@ def _job(domain: Domain, stage: str, run: Run | None, rate: float) -> Job:
     trained = stage == "adapter"
     gpus = int(trained and machine.get("device") == "cuda")
     if run is not None:
-        return Job(stage, run.seconds, int(run.recipe.get("threads", 1)), gpus)
+        return Job(stage, run.seconds, int(run.recipe.get("threads") or 1), gpus)
     return Job(stage, rate * _size(domain), int(machine.get("threads", 1)) if trained else 1, gpus)
 
 

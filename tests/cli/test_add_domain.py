@@ -135,10 +135,12 @@ def test_a_taken_name_is_refused_and_its_file_left_alone(
 def test_a_name_that_cannot_be_is_refused(fresh: Path, data: Path, command: Any, name: str) -> None:
     done = command(fresh, "add-domain", name, "--from", str(data))
     assert done.returncode == 1
-    assert (
-        f"'{name}' cannot name a domain; use lower-case letters, digits and _, such as 'my_domain'"
-        in done.stderr
+    advice = (
+        "a word that is none of adapter, "
+        if name in RESERVED
+        else "lower-case letters, digits and _, such as 'my_domain'"
     )
+    assert f"'{name}' cannot name a domain; use {advice}" in done.stderr
 
 
 def test_a_missing_file_is_refused(fresh: Path, command: Any) -> None:

@@ -57,6 +57,13 @@ def test_every_domain_has_every_stage_and_the_base_is_there_once(fixed: Path) ->
     assert graph.domains == sorted(DOMAINS)
 
 
+@pytest.mark.parametrize("name", ["base", "store", "report", "adapter"])
+def test_a_domain_s_name_that_a_rule_or_a_folder_has_is_refused(project: Path, name: str) -> None:
+    conf = project / "conf" / "domain"
+    (conf / f"{name}.yaml").write_bytes((conf / "nutrition.yaml").read_bytes())
+    assert f"conf/domain/{name}.yaml: '{name}' cannot name a domain" in refused(project)
+
+
 def test_each_step_comes_after_those_it_needs(fixed: Path) -> None:
     graph = load(fixed)
     order = list(graph.steps)
