@@ -199,6 +199,22 @@ def test_a_list_in_the_place_of_a_mapping_is_refused_with_its_line(
     assert said in refused(project), "whoever merges it"
 
 
+def test_a_wrong_value_is_refused_where_it_stands_though_another_layer_sets_the_key_too(
+    project: Path,
+) -> None:
+    build, own = project / "conf" / "build.yaml", project / "conf" / "domain" / "nutrition.yaml"
+    edit(build, "training.epochs", "three")
+    edit(build, "lora.alpha", "${lora.rank}")
+    said = refused(project)
+    assert said == (
+        f"{build}:{line_of(build, 'epochs:')}: training.epochs: should be a valid integer, not 'three'"
+    )
+    edit(build, "training.epochs", 3)
+    edit(own, "quants", ["Q4KM"])
+    decide(project, "nutrition", domain__quants=["F16"])
+    assert f"{own}:{line_of(own, 'quants:')}: quants: unknown quant type 'Q4KM'" in refused(project)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
