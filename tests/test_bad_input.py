@@ -76,7 +76,28 @@ def test_a_typo_in_an_override(fresh: Path, complaint: Complaint) -> None:
     override(fresh, "nutrition", {"training.epoch": 3})
     said = complaint(fresh, "plan")
     assert str(fresh / NUTRITION) in said
-    assert "unknown key 'training.epoch'; did you mean 'training.epochs'?" in said
+    assert "unknown key 'training.epoch'; did you mean 'epochs'?" in said
+
+
+def test_a_key_of_the_old_form(fresh: Path, complaint: Complaint) -> None:
+    content = read_yaml(fresh / NUTRITION)
+    write_yaml(fresh / NUTRITION, {**content, "overrides": {"training.epochs": 3}})
+    line = 1 + (fresh / NUTRITION).read_text().splitlines().index("overrides:")
+    said = complaint(fresh, "plan")
+    assert f"{fresh / NUTRITION}:{line}: unknown key 'overrides'; begin the file with" in said
+    assert "like `training: {epochs: 4}`" in said
+
+
+@pytest.mark.parametrize("command_words", [("plan",), ("config", "nutrition")])
+def test_a_variable_that_is_not_set(
+    fresh: Path, complaint: Complaint, command_words: tuple[str, ...]
+) -> None:
+    edit(fresh / BUILD, "root", "${oc.env:NO_SUCH_SCRATCH}/a")
+    line = 1 + (fresh / BUILD).read_text().splitlines().index("root: ${oc.env:NO_SUCH_SCRATCH}/a")
+    said = complaint(fresh, *command_words)
+    assert f"{fresh / BUILD}:{line}: root: '${{oc.env:NO_SUCH_SCRATCH}}/a' leads nowhere" in said
+    assert "set the variable" in said
+    assert not list(fresh.glob("$*"))
 
 
 def test_a_value_of_the_wrong_kind(fresh: Path, complaint: Complaint) -> None:

@@ -68,7 +68,7 @@ def lay_over(below: Content, own: Content) -> Content:
 
     Only where a text is not what it says does it take OmegaConf itself, whose import alone takes 0.1 s.
     """
-    if not any(True for content in (below, own) for _ in _unresolved(content)):
+    if not any(True for content in (below, own) for _ in unresolved(content)):
         return join(below, own)
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -96,7 +96,7 @@ def refuse_broken(layer: Layer) -> None:
     Raises:
         ConfigError: with every such text, each with file, line and key.
     """
-    texts = [(at, text) for at, text in _unresolved(layer.content) if text != MISSING]
+    texts = [(at, text) for at, text in unresolved(layer.content) if text != MISSING]
     if not texts:
         return
     from omegaconf import OmegaConf
@@ -180,7 +180,7 @@ def finish(
     Raises:
         ConfigError: with every interpolation that leads nowhere, each with file, line and key.
     """
-    if not (said and said.values) and not any(True for _ in _unresolved(content)):
+    if not (said and said.values) and not any(True for _ in unresolved(content)):
         plain = copy.deepcopy(content) if decided else content
         for key, value in decided.items():
             put(plain, tuple(key.split(".")), value)
@@ -268,7 +268,7 @@ def _resolved(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, s
     content = cast(Content, OmegaConf.to_container(config))
     faults: list[str] = []
     with _recorded() as used:
-        for at, text in list(_unresolved(content)):
+        for at, text in list(unresolved(content)):
             where, key = locate(layers, at)
             strange = [name for name in CALLS.findall(text) if name not in RESOLVERS]
             if text == MISSING:
@@ -317,14 +317,14 @@ def _recorded() -> Iterator[set[str]]:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
-def _unresolved(content: Value, at: Place = ()) -> Iterator[tuple[Place, str]]:
+def unresolved(content: Value, at: Place = ()) -> Iterator[tuple[Place, str]]:
     """Every text that is not what it says: an interpolation, or a value that is still to be given."""
     if isinstance(content, dict):
         for key, value in content.items():
-            yield from _unresolved(value, (*at, key))
+            yield from unresolved(value, (*at, key))
     elif isinstance(content, list):
         for number, value in enumerate(content):
-            yield from _unresolved(value, (*at, number))
+            yield from unresolved(value, (*at, number))
     elif isinstance(content, str) and ("${" in content or content == MISSING):
         yield at, content
 

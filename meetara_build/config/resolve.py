@@ -374,9 +374,13 @@ class Configuration:
         parts = {group: content.pop(group, {}) for group in SHAPES}
         said = list(faults.values())
 
-        def typed(shape: type[S], part: Value, *above: str) -> S | None:
+        def typed(shape: type[S], part: Value, *above: str, first: Layer | None = None) -> S | None:
+            def where(at: Place) -> tuple[str, str]:
+                whole = (*above, *at)
+                return locate([first] if first and first.has(whole) else stack, whole)
+
             try:
-                return check(shape, part, self.path, lambda at: locate(stack, (*above, *at)))
+                return check(shape, part, self.path, where)
             except ConfigError as error:
                 said.extend(str(error).splitlines())
                 return None
@@ -386,8 +390,13 @@ class Configuration:
             typed(Base, parts["base"], "base"),
             typed(Hardware, parts["hardware"], "hardware"),
         )
-        own = any(layer.kind == "domain" for layer in stack)
+        own = next((layer for layer in stack if layer.kind == "domain"), None)
         domain = typed(Domain, parts["domain"], "domain") if own else None
+        if own is None:
+            typed(Build, _unmasked(self.lowest, content), first=self.lowest)
+        elif any(layer.has(("domain",)) for layer in stack[stack.index(own) + 1 :]):
+            alone = _unmasked(own, {"domain": parts["domain"]})["domain"]
+            typed(Domain, alone, "domain", first=own)
         if said or build is None or base is None or hardware is None:
             raise ConfigError("\n".join(dict.fromkeys(said)))
         return Typed(build, base, hardware, domain)
@@ -458,6 +467,15 @@ class Configuration:
                 raise ConfigError(
                     f"{layer.where(at)}: locked: unknown key '{show_line(lock)}'{nearest(lock, self.keys())}"
                 )
+
+
+def _unmasked(layer: Layer, content: Content) -> Content:
+    """A composed configuration with a layer's own values on top: a wrong one is a fault, whatever another layer sets there."""
+    own = copy.deepcopy(layer.content)
+    for at in (*layer.faults, *(at for at, _ in compose.unresolved(layer.content))):
+        lists = [number for number, part in enumerate(at) if isinstance(part, int)]
+        drop(own, at[: lists[0]] if lists else at)
+    return compose.join(content, own)
 
 
 def list_named(conf: Path, group: str) -> dict[str, Path]:

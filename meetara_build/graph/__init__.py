@@ -4,6 +4,7 @@ Composing the configuration takes a second, so the result is kept below ``.meeta
 from has changed. This module imports nothing heavy: Snakemake, ``plan`` and every job start here.
 """
 
+import contextlib
 import json
 import os
 import site
@@ -26,8 +27,8 @@ WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
 OBSERVER, JOINT = "observer/", "joint/"
 """How the names of a training's further sources and inputs begin: agents that watch it, and neighbours' records."""
-MOST_OVERRIDDEN = 8
-"""Graphs that are kept for command lines with overrides."""
+OVERRIDDEN, MOST_OVERRIDDEN = "overridden", 8
+"""Where graphs are kept for command lines with overrides, and how many."""
 
 
 class ContextSettings(TypedDict):
@@ -222,19 +223,24 @@ def load(project: Path, hardware: str | None = None, overrides: Overrides = NO_O
     else:
         packed["signature"] = _signature(project, packed["sources"], packed["environment"])
         write_cache(kept_in, json.dumps(packed, sort_keys=True, ensure_ascii=False))
+        _forget_oldest(project / CACHE / OVERRIDDEN)
     return _unpack(project, packed, overrides)
 
 
 def _kept_in(project: Path, hardware: str | None, overrides: Overrides) -> Path:
-    """Where a graph is kept; of those with overrides the last few, since no one asks for most of them again."""
-    folder, name = project / CACHE, f"graph-{hardware or 'default'}"
+    """Where a graph is kept."""
+    name = f"graph-{hardware or 'default'}"
     if not overrides.words:
-        return folder / f"{name}.json"
-    kept_in = folder / "overridden" / f"{name}-{overrides.digest()}.json"
-    others = sorted(kept_in.parent.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    for path in others[: -MOST_OVERRIDDEN if kept_in in others else 1 - MOST_OVERRIDDEN]:
-        path.unlink(missing_ok=True)
-    return kept_in
+        return project / CACHE / f"{name}.json"
+    return project / CACHE / OVERRIDDEN / f"{name}-{overrides.digest()}.json"
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Of the graphs with overrides keep the last few: no one asks for most of them again."""
+    with contextlib.suppress(OSError):  # another command may be at it too
+        kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        for path in kept[:-MOST_OVERRIDDEN]:
+            path.unlink()
 
 
 @cache

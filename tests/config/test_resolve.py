@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from meetara_build.config.overrides import split_words
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.config.schema import NAME
+from meetara_build.config.yaml_files import render_yaml
 from meetara_build.context.reports import Target
 from meetara_build.errors import ConfigError
 
@@ -38,7 +39,8 @@ def decide(project: Path, domain: str, **values: Any) -> Path:
         }
         for key, value in values.items()
     ]
-    write_yaml(path, {"decisions": decisions})
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(render_yaml({"decisions": decisions}, path.name), encoding="utf-8")
     return path
 
 
@@ -195,6 +197,22 @@ def test_a_list_in_the_place_of_a_mapping_is_refused_with_its_line(
     assert refused(project).startswith(said)
     edit(project / "conf" / "build.yaml", "seed", "${data.min_tokens}")
     assert said in refused(project), "whoever merges it"
+
+
+def test_a_wrong_value_is_refused_where_it_stands_though_another_layer_sets_the_key_too(
+    project: Path,
+) -> None:
+    build, own = project / "conf" / "build.yaml", project / "conf" / "domain" / "nutrition.yaml"
+    edit(build, "training.epochs", "three")
+    edit(build, "lora.alpha", "${lora.rank}")
+    said = refused(project)
+    assert said == (
+        f"{build}:{line_of(build, 'epochs:')}: training.epochs: should be a valid integer, not 'three'"
+    )
+    edit(build, "training.epochs", 3)
+    edit(own, "quants", ["Q4KM"])
+    decide(project, "nutrition", domain__quants=["F16"])
+    assert f"{own}:{line_of(own, 'quants:')}: quants: unknown quant type 'Q4KM'" in refused(project)
 
 
 @pytest.mark.parametrize(
@@ -482,6 +500,7 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)
 
 
 @SLOW
+@example(texts=["1e100"], rate=0.35, alpha=1053, rslora=False)
 @example(texts=[r"a\.b\\'c\\", "\\", "it's", "${x}", ""], rate=1e-7, alpha=1, rslora=True)
 @given(
     texts=st.lists(TEXT, max_size=3, unique=True),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from projects import DOMAINS, edit, override, read_yaml, small_project, write_yaml
 
+from meetara_build.config.overrides import split_words
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph, load
 from meetara_build.graph.stages import NAMES as STAGES
@@ -159,6 +160,17 @@ def test_a_graph_from_the_cache_needs_no_heavy_import(fixed: Path) -> None:
         [sys.executable, "-c", code], cwd=fixed, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_a_graph_with_overrides_is_one_of_its_own_and_the_last_few_are_kept(project: Path) -> None:
+    before = load(project)
+    for epochs in range(3, 13):
+        said = split_words(["nutrition", f"training.epochs={epochs}"])
+        found = load(project, None, said)
+        assert found.step("adapter", "nutrition").recipe["training"]["epochs"] == epochs
+        assert found.overrides == load(project, None, said).overrides == said
+    assert load(project) == before
+    assert len(list((project / ".meetara" / "overridden").iterdir())) == 8
 
 
 @pytest.mark.parametrize("broken", ["", "{", "null", "[]", '{"signature": 1}'])
