@@ -218,10 +218,10 @@ def _say(request: Mapping[str, Any], message: str) -> None:
 
 
 def _unexpected(request: Mapping[str, Any], error: Exception) -> int:
-    report = output_report(Path(request["report"]))
+    report, first_line = output_report(Path(request["report"])), str(error).partition("\n")[0]
     _say(
         request,
-        f"unexpected {type(error).__name__}: {error}; the traceback is in {report}: please report it",
+        f"unexpected {type(error).__name__}: {first_line}; the traceback is in {report}: please report it",
     )
     return 1
 
