@@ -265,9 +265,16 @@ def render_configuration() -> str:
 # The commands
 
 
+def inner_commands(command: Any) -> dict[str, Any] | None:
+    """The commands of a group by their names, each loaded from its file; None of a command."""
+    if hasattr(command, "load"):
+        return {name: command.load(name) for name in command.commands}
+    return getattr(command, "commands", None)
+
+
 def walk_commands(command: Any, words: str = "meetara-build") -> Iterator[tuple[str, Any]]:
     """Every command with the words that call it; groups only stand before theirs."""
-    inner = getattr(command, "commands", None)
+    inner = inner_commands(command)
     if inner is None:
         yield words, command
     for name, each in (inner or {}).items():

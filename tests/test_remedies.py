@@ -30,8 +30,8 @@ VALUE = "\0"
 ROOTS: list[type[Shape]] = [Build, Domain, Base, Hardware, Provider, Overlay, Decision, Source]
 FILES = "cpp|csv|db|gguf|html|jinja|json|jsonl|lock|log|md|py|safetensors|smk|sqlite|tar|txt|yaml"
 COMMAND: Any = typer.main.get_command(app)
-NO_KEYS = ("e.g", "tokenizer.model", "self_attn.q_proj")
-"""What looks like a dotted key: a word, a file of SentencePiece, a module of a model."""
+NO_KEYS = ("e.g", "tokenizer.model", "self_attn.q_proj", "sys.path", "sys.argv", "sys.stdin")
+"""What looks like a dotted key: a word, a file of SentencePiece, a module of a model, an agent's first line of Python."""
 
 Message = tuple[str, str]
 """File and line, and the text."""

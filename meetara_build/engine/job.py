@@ -86,7 +86,9 @@ def _failed(request: Mapping[str, Any], error: Exception) -> int:
     failure = explain(error, request["output"])
     if failure.code == UNEXPECTED:
         report = output_report(Path(request["report"]))
-        words = f"unexpected {type(error).__name__}: {error}; the traceback is in {report}"
+        words = (
+            f"unexpected {type(error).__name__}: {first_line(error)}; the traceback is in {report}"
+        )
         failure = Failure(f"{words}: please report it", UNEXPECTED)
     print(f"{request['name']}: {failure}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):

@@ -76,12 +76,12 @@ def own_causes(graph: Graph, step: Step, manifest: Manifest | None) -> list[Caus
 def recipe_causes(graph: Graph, step: Step, old: MadeFrom) -> list[Cause]:
     """What differs between what a step is made from and what it was made from."""
     new = step.made_from
-    found = list(_recipe_causes(graph, step, old["recipe"], new["recipe"]))
-    for module, one, other in _changed(old["code"], new["code"]):
+    found = list(_recipe_causes(graph, step, old.get("recipe", {}), new["recipe"]))
+    for module, one, other in _changed(old.get("code", {}), new["code"]):
         found.append(Cause(CODE, file_of(module), "", one, other))
-    for library, one, other in _changed(old["libraries"], new["libraries"]):
+    for library, one, other in _changed(old.get("libraries", {}), new["libraries"]):
         found.append(Cause(LIBRARY, library, "", one, other))
-    for name, one, other in _changed(old["sources"], new["sources"]):
+    for name, one, other in _changed(old.get("sources", {}), new["sources"]):
         found.append(Cause(SOURCE, seen_from(graph, step.sources.get(name, name)), "", one, other))
     # A key of a recipe may come from where another does.
     return list(dict.fromkeys(found))

@@ -79,7 +79,7 @@ def test_a_full_disk_is_named_with_the_file(
 def test_what_no_one_foresaw_names_the_file_with_its_traceback(
     built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = request(built_project, tmp_path, recipe={})
+    asked = request(built_project, tmp_path, inputs={})
     assert job.perform(asked) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -91,7 +91,7 @@ def test_what_no_one_foresaw_names_the_file_with_its_traceback(
 def test_debug_shows_the_traceback(
     built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job.perform(request(built_project, tmp_path, recipe={}, debug=True)) == 1
+    assert job.perform(request(built_project, tmp_path, inputs={}, debug=True)) == 1
     assert "Traceback" in capsys.readouterr().err
 
 

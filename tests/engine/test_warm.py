@@ -143,7 +143,7 @@ def test_a_job_speaks_through_its_asker(
     served: subprocess.Popen[bytes],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert warm.ask(request(built_project, tmp_path, recipe={})) == 1
+    assert warm.ask(request(built_project, tmp_path, inputs={})) == 1
     assert capfd.readouterr().err.startswith("nutrition/package: unexpected KeyError")
 
 
@@ -214,7 +214,7 @@ ECHO = """
 import os, sys
 def run(recipe, inputs, output):
     return {"proxy": os.environ.get("https_proxy")}
-sys.modules["meetara_build.stages.echo"] = sys.modules[__name__]
+sys.modules["meetara_build.stages.package"] = sys.modules[__name__]
 """
 
 
@@ -230,7 +230,7 @@ def test_a_job_has_its_asker_s_environment(
             monkeypatch.delenv("https_proxy") if proxy is None else monkeypatch.setenv(
                 "https_proxy", proxy
             )
-            assert warm.ask(request(built_project, tmp_path, stage="echo")) == 0
+            assert warm.ask(request(built_project, tmp_path)) == 0
             assert json.loads((tmp_path / job.FIGURES).read_text())["metrics"] == {"proxy": proxy}
 
 

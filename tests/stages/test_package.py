@@ -162,7 +162,7 @@ def test_ollama_s_prompt_is_the_base_s_own(
     family: str, system: str | None, turns: tuple[str, ...], tmp_path: Path
 ) -> None:
     tokenizer = save_tokenizer(FAMILIES[family], tmp_path)
-    ollama = Ollama(modelfile(altered(system_prompt=system), "nutrition-Q4_K_M.gguf", tmp_path))
+    ollama = Ollama(modelfile(system, "nutrition-Q4_K_M.gguf", tmp_path))
     asked = conversation(system, *turns)
     expected = render(tokenizer, asked, ask=True)
     if FAMILIES[family].bos and FAMILIES[family].adds_bos:
@@ -186,7 +186,7 @@ def as_generated(
 
 def test_the_first_token_stays_where_the_file_does_not_add_it(tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["smollm2"], tmp_path)
-    ollama = Ollama(modelfile(RECIPE, "x.gguf", tmp_path))
+    ollama = Ollama(modelfile(RECIPE.system_prompt, "x.gguf", tmp_path))
     assert ollama.prompt("Hello?").startswith(
         "<|im_start|>system\nYou are a dietitian.<|im_end|>\n<|im_start|>user\n"
     )
@@ -194,7 +194,11 @@ def test_the_first_token_stays_where_the_file_does_not_add_it(tmp_path: Path) ->
 
 def test_the_template_ends_as_the_generation_prompt_ends(tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["spaced"], tmp_path)
-    assert Ollama(modelfile(RECIPE, "x.gguf", tmp_path)).prompt("Hello?").endswith("Hello? [/INST]")
+    assert (
+        Ollama(modelfile(RECIPE.system_prompt, "x.gguf", tmp_path))
+        .prompt("Hello?")
+        .endswith("Hello? [/INST]")
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,18 +217,18 @@ def test_an_answer_ends_where_the_template_ends_it(
     family: str, stops: list[str], tmp_path: Path
 ) -> None:
     save_tokenizer(FAMILIES[family], tmp_path)
-    assert Ollama(modelfile(RECIPE, "x.gguf", tmp_path)).stops == stops
+    assert Ollama(modelfile(RECIPE.system_prompt, "x.gguf", tmp_path)).stops == stops
 
 
 def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_path: Path) -> None:
     save_tokenizer(FAMILIES["qwen2.5"], tmp_path)
-    text = modelfile(altered(system_prompt=None), "x.gguf", tmp_path)
+    text = modelfile(None, "x.gguf", tmp_path)
     assert (
         Ollama(text).system
         == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
     )
     save_tokenizer(FAMILIES["chatml"], tmp_path / "plain")
-    assert "SYSTEM" not in modelfile(altered(system_prompt=None), "x.gguf", tmp_path / "plain")
+    assert "SYSTEM" not in modelfile(None, "x.gguf", tmp_path / "plain")
 
 
 def read_system(modelfile: str) -> str:
@@ -260,7 +264,7 @@ def test_quotation_marks_do_not_end_a_system_prompt_early(
     said: str, read: str, tmp_path: Path
 ) -> None:
     save_tokenizer(FAMILIES["chatml"], tmp_path)
-    text = modelfile(altered(system_prompt=said), "x.gguf", tmp_path)
+    text = modelfile(said, "x.gguf", tmp_path)
     assert read_system(text) == read
     assert ("# Ollama would end the text" in text) == (said != read), "a change is told"
 

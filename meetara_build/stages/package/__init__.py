@@ -24,7 +24,9 @@ def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     passed = check_bounds(recipe, evaluation)
     files = [inputs["gguf"] / name for name in _models(recipe)]
     default = _default(recipe)
-    (output / "Modelfile").write_text(modelfile(recipe, default, inputs["base"]), encoding="utf-8")
+    (output / "Modelfile").write_text(
+        modelfile(recipe.system_prompt, default, inputs["base"]), encoding="utf-8"
+    )
     card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
     training = parse_json((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
     sizes = {path.name: path.stat().st_size for path in files}

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from meetara_build.stages.recipes.package import PackageRecipe
 from meetara_build.training.chat import render
 
 SYSTEM, ASKED, ANSWERED, NEXT = "\ue000", "\ue001", "\ue002", "\ue003"
@@ -31,10 +30,10 @@ class Turns(NamedTuple):
     preamble: str
 
 
-def modelfile(recipe: PackageRecipe, file: str, base: Path) -> str:
+def modelfile(system_prompt: str | None, file: str, base: Path) -> str:
     """The Modelfile for one GGUF file, which lies in the folder ``gguf`` beside the package's."""
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    turns, system = take_apart(tokenizer), recipe.system_prompt
+    turns, system = take_apart(tokenizer), system_prompt
     if turns.preamble and not system:
         turns, system = _with_preamble(turns, tokenizer)
     lines = [f"FROM ../gguf/{file}", f"TEMPLATE {_quoted(_template(turns))}"]
