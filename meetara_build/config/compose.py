@@ -249,8 +249,10 @@ def _apply(config: "DictConfig", one: "Override") -> None:
     except OmegaConfBaseException as error:
         if before is not None:
             raise _wrong(word, f"it is {show_short(before)} ({_first_line(error)})") from None
-        close = nearest(key, [at for at, _ in known])
-        raise _wrong(word, f"`+{word}` adds a key to a mapping{close}", unknown) from None
+        close = nearest(key, [at for at, _ in known]).removeprefix("; ")
+        end = "" if close.endswith("?") else "."
+        advice = f"{close}{end} To add a key to a mapping, write `+{word}`"
+        raise _wrong(word, advice, unknown) from None
 
 
 def _keys(content: Content, above: str = "") -> list[tuple[str, Value]]:

@@ -289,7 +289,10 @@ def test_an_agent_s_text_is_never_an_interpolation(
         ("~training.epochs", "key 'training.epochs' is missing"),
         ("~training.epochs=9", "it is 2: write `~training.epochs`"),
         ("~training.nothing", "unknown key 'training.nothing'; "),
-        ("evaluation.max_kl.Q3_K_M=1.0", "`+evaluation.max_kl.Q3_K_M=1.0` adds a key to a mapping"),
+        (
+            "evaluation.max_kl.Q3_K_M=1.0",
+            "To add a key to a mapping, write `+evaluation.max_kl.Q3_K_M=1.0`",
+        ),
         ("domain.quants.0=F16", "give the whole list: KEY=[a,b]"),
         ("+domain.sources.0.limit=3", "give the whole list: KEY=[a,b]"),
         ("training=[1]", "it is {'epochs': 2"),
