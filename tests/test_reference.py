@@ -38,7 +38,7 @@ def test_every_command_is_there() -> None:
         inner = (
             {name: command.load(name) for name in command.commands}
             if hasattr(command, "load")
-            else {}
+            else getattr(command, "commands", {})
         )
         waiting += [(f"{words} {name}", each) for name, each in inner.items()]
         assert inner or f"\n## {words}\n" in text, words

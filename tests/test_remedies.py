@@ -30,7 +30,15 @@ VALUE = "\0"
 ROOTS: list[type[Shape]] = [Build, Domain, Base, Hardware, Provider, Overlay, Decision, Source]
 FILES = "cpp|csv|db|gguf|html|jinja|json|jsonl|lock|log|md|py|safetensors|smk|sqlite|tar|txt|yaml"
 COMMAND: Any = typer.main.get_command(app)
-NO_KEYS = ("e.g", "tokenizer.model", "self_attn.q_proj", "sys.path", "sys.argv", "sys.stdin")
+NO_KEYS = (
+    "e.g",
+    "tokenizer.model",
+    "self_attn.q_proj",
+    "sys.path",
+    "sys.argv",
+    "sys.stdin.buffer",
+    "meetara_build.hosting.supervisor",
+)
 """What looks like a dotted key: a word, a file of SentencePiece, a module of a model, an agent's first line of Python."""
 
 Message = tuple[str, str]

@@ -26,6 +26,7 @@ from meetara_build.errors import (
 )
 from meetara_build.graph import OBSERVER
 from meetara_build.graph.stages import STAGE
+from meetara_build.outside import first_line
 
 FIGURES = "figures.json"
 """Written beside the output: the stage's metrics and what the work took."""
