@@ -80,7 +80,7 @@ def test_a_file_is_found_by_its_whole_path_and_from_any_folder(
     folder = built / "artifacts" / "nutrition" / "package"
     assert steps(explained(built, str(folder / "README.md"))) == ["nutrition/package"]
     assert steps(explained(folder, "README.md")) == ["nutrition/package"]
-    assert steps(explained(folder, "../evaluation.json")) == ["nutrition/evaluate"]
+    assert steps(explained(folder, "../evaluation/evaluation.json")) == ["nutrition/evaluate"]
 
 
 def test_a_merged_model_is_explained_although_it_was_temporary(
