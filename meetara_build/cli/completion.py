@@ -40,9 +40,11 @@ def complete_overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_words(context: typer.Context, incomplete: str) -> list[str]:
-    """What `plan` and `build` take: domains, and what is to be other for them."""
-    domains = [] if _chosen(context) else complete_domains(incomplete)
-    return [*domains, *complete_overrides(context, incomplete)]
+    """What `plan` and `build` take: domains, and what is to be other for them, once a letter says what."""
+    if _chosen(context):
+        return complete_overrides(context, incomplete)
+    keys = complete_overrides(context, incomplete) if incomplete else []
+    return [*complete_domains(incomplete), *keys]
 
 
 def complete_profiles(incomplete: str) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from meetara_build.cli.init import origin
 from meetara_build.cli.output import err, out, progress
-from meetara_build.config.resolve import Configuration
 from meetara_build.errors import ConfigError, SetupError
 from meetara_build.project import find_project
 from meetara_build.setup.check import LLAMA_CPP_PYTHON
@@ -48,6 +47,8 @@ def packaged_bases(conf: Path) -> list[Wanted]:
     Raises:
         ConfigError: a base's file is wrong.
     """
+    from meetara_build.config.resolve import Configuration
+
     found = []
     configuration = Configuration(conf.parent)
     for name, path in configuration.files["base"].items():

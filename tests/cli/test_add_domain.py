@@ -93,7 +93,7 @@ def test_a_column_that_looks_like_a_number_is_written_as_a_name(
         response="Answer",
         as_json=True,
     )
-    assert Configuration(fresh).domain("repairs").description == "1e9"
+    assert Configuration(fresh).resolve("repairs").domain.description == "1e9"
     assert "repairs" in load(fresh).domains
 
 

@@ -41,7 +41,7 @@ def test_a_plan_names_the_key_that_changed_with_both_values(project: Path, comma
 def test_a_plan_for_programs_holds_the_same(project: Path, command: Any) -> None:
     override(project, "nutrition", {"training.learning_rate": 1e-3})
     content = json.loads(command(project, "plan", "--json").stdout)
-    assert content["version"] == 2
+    assert content["version"] == 3
     items = {(item["stage"], item["target"]): item for item in content["items"]}
     assert items["adapter", "nutrition"]["action"] == "RUN"
     assert items["evaluate", "nutrition"]["action"] == "MAYBE"

@@ -78,7 +78,7 @@ def test_options_are_completed(tmp_path: Path) -> None:
     ],
 )
 def test_domains_of_the_project_around_are_completed(project: Path, words: list[str]) -> None:
-    assert completed(project / "conf", *words, "p") == ["programming"]
+    assert completed(project / "conf", *words, "pro") == ["programming"]
 
 
 def test_profiles_are_completed(project: Path) -> None:
