@@ -1,1 +1,2 @@
-"""Every figure of docs/figures.md, as a command: ``python -m bench`` or one module of this folder."""
+"""Every figure of docs/figures.md, as a command: ``python -m bench`` or one module of this
+folder."""

@@ -1,4 +1,5 @@
-"""Every figure that needs no data of one's own: ``python -m bench``; see the other modules for the rest."""
+"""Every figure that needs no data of one's own: ``python -m bench``; see the other modules for the
+rest."""
 
 import subprocess
 import sys

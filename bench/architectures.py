@@ -1,8 +1,10 @@
-"""The gates on random small models of many architectures: `python bench/architectures.py [--cut gpt2] [KIND…]`.
+"""The gates on random small models of many architectures:
+`python bench/architectures.py [--cut gpt2] [KIND…]`.
 
-The bases are in bfloat16, as published ones are; each is adapted for three steps at the default rate and at a high one. Prints,
-for each, how far the F16 file's logits are from those of base + adapter in float32 (as a share of their spread; the bound is 0.02),
-how far the LoRA file's are, and how many texts were cut into the same tokens both ways.
+The bases are in bfloat16, as published ones are; each is adapted for three steps at the default
+rate and at a high one. Prints, for each, how far the F16 file's logits are from those of base +
+adapter in float32 (as a share of their spread; the bound is 0.02), how far the LoRA file's are, and
+how many texts were cut into the same tokens both ways.
 """
 
 import argparse
@@ -78,7 +80,8 @@ STEPS = 3
 
 
 def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[str, Path]:
-    """Inputs of the gguf stage: an adapter trained on a bfloat16 base by the stages themselves, and merged by them."""
+    """Inputs of the gguf stage: an adapter trained on a bfloat16 base by the stages themselves, and
+    merged by them."""
     targets = SPARSE.get(kind, "all-linear")
     training = {
         "epochs": 1,
@@ -128,7 +131,8 @@ def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[st
 
 
 def measure(kind: str, cut: str, rate: float, root: Path) -> dict[str, Any]:
-    """What one run showed: distances, texts and how they were cut, CPU-seconds; or why it was refused."""
+    """What one run showed: distances, texts and how they were cut, CPU-seconds; or why it was
+    refused."""
     build = train_nothing(
         root / "build",
         kind,
@@ -169,7 +173,8 @@ def describe_run(run: dict[str, Any]) -> str:
 
 
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What docs/figures.md says of all runs: how many architectures pass at every rate, and the largest distances."""
+    """What docs/figures.md says of all runs: how many architectures pass at every rate, and the
+    largest distances."""
     passed = [run for run in runs if "refused" not in run]
     refused = {run["architecture"] for run in runs if "refused" in run}
     by_lora = sorted(passed, key=lambda run: -run["lora"])

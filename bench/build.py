@@ -1,4 +1,5 @@
-"""All 62 domains from nothing, twice: time, overhead, memory, losses, and whether both builds are equal.
+"""All 62 domains from nothing, twice: time, overhead, memory, losses, and whether both builds are
+equal.
 
 python -m bench.build [--once]
 """

@@ -1,4 +1,5 @@
-"""How near a plan's estimates come: all domains are built, then everything is planned and built again, and compared.
+"""How near a plan's estimates come: all domains are built, then everything is planned and built
+again, and compared.
 
 python -m bench.estimates [--domains N] [--keep FOLDER]
 """
@@ -45,7 +46,8 @@ def project(folder: Path, domains: int) -> None:
 
 
 def change_everything(folder: Path) -> None:
-    """Have every stage of every domain run again: other records are held out, another seed, another share for the base."""
+    """Have every stage of every domain run again: other records are held out, another seed, another
+    share for the base."""
     path = folder / "conf" / "build.yaml"
     text = path.read_text()
     for old, new in (("seed: 17", "seed: 18"), ("near_group: 0.75", "near_group: 0.74")):

@@ -1,4 +1,5 @@
-"""The rows of docs/figures.md: what is measured, in which result, how it is shown, how large it may be, and by which command."""
+"""The rows of docs/figures.md: what is measured, in which result, how it is shown, how large it may
+be, and by which command."""
 
 import string
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ class Formatter(string.Formatter):
 
 
 class Bound(NamedTuple):
-    """How large a figure of a result may be, or how small: ``{key}``, the limit, and the limit as it is shown."""
+    """How large a figure of a result may be, or how small: ``{key}``, the limit, and the limit as
+    it is shown."""
 
     key: str
     limit: float
@@ -38,7 +40,8 @@ class Bound(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A row: what is measured and the figures, both as formats of a result's keys; the command; and the bounds."""
+    """A row: what is measured and the figures, both as formats of a result's keys; the command; and
+    the bounds."""
 
     what: str
     result: str
@@ -48,7 +51,8 @@ class Figure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A table with a heading and what has to be said of all its rows; the notes may hold figures of one result."""
+    """A table with a heading and what has to be said of all its rows; the notes may hold figures of
+    one result."""
 
     title: str
     rows: tuple[Figure, ...]

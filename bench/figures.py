@@ -1,4 +1,5 @@
-"""Render docs/figures.md from what benchmarks kept: ``python -m bench.figures``; ``--check`` only compares."""
+"""Render docs/figures.md from what benchmarks kept: ``python -m bench.figures``; ``--check`` only
+compares."""
 
 import argparse
 import sys

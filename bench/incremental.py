@@ -1,6 +1,8 @@
-"""What it costs to find out that nothing, or little, has changed; beside Snakemake alone, GNU make and DVC.
+"""What it costs to find out that nothing, or little, has changed; beside Snakemake alone, GNU make
+and DVC.
 
-python -m bench.incremental [--domains 62] [--large 620] [--repeats 7] [--project FOLDER] [--dvc PATH]
+python -m bench.incremental [--domains 62] [--large 620] [--repeats 7] [--project FOLDER] [--dvc
+PATH]
 """
 
 import argparse
@@ -87,7 +89,8 @@ TOOLS = {
 
 
 class Command(NamedTuple):
-    """What is timed, what goes before each run, and how it must end and what it must say if it did what is measured."""
+    """What is timed, what goes before each run, and how it must end and what it must say if it did
+    what is measured."""
 
     words: list[str]
     folder: Path
@@ -145,7 +148,8 @@ def measure(commands: Mapping[str, Command], repeats: int) -> dict[str, list[Too
 
 
 def small_commands(graph: Graph, scratch: Path, dvc: str | None) -> dict[str, Command]:
-    """Everything that is timed with the smaller number of domains; what is compared stands side by side."""
+    """Everything that is timed with the smaller number of domains; what is compared stands side by
+    side."""
     project, domains = graph.project, graph.domains
     edited = stand_ins.aside(graph, scratch / "edited")
     timed(plan(edited))
@@ -223,7 +227,8 @@ def _build_edits(path: Path) -> Callable[[], None]:
 
 
 def find_dvc(given: str | None, scratch: Path) -> str | None:
-    """The dvc command that was named, else of one installed for this alone; none where that cannot be.
+    """The dvc command that was named, else of one installed for this alone; none where that cannot
+    be.
 
     Raises:
         SystemExit: there is no such command.

@@ -1,10 +1,12 @@
-"""Hundreds of edits, builds and kills in any order; after each build, whether it gave what a clean build gives.
+"""Hundreds of edits, builds and kills in any order; after each build, whether it gave what a clean
+build gives.
 
 python -m bench.incremental_soak [--steps 500] [--real 30] [--seed 1]
 
-First with stand-ins for the stages, by the machine of tests/test_incremental.py, which says what can happen and what is
-compared. Then with the real stages, through the command line, on a small project, with SIGKILL to the whole process group.
-Ends with an error at the first difference, or where a build did not do what its plan said.
+First with stand-ins for the stages, by the machine of tests/test_incremental.py, which says what
+can happen and what is compared. Then with the real stages, through the command line, on a small
+project, with SIGKILL to the whole process group. Ends with an error at the first difference, or
+where a build did not do what its plan said.
 """
 
 import argparse
@@ -95,7 +97,8 @@ class RealWorkplace(Workplace):
     """A project that is built, and whose builds are killed, through the command line."""
 
     def happens(self, what: str, chance: random.Random) -> None:
-        """One thing, of those in ``WHAT_HAPPENS``; it is said first, so that a difference can be told from its past."""
+        """One thing, of those in ``WHAT_HAPPENS``; it is said first, so that a difference can be
+        told from its past."""
         old_time = chance.random() < 0.5
         words: list[Any] = [chance.randrange(1000)]
         if what in ("edit", "kill"):

@@ -1,9 +1,11 @@
-"""Kills at random moments of a real build: each time the next build ends, and its files equal an undisturbed build's.
+"""Kills at random moments of a real build: each time the next build ends, and its files equal an
+undisturbed build's.
 
 python -m bench.kills [--kills 200] [--seed 1] [--minutes M]
 
-Each trial copies a project whose base is built, starts `meetara-build build` or `snakemake all_domains` on its domains,
-sends SIGKILL to the build or a part of it one to seven times, starting the build again in between, and lets it end.
+Each trial copies a project whose base is built, starts `meetara-build build` or
+`snakemake all_domains` on its domains, sends SIGKILL to the build or a part of it one to seven
+times, starting the build again in between, and lets it end.
 """
 
 import argparse
@@ -107,7 +109,8 @@ def digests(project: Path) -> dict[str, str]:
 
 
 def names(project: Path) -> set[str]:
-    """All files below artifacts/ but logs, locks, reports, finished blobs, and what is named after the project's folder."""
+    """All files below artifacts/ but logs, locks, reports, finished blobs, and what is named after
+    the project's folder."""
     paths = [
         path.relative_to(project) for path in (project / "artifacts").rglob("*") if path.is_file()
     ]
@@ -116,7 +119,8 @@ def names(project: Path) -> set[str]:
 
 
 class Campaign:
-    """Trial after trial on copies of one project, with one warm process for all until it is killed."""
+    """Trial after trial on copies of one project, with one warm process for all until it is
+    killed."""
 
     def __init__(self, scratch: Path, seed: int) -> None:
         self.scratch, self.temporary, self.random = scratch, scratch / "tmp", random.Random(seed)
@@ -163,7 +167,8 @@ class Campaign:
     def _killed_and_built(
         self, project: Path, name: str, plain: bool, kills: int
     ) -> tuple[list[str], float]:
-        """Up to so many kills, a new build at once after each that ended one; what was hit, and the last build's seconds."""
+        """Up to so many kills, a new build at once after each that ended one; what was hit, and the
+        last build's seconds."""
         hits: list[str] = []
         build = self._begin(project, plain)
         while True:
@@ -202,7 +207,8 @@ class Campaign:
         return Build(process, plain)
 
     def _end(self, build: Build, when: str) -> int:
-        """Wait for a build; its status. Only one that was hit may fail, and none may end with a traceback."""
+        """Wait for a build; its status. Only one that was hit may fail, and none may end with a
+        traceback."""
         try:
             said = "".join(build.process.communicate(timeout=END_SECONDS))
         except subprocess.TimeoutExpired:

@@ -44,7 +44,8 @@ def _cpuinfo() -> list[str]:
 
 
 class Cost(NamedTuple):
-    """What a command and everything it started took; memory is the largest proportional set size of the whole tree."""
+    """What a command and everything it started took; memory is the largest proportional set size of
+    the whole tree."""
 
     seconds: float
     cpu_seconds: float
@@ -52,12 +53,14 @@ class Cost(NamedTuple):
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of orphans below it, so that detached processes are counted too (Linux)."""
+    """Make this process the parent of orphans below it, so that detached processes are counted too
+    (Linux)."""
     ctypes.CDLL(None).prctl(36, 1)
 
 
 def run(command: Sequence[str], folder: Path, *, check: bool = True) -> Cost:
-    """Run a command to its end, and wait for the processes it left; ``adopt_orphans`` must have been called.
+    """Run a command to its end, and wait for the processes it left; ``adopt_orphans`` must have
+    been called.
 
     Raises:
         SystemExit: the command failed, and ``check`` is true.

@@ -1,7 +1,7 @@
 """Near-duplicates of 100,000 records: time and memory. ``python -m bench.near_duplicates [COUNT]``.
 
-The records are made of the sentences of the shipped domains, halves of two joined, so that texts have words in common as
-real ones do; every tenth repeats an earlier one with a word changed.
+The records are made of the sentences of the shipped domains, halves of two joined, so that texts
+have words in common as real ones do; every tenth repeats an earlier one with a word changed.
 """
 
 import json

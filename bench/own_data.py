@@ -1,4 +1,5 @@
-"""Data of one's own on the base ``tiny``, added as a new user would: built to packaged files, and how far they are below the base's loss.
+"""Data of one's own on the base ``tiny``, added as a new user would: built to packaged files, and
+how far they are below the base's loss.
 
 python -m bench.own_data FILE.jsonl [FILE.csv …]
 """

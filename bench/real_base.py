@@ -1,9 +1,10 @@
-"""Sixteen domains on the real base that comes with the tool, each read by its answers: what is packaged, what is refused, and why.
+"""Sixteen domains on the real base that comes with the tool, each read by its answers: what is
+packaged, what is refused, and why.
 
 python -m bench.real_base [--folder FOLDER] [--domains a,b]
 
-Two of each category, the strict ones first, and two more of those. Prints the table, the refusals and the answers; a run
-of all sixteen is kept as JSON.
+Two of each category, the strict ones first, and two more of those. Prints the table, the refusals
+and the answers; a run of all sixteen is kept as JSON.
 """
 
 import argparse
@@ -46,7 +47,8 @@ def build(project: Path, domains: Sequence[str]) -> machine.Cost:
 
 
 def figures(project: Path, domain: str, runs: Sequence[journal.Run]) -> dict[str, Any]:
-    """What became of one domain: its losses, its cost by stage, its bytes, and why it is refused if it is."""
+    """What became of one domain: its losses, its cost by stage, its bytes, and why it is refused if
+    it is."""
     root = project / "artifacts"
     own = [run for run in runs if run.target == domain]
     failed = [run for run in own if run.outcome == "failed"]
@@ -71,7 +73,8 @@ def figures(project: Path, domain: str, runs: Sequence[journal.Run]) -> dict[str
 
 
 def answers(project: Path, domain: str) -> list[dict[str, str]]:
-    """What the domain's smallest file says to its first held-out prompts, as it comes, beside what a person wrote."""
+    """What the domain's smallest file says to its first held-out prompts, as it comes, beside what
+    a person wrote."""
     if not list((project / "artifacts" / domain / "gguf").glob("*-Q4_K_M.gguf")):
         return []
     lines = (

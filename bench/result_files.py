@@ -1,4 +1,5 @@
-"""What benchmarks measured, kept as data: ``bench/results/NAME.json``, each with its machine, date, commit and the load beside it.
+"""What benchmarks measured, kept as data: ``bench/results/NAME.json``, each with its machine, date,
+commit and the load beside it.
 
 ``bench.figures`` renders docs/figures.md from these files, so that no figure is typed by hand.
 """
@@ -16,7 +17,8 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def keep_result(name: str, figures: Mapping[str, Any]) -> None:
-    """Write ``NAME.json``; what was run smaller than usual says so in its figures, or is not kept."""
+    """Write ``NAME.json``; what was run smaller than usual says so in its figures, or is not
+    kept."""
     stamp = {
         "machine": machine.describe_machine(),
         "date": str(date.today()),

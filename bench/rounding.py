@@ -1,10 +1,12 @@
-"""What rounding takes from an adapter on its way into an F16 file: merged weights handed on in float32, and in the base's bfloat16.
+"""What rounding takes from an adapter on its way into an F16 file: merged weights handed on in
+float32, and in the base's bfloat16.
 
 python -m bench.rounding [--steps 3]
 
-The base that comes with the tool, held in bfloat16 as all public bases are; an adapter trained for a few steps at the base's rate. Prints,
-both ways: how far the F16 file's logits are from base + adapter in float32 (as a share of their spread, largest and mean), and the share of
-the weights that the adapter changes which rounding makes the base's again.
+The base that comes with the tool, held in bfloat16 as all public bases are; an adapter trained for
+a few steps at the base's rate. Prints, both ways: how far the F16 file's logits are from base +
+adapter in float32 (as a share of their spread, largest and mean), and the share of the weights that
+the adapter changes which rounding makes the base's again.
 """
 
 import argparse

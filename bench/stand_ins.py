@@ -1,6 +1,8 @@
-"""Projects in which everything is built, made in seconds; and the same graph, built too, for Snakemake alone, make and DVC.
+"""Projects in which everything is built, made in seconds; and the same graph, built too, for
+Snakemake alone, make and DVC.
 
-Artifacts are small stand-ins, written through the real stage run: real manifests, store and records, but no work.
+Artifacts are small stand-ins, written through the real stage run: real manifests, store and
+records, but no work.
 """
 
 import functools
@@ -85,7 +87,8 @@ def make_project(folder: Path, count: int) -> Graph:
 
 
 def _choose_domains(conf: Path, count: int) -> None:
-    """The first of the shipped domains; or all, and as many copies of them as are wanted, with data of their own."""
+    """The first of the shipped domains; or all, and as many copies of them as are wanted, with data
+    of their own."""
     shipped = sorted(path.stem for path in (conf / "domain").glob("*.yaml"))
     if count < len(shipped):
         build = conf / "build.yaml"
@@ -102,7 +105,8 @@ def _choose_domains(conf: Path, count: int) -> None:
 
 
 def _stand_in(request: Mapping[str, Any], full_size: str) -> int:
-    """Instead of a stage's work: a line in each file it would write; the base's and one domain's files in full size."""
+    """Instead of a stage's work: a line in each file it would write; the base's and one domain's
+    files in full size."""
     output, recipe = Path(request["output"]), request["recipe"]
     target, _, stage = request["name"].rpartition("/")
     if stage == "gguf":
@@ -125,19 +129,22 @@ def _stand_in(request: Mapping[str, Any], full_size: str) -> int:
 
 
 def record(project: Path) -> None:
-    """Have Snakemake record every job as done, as after a build of its own; it deletes the merged models too."""
+    """Have Snakemake record every job as done, as after a build of its own; it deletes the merged
+    models too."""
     quietly([*snakemake(project, "all_domains"), "--touch", "--forceall"], project)
 
 
 def aside(graph: Graph, folder: Path) -> Path:
-    """The same configuration and the same artifacts seen from another folder, whose configuration may be edited."""
+    """The same configuration and the same artifacts seen from another folder, whose configuration
+    may be edited."""
     shutil.copytree(graph.project / "conf", folder / "conf")
     (folder / graph.root.relative_to(graph.project)).symlink_to(graph.root)
     return folder
 
 
 def aside_with_one_domain(graph: Graph, folder: Path) -> Path:
-    """The same with copies of the base's and the first domain's artifacts alone, which may be deleted; and the store."""
+    """The same with copies of the base's and the first domain's artifacts alone, which may be
+    deleted; and the store."""
     root = aside(graph, folder) / graph.root.relative_to(graph.project)
     root.unlink()
     for name in ("base", graph.domains[0]):
@@ -184,7 +191,8 @@ def for_make(folder: Path, domains: list[str]) -> Path:
 
 
 def for_dvc(folder: Path, domains: list[str], dvc: str) -> Path:
-    """The graph as a dvc.yaml, built: the files are written here and committed, which leaves what running it would."""
+    """The graph as a dvc.yaml, built: the files are written here and committed, which leaves what
+    running it would."""
     folder.mkdir()
     stages = {}
     for output, inputs in _jobs(domains).items():

@@ -1,4 +1,5 @@
-"""Projects on ``tiny``, the base that a build makes itself: for figures of the bookkeeping, and of many trainings."""
+"""Projects on ``tiny``, the base that a build makes itself: for figures of the bookkeeping, and of
+many trainings."""
 
 import contextlib
 import io

@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
-"""How fast the trainer learns, against the padded recipe and against TRL's SFTTrainer, on this machine's CPU.
+"""How fast the trainer learns, against the padded recipe and against TRL's SFTTrainer, on this
+machine's CPU.
 
     python bench/trainer.py DATA.jsonl [--quick] [--trl-python /path/to/python]
 
-DATA.jsonl has ``question`` and ``answer``. Everybody adapts the same base (the shape of SmolLM2-135M, random weights,
-a tokenizer trained on the data) with the same LoRA (r 8, all linear layers, same first weights), the same constant
-learning rate, the same records and one thread, in float32 unless said otherwise. Each run is a process of its own that
+DATA.jsonl has ``question`` and ``answer``. Everybody adapts the same base (the shape of
+SmolLM2-135M, random weights, a tokenizer trained on the data) with the same LoRA (r 8, all linear
+layers, same first weights), the same constant learning rate, the same records and one thread, in
+float32 unless said otherwise. Each run is a process of its own that
 
-1. makes the held-out pass on a model kept for that (always by the same code: a fixed piece of work),
-2. trains another copy for a fixed number of CPU-seconds, the trainer's own set-up after tokenizing included,
+1. makes the held-out pass on a model kept for that (always by the same code: a fixed piece of
+   work),
+2. trains another copy for a fixed number of CPU-seconds, the trainer's own set-up after tokenizing
+   included,
 3. makes the held-out pass again with the trained adapter, which gives the loss.
 
-Runs are interleaved and repeated, each repeat in another order of the records; figures are medians. CPU-seconds on
-shared machines vary by half, so speeds are also given for a machine on which the held-out pass takes its median time:
-speed x own held-out time / median held-out time. Completion tokens are answer tokens that the loss counted; prompt and
-padding tokens do not count.
+Runs are interleaved and repeated, each repeat in another order of the records; figures are medians.
+CPU-seconds on shared machines vary by half, so speeds are also given for a machine on which the
+held-out pass takes its median time: speed x own held-out time / median held-out time. Completion
+tokens are answer tokens that the loss counted; prompt and padding tokens do not count.
 """
 
 import argparse
@@ -65,9 +69,10 @@ TRL_BATCH = {"trl padded": 4, "trl grouped": 4, "trl packed": 1, "trl single": 1
 HELD_OUT = 12
 """Records of the held-out pass."""
 TRAINED_ON = 80
-"""Records to train on, more than once if need be. Grouping by length sorts stretches of up to 50 batches, the longest
-records first: among thousands of records it would be seen in these few steps with nothing but long ones, which have the
-largest share of completion tokens. Among 80 a stretch is 5 batches."""
+"""Records to train on, more than once if need be. Grouping by length sorts stretches of up to 50
+batches, the longest records first: among thousands of records it would be seen in these few steps
+with nothing but long ones, which have the largest share of completion tokens. Among 80 a stretch is
+5 batches."""
 EPOCHS = 5
 SPEED_TARGETS = {"padded recipe": 2.2, "best of TRL": 1.1}
 
@@ -145,7 +150,8 @@ def read(data: Path) -> list[list[dict[str, str]]]:
 
 
 def make_base(data: Path, folder: Path) -> dict[str, Any]:
-    """A random Llama of SmolLM2-135M's shape and a byte-level BPE tokenizer with ChatML, trained on the data."""
+    """A random Llama of SmolLM2-135M's shape and a byte-level BPE tokenizer with ChatML, trained on
+    the data."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -227,7 +233,8 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-# --- the contenders: each trains until its CPU-seconds are spent and says (completion tokens, steps, CPU-seconds)
+# --- the contenders: each trains until its CPU-seconds are spent and says (completion tokens,
+# steps, CPU-seconds)
 
 Result = tuple[int, int, float]
 

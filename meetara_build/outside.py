@@ -1,4 +1,5 @@
-"""Text and JSON from outside: data, logs, agents, other programs' files. Read without a crash, shown without a trick."""
+"""Text and JSON from outside: data, logs, agents, other programs' files. Read without a crash,
+shown without a trick."""
 
 import codecs
 import errno
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode's categories of what prints nothing, moves the cursor or turns the direction of a line."""
+"""Unicode's categories of what prints nothing, moves the cursor or turns the direction of a
+line."""
 SPEAKER = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}"
 """The name of whoever says something to the others: an agent, a token, a person."""
 JOINERS = "\u200c\u200d"
@@ -41,7 +43,8 @@ def parse_json(text: str | bytes) -> Any:
     """What a JSON text says.
 
     Raises:
-        ValueError: it is none, or it cannot be held: not UTF-8, nested too deep, a number of thousands of digits.
+        ValueError: it is none, or it cannot be held: not UTF-8, nested too deep, a number of
+            thousands of digits.
     """
     try:
         return json.loads(text)
@@ -61,12 +64,14 @@ def read_file(path: Path) -> bytes:
 
 
 def quote_command(*words: object) -> str:
-    """A command line as a shell takes it: words with spaces, quotes or braces in them are quoted."""
+    """A command line as a shell takes it: words with spaces, quotes or braces in them are
+    quoted."""
     return shlex.join(map(str, words))
 
 
 def show_line(text: object) -> str:
-    """Text as one line of a message or a table: what would break the line, or cannot be seen, is written as an escape."""
+    """Text as one line of a message or a table: what would break the line, or cannot be seen, is
+    written as an escape."""
     line = str(text)
     return line if line.isprintable() else "".join(_visible(char) for char in line)
 
@@ -84,17 +89,20 @@ def first_line(error: BaseException) -> str:
 
 
 def show_text(text: object) -> str:
-    """Text over several lines: line ends and tabs stay, whatever else cannot be seen is written as an escape."""
+    """Text over several lines: line ends and tabs stay, whatever else cannot be seen is written as
+    an escape."""
     return "\n".join("\t".join(map(show_line, line.split("\t"))) for line in str(text).split("\n"))
 
 
 def show_block(text: object) -> str:
-    """Text over several lines where none but the first begins at the edge: what it quotes cannot pass for the tool's own line."""
+    """Text over several lines where none but the first begins at the edge: what it quotes cannot
+    pass for the tool's own line."""
     return re.sub(r"\n(?=\S)", "\n  ", show_text(text))
 
 
 def show_json(text: str) -> str:
-    """JSON as safe to look at as `show_text`, by escapes of JSON itself, so that it says the same."""
+    """JSON as safe to look at as `show_text`, by escapes of JSON itself, so that it says the
+    same."""
     if all(line.isprintable() for line in text.split("\n")):
         return text
     return "".join(
@@ -103,7 +111,8 @@ def show_json(text: str) -> str:
 
 
 def write_any_text() -> None:
-    """Have the standard streams write whatever they are given: what their encoding lacks in plainer characters or as escapes."""
+    """Have the standard streams write whatever they are given: what their encoding lacks in plainer
+    characters or as escapes."""
     codecs.register_error("plainer", _plainer)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -20,12 +20,14 @@ def find_project(start: Path | None = None) -> Path:
         if (folder / "conf" / "build.yaml").exists():
             return folder
     raise ConfigError(
-        f"{here}: no conf/build.yaml here or above; go to a project, or make one: `meetara-build init NAME`"
+        f"{here}: no conf/build.yaml here or above; go to a project, or make one: `meetara-build "
+        "init NAME`"
     )
 
 
 def written_path(folder: Path, written: str) -> Path:
-    """A path as conf/ has it: from a folder, from ``~``, or absolute; links in it are left for whoever opens it."""
+    """A path as conf/ has it: from a folder, from ``~``, or absolute; links in it are left for
+    whoever opens it."""
     return folder / os.path.expanduser(written)  # noqa: PTH111  (pathlib's fails on a file called ~name)
 
 

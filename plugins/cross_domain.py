@@ -1,7 +1,9 @@
 """cross_domain: what holds across domains.
 
-- joint training of near domains: each learns the training records of those most like it too, and keeps what is held out to itself;
-- universal patterns: changes that helped most of the domains that tried them, for those that have not;
+- joint training of near domains: each learns the training records of those most like it too, and
+  keeps what is held out to itself;
+- universal patterns: changes that helped most of the domains that tried them, for those that have
+  not;
 - after a build: in which order domains teach each other best, and which of these hold.
 """
 
@@ -15,7 +17,8 @@ COMPANIONS = 2
 FIRST_THRESHOLD = 0.2
 """Similarity from which joint training is tried while nothing is known of it."""
 FIRST_GAIN = 0.005
-"""What joint training is taken to gain before any was measured: about what bench.agents.worth measured."""
+"""What joint training is taken to gain before any was measured: about what bench.agents.worth
+measured."""
 LEAST_DOMAINS = 3
 """Domains that must have tried a change before it is called a pattern."""
 MOST = 250
@@ -54,7 +57,10 @@ def insights(context: Context) -> Iterator[str]:
     if tried:
         helped = sum(gain > 0 for gain in tried.values())
         mean = sum(tried.values()) / len(tried)
-        yield f"Joint training helped {helped} of {len(tried)} domains that tried it, {mean:.1%} less loss on average"
+        yield (
+            f"Joint training helped {helped} of {len(tried)} domains that tried it, {mean:.1%} "
+            "less loss on average"
+        )
     for (key, old, new), several in sorted(_patterns(past).items()):
         gains = paired_runs.by_domain(several)
         if len(gains) >= LEAST_DOMAINS and _bound(gains) > 0.5:
@@ -75,7 +81,8 @@ def _counted(gains: Mapping[str, float]) -> str:
 def joint(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[Proposal]:
     """For every domain that learns alone: to learn the records of its nearest neighbours too.
 
-    Whether it is better than alone is measured by the build: what is not is taken back. So what is known is what it did so far.
+    Whether it is better than alone is measured by the build: what is not is taken back. So what is
+    known is what it did so far.
     """
     known = paired_runs.by_domain(_set(change) for change in past if change.key == JOINT)
     threshold = find_similarity(context, past)
@@ -108,7 +115,8 @@ def joint(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[Prop
 
 
 def _has_room(context: Context, domain: Domain, last: Run, companions: Sequence[str]) -> bool:
-    """Whether the bound on steps leaves a domain as many passes over its own records as it has alone."""
+    """Whether the bound on steps leaves a domain as many passes over its own records as it has
+    alone."""
     bound = domain.config.get(STEPS)
     records = [
         last,
@@ -144,7 +152,8 @@ def _set(change: paired_runs.Change) -> paired_runs.Change:
 
 
 def universal(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[Proposal]:
-    """Changes that helped most of the domains that tried them, for those that have the old value and have not tried."""
+    """Changes that helped most of the domains that tried them, for those that have the old value
+    and have not tried."""
     for (key, old, new), several in sorted(_patterns(past).items()):
         gains = paired_runs.by_domain(several)
         if len(gains) < LEAST_DOMAINS or (bound := _bound(gains)) <= 0.5:

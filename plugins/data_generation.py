@@ -1,8 +1,9 @@
 """data_generation: what a domain's data lacks.
 
 - between builds: proposes that records of weak topics come more often in training;
-- after a build: which topics are weak, how many more records they need, and which sources lose most records, and why. Sources, columns
-  and limits are for people to change, so these are said, with file and key, and not proposed.
+- after a build: which topics are weak, how many more records they need, and which sources lose most
+  records, and why. Sources, columns and limits are for people to change, so these are said, with
+  file and key, and not proposed.
 
 Weak topics are told by training records when they first came by, never by the test records.
 """
@@ -61,7 +62,8 @@ def weights(context: Context, domain: Domain, gain: float) -> Proposal | None:
         domain.name,
         WEIGHTS,
         {**now, **{topic.name: WEIGHT for topic in weak}},
-        f"Weak topics come twice an epoch: the first loss of their records is above that of the others: {names}",
+        "Weak topics come twice an epoch: the first loss of their records is above that of the "
+        f"others: {names}",
         evidence,
         gain,
         0.3,
@@ -84,8 +86,8 @@ def weak_topics(domain: Domain, found: Law | None) -> Iterator[str]:
         if not topic.weak:
             continue
         line = (
-            f"{domain.name}: '{topic.name}' is weak: the first loss of its {topic.records} records is {topic.above:+.1%} "
-            "above the others'"
+            f"{domain.name}: '{topic.name}' is weak: the first loss of its {topic.records} records "
+            f"is {topic.above:+.1%} above the others'"
         )
         if topic.name in shares:
             line += f"; held out, training took it to {shares[topic.name]:.1%} of the base's loss"
@@ -98,14 +100,18 @@ def _needed(records: int, share: float, target: float, found: Law | None) -> str
         return ", no less than its other topics: it may be harder by nature"
     needed = more_records(records, share, target, found)
     if needed is None:
-        return f", its topics' mean is {target:.1%}; how many more records would do cannot be told from these domains"
+        return (
+            f", its topics' mean is {target:.1%}; how many more records would do cannot be told "
+            "from these domains"
+        )
     fewest, most = needed
     many = f"about {fewest} to {most} more" if most else f"{fewest} more at the least"
     return f", its topics' mean is {target:.1%}: {many} records would take it there"
 
 
 def sizes(domain: Domain) -> list[tuple[int, float]]:
-    """Of every topic: its training records, and which share of the base's loss is left on held-out ones."""
+    """Of every topic: its training records, and which share of the base's loss is left on held-out
+    ones."""
     counts = Counter(line["topic"] for line in _trained(domain) if line.get("topic"))
     return [(counts[name], share) for name, share in _shares(domain).items() if counts[name]]
 
@@ -120,7 +126,10 @@ def losing_sources(domain: Domain) -> Iterator[str]:
         lost = Counter(reason for reason in reasons.values() if reason)
         if lost.total() >= REJECTED * len(reasons):
             told = "; ".join(_told(reason, count) for reason, count in lost.most_common(SHOWN))
-            yield f"{domain.name}: {file}: {lost.total()} of {len(reasons)} records are left out: {told}"
+            yield (
+                f"{domain.name}: {file}: {lost.total()} of {len(reasons)} records are left out: "
+                f"{told}"
+            )
 
 
 def _became(line: Mapping[str, Any]) -> tuple[str, int, str | None]:
@@ -141,7 +150,8 @@ def _told(reason: str, count: int) -> str:
 
 
 def _trained(domain: Domain) -> list[dict[str, Any]]:
-    """The domain's own training records, as they were learnt; those of joint domains are left out."""
+    """The domain's own training records, as they were learnt; those of joint domains are left
+    out."""
     own = {record["id"] for record in domain.read("dataset/train.jsonl") or []}
     return [line for line in domain.read("adapter/records.jsonl") or [] if line["id"] in own]
 

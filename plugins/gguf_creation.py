@@ -1,18 +1,23 @@
-"""Which quantized types a domain's files should have, from what was measured: divergence from F16 (KL), bytes and speed.
+"""Which quantized types a domain's files should have, from what was measured: divergence from F16
+(KL), bytes and speed.
 
-For a domain whose files are measured as they are configured, the first of these that has something to say:
+For a domain whose files are measured as they are configured, the first of these that has something
+to say:
 
 1. a smaller type of this agent's is taken back where it measured worse than the one before it may;
 2. a type is dropped where another listed one is no larger, no further from F16 and no slower;
 3. on a GPU, types that do not fit its memory make room for the largest that does;
-4. a type gives way to a smaller one where its bound (``evaluation.max_kl``) leaves much room, by what neighbours on the same base
-   measured of both; where none did, one domain tries;
-5. tensors get types of their own: at a little less than the size of the uniform type, the least divergence.
+4. a type gives way to a smaller one where its bound (``evaluation.max_kl``) leaves much room, by
+   what neighbours on the same base measured of both; where none did, one domain tries;
+5. tensors get types of their own: at a little less than the size of the uniform type, the least
+   divergence.
 
-For (5), a file's divergence is taken as a sum over groups of tensors of sensitivity × squared error of how they are stored: to second
-order, what independent errors add to it (HAWQ-V2, arXiv 1911.03852). Sensitivities are a ridge regression over all mixes measured on a
-base, each against its domain's uniform file; before any is measured, what llama.cpp's own choice of types amounts to. A domain first tries
-the best mixes for sensitivities drawn from what is known (Thompson sampling, Biometrika 25, 1933), so that neighbours learn from it.
+For (5), a file's divergence is taken as a sum over groups of tensors of sensitivity × squared error
+of how they are stored: to second order, what independent errors add to it (HAWQ-V2, arXiv
+1911.03852). Sensitivities are a ridge regression over all mixes measured on a base, each against
+its domain's uniform file; before any is measured, what llama.cpp's own choice of types amounts to.
+A domain first tries the best mixes for sensitivities drawn from what is known (Thompson sampling,
+Biometrika 25, 1933), so that neighbours learn from it.
 """
 
 import hashlib
@@ -52,7 +57,8 @@ GPU_SHARE = (
 
 @dataclass(frozen=True)
 class File:
-    """A quantized file that was measured; ``made`` is the key of the gguf run's work, ``stored`` bytes by group and storage type."""
+    """A quantized file that was measured; ``made`` is the key of the gguf run's work, ``stored``
+    bytes by group and storage type."""
 
     run: str
     made: str
@@ -70,7 +76,10 @@ class File:
 
     def __str__(self) -> str:
         mixed = " with gguf.tensor_types" if self.types else ""
-        return f"run {self.run}: {self.domain} {self.quant}{mixed}: KL {self.kl:.4g}, {self.bytes / 1e6:.2f} MB"
+        return (
+            f"run {self.run}: {self.domain} {self.quant}{mixed}: KL {self.kl:.4g}, "
+            f"{self.bytes / 1e6:.2f} MB"
+        )
 
     def share(self, group: str) -> float:
         """A group's part of the weights."""
@@ -113,7 +122,10 @@ def insights(context: Context) -> Iterable[str]:
                     f"{pattern} {kind}" for pattern, kind in mix.types.items()
                 ).replace(r"\b", "")
                 share, size = mix.kl / plain.kl, mix.bytes / plain.bytes
-                yield f"{domain.name}: {mix.quant} with {types}: {share:.0%} of the KL without, {size:.1%} of the bytes"
+                yield (
+                    f"{domain.name}: {mix.quant} with {types}: {share:.0%} of the KL without, "
+                    f"{size:.1%} of the bytes"
+                )
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,8 @@ class Known:
 
     @classmethod
     def of(cls, context: Context) -> "Known":
-        """What a context's runs hold: each evaluation belongs to the domain's last gguf run before it, if that made its files."""
+        """What a context's runs hold: each evaluation belongs to the domain's last gguf run before
+        it, if that made its files."""
         made, found = dict[str, Run](), dict[tuple[str, str], File]()
         for run in context.runs:
             if run.outcome == "failed" or not run.recipe:
@@ -153,7 +166,8 @@ class Known:
         return files if as_wanted else []
 
     def plain(self, file: File) -> File | None:
-        """The same domain's file of the same type without types for single tensors: of the same model if there is one."""
+        """The same domain's file of the same type without types for single tensors: of the same
+        model if there is one."""
         found = [one for one in self.of_domain(file.domain, file.quant) if not one.types]
         return next(
             (one for one in reversed(found) if one.model == file.model),
@@ -227,7 +241,8 @@ def _take_back(domain: Domain, now: Sequence[File], known: Known) -> Proposal | 
             domain.name,
             "domain.quants",
             [larger[0] if one == file.quant else one for one in quants],
-            f"{file.quant} measured a KL of {file.kl:.4g}, and {larger[0]}, which it replaced, may have {bound:g}",
+            f"{file.quant} measured a KL of {file.kl:.4g}, and {larger[0]}, which it replaced, may "
+            f"have {bound:g}",
             [*map(str, [file, *before])],
             gain,
             0.9,
@@ -254,7 +269,8 @@ def _drop(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
                 domain.name,
                 "domain.quants",
                 [quant for quant in domain.config["domain.quants"] if quant != file.quant],
-                f"{other.quant} is no larger than {file.quant}, no further from F16 and no slower: {file.quant} is of no use",
+                f"{other.quant} is no larger than {file.quant}, no further from F16 and no slower: "
+                f"{file.quant} is of no use",
                 [
                     str(file),
                     str(other),
@@ -271,7 +287,8 @@ def _drop(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
 
 
 def _fit(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
-    """On a GPU, types that its memory cannot hold go; where none fits, the largest that should takes their place."""
+    """On a GPU, types that its memory cannot hold go; where none fits, the largest that should
+    takes their place."""
     memory = domain.machine.get("gpu_memory_gb") or 0.0
     sizes = [domain.model.get(name) or 0 for name in ("layers", "kv_heads", "hidden_size")]
     cache = (
@@ -304,7 +321,8 @@ def _fit(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
 
 
 def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
-    """The smallest type that may be expected to stay well within the bound of the one it replaces."""
+    """The smallest type that may be expected to stay well within the bound of the one it
+    replaces."""
     quants = list(domain.config["domain.quants"])
     for file in sorted(now, key=lambda one: -one.bytes):
         below = _types_below(domain, file)
@@ -324,8 +342,8 @@ def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | No
                 domain.name,
                 "domain.quants",
                 [quant if one == file.quant else one for one in quants],
-                f"{file.quant}'s KL is {file.kl:.4g} of {bound:g} allowed; {quant}'s should be {most:.4g} at most, and it saves "
-                f"{(file.bytes - size) / 1e6:.2f} MB"
+                f"{file.quant}'s KL is {file.kl:.4g} of {bound:g} allowed; {quant}'s should be "
+                f"{most:.4g} at most, and it saves {(file.bytes - size) / 1e6:.2f} MB"
                 + ("" if evidence else "; nobody on this base has measured it: a trial"),
                 [str(file), *evidence],
                 (file.bytes - size) / file.all_bytes,
@@ -336,7 +354,8 @@ def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | No
 
 
 def _types_below(domain: Domain, file: File) -> Sequence[str]:
-    """Types smaller than a file's own, the next one first, where it has a bound and no types for single tensors."""
+    """Types smaller than a file's own, the next one first, where it has a bound and no types for
+    single tensors."""
     bound = domain.config.get(f"evaluation.max_kl.{file.quant}")
     if file.quant not in LADDER or not bound or file.types:
         return ()
@@ -349,7 +368,8 @@ def _is_fair(file: File, size: float, most: float) -> bool:
 
 
 def _is_within_bounds(domain: Domain, file: File, quant: str, most: float, known: Known) -> bool:
-    """Whether a type should stay well within both types' bounds, and did so when the domain last measured it."""
+    """Whether a type should stay well within both types' bounds, and did so when the domain last
+    measured it."""
     bound = domain.config[f"evaluation.max_kl.{file.quant}"]
     allowed = ROOM * min(bound, domain.config.get(f"evaluation.max_kl.{quant}") or bound)
     last = known.of_domain(domain.name, quant)[-1:]
@@ -357,7 +377,8 @@ def _is_within_bounds(domain: Domain, file: File, quant: str, most: float, known
 
 
 def _expected(file: File, quant: str, known: Known) -> tuple[float, list[str]]:
-    """The most that a type's divergence should be in place of a file's, and what was measured of it on this base."""
+    """The most that a type's divergence should be in place of a file's, and what was measured of it
+    on this base."""
     pairs = known.pairs(file.base, file.quant, quant)
     promised = [other.kl / mine.kl for mine, other in pairs] or [
         _storage(quant).error / _storage(file.quant).error
@@ -368,7 +389,8 @@ def _expected(file: File, quant: str, known: Known) -> tuple[float, list[str]]:
 
 
 def _is_first(domain: Domain, quant: str, known: Known) -> bool:
-    """Whether a domain is the one to try a type that nobody on its base has measured beside the present one, or is about to."""
+    """Whether a domain is the one to try a type that nobody on its base has measured beside the
+    present one, or is about to."""
     others = [
         one
         for one in known.domains
@@ -382,7 +404,8 @@ def _is_first(domain: Domain, quant: str, known: Known) -> bool:
 
 
 def _bytes(file: File, quant: str, known: Known) -> float:
-    """How large a file's like of another type should be: by neighbours' ratio, else by its storage's bits."""
+    """How large a file's like of another type should be: by neighbours' ratio, else by its
+    storage's bits."""
     ratios = [other.bytes / mine.bytes for mine, other in known.pairs(file.base, file.quant, quant)]
     kinds = [
         (STORAGE.get(kind.upper()), size)
@@ -397,7 +420,8 @@ def _bytes(file: File, quant: str, known: Known) -> float:
 
 
 class Mix(NamedTuple):
-    """Types by pattern, the divergence they give as a share of the uniform file's, and the file's bytes; ``run`` measured it."""
+    """Types by pattern, the divergence they give as a share of the uniform file's, and the file's
+    bytes; ``run`` measured it."""
 
     types: dict[str, str]
     ratio: float
@@ -406,7 +430,8 @@ class Mix(NamedTuple):
 
 
 def _mix(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
-    """Types for single tensors: the best that was measured here, or that may be expected to be better."""
+    """Types for single tensors: the best that was measured here, or that may be expected to be
+    better."""
     file, plain = now[0], known.plain(now[0])
     if len(now) > 1 or plain is None or plain.kl <= 0:
         return None  # the types would go into its other files too
@@ -436,7 +461,8 @@ def _mix(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
         domain.name,
         "gguf.tensor_types",
         best.types,
-        f"{best.ratio:.0%} of the uniform {file.quant}'s KL ({how}) at {best.bytes / plain.bytes:.1%} of its bytes; now {present:.0%}",
+        f"{best.ratio:.0%} of the uniform {file.quant}'s KL ({how}) at "
+        f"{best.bytes / plain.bytes:.1%} of its bytes; now {present:.0%}",
         [best.run or str(plain), *(str(one) for one, _ in measured[-5:])],
         gain,
         confidence,
@@ -445,7 +471,8 @@ def _mix(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
 
 
 def _candidate(plain: File, measured: Sequence[tuple[File, File]], seed: str | None) -> Mix:
-    """The mix of least divergence at its size, for sensitivities as they are known, or drawn from what is known."""
+    """The mix of least divergence at its size, for sensitivities as they are known, or drawn from
+    what is known."""
     sensitivity = _sensitivities(plain, measured, seed)
     shares = {
         group: sensitivity.get(group, 1.0) * weights for group, weights in plain.weights.items()
@@ -475,7 +502,8 @@ def _candidate(plain: File, measured: Sequence[tuple[File, File]], seed: str | N
 
 
 def _options(plain: File, group: str, share: float) -> list[tuple[str | None, float, float]]:
-    """What a group may be stored as, at most a size smaller, with its bytes and divergence; first as the uniform file has it."""
+    """What a group may be stored as, at most a size smaller, with its bytes and divergence; first
+    as the uniform file has it."""
     stored, weights = plain.stored[group], plain.weights[group]
     present = max(stored, key=lambda kind: stored[kind]).upper()
     most = LOWER * STORAGE[present].error if present in STEPS[1:] else 0.0  # other rows may not fit
@@ -493,7 +521,8 @@ def _options(plain: File, group: str, share: float) -> list[tuple[str | None, fl
 def _sensitivities(
     plain: File, measured: Sequence[tuple[File, File]], seed: str | None
 ) -> dict[str, float]:
-    """How sensitive each group is, as a multiple of what llama.cpp takes it for; with a seed, one draw from what may be."""
+    """How sensitive each group is, as a multiple of what llama.cpp takes it for; with a seed, one
+    draw from what may be."""
     import numpy as np
 
     groups = [group for group in sorted(plain.weights) if plain.error(group) > 0]
@@ -517,10 +546,16 @@ def _sensitivities(
 def _one_smaller(file: File, known: Known) -> str:
     """What the next smaller type would save and cost."""
     if file.quant not in LADDER[:-1]:
-        return f"{file.domain}: {file.quant} is its smallest type, and this agent knows none that is a size smaller"
+        return (
+            f"{file.domain}: {file.quant} is its smallest type, and this agent knows none that is "
+            "a size smaller"
+        )
     quant = LADDER[LADDER.index(file.quant) + 1]
     saved = file.bytes - _bytes(file, quant, known)
-    start = f"{file.domain}: one size smaller than {file.quant} ({quant}) saves {saved / 1e6:.2f} MB ({saved / file.bytes:.0%})"
+    start = (
+        f"{file.domain}: one size smaller than {file.quant} ({quant}) saves {saved / 1e6:.2f} MB "
+        f"({saved / file.bytes:.0%})"
+    )
     pairs = known.pairs(file.base, file.quant, quant)
     own = [pair for pair in pairs if pair[0].domain == file.domain][-1:]
     if not pairs:

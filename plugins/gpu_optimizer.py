@@ -1,14 +1,19 @@
-"""gpu_optimizer: trainings that fit into the machine's memory and pay, from a memory model of measured peaks.
+"""gpu_optimizer: trainings that fit into the machine's memory and pay, from a memory model of
+measured peaks.
 
-- A training whose predicted peak is more than a job may have gets a smaller micro-batch; gradients are summed up to the same
-  batch, so what is learnt stays the same but for rounding. Where a micro-batch could not hold the longest record any more, it gets
-  gradient checkpointing too, which takes more time; and where even that is not enough, the longest records are left out.
-- What an observer had to halve while a training ran is remembered: the next training begins with it.
-- A larger micro-batch is proposed where there is room, and trainings of the same base were faster with it, or a GPU idles.
+- A training whose predicted peak is more than a job may have gets a smaller micro-batch; gradients
+  are summed up to the same batch, so what is learnt stays the same but for rounding. Where a
+  micro-batch could not hold the longest record any more, it gets gradient checkpointing too, which
+  takes more time; and where even that is not enough, the longest records are left out.
+- What an observer had to halve while a training ran is remembered: the next training begins with
+  it.
+- A larger micro-batch is proposed where there is room, and trainings of the same base were faster
+  with it, or a GPU idles.
 - Live, as an observer: where memory runs out, the micro-batch is halved and the step tried again.
 - Insights name what holds trainings up: data, compute or memory.
 
-Precision is the hardware file's, for all domains; an insight says what bfloat16 would save. The trainer keeps no padded token.
+Precision is the hardware file's, for all domains; an insight says what bfloat16 would save. The
+trainer keeps no padded token.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +35,8 @@ SHORT = 128
 PAYS = 0.05
 """Share of the time that a larger micro-batch has to save."""
 IDLE, BUSY = 50.0, 80.0
-"""Percent of a GPU's or core's time below which it waits, and from which it is what holds a training up."""
+"""Percent of a GPU's or core's time below which it waits, and from which it is what holds a
+training up."""
 GPU_GAIN = 0.1
 """What a GPU that idles is taken to gain from twice the micro-batch before it was tried."""
 FULL = 0.9
@@ -68,7 +74,10 @@ def insights(context: Context) -> Iterator[str]:
             if shape.device == device
         ]
         if errors:
-            yield f"Memory model ({device}): {len(errors)} trainings, {median(errors):.1%} median error"
+            yield (
+                f"Memory model ({device}): {len(errors)} trainings, {median(errors):.1%} median "
+                "error"
+            )
     for name, domain in sorted(context.domains.items()):
         yield from _beyond(measured, name, domain)
     yield from _bottlenecks(context)
@@ -82,15 +91,15 @@ def _beyond(measured: "Measured", name: str, domain: Domain) -> Iterator[str]:
     least = replace(shape, tokens=LEAST, checkpointed=True)
     if measured.peak(least) > available:
         yield (
-            f"{name}: {domain.model['name']} needs {measured.peak(least) / 1e9:.1f} GB even with the smallest micro-batch and "
-            f"gradient checkpointing, and a job has {available / 1e9:.1f} GB: take a smaller base, fewer jobs at once, or other "
-            "hardware"
+            f"{name}: {domain.model['name']} needs {measured.peak(least) / 1e9:.1f} GB even with "
+            "the smallest micro-batch and gradient checkpointing, and a job has "
+            f"{available / 1e9:.1f} GB: take a smaller base, fewer jobs at once, or other hardware"
         )
     if shape.device == "cuda" and shape.precision == "float32":
         half = measured.peak(replace(shape, precision="bfloat16"))
         yield (
-            f"{name}: about {measured.peak(shape) / 1e9:.1f} GB at its peak, and {half / 1e9:.1f} GB with precision: bfloat16 in "
-            f"conf/hardware/{domain.config['hardware']}.yaml"
+            f"{name}: about {measured.peak(shape) / 1e9:.1f} GB at its peak, and {half / 1e9:.1f} "
+            f"GB with precision: bfloat16 in conf/hardware/{domain.config['hardware']}.yaml"
         )
 
 
@@ -221,9 +230,11 @@ def _remembered(context: Context, domain: Domain) -> Proposal | None:
         domain.name,
         MICRO,
         micro,
-        f"the training had to halve its micro-batch {halved} time{'s' if halved > 1 else ''}; begin with what fitted",
+        f"the training had to halve its micro-batch {halved} time{'s' if halved > 1 else ''}; "
+        "begin with what fitted",
         [
-            f"run {last.id}: {halved} × {Action.HALVE_MICRO_BATCH}, from {_micro(last)} to {micro} tokens"
+            f"run {last.id}: {halved} × {Action.HALVE_MICRO_BATCH}, from {_micro(last)} to {micro} "
+            "tokens"
         ],
         expected_gain=0.01,
         confidence=0.9,
@@ -232,7 +243,8 @@ def _remembered(context: Context, domain: Domain) -> Proposal | None:
 
 
 def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
-    """What makes the peak fit, where that of the present settings does not; nothing if nothing does, which insights say."""
+    """What makes the peak fit, where that of the present settings does not; nothing if nothing
+    does, which insights say."""
     shape, available = measured.shape(domain), measured.available(domain)
     if shape is None or (peak := measured.peak(shape)) <= available:
         return []
@@ -262,8 +274,8 @@ def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
         LONGEST: "no longer record",
     }
     reason = (
-        f"about {peak / 1e9:.1f} GB at its peak is more than the {available / 1e9:.1f} GB that a job has; "
-        f"{' with '.join(said[key] for key in changes)} takes {lower / 1e9:.1f} GB"
+        f"about {peak / 1e9:.1f} GB at its peak is more than the {available / 1e9:.1f} GB that a "
+        f"job has; {' with '.join(said[key] for key in changes)} takes {lower / 1e9:.1f} GB"
     )
     seen = [f"memory model of {model.runs} measured trainings"]
     gain, sure = (1 - lower / peak) / len(changes), _confidence(model)
@@ -274,7 +286,8 @@ def _smaller(measured: Measured, domain: Domain) -> list[Proposal]:
 
 
 def _larger(measured: Measured, domain: Domain) -> list[Proposal]:
-    """A micro-batch that fits and is faster, by what was measured; on a GPU that idles, twice the present one."""
+    """A micro-batch that fits and is faster, by what was measured; on a GPU that idles, twice the
+    present one."""
     micro, batch = domain.config[MICRO], domain.config[BATCH]
     shape = measured.shape(domain)
     if micro is None or micro >= batch or shape is None:
@@ -290,7 +303,8 @@ def _larger(measured: Measured, domain: Domain) -> list[Proposal]:
     if now is not None and best is not None:
         gain = 1 - now.tokens_per_second / speeds[best].tokens_per_second
         said = [
-            f"run {run}: micro-batch {tokens}, median {speeds[tokens].tokens_per_second:.0f} tokens a second"
+            f"run {run}: micro-batch {tokens}, median {speeds[tokens].tokens_per_second:.0f} "
+            "tokens a second"
             for tokens in (micro, best)
             for run in speeds[tokens].runs
         ]
@@ -322,7 +336,8 @@ def _gpus(context: Context) -> list[Mapping[str, Any]]:
 
 
 def _bottlenecks(context: Context) -> Iterator[str]:
-    """What holds trainings up, by the newest samples of machines, and the last build's trainings."""
+    """What holds trainings up, by the newest samples of machines, and the last build's
+    trainings."""
     usage = context.sections.get("resource_status", {}).get("memory_usage", {})
     short = [
         machine["machine"]
@@ -370,4 +385,7 @@ def _of_cores(trained: list[Run]) -> str:
     busy = median(shares)
     if busy >= BUSY:
         return f"Bottleneck: compute; trainings keep their cores {busy:.0f}% busy"
-    return f"Bottleneck: data; trainings keep their cores {busy:.0f}% busy: they wait for files, or for other jobs' cores"
+    return (
+        f"Bottleneck: data; trainings keep their cores {busy:.0f}% busy: they wait for files, or "
+        "for other jobs' cores"
+    )

@@ -1,11 +1,13 @@
 """knowledge_transfer: what helped one domain is proposed to those like it.
 
-It proposes weights to begin from (the adapter of the most similar built domain, pinned by its digest), the settings of the best run of a
-similar domain, breakthroughs that agents told of, and another base where similar domains did better on it.
+It proposes weights to begin from (the adapter of the most similar built domain, pinned by its
+digest), the settings of the best run of a similar domain, breakthroughs that agents told of, and
+another base where similar domains did better on it.
 
-Domains are alike by the words of their data, and by past results: what helped the one helped the other. How likely a change is to
-help is learnt from all changes that were tried: a logistic regression, or, while there are few, the mean of a Beta prior. A change is
-forgotten once most domains that tried it were not helped.
+Domains are alike by the words of their data, and by past results: what helped the one helped the
+other. How likely a change is to help is learnt from all changes that were tried: a logistic
+regression, or, while there are few, the mean of a Beta prior. A change is forgotten once most
+domains that tried it were not helped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,17 +29,20 @@ SETTINGS = (
     *("lora.rank", "lora.alpha", "lora.dropout"),
 )
 OWN = (WARM, JOINT, "training.epochs", "training.max_steps")
-"""What suits one domain and says nothing of another: how long to train hangs on its amount of data."""
+"""What suits one domain and says nothing of another: how long to train hangs on its amount of
+data."""
 SHAPE = ("lora.rank", "lora.alpha", "lora.targets", "lora.rslora", "lora.dora")
 """What two adapters must have in common for one to begin from the other."""
 FIRST_THRESHOLD = 0.15
 """Similarity from which a warm start is tried while nothing is known of any."""
 FEW = 5
-"""Warm starts from which the threshold is learnt; domains from which a change has to have helped most of them."""
+"""Warm starts from which the threshold is learnt; domains from which a change has to have helped
+most of them."""
 ENOUGH = 20
 """Changes from which chances are learnt by regression."""
 FIRST_GAIN = 0.005
-"""What a warm start is taken to gain before any was measured: about what bench.agents.worth measured."""
+"""What a warm start is taken to gain before any was measured: about what bench.agents.worth
+measured."""
 LEAST_GAIN = 0.002
 NEIGHBOURS = 5
 MOST = 250
@@ -66,7 +71,10 @@ def insights(context: Context) -> Iterator[str]:
     knowledge = Knowledge(context)
     started = paired_runs.by_domain(change for change in knowledge.past if change.key == WARM)
     if started:
-        yield f"Warm starts: {_helped(started)}, {sum(started.values()) / len(started):.1%} less loss on average"
+        yield (
+            f"Warm starts: {_helped(started)}, {sum(started.values()) / len(started):.1%} less "
+            "loss on average"
+        )
     for (key, old, new), gains in sorted(knowledge.tried.items(), key=str):
         if len(gains) >= FEW:
             verdict = "kept" if paired_runs.lower_bound(*_counts(gains)) > 0.5 else "forgotten"
@@ -122,7 +130,8 @@ class Knowledge:
 
     @cached_property
     def tried(self) -> dict[tuple[str, Any, Any], dict[str, float]]:
-        """By change of a setting, told from both sides, the mean gain of each domain that tried it."""
+        """By change of a setting, told from both sides, the mean gain of each domain that tried
+        it."""
         found: dict[tuple[str, Any, Any], list[paired_runs.Change]] = {}
         for change in self.past:
             if change.key == BASE or change.key in SETTINGS:
@@ -140,7 +149,8 @@ class Knowledge:
         )
 
     def counts(self, idea: "paired_runs.Change | Idea") -> tuple[int, int]:
-        """How many other domains the same change helped, and how many tried it, by the runs or by what is remembered of more."""
+        """How many other domains the same change helped, and how many tried it, by the runs or by
+        what is remembered of more."""
         same = self.known(idea)
         if idea.key in (WARM, JOINT):
             same = paired_runs.by_domain(one for one in self.past if one.key == idea.key)
@@ -151,13 +161,15 @@ class Knowledge:
         return max(seen, told_of, key=lambda counts: counts[1])
 
     def forgotten(self, idea: "paired_runs.Change | Idea") -> bool:
-        """Whether a change was tried so often that it would have shown by now whether it helps, and has not."""
+        """Whether a change was tried so often that it would have shown by now whether it helps, and
+        has not."""
         helped, tried = self.counts(idea)
         return tried >= FEW and paired_runs.lower_bound(helped, tried) <= 0.5
 
     @cached_property
     def alike(self) -> dict[str, dict[str, float]]:
-        """How alike each two domains are: cosine of their words, and, the more changes both tried, correlation of the gains."""
+        """How alike each two domains are: cosine of their words, and, the more changes both tried,
+        correlation of the gains."""
         everything = len(self.context.domains)
         words = {
             name: dict(self.context.similar(name, everything)) for name in self.context.domains
@@ -192,7 +204,8 @@ class Knowledge:
         return {digest: name for name, digest in whole if name in self.context.domains}
 
     def partners(self, change: paired_runs.Change | Idea) -> list[str]:
-        """The domains that a change brings something from: the teacher, the companions, or who tried the same."""
+        """The domains that a change brings something from: the teacher, the companions, or who
+        tried the same."""
         if change.key == WARM:
             teacher = self.teachers.get(str(change.new).rpartition("@")[2])
             return [teacher] if teacher and teacher != change.domain else []
@@ -203,7 +216,8 @@ class Knowledge:
         return sorted(near, key=lambda name: (-self.alike[change.domain][name], name))[:1]
 
     def expected(self, change: paired_runs.Change | Idea) -> float:
-        """The gain of the same kind of change in other domains, the more alike the more it counts; drawn to nothing."""
+        """The gain of the same kind of change in other domains, the more alike the more it counts;
+        drawn to nothing."""
         if change.key in (WARM, JOINT):
             gains = paired_runs.by_domain(
                 one for one in self.past if one.key == change.key and one.domain != change.domain
@@ -223,14 +237,16 @@ class Knowledge:
         )
 
     def chance(self, idea: paired_runs.Change | Idea) -> float:
-        """How likely a change is to lower the loss, as far as it can be known before it is tried."""
+        """How likely a change is to lower the loss, as far as it can be known before it is
+        tried."""
         if self._regression is None:
             helped, tried = self.counts(idea)
             return (helped + 1) / (tried + 2)
         return float(self._regression.predict_proba([self.features(idea)])[0, 1])
 
     def features(self, change: paired_runs.Change | Idea) -> list[float]:
-        """What the chance depends on: kind of change, similarity, amounts of data, what the same did elsewhere."""
+        """What the chance depends on: kind of change, similarity, amounts of data, what the same
+        did elsewhere."""
         partners = self.partners(change)
         domains = self.context.domains
         alike = [self.alike[change.domain][name] for name in partners]
@@ -294,7 +310,8 @@ def _doublings(old: Any, new: Any) -> float:
 
 
 def warm_starts(knowledge: Knowledge) -> Iterator[Proposal]:
-    """For domains that have not tried any: to begin from the most similar adapter that fits, and over no others from themselves."""
+    """For domains that have not tried any: to begin from the most similar adapter that fits, and
+    over no others from themselves."""
     domains = knowledge.context.domains
     above = {
         name: str(domain.config.get(WARM) or "").partition("@")[0]
@@ -332,7 +349,8 @@ def warm_starts(knowledge: Knowledge) -> Iterator[Proposal]:
 
 
 def find_similarity(knowledge: Knowledge) -> float:
-    """The similarity from which warm starts have helped more often than not; above all of them if they did not."""
+    """The similarity from which warm starts have helped more often than not; above all of them if
+    they did not."""
     known = [
         (knowledge.alike[change.domain][partners[0]], change.gain > 0)
         for change in knowledge.past
@@ -360,7 +378,8 @@ def _as_it_came(domain: Domain) -> bool:
 
 
 def _fits(domain: Domain, teacher: Domain, names: Mapping[str, str]) -> bool:
-    """Whether a domain can begin from another's adapter: made on the same base, of the same shape."""
+    """Whether a domain can begin from another's adapter: made on the same base, of the same
+    shape."""
     made = teacher.read("adapter/manifest.json")
     lora = made["made_from"]["recipe"]["lora"]
     same_shape = all(lora.get(key.partition(".")[2]) == domain.config.get(key) for key in SHAPE)
@@ -379,7 +398,8 @@ def _chain(name: str, above: Mapping[str, str]) -> list[str]:
 
 
 def settings(knowledge: Knowledge) -> Iterator[Proposal]:
-    """What the best run of a similar domain has otherwise than a domain that is new, or built as it came."""
+    """What the best run of a similar domain has otherwise than a domain that is new, or built as it
+    came."""
     domains = knowledge.context.domains
     for name, domain in domains.items():
         for neighbour, alike in knowledge.neighbours(name) if _as_it_came(domain) else ():
@@ -441,7 +461,8 @@ def _beside_settings(run: Run) -> list[Any]:
 
 
 def breakthroughs(knowledge: Knowledge) -> Iterator[Proposal]:
-    """What agents told of, for the domains most like the one it was seen in; half its gain, for what stands out falls back."""
+    """What agents told of, for the domains most like the one it was seen in; half its gain, for
+    what stands out falls back."""
     domains = knowledge.context.domains
     for message in knowledge.context.messages:
         body, origin = message["body"], message["domain"] or message["body"].get("domain")
@@ -468,7 +489,8 @@ def breakthroughs(knowledge: Knowledge) -> Iterator[Proposal]:
 
 
 def bases(knowledge: Knowledge) -> Iterator[Proposal]:
-    """Another base, where most of the similar domains that were trained on both did better on it."""
+    """Another base, where most of the similar domains that were trained on both did better on
+    it."""
     for name, domain in knowledge.context.domains.items():
         if domain.config.get(WARM) or not _as_it_came(domain):
             continue

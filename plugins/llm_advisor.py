@@ -1,7 +1,9 @@
-"""llm_advisor: a language model reads what builds showed, and proposes changes of numbers and switches.
+"""llm_advisor: a language model reads what builds showed, and proposes changes of numbers and
+switches.
 
-As shipped it is never asked. Any endpoint that speaks OpenAI's chat completions will do (llama.cpp's server, Ollama, vLLM, a provider's),
-or a GGUF file that is loaded here. In conf/build.yaml::
+As shipped it is never asked. Any endpoint that speaks OpenAI's chat completions will do
+(llama.cpp's server, Ollama, vLLM, a provider's), or a GGUF file that is loaded here. In
+conf/build.yaml::
 
     agents:
       policy: {llm_advisor: ask}
@@ -9,9 +11,11 @@ or a GGUF file that is loaded here. In conf/build.yaml::
         llm_advisor: {url: "http://127.0.0.1:8080/v1", model: any, api_key_env: MY_KEY, max_proposals: 3, seconds: 50}
         # or: {gguf: models/some-instruct-Q4_K_M.gguf}
 
-The model is given figures and told in a JSON schema what it may answer; the schema holds only keys that agents may change, of the type
-they have. What it says is checked again, its promises are modest, and its confidence is not asked for: a language model's
-own is no guide (arXiv 2306.13063). Temperature 0 and a fixed seed give the same answer to the same context, as far as a server keeps that.
+The model is given figures and told in a JSON schema what it may answer; the schema holds only keys
+that agents may change, of the type they have. What it says is checked again, its promises are
+modest, and its confidence is not asked for: a language model's own is no guide (arXiv 2306.13063).
+Temperature 0 and a fixed seed give the same answer to the same context, as far as a server keeps
+that.
 """
 
 import json
@@ -33,7 +37,8 @@ CONTEXT_TOKENS = 8192
 GATES = ("evaluation", "gguf.logits_bound", "merge")
 """What decides whether a model is good enough is not its adviser's to move."""
 GAINS = (0.01, 0.02, 0.05, 0.1)
-"""The model chooses among them: a finer promise would mean nothing, and bounds on numbers are beyond many servers' grammars."""
+"""The model chooses among them: a finer promise would mean nothing, and bounds on numbers are
+beyond many servers' grammars."""
 CONFIDENCE = 0.3
 SEED = 17
 FIGURES = ("loss", "seconds")
@@ -42,10 +47,11 @@ REFUSALS = (400, 422, 500)
 TYPES = {bool: "boolean", int: "integer", float: "number"}
 """Of the values it may propose; what a key has now decides."""
 TASK = (
-    "You advise on the training of small language models (LoRA adapters). Less loss is better; then less time. Below are domains with "
-    "their configuration and what their trainings gave. Propose at most {most} changes that the figures speak for, none beyond {times:g} "
-    "times up or down, each with a reason of one short sentence and the share by which the loss or the seconds will fall. Where the "
-    "figures speak for nothing, propose nothing. Answer in JSON."
+    "You advise on the training of small language models (LoRA adapters). Less loss is better; "
+    "then less time. Below are domains with their configuration and what their trainings gave. "
+    "Propose at most {most} changes that the figures speak for, none beyond {times:g} times "
+    "up or down, each with a reason of one short sentence and the share by which the loss or the "
+    "seconds will fall. Where the figures speak for nothing, propose nothing. Answer in JSON."
 )
 
 
@@ -263,7 +269,8 @@ def api_key(settings: Settings) -> str:
     if key := os.environ.get(settings.api_key_env):
         return key
     raise ValueError(
-        f"the environment variable {settings.api_key_env} is not set; set it, or mend api_key_env of {WHERE}"
+        f"the environment variable {settings.api_key_env} is not set; set it, or mend api_key_env "
+        f"of {WHERE}"
     )
 
 
@@ -299,7 +306,8 @@ def from_file(settings: Settings, messages: list[dict[str, str]], schema: dict[s
 def read_answer(
     text: str, context: Context, keys: Mapping[str, Mapping[str, Any]], most: int
 ) -> Iterator[Proposal]:
-    """The proposals in an answer; those of what is so already, or locked in that domain, are left out.
+    """The proposals in an answer; those of what is so already, or locked in that domain, are left
+    out.
 
     Raises:
         ValueError: the answer is not of the schema, as of a model that cannot be held to one.
@@ -308,12 +316,14 @@ def read_answer(
         several = list(json.loads(text)["proposals"])[:most]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(
-            f"the model did not answer in the JSON it was asked for: {text[:80]!r}; use one that does"
+            f"the model did not answer in the JSON it was asked for: {text[:80]!r}; use one that "
+            "does"
         ) from None
     for one in several:
         if not shaped(one):
             raise ValueError(
-                f"the model proposed {str(one)[:120]}, which is not what it was asked for; use another one"
+                f"the model proposed {str(one)[:120]}, which is not what it was asked for; use "
+                "another one"
             )
         domain, key, value = one["domain"], one["key"], one["value"]
         now = keys.get(domain, {}).get(key)

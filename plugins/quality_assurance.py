@@ -1,10 +1,13 @@
 """quality_assurance: better data, no wasted steps, no silent regressions.
 
-- live (``training.observers: [quality_assurance]``): rolls back what is not finite, lowers the learning rate on divergence (and rolls
-  back where nothing was gained before it), stops when the forecast says that nothing is left to gain;
-- between builds: proposes itself as observer where it would have helped, to drop the training records that look most wrong, and a
-  bound on the held-out loss, so that a later, worse build is not packaged;
-- after a build: regressions and which keys differ, records to relabel with file and line, how good the forecasts are.
+- live (``training.observers: [quality_assurance]``): rolls back what is not finite, lowers the
+  learning rate on divergence (and rolls back where nothing was gained before it), stops when the
+  forecast says that nothing is left to gain;
+- between builds: proposes itself as observer where it would have helped, to drop the training
+  records that look most wrong, and a bound on the held-out loss, so that a later, worse build is
+  not packaged;
+- after a build: regressions and which keys differ, records to relabel with file and line, how good
+  the forecasts are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +28,8 @@ ENDED = "training-not-finite"
 """The code of a training that ended so (meetara_build/errors.py)."""
 EPOCHS, STEPS = "training.epochs", "training.max_steps"
 LEAST_GAIN = 0.004
-"""Share of the loss that a training twice as long must promise: of the trainings of bench.agents.worth, few that promised less gained."""
+"""Share of the loss that a training twice as long must promise: of the trainings of
+bench.agents.worth, few that promised less gained."""
 LONGER_HELPS = 0.7
 """How likely it is taken to do so."""
 LEAST_SAVED = 0.1
@@ -49,7 +53,8 @@ def observe(progress: Progress) -> Action | None:
 
 
 def _gained(curve: Curve) -> bool:
-    """Whether the training has done any good: if not, a fresh optimizer from the best weights is better than going on slower."""
+    """Whether the training has done any good: if not, a fresh optimizer from the best weights is
+    better than going on slower."""
     return curve.before is None or (curve.best is not None and curve.best < curve.before)
 
 
@@ -82,7 +87,8 @@ def insights(context: Context) -> Iterator[str]:
 
 
 def watching(context: Context, domain: Domain) -> Proposal | None:
-    """This agent as an observer, where the last training would have been shorter or have gone through with it."""
+    """This agent as an observer, where the last training would have been shorter or have gone
+    through with it."""
     observers = domain.config.get(OBSERVERS) or []
     curve = curve_of(domain.read("adapter/training.json"))
     if NAME in observers:
@@ -91,7 +97,10 @@ def watching(context: Context, domain: Domain) -> Proposal | None:
     failed = [run for run in context.runs_of(domain.name, "adapter", "failed") if run.code == ENDED]
     last = context.runs_of(domain.name, "adapter", None)[-1:]
     if failed and failed[-1:] == last:
-        reason = "The training ended because the loss was not finite; watched, it goes back and on at half the learning rate"
+        reason = (
+            "The training ended because the loss was not finite; watched, it goes back and on at "
+            "half the learning rate"
+        )
         return Proposal(
             domain.name,
             OBSERVERS,
@@ -106,7 +115,10 @@ def watching(context: Context, domain: Domain) -> Proposal | None:
     steps, taken = len(curve.points), _would_take(curve)
     if 1 - taken / steps < LEAST_SAVED:
         return None
-    reason = f"Watched, the last training would have ended after {taken} of {steps} steps with as good a loss"
+    reason = (
+        f"Watched, the last training would have ended after {taken} of {steps} steps with as good "
+        "a loss"
+    )
     return Proposal(
         domain.name,
         OBSERVERS,
@@ -135,8 +147,9 @@ def _evidence(context: Context, domain: Domain) -> list[str]:
 def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
     """As many times the epochs as pay, where the last training still gained at its end.
 
-    Each doubling is taken to bring half of what the one before it brought: a loss that falls to its floor as 1/S does, a common curve
-    (Viering & Loog, arXiv 2103.10948). S is the sum of the learning rates so far. A doubling pays while it gains more than it costs.
+    Each doubling is taken to bring half of what the one before it brought: a loss that falls to its
+    floor as 1/S does, a common curve (Viering & Loog, arXiv 2103.10948). S is the sum of the
+    learning rates so far. A doubling pays while it gains more than it costs.
     """
     run, curve = (
         context.current(domain.name, "adapter"),
@@ -149,7 +162,10 @@ def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
     if times == 1:
         return
     steps, bound = run.metrics["steps"], domain.config.get(STEPS)
-    reason = f"The second half of the training lowered the loss by {falls:.1%}, to its end: {times} times as long"
+    reason = (
+        f"The second half of the training lowered the loss by {falls:.1%}, to its end: {times} "
+        "times as long"
+    )
     wanted = {EPOCHS: times * domain.config[EPOCHS]} | (
         {STEPS: times * steps} if bound is not None and bound < times * steps else {}
     )
@@ -168,7 +184,8 @@ def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
 def _as_long_as_it_pays(
     falls: float, minutes: float, policy: Mapping[str, Any]
 ) -> tuple[int, float]:
-    """How many times as long, and the share of the loss that is to gain; ``minutes`` is how long the training took."""
+    """How many times as long, and the share of the loss that is to gain; ``minutes`` is how long
+    the training took."""
     times, gain, following = 1, 0.0, falls / 2
     while following >= LEAST_GAIN and 2 * times <= policy["at_most_times"]:
         if 100 * following * LONGER_HELPS * policy["minutes_a_percent"] < times * minutes:
@@ -199,7 +216,8 @@ def look(domain: Domain) -> Look | None:
 
 
 def dropping(context: Context, domain: Domain) -> Proposal | None:
-    """The records whose answers look most wrong, beside those dropped already; never those that were tried in vain."""
+    """The records whose answers look most wrong, beside those dropped already; never those that
+    were tried in vain."""
     found = look(domain)
     if found is None:
         return None
@@ -210,8 +228,8 @@ def dropping(context: Context, domain: Domain) -> Proposal | None:
         return None
     names = ", ".join(found.places.get(one.id, one.id) for one in worst[:SHOWN])
     reason = (
-        f"{_count(len(worst), 'answer')} of {found.records} fit their questions less than the words of another topic ({names}"
-        f"{' …' if len(worst) > SHOWN else ''})"
+        f"{_count(len(worst), 'answer')} of {found.records} fit their questions less than the "
+        f"words of another topic ({names}{' …' if len(worst) > SHOWN else ''})"
     )
     evidence = [*_evidence(context, domain), *(f"{one.id}: {one.why}" for one in worst[:SHOWN])]
     dropped = [*(domain.config.get(DROP) or []), *(one.id for one in worst)]
@@ -219,7 +237,8 @@ def dropping(context: Context, domain: Domain) -> Proposal | None:
 
 
 def _dropped_in_vain(context: Context, domain: Domain) -> set[str]:
-    """Records that were to be dropped by proposals of this agent that were rejected, by people or by the measurement."""
+    """Records that were to be dropped by proposals of this agent that were rejected, by people or
+    by the measurement."""
     own = [
         message
         for message in context.messages
@@ -247,7 +266,8 @@ def relabelling(context: Context, domain: Domain) -> Iterator[str]:
 
 
 def bound(context: Context, domain: Domain) -> Proposal | None:
-    """A little above the best held-out loss, where there is no bound or a looser one, and the newest model is within it.
+    """A little above the best held-out loss, where there is no bound or a looser one, and the
+    newest model is within it.
 
     Nothing is chosen by the test records: they only tell that something has become worse.
     """
@@ -266,12 +286,13 @@ def bound(context: Context, domain: Domain) -> Proposal | None:
 
 
 def regressions(context: Context, domain: Domain) -> Iterator[str]:
-    """Where the newest model is worse than the best before it, and what differs between the two trainings."""
+    """Where the newest model is worse than the best before it, and what differs between the two
+    trainings."""
     if worse := regression(evaluated(context, domain.name)):
         best, newest = worse
         yield (
-            f"{domain.name}: held-out loss rose from {best.loss:.3f} (run {best.run.id}) to {newest.loss:.3f} "
-            f"(run {newest.run.id}); {difference(best.training, newest.training)}"
+            f"{domain.name}: held-out loss rose from {best.loss:.3f} (run {best.run.id}) to "
+            f"{newest.loss:.3f} (run {newest.run.id}); {difference(best.training, newest.training)}"
         )
 
 
@@ -294,8 +315,9 @@ def forecasts(context: Context) -> Iterator[str]:
     if len(errors) >= 2:
         middle = sorted(errors)[len(errors) // 2]
         yield (
-            f"At a third of training, the best validation loss was foretold to {middle:.1%} (median of {len(errors)} domains); "
-            f"the 80% interval held {inside / len(errors):.0%} of them"
+            f"At a third of training, the best validation loss was foretold to {middle:.1%} "
+            f"(median of {len(errors)} domains); the 80% interval held {inside / len(errors):.0%} "
+            "of them"
         )
 
 

@@ -1,9 +1,12 @@
-"""training_conductor: which domains are built first, what to change where a step failed, and what a build showed.
+"""training_conductor: which domains are built first, what to change where a step failed, and what a
+build showed.
 
-- Priorities, by which the longest domains begin first where that makes a whole build shorter (see agents.schedule).
-- Where the newest run of a step failed: a change that helps against that error, from a table by its code, and from what solved
-  the same error before. The same recipe would only fail again.
-- After a build: a summary. A training that was killed goes on from its checkpoint by itself, in the next build.
+- Priorities, by which the longest domains begin first where that makes a whole build shorter (see
+  agents.schedule).
+- Where the newest run of a step failed: a change that helps against that error, from a table by its
+  code, and from what solved the same error before. The same recipe would only fail again.
+- After a build: a summary. A training that was killed goes on from its checkpoint by itself, in the
+  next build.
 """
 
 import ast
@@ -52,14 +55,21 @@ def insights(context: Context) -> Iterator[str]:
     for failure in failures(context):
         found = [f"{key}: {value}" for key, value in failure.changes.items()]
         advice = f"proposed: {', '.join(found)}" if found else failure.advice
-        yield f"{failure.domain.name}/{failure.run.stage} failed: {_shown(failure.run.error)}; {advice}"
+        yield (
+            f"{failure.domain.name}/{failure.run.stage} failed: {_shown(failure.run.error)}; "
+            f"{advice}"
+        )
     for name, domain in sorted(context.domains.items()):
         if any((domain.folder.parent / ".work").glob(f"{name}-adapter-*/checkpoint/*")):
-            yield f"{name}: an unfinished training left a checkpoint; the next build goes on from there, unless its recipe changes"
+            yield (
+                f"{name}: an unfinished training left a checkpoint; the next build goes on from "
+                "there, unless its recipe changes"
+            )
 
 
 class Case(NamedTuple):
-    """A failed run, how many different recipes in a row failed so, and the domain's last training and evaluation."""
+    """A failed run, how many different recipes in a row failed so, and the domain's last training
+    and evaluation."""
 
     domain: Domain
     run: Run
@@ -91,7 +101,8 @@ class Failure(NamedTuple):
 
 
 def _lower_rate(case: Case) -> Changes:
-    """Half the rate; from the second time on a still lower one, a longer warm-up and a tighter bound on gradients too."""
+    """Half the rate; from the second time on a still lower one, a longer warm-up and a tighter
+    bound on gradients too."""
     found: Changes = {RATE: case.domain.config[RATE] / 2 ** min(case.tries, 3)}
     if case.tries > 1:
         found["training.warmup_share"] = min(
@@ -232,7 +243,8 @@ def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
             domain.name,
             key,
             value,
-            f"{run.stage} failed ({failure.name}); the same again would fail again, so {key} becomes {value}",
+            f"{run.stage} failed ({failure.name}); the same again would fail again, so {key} "
+            f"becomes {value}",
             said,
             expected_gain=MODEL_OR_NONE,
             confidence=(solved + 2) / (solved + again + 3),
@@ -240,7 +252,8 @@ def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
 
 
 def _fared(context: Context, run: Run, key: str) -> tuple[int, int]:
-    """How often a change of a key came between an error like this and a run that went through, or one that failed so again."""
+    """How often a change of a key came between an error like this and a run that went through, or
+    one that failed so again."""
     signature = _signature(run)
     solved = sum(
         any(changed == key for changed, _, _ in changes) for changes in _solutions(context, run)
@@ -281,7 +294,8 @@ def _applied(now: Any, old: Any, new: Any) -> Any:
 
 
 def _parsed(solution: str | None) -> Iterator[tuple[str, Any, Any]]:
-    """``training.learning_rate: 0.01 → 0.005; …`` as keys and values; long values were cut, so they are left out."""
+    """``training.learning_rate: 0.01 → 0.005; …`` as keys and values; long values were cut, so they
+    are left out."""
     for part in (solution or "").split("; "):
         key, colon, change = part.partition(": ")
         old, arrow, new = change.partition(" → ")
@@ -313,8 +327,8 @@ def _signature(run: Run) -> str:
 
 
 def _named(code: str, message: str | None, domain: str) -> str:
-    """What the same error is called wherever it comes: its code, if that tells one from all others, or else its first
-    line without its numbers and the domain's name."""
+    """What the same error is called wherever it comes: its code, if that tells one from all others,
+    or else its first line without its numbers and the domain's name."""
     if any(code in remedy.codes for remedy in REMEDIES):
         return code
     return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "N", _first_line(message).replace(domain, "DOMAIN"))
@@ -353,9 +367,11 @@ def _priorities(context: Context) -> Iterator[Proposal]:
                 name,
                 PRIORITY,
                 wanted[name],
-                f"the longest first: a whole build on {context.slots} slots takes about {after:.0f} s instead of {before:.0f} s",
+                f"the longest first: a whole build on {context.slots} slots takes about "
+                f"{after:.0f} s instead of {before:.0f} s",
                 [
-                    f"expected {makespan.length(chains[name]):.0f} s; {len(measured)} of {len(chains)} domains were measured"
+                    f"expected {makespan.length(chains[name]):.0f} s; {len(measured)} of "
+                    f"{len(chains)} domains were measured"
                 ],
                 expected_gain=1 - after / before,
                 confidence=0.3 + 0.5 * share,
@@ -390,9 +406,10 @@ def _summary(context: Context, build: Sequence[Run]) -> str:
         f", {sum(run.usd for run in build):.2f} US dollars" if any(run.usd for run in build) else ""
     )
     return (
-        f"Build {build[-1].build}: {len({run.domain for run in build if run.outcome == 'built'})} domains, "
-        f"{', '.join(f'{count} steps {name}' for name, count in counts.items() if count)} in {wall:.0f} s (at least {ideal:.0f} s on "
-        f"{context.slots} slots){money}; slowest {slowest.domain}/{slowest.stage} {slowest.seconds:.0f} s, most memory "
+        f"Build {build[-1].build}: {len({run.domain for run in build if run.outcome == 'built'})} "
+        f"domains, {', '.join(f'{count} steps {name}' for name, count in counts.items() if count)} "
+        f"in {wall:.0f} s (at least {ideal:.0f} s on {context.slots} slots){money}; slowest "
+        f"{slowest.domain}/{slowest.stage} {slowest.seconds:.0f} s, most memory "
         f"{largest.domain}/{largest.stage} {largest.peak_mb:.0f} MB"
     )
 

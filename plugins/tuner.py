@@ -1,9 +1,10 @@
-"""tuner: between builds, tries another point of build.yaml's ``tuning.space`` for each domain, as Optuna's TPE sampler would
-(Bergstra et al. 2011), told what the domain's builds have measured.
+"""tuner: between builds, tries another point of build.yaml's ``tuning.space`` for each domain, as
+Optuna's TPE sampler would (Bergstra et al. 2011), told what the domain's builds have measured.
 
-A training that still gained much at its end gets a larger adapter first; then comes what did best on similar domains. A promise is
-what such points have brought in this project so far, and nearly nothing until that is known. ``meetara-build tune`` searches the
-same space within one process, and much faster.
+A training that still gained much at its end gets a larger adapter first; then comes what did best
+on similar domains. A promise is what such points have brought in this project so far, and nearly
+nothing until that is known. ``meetara-build tune`` searches the same space within one process, and
+much faster.
 """
 
 import zlib
@@ -25,14 +26,16 @@ FRESH = 3
 ENOUGH = 10
 """Trainings before it is said which keys matter."""
 PRIOR_GAIN, PRIOR_POINTS = 0.005, 2.0
-"""What a point is taken to bring before any has been tried, and how many real ones outweigh that."""
+"""What a point is taken to bring before any has been tried, and how many real ones outweigh
+that."""
 DIGITS = 3
 FEWEST = 8
 """Validation records from which points are searched."""
 SIZE = ("lora.rank", "lora.alpha")
 UNFINISHED = 0.015
-"""Share by which the second half of a training lowered its loss from which a larger adapter is tried: on both
-domains of medquad in bench.agents.worth, whose trainings lost 2% in it, twice the rank brought about 1%."""
+"""Share by which the second half of a training lowered its loss from which a larger adapter is
+tried: on both domains of medquad in bench.agents.worth, whose trainings lost 2% in it, twice the
+rank brought about 1%."""
 
 Settings = dict[str, Any]
 
@@ -48,7 +51,8 @@ class Past:
 
 @dataclass(frozen=True)
 class Experience:
-    """What points tried so far have brought: how many there were, how many helped, and the sum of their gains."""
+    """What points tried so far have brought: how many there were, how many helped, and the sum of
+    their gains."""
 
     points: int = 0
     helped: int = 0
@@ -104,7 +108,8 @@ def space(context: Context, domain: Domain) -> dict[str, Mapping[str, Any]]:
 
 
 def pasts(context: Context, domain: Domain) -> list[Past]:
-    """A domain's trainings whose losses can be compared with the next one's: same data, same base, same other keys."""
+    """A domain's trainings whose losses can be compared with the next one's: same data, same base,
+    same other keys."""
     keys = list(space(context, domain))
     runs = [run for run in context.runs_of(domain.name, "adapter") if loss(run) is not None]
     last = runs[-1] if runs else None
@@ -125,7 +130,8 @@ def pasts(context: Context, domain: Domain) -> list[Past]:
 
 
 def experience(of_domains: Iterable[Sequence[Past]]) -> Experience:
-    """What each training after a domain's first gained over the best before it; a worse one gained nothing."""
+    """What each training after a domain's first gained over the best before it; a worse one gained
+    nothing."""
     gains = [
         max(0.0, 1 - one.loss / min(before.loss for before in trainings[:place]))
         for trainings in of_domains
@@ -138,7 +144,8 @@ def experience(of_domains: Iterable[Sequence[Past]]) -> Experience:
 def importances(
     ranges: Mapping[str, Mapping[str, Any]], trainings: Sequence[Past]
 ) -> dict[str, float]:
-    """The share of the loss's differences that each key explains, most first; nothing of too few trainings."""
+    """The share of the loss's differences that each key explains, most first; nothing of too few
+    trainings."""
     if len(trainings) < ENOUGH or len({one.loss for one in trainings}) < ENOUGH or not ranges:
         return {}
     optuna = _optuna()
@@ -167,7 +174,8 @@ def _points(
     known: Mapping[str, Sequence[Past]],
     learnt: Experience,
 ) -> Iterator[Point]:
-    """What may be tried next, the most promising first; the lowest of many losses over few records is luck, and not looked for."""
+    """What may be tried next, the most promising first; the lowest of many losses over few records
+    is luck, and not looked for."""
     yield from _larger(domain, ranges, now, known[domain.name][-1])
     if context.runs_of(domain.name, "adapter")[-1].metrics.get("validation_records", 0) >= FEWEST:
         yield from _borrowed(context, domain, now, known)
@@ -177,7 +185,8 @@ def _points(
 def _larger(
     domain: Domain, ranges: Mapping[str, Mapping[str, Any]], now: Settings, last: Past
 ) -> Iterator[Point]:
-    """Twice the rank, and alpha with it: adapters of low rank learn less of much data (Biderman et al., arXiv 2405.09673)."""
+    """Twice the rank, and alpha with it: adapters of low rank learn less of much data (Biderman et
+    al., arXiv 2405.09673)."""
     curve, size = (
         curve_of(domain.read("adapter/training.json")),
         {key: 2 * now[key] for key in SIZE if key in now},
@@ -191,7 +200,8 @@ def _larger(
         return
     yield Point(
         {**now, **size},
-        f"the second half of the training lowered the loss by {falls:.1%}, to its end: it may have more to learn than fits",
+        f"the second half of the training lowered the loss by {falls:.1%}, to its end: it may have "
+        "more to learn than fits",
         (f"run {last.run}: validation loss {last.loss:.4f}",),
         round(falls / 2, 5),
         0.7,
@@ -225,11 +235,13 @@ def _borrowed(
         if settings != now and gain > 0:
             yield Point(
                 settings,
-                f"these settings did best on {other.domain}, whose data is the most similar (cosine {other.similarity:.2f})"
+                f"these settings did best on {other.domain}, whose data is the most similar "
+                f"(cosine {other.similarity:.2f})"
                 if other == same[0]
                 else f"these settings did best on {other.domain}, whose data is similar (cosine {other.similarity:.2f})",
                 (
-                    f"run {top.run}: validation loss {top.loss:.4f} on {other.domain}, {gain:.2%} below {reference:.4f}",
+                    f"run {top.run}: validation loss {top.loss:.4f} on {other.domain}, {gain:.2%} "
+                    f"below {reference:.4f}",
                 ),
                 round(gain * other.similarity, 5),
                 round(0.2 + 0.5 * other.similarity, 3),
@@ -326,7 +338,8 @@ def _bounded(context: Context, now: Settings, settings: Settings) -> Settings:
 
 
 def _near(now: Any, value: Any, most: float) -> Any:
-    """A number within so many times of another; a value that would be in between is left as it is now."""
+    """A number within so many times of another; a value that would be in between is left as it is
+    now."""
     numbers = all(
         isinstance(one, int | float) and not isinstance(one, bool) for one in (now, value)
     )
@@ -336,7 +349,8 @@ def _near(now: Any, value: Any, most: float) -> Any:
 
 
 def _few(settings: Settings, now: Settings, shares: Mapping[str, float]) -> Settings:
-    """A point that differs from the present one in few keys: those that matter most, as far as that is known."""
+    """A point that differs from the present one in few keys: those that matter most, as far as that
+    is known."""
     order = sorted(
         settings, key=lambda key: (-shares.get(key, 0.0), not key.endswith("learning_rate"), key)
     )

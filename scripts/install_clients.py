@@ -1,7 +1,9 @@
-"""Install the MCP clients of others that the tests use: Inspector's command line and the TypeScript SDK.
+"""Install the MCP clients of others that the tests use: Inspector's command line and the TypeScript
+SDK.
 
-Usage: ``.venv/bin/python scripts/install_clients.py``. They come from the npm registry, pinned in tests/clients/, into
-``.venv/clients``; a second run costs nothing while package.json stays as it is.
+Usage: ``.venv/bin/python scripts/install_clients.py``. They come from the npm registry, pinned in
+tests/clients/, into ``.venv/clients``; a second run costs nothing while package.json stays as it
+is.
 """
 
 import shutil

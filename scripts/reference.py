@@ -190,7 +190,8 @@ def _show_default(field: Any, name: str, defaults: Mapping[str, Any] | None, has
 
 
 def read_readers() -> dict[tuple[str, str], list[str]]:
-    """Which stages' recipes hold what a key says, by kind of file and dotted key, in the order of the stages."""
+    """Which stages' recipes hold what a key says, by kind of file and dotted key, in the order of
+    the stages."""
     found: dict[tuple[str, str], set[str]] = {key: set(stages) for key, stages in SOURCES.items()}
     shapes = {group: shape for shape, group in GROUPS.items()}
     with tempfile.TemporaryDirectory() as scratch:

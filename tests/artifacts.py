@@ -1,4 +1,5 @@
-"""Small artifacts made by hand: folders of files, their manifests, and what hypothesis fills them with."""
+"""Small artifacts made by hand: folders of files, their manifests, and what hypothesis fills them
+with."""
 
 from collections.abc import Mapping
 from pathlib import Path

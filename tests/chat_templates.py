@@ -1,4 +1,5 @@
-"""Chat templates as well-known model families write them, each with a tokenizer that knows its markers."""
+"""Chat templates as well-known model families write them, each with a tokenizer that knows its
+markers."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ class Family(NamedTuple):
     eos: str
     bos: str | None = None
     adds_bos: bool = True
-    """Whether the tokenizer begins a text with ``bos``: SmolLM2's, whose ``bos`` opens a turn, does not."""
+    """Whether the tokenizer begins a text with ``bos``: SmolLM2's, whose ``bos`` opens a turn, does
+    not."""
 
 
 CHATML = (

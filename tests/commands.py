@@ -107,7 +107,8 @@ def until(condition: Callable[[], T], seconds: float = 60) -> T:
 
 
 def processes(folder: Path, *marks: str) -> list[psutil.Process]:
-    """Processes that work in a folder (or below), or whose command line names it; with all the marks in it too."""
+    """Processes that work in a folder (or below), or whose command line names it; with all the
+    marks in it too."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd", "status"]):
         line = " ".join(process.info["cmdline"] or [])

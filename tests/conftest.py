@@ -1,4 +1,5 @@
-"""Being here, this file lets every test import the helpers beside it (``small_models``, ``projects``)."""
+"""Being here, this file lets every test import the helpers beside it (``small_models``,
+``projects``)."""
 
 import contextlib
 import fcntl
@@ -44,7 +45,8 @@ def project(built_project: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four domains built with stand-ins of stages in a second (``fast_stages``). Read it, or copy it."""
+    """Four domains built with stand-ins of stages in a second (``fast_stages``). Read it, or copy
+    it."""
     from fast_stages import build, fast_project
 
     made = fast_project(tmp_path_factory.mktemp("fast") / "project")
@@ -60,7 +62,8 @@ def fast(built: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def warm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``TMPDIR`` of all commands of the session: they share one warm process, which ends with the session."""
+    """``TMPDIR`` of all commands of the session: they share one warm process, which ends with the
+    session."""
     folder = _session_folder(tmp_path_factory) / "warm"
     folder.mkdir(exist_ok=True)
     return folder
@@ -76,7 +79,8 @@ def command(warm_folder: Path) -> Command:
 def snakemade(
     built_project: Path, warm_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The built project as Snakemake makes it, its records beside it; nearly all comes from the store. Copy it."""
+    """The built project as Snakemake makes it, its records beside it; nearly all comes from the
+    store. Copy it."""
     made = _session_folder(tmp_path_factory) / "snakemade" / "project"
     made.parent.mkdir(exist_ok=True)
     with (made.parent / "lock").open("w") as lock:
@@ -94,7 +98,8 @@ def snakemade(
 
 @pytest.fixture(scope="session")
 def default_base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """The tokenizer of the default base, and its own GGUF file, out of its package; to read it takes seconds, so it is read once."""
+    """The tokenizer of the default base, and its own GGUF file, out of its package; to read it
+    takes seconds, so it is read once."""
     from transformers import AutoTokenizer
 
     from meetara_build.setup.originals import package_file
@@ -144,7 +149,8 @@ def postgres(postgres_server: Any) -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker is left alone with it at the end: an environment of its own, and a real base's build."""
+    """The longest first, so that no worker is left alone with it at the end: an environment of its
+    own, and a real base's build."""
     items.sort(key=lambda item: "test_wheel" not in item.nodeid)
 
 

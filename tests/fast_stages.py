@@ -1,8 +1,9 @@
 """Whole builds in a fraction of a second: everything is real but the stages' own work.
 
-The graph, fingerprints, plan, stage runs, manifests and store are the package's; only `meetara_build.engine.job.perform` is
-replaced. A stand-in reads what the real stage reads, and writes the files that the real stage writes, with bytes that depend
-on all that decides the real ones and on nothing else. So a step that is wrongly left out shows in the files after it, and one
+The graph, fingerprints, plan, stage runs, manifests and store are the package's; only
+`meetara_build.engine.job.perform` is replaced. A stand-in reads what the real stage reads, and
+writes the files that the real stage writes, with bytes that depend on all that decides the real
+ones and on nothing else. So a step that is wrongly left out shows in the files after it, and one
 that gives the same files again ends what follows, as with real models.
 """
 
@@ -37,8 +38,9 @@ Made = dict[str, Any]
 """What a stand-in writes: text, or JSON values, by file name."""
 
 BUILT = ("nutrition", "programming", "storytelling", "music")
-"""The domains that build.yaml names: the base of the first three, ``mini``, is made from the first two's records; the base of
-``music``, ``other``, is copied from a folder. ``legal`` is there too, and left out."""
+"""The domains that build.yaml names: the base of the first three, ``mini``, is made from the first
+two's records; the base of ``music``, ``other``, is copied from a folder. ``legal`` is there too,
+and left out."""
 
 
 def fast_project(folder: Path) -> Path:
@@ -96,7 +98,8 @@ class Ran(NamedTuple):
 
 
 def build(project: Path, domains: Sequence[str] = ()) -> Ran:
-    """Build in this process what ``meetara-build build DOMAINS`` would, with the same plan and the same stage runs.
+    """Build in this process what ``meetara-build build DOMAINS`` would, with the same plan and the
+    same stage runs.
 
     Only nothing is synced to the disk: that takes most of the time, and no test here pulls a plug.
     """
@@ -123,7 +126,8 @@ def build(project: Path, domains: Sequence[str] = ()) -> Ran:
 
 
 def _make_room(graph: Graph, step: Step) -> None:
-    """Snakemake starts a job for whatever is not fresh, and only that; before that it deletes what the rule declares."""
+    """Snakemake starts a job for whatever is not fresh, and only that; before that it deletes what
+    the rule declares."""
     folder = graph.root / step.place.folder
     if not step.keep:
         shutil.rmtree(folder, ignore_errors=True)
@@ -155,7 +159,8 @@ def stand_in(request: Mapping[str, Any]) -> int:
 
 
 def _read(folder: Path, *patterns: str) -> Content:
-    """sha256 of the files that match, their measured figures left out; a folder's own files, manifests excepted."""
+    """sha256 of the files that match, their measured figures left out; a folder's own files,
+    manifests excepted."""
     found = {
         path.name: path
         for pattern in patterns
@@ -237,7 +242,8 @@ def _rows(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Iterator[Row
 def _prepared(
     recipe: Mapping[str, Any], inputs: Mapping[str, Path]
 ) -> tuple[dict[str, list[Record]], dict[str, int]]:
-    """A domain's records by side, without duplicates, in the order of the sources, and what was read."""
+    """A domain's records by side, without duplicates, in the order of the sources, and what was
+    read."""
     rows = list(_rows(recipe, inputs))
     good = [Record.of(values, recipe["system_prompt"]) for _, values in rows if values is not None]
     sides: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
@@ -427,7 +433,8 @@ def lines(domain: str, change: Callable[[list[str]], Iterable[str]]) -> Edit:
 
 
 def side(row: Mapping[str, str]) -> str:
-    """Where the usual split puts a row: test, validation, train, or taught: the part of train that the base sees too."""
+    """Where the usual split puts a row: test, validation, train, or taught: the part of train that
+    the base sees too."""
     record = Record.of(row)
     found = record.side(validation=0.1, test=0.2)
     return "taught" if found == "train" and record.chance("corpus") < 0.5 else found
@@ -484,7 +491,8 @@ def gone(*patterns: str) -> Edit:
 
 
 def with_old_time(file: str, change: Edit) -> Edit:
-    """As ``cp -p`` does it: other content under a time from before the build, in a file that was looked at just now."""
+    """As ``cp -p`` does it: other content under a time from before the build, in a file that was
+    looked at just now."""
 
     def apply(project: Path) -> None:
         look(load(project))

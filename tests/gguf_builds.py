@@ -1,4 +1,5 @@
-"""A base, an adapter, a merged model and a dataset, all tiny and random, as the stages hand them on."""
+"""A base, an adapter, a merged model and a dataset, all tiny and random, as the stages hand them
+on."""
 
 import json
 import shutil

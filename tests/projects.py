@@ -1,6 +1,8 @@
-"""Small projects to try things on, as ``meetara-build init`` makes them, with few domains and a base that trains in seconds.
+"""Small projects to try things on, as ``meetara-build init`` makes them, with few domains and a
+base that trains in seconds.
 
-Copy a built project (`copy_built`) before editing it; `shared_build` builds one for all tests of a session.
+Copy a built project (`copy_built`) before editing it; `shared_build` builds one for all tests of a
+session.
 """
 
 import fcntl
@@ -28,7 +30,8 @@ DOMAINS = ("nutrition", "programming", "storytelling")
 
 
 def mini_base(domains: Sequence[str] = DOMAINS) -> dict[str, Any]:
-    """The own keys of ``conf/base/mini.yaml``: a base that is pretrained in a few seconds on these domains' records."""
+    """The own keys of ``conf/base/mini.yaml``: a base that is pretrained in a few seconds on these
+    domains' records."""
     return {
         "description": "A very small Llama for tests",
         "licence": "apache-2.0",
@@ -65,7 +68,8 @@ MINI_SETS = {
 
 
 def small_project(folder: Path, domains: Sequence[str] = DOMAINS) -> Path:
-    """A project in ``folder`` with these of the shipped domains and no others, all on the base ``mini``."""
+    """A project in ``folder`` with these of the shipped domains and no others, all on the base
+    ``mini``."""
     init(folder)
     for path in (folder / "conf" / "domain").iterdir():
         if path.stem not in domains:
@@ -89,7 +93,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as YAML, its keys in the order given; of a group's file with its own keys below the group's name, too."""
+    """Write a mapping as YAML, its keys in the order given; of a group's file with its own keys
+    below the group's name, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = f"{GLOBAL}\n" if is_global(path, content) else ""
     text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
@@ -97,12 +102,14 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def is_global(path: Path, content: Mapping[str, Any]) -> bool:
-    """Whether a file of a group has its own keys below the group's name, and build.yaml's beside it."""
+    """Whether a file of a group has its own keys below the group's name, and build.yaml's beside
+    it."""
     return path.parent.name in ("base", "hardware", "domain") and path.parent.name in content
 
 
 def edit(path: Path, key: str, value: Any) -> None:
-    """Set one dotted key of a YAML file: ``edit(conf / "build.yaml", "training.epochs", 5)``; of a group's file an own key."""
+    """Set one dotted key of a YAML file: ``edit(conf / "build.yaml", "training.epochs", 5)``; of a
+    group's file an own key."""
     content = read_yaml(path)
     *above, last = key.split(".")
     place = content[path.parent.name] if is_global(path, content) else content
@@ -113,7 +120,8 @@ def edit(path: Path, key: str, value: Any) -> None:
 
 
 def override(project: Path, name: str, values: Mapping[str, Any]) -> None:
-    """Have a domain, or a ``base/NAME`` or ``hardware/NAME``, set these dotted keys of build.yaml; a domain its base, too."""
+    """Have a domain, or a ``base/NAME`` or ``hardware/NAME``, set these dotted keys of build.yaml;
+    a domain its base, too."""
     group, _, file = name.rpartition("/")
     group = group or "domain"
     path = project / "conf" / group / f"{file}.yaml"
@@ -134,7 +142,8 @@ def override(project: Path, name: str, values: Mapping[str, Any]) -> None:
 
 
 def build_here(project: Path, domains: Sequence[str] = ()) -> Graph:
-    """Build in this process, stage run after stage run: no Snakemake, no warm process, nothing left behind."""
+    """Build in this process, stage run after stage run: no Snakemake, no warm process, nothing left
+    behind."""
     graph = load(project)
     for step in graph.above(graph.ends(domains)):
         run(graph, step, cold=True, debug=True)
@@ -142,7 +151,8 @@ def build_here(project: Path, domains: Sequence[str] = ()) -> Graph:
 
 
 def shared_build(factory: pytest.TempPathFactory) -> Path:
-    """A built small project, made once a test session, also by several pytest-xdist workers. Read it, or copy it."""
+    """A built small project, made once a test session, also by several pytest-xdist workers. Read
+    it, or copy it."""
     common = factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         common = common.parent
@@ -162,10 +172,11 @@ def shared_build(factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_built(built: Path, folder: Path) -> Path:
-    """A built project of one's own to edit; model files are linked, as the store links them, and never written into.
+    """A built project of one's own to edit; model files are linked, as the store links them, and
+    never written into.
 
-    Of what is kept for the next command, the digests of the tool's own code come along, and what Hydra composed: to work them
-    out takes a second each time.
+    Of what is kept for the next command, the digests of the tool's own code come along, and what
+    Hydra composed: to work them out takes a second each time.
     """
     shutil.copytree(built, folder, copy_function=_link_models, ignore=_ignored)
     return folder
@@ -185,7 +196,8 @@ def _link_models(source: str, target: str) -> None:
 
 
 def date_all(project: Path, seconds: float | None = None) -> None:
-    """Give every file this time, or now; one that other tests' projects are linked to becomes a copy first."""
+    """Give every file this time, or now; one that other tests' projects are linked to becomes a
+    copy first."""
     for path in project.rglob("*"):
         if path.is_symlink():
             continue
@@ -198,7 +210,8 @@ def date_all(project: Path, seconds: float | None = None) -> None:
 def meetara(
     project: Path, *words: str, timeout: float = 300, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """``meetara-build WORDS`` in a project's folder, as a person runs it, with a warm process of its own (`stop_warm`)."""
+    """``meetara-build WORDS`` in a project's folder, as a person runs it, with a warm process of
+    its own (`stop_warm`)."""
     own = project.parent / "tmp"
     own.mkdir(exist_ok=True)
     return subprocess.run(
@@ -214,7 +227,8 @@ def meetara(
 
 
 def stop_warm(project: Path) -> None:
-    """End the warm process that `meetara` commands of this project started, rather than wait until it ends itself."""
+    """End the warm process that `meetara` commands of this project started, rather than wait until
+    it ends itself."""
     own = str(project.parent / "tmp")
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []

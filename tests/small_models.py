@@ -43,8 +43,8 @@ CORPUS = [
 def train_tokenizer(folder: Path, cut: str = "gpt2", vocabulary: int = 700, **options: Any) -> None:
     """Train a byte-level BPE on ``CORPUS`` and save it with ChatML.
 
-    ``cut``: "gpt2", "smollm", "llama3", "qwen2", or any regular expression. Options: ``normaliser``, ``bos`` (adds
-    <|endoftext|> before each text), ``ignore_merges``.
+    ``cut``: "gpt2", "smollm", "llama3", "qwen2", or any regular expression. Options:
+    ``normaliser``, ``bos`` (adds <|endoftext|> before each text), ``ignore_merges``.
     """
     tokenizer = Tokenizer(models.BPE(ignore_merges=options.get("ignore_merges", False)))
     expression = {"llama3": LLAMA3, "qwen2": QWEN2}.get(cut, cut)
@@ -76,7 +76,8 @@ def train_tokenizer(folder: Path, cut: str = "gpt2", vocabulary: int = 700, **op
 
 
 def train_sentencepiece_like(folder: Path, vocabulary: int = 900) -> None:
-    """A ``tokenizer.json`` as Llama 2 and Mistral have it: ``▁`` for space, bytes for unknown characters."""
+    """A ``tokenizer.json`` as Llama 2 and Mistral have it: ``▁`` for space, bytes for unknown
+    characters."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
@@ -131,7 +132,8 @@ SHAPE = {
 
 
 def make_model(folder: Path, kind: str = "llama", seed: int = 0, **changes: Any) -> Any:
-    """A random model of a ``transformers`` model type, saved beside the folder's tokenizer, and given back."""
+    """A random model of a ``transformers`` model type, saved beside the folder's tokenizer, and
+    given back."""
     torch.manual_seed(seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     config = transformers.AutoConfig.for_model(

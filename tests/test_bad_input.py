@@ -1,5 +1,5 @@
-"""What people get wrong, each through the real command line: one clear message that says what to do, and nothing left
-that a later build would take for finished."""
+"""What people get wrong, each through the real command line: one clear message that says what to
+do, and nothing left that a later build would take for finished."""
 
 import json
 import shutil

@@ -1,8 +1,9 @@
-"""README and docs/ are true: every command in them runs and says what they say, and every file they name is there.
+"""README and docs/ are true: every command in them runs and says what they say, and every file they
+name is there.
 
-A test is a section of a page, in a built project of its own, so that a failure names the place. What a ``console`` block shows
-is compared: numbers may be others, ``…`` stands for anything, alone on a line for any lines. Commands that no test runs are
-those of the table in docs/limits.md.
+A test is a section of a page, in a built project of its own, so that a failure names the place.
+What a ``console`` block shows is compared: numbers may be others, ``…`` stands for anything, alone
+on a line for any lines. Commands that no test runs are those of the table in docs/limits.md.
 """
 
 import ast
@@ -40,7 +41,8 @@ LARGEST_README = 8 * 1024
 
 
 class Code(NamedTuple):
-    """A piece of code: its language (``inline`` within a sentence, or a line of a block of commands), and its text."""
+    """A piece of code: its language (``inline`` within a sentence, or a line of a block of
+    commands), and its text."""
 
     language: str
     text: str
@@ -92,7 +94,8 @@ def is_not_run(command: str) -> bool:
 
 
 def commands_of(section: Section) -> list[str]:
-    """Commands within sentences, and those of blocks that show no output; a program alone is none."""
+    """Commands within sentences, and those of blocks that show no output; a program alone is
+    none."""
     if section.page == "docs/limits.md":
         return []
     inline = [code.text for code in section.code if code.language == "inline"]
@@ -104,7 +107,8 @@ FIRST = {word: section for section in reversed(SECTIONS) for word in commands_of
 
 
 def to_run(section: Section) -> list[Code]:
-    """What a test does for a section, in its order: blocks with output, agents, and commands that are not run before."""
+    """What a test does for a section, in its order: blocks with output, agents, and commands that
+    are not run before."""
     found = []
     for code in section.code:
         inline = code.language == "inline" and code.text in commands_of(section)
@@ -170,7 +174,8 @@ class Project:
 
 
 def expected(shown: str) -> str:
-    """A pattern of an output: other numbers, and anything for ``…``; where nothing is shown, anything too."""
+    """A pattern of an output: other numbers, and anything for ``…``; where nothing is shown,
+    anything too."""
     if not shown.strip():
         return r"[\s\S]*"
     lines = []

@@ -1,8 +1,10 @@
-"""What an edit makes run again: each row is an edit, and exactly the steps that the next build works out.
+"""What an edit makes run again: each row is an edit, and exactly the steps that the next build
+works out.
 
-To add a row: a name, a change of a project's folder, and the steps, as `of` says them. The project is `fast_project`'s:
-nutrition, programming and storytelling on the base mini, which is made from the first two's records; music on the base other,
-which is copied from a folder; legal is left out by build.yaml. Mini overrides epochs, batch_tokens, learning_rate, max_tokens.
+To add a row: a name, a change of a project's folder, and the steps, as `of` says them. The project
+is `fast_project`'s: nutrition, programming and storytelling on the base mini, which is made from
+the first two's records; music on the base other, which is copied from a folder; legal is left out
+by build.yaml. Mini overrides epochs, batch_tokens, learning_rate, max_tokens.
 """
 
 import json
@@ -47,7 +49,8 @@ def made(stages: str, targets: str) -> Steps:
     return of(targets, stages) | REPORT
 
 
-# A GGUF file's metadata name the recipes of the stages before: if one changes, it is made anew, if from equal weights.
+# A GGUF file's metadata name the recipes of the stages before: if one changes, it is made anew, if
+# from equal weights.
 evaluated, converted = (
     partial(made, "evaluate package"),
     partial(made, "merge gguf evaluate package"),
@@ -339,7 +342,8 @@ def project(built: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def package(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the package's code, which fingerprints are made from instead; what the project knows of the other is forgotten."""
+    """A copy of the package's code, which fingerprints are made from instead; what the project
+    knows of the other is forgotten."""
     (project / CACHE / "code.json").unlink()
     folder = tmp_path / "meetara_build"
     shutil.copytree(
@@ -358,7 +362,8 @@ def forget() -> None:
 
 
 def reaches(project: Path, steps: Steps) -> None:
-    """The next build works out these steps and no other, as its plan says; after it all is there, and nothing is to do."""
+    """The next build works out these steps and no other, as its plan says; after it all is there,
+    and nothing is to do."""
     ran = build(project)
     assert ran.worked_out == steps, (
         f"missed: {sorted(steps - ran.worked_out)}; false: {sorted(ran.worked_out - steps)}"

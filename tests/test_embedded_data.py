@@ -1,4 +1,5 @@
-"""The questions and answers that ship with the tool: enough of them, well spread, no two alike, and careful where it matters."""
+"""The questions and answers that ship with the tool: enough of them, well spread, no two alike, and
+careful where it matters."""
 
 import json
 import re
@@ -182,7 +183,8 @@ def field(domain: str) -> str:
 
 @pytest.mark.parametrize("domain", STRICT)
 def test_strict_domains_say_often_enough_who_should_be_asked(domain: str) -> None:
-    """About half of the answers, where it truly applies: a share below a third would be careless, all of them boilerplate."""
+    """About half of the answers, where it truly applies: a share below a third would be careless,
+    all of them boilerplate."""
     named = [bool(re.search(HELP[field(domain)], pair["response"])) for pair in pairs(domain)]
     assert 0.33 <= mean(named) <= 0.97, f"{sum(named)} of {len(named)}"
     assert re.search(HELP[field(domain)], shape(domain).system_prompt or "")
@@ -211,7 +213,8 @@ def test_domains_that_meet_emergencies_say_which_they_are(domain: str) -> None:
 
 @every_domain
 def test_answers_do_not_share_one_skeleton(domain: str) -> None:
-    """No opening is used by many answers, no question form by most prompts, and no sentence stands in two answers."""
+    """No opening is used by many answers, no question form by most prompts, and no sentence stands
+    in two answers."""
     said = [pair["response"] for pair in english(domain)]
     openings = Counter(" ".join(words(text)[:2]) for text in said)
     assert openings.most_common(1)[0][1] <= 4, openings.most_common(3)

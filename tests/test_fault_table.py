@@ -1,6 +1,8 @@
-"""Every fault that strangers found has its number, what is right instead, and a test that states it: ``faults.csv``.
+"""Every fault that strangers found has its number, what is right instead, and a test that states
+it: ``faults.csv``.
 
-S and B are of a review of the code, F and the rows of public reports, H of rough treatment, D of other bases and data.
+S and B are of a review of the code, F and the rows of public reports, H of rough treatment, D of
+other bases and data.
 """
 
 import csv

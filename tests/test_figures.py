@@ -1,4 +1,5 @@
-"""Figures are rendered from what benchmarks kept, each with machine, date and commit; a bound that is missed says so."""
+"""Figures are rendered from what benchmarks kept, each with machine, date and commit; a bound that
+is missed says so."""
 
 import re
 import subprocess

@@ -1,4 +1,5 @@
-"""The house is in order: a newcomer finds every stage by its one word, new things are files in conf/, layers hold."""
+"""The house is in order: a newcomer finds every stage by its one word, new things are files in
+conf/, layers hold."""
 
 import ast
 import inspect
@@ -179,7 +180,8 @@ def test_the_import_contracts_bite(copied: Path, file: str, line: str) -> None:
 
 
 def at_module_level(tree: ast.Module) -> Iterator[str]:
-    """What is imported when a module is: everything outside functions, and not for type checkers alone."""
+    """What is imported when a module is: everything outside functions, and not for type checkers
+    alone."""
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
         node = waiting.pop()
@@ -219,7 +221,8 @@ def test_help_imports_no_heavy_library(words: list[str]) -> None:
     assert done.stdout.splitlines()[-1].split() == ["imported:"]
 
 
-# Private names of libraries, each library's in one module that says why and with which version it was tried
+# Private names of libraries, each library's in one module that says why and with which version it
+# was tried
 
 ADAPTERS = {
     "llama_cpp/header.py": "llama-cpp-python",
@@ -275,7 +278,7 @@ def test_a_module_that_uses_private_names_says_with_which_version_it_was_tried(
     file: str, library: str
 ) -> None:
     said = ast.get_docstring(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))) or ""
-    tried = re.search(rf"tried with .*{library} ([\d.]+\d)", said, re.DOTALL)
+    tried = re.search(rf"tried with .*{library}\s+([\d.]+\d)", said, re.DOTALL)
     assert tried
     name = library.lower().replace("-", "_")
     constraints = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
@@ -443,7 +446,8 @@ def test_what_a_build_leaves_is_no_module_of_ours(tmp_path: Path) -> None:
 
 
 def test_every_dependency_is_bounded() -> None:
-    """`pip install` of the wheel gets what the tool was proved with, or newer; torch without a bound brings gigabytes."""
+    """`pip install` of the wheel gets what the tool was proved with, or newer; torch without a
+    bound brings gigabytes."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = dict(
         line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines()

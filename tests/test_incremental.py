@@ -1,8 +1,8 @@
-"""Whatever is edited, touched, damaged, deleted or killed in between: a build gives what a clean one gives, and does what its
-plan says.
+"""Whatever is edited, touched, damaged, deleted or killed in between: a build gives what a clean
+one gives, and does what its plan says.
 
-`Workplace` is the project all this happens to; `Incremental` has Hypothesis do it in any order. `bench.incremental_soak` goes
-on for longer, and with the real stages.
+`Workplace` is the project all this happens to; `Incremental` has Hypothesis do it in any order.
+`bench.incremental_soak` goes on for longer, and with the real stages.
 """
 
 import hashlib
@@ -124,7 +124,8 @@ class Workplace:
         self.failed = False
 
     def choose(self, name: str, which: int, *, old_time: bool = False) -> None:
-        """Edit the project so that it is configured in this way; with ``old_time`` no file's time tells that it changed."""
+        """Edit the project so that it is configured in this way; with ``old_time`` no file's time
+        tells that it changed."""
         self.done["edits"] += 1
         self.chosen = {key: value for key, value in {**self.chosen, name: which}.items() if value}
         wanted = self._configured(self.folder / "wanted")
@@ -198,7 +199,8 @@ class Workplace:
         return [] if which >= len(known) else [known[which]]
 
     def build(self, domains: Sequence[str] = ()) -> None:
-        """Build, and hold what was done against the plan, and what is there against a clean build."""
+        """Build, and hold what was done against the plan, and what is there against a clean
+        build."""
         self.failed = True
         ran = self.make(self.project, domains)
         assert not ran.not_as_announced(), ran.not_as_announced()
@@ -213,7 +215,8 @@ class Workplace:
         self.failed = False
 
     def end(self) -> None:
-        """Build all twice: the second build has nothing to do but to remove what kills have left."""
+        """Build all twice: the second build has nothing to do but to remove what kills have
+        left."""
         self.build()
         self.build()
         graph = load(self.project)
@@ -233,7 +236,8 @@ class Workplace:
         killed(self.project, self.domains(which), after, by_hand=by_hand)
 
     def _clean(self) -> Digests:
-        """What is there after a clean build of the same configuration, in a new folder and with an empty store."""
+        """What is there after a clean build of the same configuration, in a new folder and with an
+        empty store."""
         key = tuple(sorted(self.chosen.items()))
         if key not in self.clean:
             project = self._configured(self.folder / "clean")
@@ -259,7 +263,8 @@ def _replace(path: Path, content: bytes, *, old_time: bool) -> None:
 
 
 def digest(root: Path, step: Step) -> str:
-    """An artifact's content digest, once every file has proved to be what its manifest says, and no other is there."""
+    """An artifact's content digest, once every file has proved to be what its manifest says, and no
+    other is there."""
     manifest, folder = read_manifest(root / step.place.manifest), root / step.place.folder
     for name, entry in manifest.files.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], (
@@ -283,7 +288,8 @@ WRITING = (
 
 
 def killed(project: Path, domains: Sequence[str], after: int, *, by_hand: bool) -> None:
-    """A fast build in a process of its own that ends before it changes anything on the disk for the ``after``-th time.
+    """A fast build in a process of its own that ends before it changes anything on the disk for the
+    ``after``-th time.
 
     SIGKILL ends it; or, ``by_hand``, Ctrl-C.
     """
@@ -376,7 +382,8 @@ def prepare(folder: Path) -> type[Incremental]:
 
 
 def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None:
-    """The same draws each time: a suite that fails by chance says nothing of a change. bench.incremental_soak draws others."""
+    """The same draws each time: a suite that fails by chance says nothing of a change.
+    bench.incremental_soak draws others."""
     run_state_machine_as_test(
         prepare(tmp_path),
         settings=settings(max_examples=4, stateful_step_count=12, derandomize=True),
@@ -394,7 +401,8 @@ def test_a_build_equals_a_clean_one_whatever_came_before(tmp_path: Path) -> None
 def test_snakemake_starts_a_job_for_whatever_is_not_fresh_and_for_nothing_else(
     tmp_path: Path, deleted: str, choice: str
 ) -> None:
-    """That is what a fast build takes for granted; also where something fresh lies between two things to do."""
+    """That is what a fast build takes for granted; also where something fresh lies between two
+    things to do."""
     place = Workplace(tmp_path / "work", fast_project(tmp_path / "pristine"), build, {})
     place.build()
     (place.project / "artifacts" / deleted).unlink()
@@ -409,7 +417,8 @@ def test_snakemake_starts_a_job_for_whatever_is_not_fresh_and_for_nothing_else(
 def test_what_is_no_longer_made_goes_also_where_nobody_knows_of_it(
     tmp_path: Path, manifest_too: bool
 ) -> None:
-    """The store and the manifest said which files an artifact had; somebody deleted the store, or both."""
+    """The store and the manifest said which files an artifact had; somebody deleted the store, or
+    both."""
     place = Workplace(tmp_path / "work", fast_project(tmp_path / "pristine"), build, {})
     place.build()
     folder = place.project / "artifacts" / "storytelling" / "gguf"

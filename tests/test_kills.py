@@ -1,4 +1,5 @@
-"""Killed at any moment, a build leaves nothing that runs and nothing that a later build takes for finished."""
+"""Killed at any moment, a build leaves nothing that runs and nothing that a later build takes for
+finished."""
 
 import os
 import shutil
@@ -19,7 +20,8 @@ Victim = Callable[[Popen[str], Path], None]
 
 @pytest.fixture(scope="module")
 def fast(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one domain whose five steps after the data set take little, and have to be worked out."""
+    """A project with one domain whose five steps after the data set take little, and have to be
+    worked out."""
     project = copy_built(built_project, tmp_path_factory.mktemp("fast") / "project")
     edit(project / "conf" / "build.yaml", "domains", ["storytelling"])
     edit(project / "conf" / "build.yaml", "evaluation.max_records", 2)
@@ -92,7 +94,8 @@ def _kill(build: Popen[str], project: Path, mark: str) -> None:
 def _disturbed(
     project: Path, temporary: Path, after: str, wait: float, kill: Victim
 ) -> tuple[str, int]:
-    """Start a build and kill a part of it, a moment after the log of a step has appeared; what it said, and its status."""
+    """Start a build and kill a part of it, a moment after the log of a step has appeared; what it
+    said, and its status."""
     build = start(project, "build", TMPDIR=str(temporary))
     log = project / "artifacts" / "logs" / "storytelling" / f"{after}.log"
     until(
@@ -111,7 +114,8 @@ def _disturbed(
 
 
 def _goes_on(project: Path, temporary: Path, expected: dict[str, str]) -> None:
-    """No process is left, nothing unfinished counts as finished, and the next build makes what it should."""
+    """No process is left, nothing unfinished counts as finished, and the next build makes what it
+    should."""
     until(lambda: not processes(project), 10)
     _build(project, temporary)
     assert models(project) == expected
@@ -173,7 +177,8 @@ def test_a_build_goes_on_after_its_warm_process_is_killed(
 def test_training_goes_on_from_its_checkpoint(
     built_project: Path, warm_folder: Path, tmp_path: Path, command: Any
 ) -> None:
-    """SIGKILL to the client during training: its checkpoint stays, the next run uses it, and then it is gone."""
+    """SIGKILL to the client during training: its checkpoint stays, the next run uses it, and then
+    it is gone."""
     project = copy_built(built_project, tmp_path / "project")
     override(project, "nutrition", {"training.epochs": 6, "training.checkpoint_seconds": 1})
     whole = copy_built(project, tmp_path / "whole")

@@ -1,4 +1,5 @@
-"""A new stage is a row, a module, a rule and a test: here one that counts words is added to a copy of the tool, and built."""
+"""A new stage is a row, a module, a rule and a test: here one that counts words is added to a copy
+of the tool, and built."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Text from outside is shown as it is, and never acts; JSON from outside is read or refused, and never ends a program."""
+"""Text from outside is shown as it is, and never acts; JSON from outside is read or refused, and
+never ends a program."""
 
 import json
 import os

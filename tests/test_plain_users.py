@@ -1,4 +1,5 @@
-"""What only root never meets: read-only files, a home of someone else's, a store that several users share."""
+"""What only root never meets: read-only files, a home of someone else's, a store that several users
+share."""
 
 import json
 import os
@@ -43,7 +44,8 @@ def plainly(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def meetara(plainly: list[str], project: Path, warm_folder: Path, tmp_path: Path) -> Any:
-    """``meetara("plan", "--json")`` runs meetara-build in the project as a plain user whose home is not theirs."""
+    """``meetara("plan", "--json")`` runs meetara-build in the project as a plain user whose home is
+    not theirs."""
     home = tmp_path / "home"
     home.mkdir(mode=0o555)
 
@@ -159,8 +161,10 @@ print(json.dumps([sorted(ran.worked_out), sorted(ran.restored)]))
 
 
 def built_by(user: int, folder: Path, text: str) -> list[list[str]]:
-    """What a build of this user's works out and what it restores, after the domain was described so."""
-    # Whose rights count for writing alone: the Python and the tests may lie where only root may read.
+    """What a build of this user's works out and what it restores, after the domain was described
+    so."""
+    # Whose rights count for writing alone: the Python and the tests may lie where only root may
+    # read.
     caps = [
         f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")
     ]

@@ -1,4 +1,5 @@
-"""A command works in the project around it, and a path in conf/ means the same from wherever it is read."""
+"""A command works in the project around it, and a path in conf/ means the same from wherever it is
+read."""
 
 from pathlib import Path
 

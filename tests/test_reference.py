@@ -1,4 +1,5 @@
-"""docs/reference is what the schema and the command line are; it says what every key and every option means."""
+"""docs/reference is what the schema and the command line are; it says what every key and every
+option means."""
 
 import re
 import subprocess

@@ -1,4 +1,5 @@
-"""What a message tells a person to do can be done: every key it names is in the schema, every command on the command line."""
+"""What a message tells a person to do can be done: every key it names is in the schema, every
+command on the command line."""
 
 import ast
 import re
@@ -39,7 +40,8 @@ NO_KEYS = (
     "sys.stdin.buffer",
     "meetara_build.hosting.supervisor",
 )
-"""What looks like a dotted key: a word, a file of SentencePiece, a module of a model, an agent's first line of Python."""
+"""What looks like a dotted key: a word, a file of SentencePiece, a module of a model, an agent's
+first line of Python."""
 
 Message = tuple[str, str]
 """File and line, and the text."""
@@ -215,7 +217,8 @@ def wrong_command(words: list[str]) -> str | None:
 
 
 def wrong_commands(text: str) -> list[str]:
-    """Commands and options that nobody can type; `make` is one of a checkout's, which most who read a message have not."""
+    """Commands and options that nobody can type; `make` is one of a checkout's, which most who read
+    a message have not."""
     wrong: list[str | None] = []
     for code in re.findall(r"`([^`\n]+)`", text):
         first, *rest = code.split()

@@ -1,4 +1,5 @@
-"""A warm start is pinned to a neighbour's weights by their digest: the neighbour may change, its follower does not."""
+"""A warm start is pinned to a neighbour's weights by their digest: the neighbour may change, its
+follower does not."""
 
 import shutil
 from pathlib import Path

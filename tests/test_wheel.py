@@ -49,12 +49,14 @@ def test_the_wheel_carries_what_a_project_is_made_of(wheel: Path) -> None:
     ]
 
 
-# Into an empty environment, by what the messages say alone: one domain on the real base, whole, with few steps
+# Into an empty environment, by what the messages say alone: one domain on the real base, whole,
+# with few steps
 
 
 @pytest.fixture(scope="module")
 def tool(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """meetara-build of the wheel, installed by pip into an environment of its own whose path has a space in it."""
+    """meetara-build of the wheel, installed by pip into an environment of its own whose path has a
+    space in it."""
     environment = tmp_path_factory.mktemp("wheel user") / "an environment"
     venv.create(environment, with_pip=True)
     words = [

@@ -1,9 +1,11 @@
-"""Faults injected into a training: each has to be got over without hand work, with the same adapter where the fault allows it.
+"""Faults injected into a training: each has to be got over without hand work, with the same adapter
+where the fault allows it.
 
 python -m bench.agents.faults [--only NAME,…]
 
-Each fault happens inside a real `meetara-build run nutrition --rounds 4` of a small project with all its agents; what is injected goes
-through a module that Python loads at its start (sitecustomize), so that nothing in the package knows of it.
+Each fault happens inside a real `meetara-build run nutrition --rounds 4` of a small project with
+all its agents; what is injected goes through a module that Python loads at its start
+(sitecustomize), so that nothing in the package knows of it.
 """
 
 import argparse
@@ -83,7 +85,8 @@ def propose(context):
 
 
 class Outcome(NamedTuple):
-    """How a run ended: exit status, seconds, the adapter's digest, its validation loss, and what it said last."""
+    """How a run ended: exit status, seconds, the adapter's digest, its validation loss, and what it
+    said last."""
 
     status: int
     seconds: float

@@ -1,11 +1,13 @@
-"""How near the forecast at a third of training comes to the best validation loss, and what stopping by it saves and costs.
+"""How near the forecast at a third of training comes to the best validation loss, and what stopping
+by it saves and costs.
 
 python -m bench.agents.forecast [--folder DIR] [--curves FILE] [--domains N] [--data DIR]
 
-Every training is real: the base ``tiny`` is adapted to embedded domains, and to parts of public data sets (``--data``), at four learning
-rates each, the highest of which diverges. A domain's forecasts are calibrated on the other domains. Those in ``CHOSEN_ON`` are left out: on
-them the method and its constants were chosen. With ``--curves``, trainings that are in the file are
-not made again.
+Every training is real: the base ``tiny`` is adapted to embedded domains, and to parts of public
+data sets (``--data``), at four learning rates each, the highest of which diverges. A domain's
+forecasts are calibrated on the other domains. Those in ``CHOSEN_ON`` are left out: on them the
+method and its constants were chosen. With ``--curves``, trainings that are in the file are not made
+again.
 """
 
 import argparse
@@ -47,13 +49,14 @@ PUBLIC = {
     "tldr.jsonl": ("description", "command", "language", slice(2, 4)),
     "gsm8k.jsonl": ("question", "answer", None, slice(0, 1)),
 }
-"""Of each file: question, answer, the field that splits it into domains, and which of those, the largest first. On the larger kinds,
-and on other records of gsm8k.jsonl, the method was chosen."""
+"""Of each file: question, answer, the field that splits it into domains, and which of those, the
+largest first. On the larger kinds, and on other records of gsm8k.jsonl, the method was chosen."""
 WORST_ERROR, HELD, WORST_HARM = 0.05, (0.7, 0.9), 0.002
 
 Line = dict[str, Any]
 Job = tuple[Path, str, list[Line] | None, float, bool]
-"""The project, the domain, its records unless it is an embedded one, the learning rate, whether it is watched."""
+"""The project, the domain, its records unless it is an embedded one, the learning rate, whether it
+is watched."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,8 @@ def trainings(folder: Path, kept: Path, domains: int, data: Path | None) -> list
 
 
 def foretold(found: Sequence[Training]) -> list[tuple[Training, Forecast]]:
-    """The forecast for each training, calibrated on the other domains of its kind, as in a project of such domains."""
+    """The forecast for each training, calibrated on the other domains of its kind, as in a project
+    of such domains."""
     said = []
     for one in found:
         others = [
@@ -201,7 +205,8 @@ def error(one: Training, said: Forecast) -> float:
 
 
 def of_improvement(one: Training, value: float) -> float:
-    """How wrong a forecast is as a share of what the training gained: easy where nothing was, so half a percent is the least."""
+    """How wrong a forecast is as a share of what the training gained: easy where nothing was, so
+    half a percent is the least."""
     assert one.curve.before is not None
     return abs(value - one.best) / max(one.curve.before - one.best, 0.005 * one.best)
 
@@ -219,7 +224,8 @@ def show(label: str, rows: Sequence[tuple[Training, Forecast]]) -> None:
 
 
 def stopping(found: Sequence[Training]) -> dict[float, tuple[float, float]]:
-    """Print what ending trainings where nothing is left would have saved and cost; by rate, steps saved and worst cost."""
+    """Print what ending trainings where nothing is left would have saved and cost; by rate, steps
+    saved and worst cost."""
     print(
         f"\n{'stopped by the forecast':28} {'runs':>4} {'steps saved':>12} {'mean loss':>10} {'worst':>8}"
     )

@@ -1,8 +1,9 @@
-"""What gguf_creation's types of single tensors are worth: divergence from F16 against the uniform type, at no more bytes.
+"""What gguf_creation's types of single tensors are worth: divergence from F16 against the uniform
+type, at no more bytes.
 
-Domains with one quantized type, Q4_K_M, are built; then the agent proposes, what it proposes is taken and built, until it proposes
-nothing more. It sees divergences on the test records; what it arrives at is compared there, and on the validation records, which
-nothing that it does depends on.
+Domains with one quantized type, Q4_K_M, are built; then the agent proposes, what it proposes is
+taken and built, until it proposes nothing more. It sees divergences on the test records; what it
+arrives at is compared there, and on the validation records, which nothing that it does depends on.
 
 python -m bench.agents.gguf [--keep FOLDER]
 """
@@ -49,11 +50,13 @@ DOMAINS = (
 ROUNDS = 6
 """More than the agent takes: it tries three mixes of a type, and may go back to one of them."""
 BOUND = 1.0
-"""The median divergence of what the agent arrives at, as a share of the uniform type's, has to be below it."""
+"""The median divergence of what the agent arrives at, as a share of the uniform type's, has to be
+below it."""
 
 
 def project(folder: Path) -> Path:
-    """A project of these domains on the base ``tiny``, whose agents may only give types to single tensors."""
+    """A project of these domains on the base ``tiny``, whose agents may only give types to single
+    tensors."""
     made = tiny_project(folder / "project")
     path = made / "conf" / "build.yaml"
     build = yaml.safe_load(path.read_text(encoding="utf-8"))

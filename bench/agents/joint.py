@@ -1,9 +1,10 @@
-"""Whether domains that learn the records of those most like them too are better than alone, on what is held out.
+"""Whether domains that learn the records of those most like them too are better than alone, on what
+is held out.
 
 python -m bench.agents.joint [--folder DIR] [--domains N]
 
-Joint trainings have the same epochs as separate ones, so more steps. As in a build, what is not better on the validation records is not
-kept; the test records tell what that choice is worth.
+Joint trainings have the same epochs as separate ones, so more steps. As in a build, what is not
+better on the validation records is not kept; the test records tell what that choice is worth.
 """
 
 from statistics import mean

@@ -1,11 +1,13 @@
-"""How much sooner all of 62 domains are built in the order that training_conductor proposes: Snakemake's own scheduler, jobs that sleep.
+"""How much sooner all of 62 domains are built in the order that training_conductor proposes:
+Snakemake's own scheduler, jobs that sleep.
 
 python -m bench.agents.makespan [--runs artifacts/runs.jsonl]
 
-Each domain is a chain of three jobs. Times are those of the shipped domains, in proportion to their records; with ``--runs``
-those of a build that was recorded; and lognormal ones (the largest domains some twenty times the smallest), as with data of
-one's own. They are scaled so that an ideal build takes ``IDEAL`` seconds. Compared are the orders by name, as Snakemake
-chooses without priorities, and by the agent's priorities; where it proposes none, nothing is measured.
+Each domain is a chain of three jobs. Times are those of the shipped domains, in proportion to their
+records; with ``--runs`` those of a build that was recorded; and lognormal ones (the largest domains
+some twenty times the smallest), as with data of one's own. They are scaled so that an ideal build
+takes ``IDEAL`` seconds. Compared are the orders by name, as Snakemake chooses without priorities,
+and by the agent's priorities; where it proposes none, nothing is measured.
 """
 
 import argparse
@@ -34,7 +36,8 @@ from meetara_build.toolbox.makespan import (
 IDEAL = 30.0
 SLOTS = (2, 8)
 SHARES = {"dataset": 0.1, "adapter": 0.65, "gguf": 0.25}
-"""About what the stages take of a domain's time on the base ``tiny``; merge, evaluate and package count as gguf."""
+"""About what the stages take of a domain's time on the base ``tiny``; merge, evaluate and package
+count as gguf."""
 AT = {
     "dataset": "dataset",
     "adapter": "adapter",
@@ -107,7 +110,8 @@ def scaled(chains: Chains, slots: int) -> Chains:
 
 
 def measure(chains: Chains, priorities: Mapping[str, int], slots: int) -> float:
-    """Seconds that Snakemake takes for the jobs, from the start of the first to the end of the last."""
+    """Seconds that Snakemake takes for the jobs, from the start of the first to the end of the
+    last."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         seconds = {
@@ -149,7 +153,8 @@ def measure(chains: Chains, priorities: Mapping[str, int], slots: int) -> float:
 
 
 def report(title: str, chains: Chains) -> dict[str, dict[str, float] | None]:
-    """A line for each number of slots; returned are both times, or none where nothing is proposed."""
+    """A line for each number of slots; returned are both times, or none where nothing is
+    proposed."""
     orders: dict[str, dict[str, float] | None] = {}
     print(f"\n{title}: {len(chains)} domains, the longest {_longest(chains):.1f} times the median")
     print(

@@ -1,10 +1,12 @@
-"""The memory model against measured peaks: calibrated on twelve trainings, tried on seventeen others, five of them larger than any,
-and three with gradient checkpointing, which none of the calibration has.
+"""The memory model against measured peaks: calibrated on twelve trainings, tried on seventeen
+others, five of them larger than any, and three with gradient checkpointing, which none of the
+calibration has.
 
 python -m bench.agents.memory
 
-Each is a real training, of two steps, of a base with random weights, by the adapter stage's own trainer. It runs in a process
-forked from one that has imported everything and run nothing, as a build's jobs do, and its peak is what the system counted.
+Each is a real training, of two steps, of a base with random weights, by the adapter stage's own
+trainer. It runs in a process forked from one that has imported everything and run nothing, as a
+build's jobs do, and its peak is what the system counted.
 """
 
 import json

@@ -2,10 +2,11 @@
 
 python -m bench.agents.records [--folder DIR] [--pools N]
 
-The embedded domains of a category, put together, are one domain whose topics are those domains. Some training records are made wrong,
-and which is known: some answers change places, some topics are replaced by another. The base ``tiny`` is adapted to all of them, and
-the scores of ``quality_assurance`` are compared with what was done. Then what it would drop is dropped, and the training is made again;
-and once more with as many records dropped that were drawn at random.
+The embedded domains of a category, put together, are one domain whose topics are those domains.
+Some training records are made wrong, and which is known: some answers change places, some topics
+are replaced by another. The base ``tiny`` is adapted to all of them, and the scores of
+``quality_assurance`` are compared with what was done. Then what it would drop is dropped, and the
+training is made again; and once more with as many records dropped that were drawn at random.
 """
 
 import argparse
@@ -45,7 +46,8 @@ class Spoilt(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What came of a pool: precision and recall of each score, what was dropped and named, and losses of the test records."""
+    """What came of a pool: precision and recall of each score, what was dropped and named, and
+    losses of the test records."""
 
     name: str
     records: int
@@ -59,7 +61,8 @@ class Found(NamedTuple):
 
 
 def spoil(records: Records, draw: random.Random) -> Spoilt:
-    """Answers that changed places between records of different topics, and topics that are not theirs."""
+    """Answers that changed places between records of different topics, and topics that are not
+    theirs."""
     several = [dict(record) for record in records]
     swaps, flips = round(SWAPPED * len(several)), round(FLIPPED * len(several))
     chosen = draw.sample(range(len(several)), swaps + flips)

@@ -1,4 +1,5 @@
-"""Real trainings of small adapters, many in one process: the base and the data sets are built once, a training takes seconds."""
+"""Real trainings of small adapters, many in one process: the base and the data sets are built once,
+a training takes seconds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from meetara_build.training.settings import History, Observer, Settings
 
 
 def project(folder: Path, domains: Iterable[str] | None = None) -> Graph:
-    """A project whose base and datasets are built; of all the shipped domains, unless some are named.
+    """A project whose base and datasets are built; of all the shipped domains, unless some are
+    named.
 
     What is there already is used, also if the tool's code has changed since: a base takes minutes.
     """
@@ -65,7 +67,8 @@ class Trainer:
         seed: int,
         observe: Observer | None = None,
     ) -> tuple[History, torch.nn.Module]:
-        """Train a fresh adapter; ``changes`` are training settings that differ from the recipe's."""
+        """Train a fresh adapter; ``changes`` are training settings that differ from the
+        recipe's."""
         model = attach(
             load_model(self.base, torch.float32, self.recipe["device"]), self.recipe["lora"], seed
         )

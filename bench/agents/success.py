@@ -2,9 +2,10 @@
 
 python -m bench.agents.success [--folder DIR] [--domains N]
 
-What is predicted: warm starts from near and from far domains, joint training with near ones, and five changes of settings, each trained
-for real. Predictions for a domain come from the changes of other domains alone (ten folds of domains). The Brier score is the
-mean squared difference between chance and outcome; the base rate's says for every change what share of the others helped.
+What is predicted: warm starts from near and from far domains, joint training with near ones, and
+five changes of settings, each trained for real. Predictions for a domain come from the changes of
+other domains alone (ten folds of domains). The Brier score is the mean squared difference between
+chance and outcome; the base rate's says for every change what share of the others helped.
 """
 
 import importlib.util
@@ -151,7 +152,8 @@ def context(trials: Trials, used: list[str]) -> Context:
 
 
 def predicted(seen: Context, changes: list[Change]) -> tuple[list[float], list[float]]:
-    """For each change the agent's chance and the base rate, from the changes of other folds' domains."""
+    """For each change the agent's chance and the base rate, from the changes of other folds'
+    domains."""
     module = agent()
     places = {
         name: place % FOLDS
@@ -174,7 +176,8 @@ def brier(chances: list[float], helped: list[bool]) -> float:
 
 
 def main() -> None:
-    """Print how often each kind of change helped, both scores, and how chances and outcomes go together."""
+    """Print how often each kind of change helped, both scores, and how chances and outcomes go
+    together."""
     with opened(__doc__, 22) as (options, trials):
         several = wanted(trials, options.domains)
         trials.make([Trial(trial.domain) for trial in several] + several)

@@ -1,10 +1,12 @@
-"""Whether a training that begins from a neighbour's adapter is there earlier, and whether one from a stranger's does harm.
+"""Whether a training that begins from a neighbour's adapter is there earlier, and whether one from
+a stranger's does harm.
 
 python -m bench.agents.transfer [--folder DIR] [--domains N]
 
-For the domains with the most similar neighbours: steps until the validation loss is as low as the cold training's best, cold against
-warm. For the same domains with the least similar one: the final loss of the race, in which both are trained a stretch and the better one
-goes on, against the cold training's.
+For the domains with the most similar neighbours: steps until the validation loss is as low as the
+cold training's best, cold against warm. For the same domains with the least similar one: the final
+loss of the race, in which both are trained a stretch and the better one goes on, against the cold
+training's.
 """
 
 from math import ceil
@@ -16,11 +18,13 @@ from meetara_build.training.race import STRETCH, warm_wins
 
 FEWER = 0.5
 SEEN = 12
-"""Dissimilar pairs on which, with the similar ones, the race's lead was chosen; the others are held out."""
+"""Dissimilar pairs on which, with the similar ones, the race's lead was chosen; the others are held
+out."""
 
 
 def raced(cold: Result, warm: Result) -> Result:
-    """The one that goes on, as in ``training.race``: the same training as if there had been no other."""
+    """The one that goes on, as in ``training.race``: the same training as if there had been no
+    other."""
     stretch = ceil(STRETCH * cold.steps)
     return warm if warm_wins(warm.after_steps(stretch), cold.after_steps(stretch)) else cold
 
@@ -56,7 +60,8 @@ def similar(trials: Trials, names: list[str]) -> tuple[float, float]:
 
 
 def dissimilar(trials: Trials, names: list[str]) -> list[float]:
-    """By how much the race's final validation loss is above the cold training's, for each domain; the test losses are printed."""
+    """By how much the race's final validation loss is above the cold training's, for each domain;
+    the test losses are printed."""
     alike = trials.similarities()
     harm, tests, won = [], [], 0
     for name in names:

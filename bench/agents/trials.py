@@ -1,9 +1,11 @@
-"""Trainings that are compared with one another, two at a time; each is made once, and kept with its figures in a folder.
+"""Trainings that are compared with one another, two at a time; each is made once, and kept with its
+figures in a folder.
 
-A trial is a training of one domain on the base ``tiny``: as it comes (cold), from another domain's adapter (warm), with other domains'
-records (joint), or with other settings. It takes as many steps as the recipe's epochs need, 60 at most for each domain whose records are
-in it, is validated after every second one, and never stops early, so that curves can be compared. Its result is its best validation loss,
-and the loss of those weights on the test records, which nothing else looks at.
+A trial is a training of one domain on the base ``tiny``: as it comes (cold), from another domain's
+adapter (warm), with other domains' records (joint), or with other settings. It takes as many steps
+as the recipe's epochs need, 60 at most for each domain whose records are in it, is validated after
+every second one, and never stops early, so that curves can be compared. Its result is its best
+validation loss, and the loss of those weights on the test records, which nothing else looks at.
 """
 
 import argparse
@@ -46,7 +48,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a trial: validation losses by step, the best of them, and its weights' loss on the test records."""
+    """What came of a trial: validation losses by step, the best of them, and its weights' loss on
+    the test records."""
 
     curve: list[tuple[int, float]]
     before: float
@@ -196,7 +199,8 @@ def _say(number: int, of: int) -> None:
 
 @contextlib.contextmanager
 def opened(words: str | None, domains: int) -> Iterator[tuple[argparse.Namespace, Trials]]:
-    """A benchmark's options and trials; without ``--folder`` everything is made anew, and thrown away at the end."""
+    """A benchmark's options and trials; without ``--folder`` everything is made anew, and thrown
+    away at the end."""
     parser = argparse.ArgumentParser(
         description=words, formatter_class=argparse.RawDescriptionHelpFormatter
     )

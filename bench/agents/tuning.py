@@ -1,15 +1,19 @@
-"""The search of `meetara-build tune` against plain TPE, on real trainings: what each finds in equal steps, and how soon.
+"""The search of `meetara-build tune` against plain TPE, on real trainings: what each finds in equal
+steps, and how soon.
 
 python -m bench.agents.tuning [--seeds 3,4] [--trials N] [--domains NAME …] [--folder FOLDER]
 
-Plain TPE is Optuna's sampler as it comes, choices being categories, every trial trained in full. Ours tries the current
-configuration first, then the best of the (at most three) most similar domains that were tuned before it in the same campaign, and
-stops poor trials early; the steps of those earlier domains are counted in their own budgets, which are no larger than plain TPE's.
-Each domain's budget is the steps that plain TPE takes for its trials; a trial of ours that ends beyond it does not count.
+Plain TPE is Optuna's sampler as it comes, choices being categories, every trial trained in full.
+Ours tries the current configuration first, then the best of the (at most three) most similar
+domains that were tuned before it in the same campaign, and stops poor trials early; the steps of
+those earlier domains are counted in their own budgets, which are no larger than plain TPE's. Each
+domain's budget is the steps that plain TPE takes for its trials; a trial of ours that ends beyond
+it does not count.
 
-The domains are embedded ones, on a base of one layer that trains in a second; what they share with others is the space of
-conf/build.yaml, the searches' own code and the adapter stage's trainer. A campaign with another seed is another order of the domains,
-another seed of the samplers and another seed of the trainings.
+The domains are embedded ones, on a base of one layer that trains in a second; what they share with
+others is the space of conf/build.yaml, the searches' own code and the adapter stage's trainer. A
+campaign with another seed is another order of the domains, another seed of the samplers and another
+seed of the trainings.
 """
 
 import argparse
@@ -68,7 +72,8 @@ SETS = {
     },
     "data": {"validation": 0.3, "test": 0.1},
 }
-"""Where it differs from conf/base/tiny.yaml. More records to validate by: a lowest loss over five records is mostly luck."""
+"""Where it differs from conf/base/tiny.yaml. More records to validate by: a lowest loss over five
+records is mostly luck."""
 
 Curve = list[tuple[int, float]]
 """Steps taken so far, and the lowest loss of a full training by then."""
@@ -76,7 +81,8 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One domain in one campaign: both searches' curves, and the loss of the current configuration."""
+    """One domain in one campaign: both searches' curves, and the loss of the current
+    configuration."""
 
     domain: str
     seed: int

@@ -2,8 +2,9 @@
 
 python -m bench.agents.watching [--folder FOLDER] [--rounds 5]
 
-The same training of a small adapter several times; how long each step took, and how long of it the training waited for the agent's answer.
-A step's times are the shortest of all rounds, so that what else the machine does counts little. The agent is loaded beside the model.
+The same training of a small adapter several times; how long each step took, and how long of it the
+training waited for the agent's answer. A step's times are the shortest of all rounds, so that what
+else the machine does counts little. The agent is loaded beside the model.
 """
 
 import argparse

@@ -1,13 +1,16 @@
-"""What the agents are worth: builds with them against builds without that get the same training time, and each one's part.
+"""What the agents are worth: builds with them against builds without that get the same training
+time, and each one's part.
 
-python -m bench.agents.worth [--domains healthcare,legal,…] [--split FILE:FIELD …] [--seeds 17,18,19] [--rounds 3] [--without]
-                             [--keep FOLDER]
+python -m bench.agents.worth [--domains healthcare,legal,…] [--split FILE:FIELD …] [--seeds
+                             17,18,19] [--rounds 3] [--without] [--keep FOLDER]
 
-On: `meetara-build run --rounds N`, all that agents propose accepted. Off: no agents; trained with the default epochs, and again with so
-many more that it takes as many CPU-seconds as all trainings of "on" together; of the two the one with the lower validation loss. Compared
-is the held-out loss of the F16 file. With `--without` each agent of which something was taken is left out once, with the first seed.
-With `--split` a JSONL or CSV file is split by one of its fields into domains beside the embedded ones, of the two commonest values.
-Trainings that several variants have in common are done once, and counted for each.
+On: `meetara-build run --rounds N`, all that agents propose accepted. Off: no agents; trained with
+the default epochs, and again with so many more that it takes as many CPU-seconds as all trainings
+of "on" together; of the two the one with the lower validation loss. Compared is the held-out loss
+of the F16 file. With `--without` each agent of which something was taken is left out once, with the
+first seed. With `--split` a JSONL or CSV file is split by one of its fields into domains beside the
+embedded ones, of the two commonest values. Trainings that several variants have in common are done
+once, and counted for each.
 """
 
 import argparse
@@ -40,11 +43,13 @@ EMBEDDED = "healthcare,specialized"
 TOPICS, RECORDS = 2, 120
 """Domains of a file that is split, and records of each, the first ones."""
 SAME, LESS_TIME = 0.001, 0.95
-"""A loss lower by more than a thousandth is better; one within it is the same, and counts as better if it took less time."""
+"""A loss lower by more than a thousandth is better; one within it is the same, and counts as better
+if it took less time."""
 
 
 class Result(NamedTuple):
-    """One domain of a variant: held-out and validation loss in nats a token, and CPU-seconds of all its trainings."""
+    """One domain of a variant: held-out and validation loss in nats a token, and CPU-seconds of all
+    its trainings."""
 
     loss: float
     validation: float
@@ -84,7 +89,8 @@ def edited(project: Path, **values: Any) -> None:
 
 
 def template(folder: Path, domains: Sequence[str], split: Sequence[str]) -> list[str]:
-    """A project of these domains and categories, and of the files' topics, with one store for all copies of it; its domains."""
+    """A project of these domains and categories, and of the files' topics, with one store for all
+    copies of it; its domains."""
     tiny_project(folder)
     names = [name for name, category in categories(folder).items() if {name, category} & {*domains}]
     for given in split:
@@ -143,7 +149,8 @@ def variant(parent: Path, name: str, seed: int, domains: Sequence[str], **values
 
 
 def results(project: Path, domains: Sequence[str], known: dict[str, float]) -> Results:
-    """What a variant reached; ``known`` has the CPU-seconds of each training by its key, from all variants so far."""
+    """What a variant reached; ``known`` has the CPU-seconds of each training by its key, from all
+    variants so far."""
     lines = [
         json.loads(line) for line in (project / "artifacts" / "runs.jsonl").read_text().splitlines()
     ]
@@ -170,7 +177,8 @@ def results(project: Path, domains: Sequence[str], known: dict[str, float]) -> R
 def off(
     parent: Path, name: str, seed: int, domains: Sequence[str], known: dict[str, float], on: Results
 ) -> Results:
-    """Without agents, as long as ``on`` took: the default, and one training with more epochs; the better by validation."""
+    """Without agents, as long as ``on`` took: the default, and one training with more epochs; the
+    better by validation."""
     project = variant(parent, name, seed, domains)
     tool(project, "build")
     plain = results(project, domains, known)
@@ -189,7 +197,8 @@ def off(
 
 
 def compared(title: str, on: Sequence[Results], other: Sequence[Results]) -> str:
-    """A line: the median change of the held-out loss over domains and seeds, how many domains are better over all seeds, the worst."""
+    """A line: the median change of the held-out loss over domains and seeds, how many domains are
+    better over all seeds, the worst."""
     losses = {
         name: [
             mine[name].loss / theirs[name].loss - 1 for mine, theirs in zip(on, other, strict=True)
@@ -218,7 +227,8 @@ def compared(title: str, on: Sequence[Results], other: Sequence[Results]) -> str
 
 
 def summarize(on: Sequence[Results], other: Sequence[Results]) -> dict[str, Any]:
-    """What is kept: how many pairs of a domain and a seed are better, and by how much; a positive median is a lower loss."""
+    """What is kept: how many pairs of a domain and a seed are better, and by how much; a positive
+    median is a lower loss."""
     pairs = [
         [(mine[name], theirs[name]) for name in mine]
         for mine, theirs in zip(on, other, strict=True)
@@ -312,7 +322,8 @@ def main() -> None:
 
 
 def taken(project: Path) -> list[str]:
-    """The agents of which something was taken; without another nothing would have been different."""
+    """The agents of which something was taken; without another nothing would have been
+    different."""
     done = subprocess.run(
         [BIN / "meetara-build", "agents", "--json"],
         cwd=project,

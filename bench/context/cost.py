@@ -2,8 +2,9 @@
 
 python -m bench.context.cost [--repeats 5]
 
-The adapter of one domain on the embedded base, trained in a process of its own; with: sampled and reported every second,
-with a courier that delivers to a server. The courier's and the server's CPU-seconds count.
+The adapter of one domain on the embedded base, trained in a process of its own; with: sampled and
+reported every second, with a courier that delivers to a server. The courier's and the server's
+CPU-seconds count.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 python -m bench.context.fuzz [--calls 10000] [--seed 1]
 
-An unhandled error is one that the server did not mean: an internal error, or an exception that the SDK logs as unexpected.
+An unhandled error is one that the server did not mean: an internal error, or an exception that the
+SDK logs as unexpected.
 """
 
 import argparse

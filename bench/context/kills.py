@@ -1,10 +1,12 @@
-"""The context's server killed again and again during builds that report to it: what they make, and whether all arrives once.
+"""The context's server killed again and again during builds that report to it: what they make, and
+whether all arrives once.
 
 python -m bench.context.kills [--kills 50] [--seed 1]
 
-Builds of two small domains report to a server, which gets SIGKILL at random moments and comes back after a random pause. What
-jobs leave in the outbox is noted as they leave it; at the end the server must have each of these reports, once, and the
-artifacts must be those of a build that nothing disturbed.
+Builds of two small domains report to a server, which gets SIGKILL at random moments and comes back
+after a random pause. What jobs leave in the outbox is noted as they leave it; at the end the server
+must have each of these reports, once, and the artifacts must be those of a build that nothing
+disturbed.
 """
 
 import argparse
@@ -39,7 +41,8 @@ DELIVERED_WITHIN = 120.0
 
 
 class Notes:
-    """Every file that appears in an outbox, kept by a second name: its lines stay when the courier has taken it."""
+    """Every file that appears in an outbox, kept by a second name: its lines stay when the courier
+    has taken it."""
 
     def __init__(self, root: Path, aside: Path) -> None:
         self.root, self.aside, self.ended = root, aside, threading.Event()

@@ -1,9 +1,11 @@
-"""Many writers and many subscribers of one server: whether each report arrives once, and how soon it is heard of.
+"""Many writers and many subscribers of one server: whether each report arrives once, and how soon
+it is heard of.
 
 python -m bench.context.load [--writers 16] [--reports 1000]
 
-Each writer is a process that reports of a domain of its own, one report to a call, as fast as it is answered. Each subscriber
-listens to one writer's domain. A report is heard of when the first notification after it was sent has come.
+Each writer is a process that reports of a domain of its own, one report to a call, as fast as it is
+answered. Each subscriber listens to one writer's domain. A report is heard of when the first
+notification after it was sent has come.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 python -m bench.context.year [--builds 200]
 
-62 domains are built that often within a year, by a generator: a run of each stage, samples and progress; every tenth build
-with another recipe, every fiftieth run failed.
+62 domains are built that often within a year, by a generator: a run of each stage, samples and
+progress; every tenth build with another recipe, every fiftieth run failed.
 """
 
 import argparse
@@ -115,7 +115,8 @@ def seconds(read: Callable[[], Any], repeats: int = 15) -> float:
 
 
 def sections(graph: Graph, builds: int, url: str, empty_url: str) -> dict[str, float]:
-    """Print how long each section takes, full and empty; return the worst ratio, and that one's milliseconds."""
+    """Print how long each section takes, full and empty; return the worst ratio, and that one's
+    milliseconds."""
     full, empty = Local(url, Retention()), Local(empty_url, Retention())
     started = time.monotonic()
     count = fill(full, graph, builds)
@@ -137,7 +138,8 @@ def sections(graph: Graph, builds: int, url: str, empty_url: str) -> dict[str, f
 
 
 def plans(graph: Graph, builds: int, scratch: Path) -> dict[str, float]:
-    """Print, and return as shares of bare ``snakemake -n``, how long a plan takes with a year of runs in its history, and without."""
+    """Print, and return as shares of bare ``snakemake -n``, how long a plan takes with a year of
+    runs in its history, and without."""
     edited, without = (
         stand_ins.aside(graph, scratch / "edited"),
         stand_ins.aside(graph, scratch / "without"),

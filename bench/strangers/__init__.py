@@ -1,7 +1,9 @@
-"""Inputs that strangers and rough treatment brought, each with its right outcome: ``python -m bench.strangers [NUMBER…]``.
+"""Inputs that strangers and rough treatment brought, each with its right outcome:
+``python -m bench.strangers [NUMBER…]``.
 
-The numbers are those of the table in ``tests/faults.csv``: H1 to H26 are hostile inputs, rows 1 to 35 are rebuilt from
-public reports of users of other tools. Every case works on a small project of its own, with the command line a person uses.
+The numbers are those of the table in ``tests/faults.csv``: H1 to H26 are hostile inputs, rows 1 to
+35 are rebuilt from public reports of users of other tools. Every case works on a small project of
+its own, with the command line a person uses.
 """
 
 import sys

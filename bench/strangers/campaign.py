@@ -44,7 +44,8 @@ class Place:
         self.folder, self._built = folder, built
 
     def project(self, name: str = "project", *, built: bool = False) -> Path:
-        """A small project of three domains on a base that trains in seconds; with ``built``, one that is up to date."""
+        """A small project of three domains on a base that trains in seconds; with ``built``, one
+        that is up to date."""
         target = self.folder / name
         if not built:
             with contextlib.redirect_stdout(io.StringIO()):  # what `init` says
@@ -104,7 +105,8 @@ CASES: list[Case] = []
 
 
 def case(number: str, title: str) -> Callable[[Callable[[Place], None]], Callable[[Place], None]]:
-    """Add a function to the campaign: it makes the input, looks at the outcome, and raises ``Wrong`` where that is not right."""
+    """Add a function to the campaign: it makes the input, looks at the outcome, and raises
+    ``Wrong`` where that is not right."""
 
     def add(check: Callable[[Place], None]) -> Callable[[Place], None]:
         CASES.append(Case(number, title, check))

@@ -1,4 +1,5 @@
-"""Hostile and rough treatment by agents: what they propose, what they are called, and what they would have a terminal do."""
+"""Hostile and rough treatment by agents: what they propose, what they are called, and what they
+would have a terminal do."""
 
 import csv
 import json

@@ -1,4 +1,5 @@
-"""Hostile and rough treatment of the shared context: forged speakers, reports that poison it, and clients of its server."""
+"""Hostile and rough treatment of the shared context: forged speakers, reports that poison it, and
+clients of its server."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Hostile and rough treatment of files: links that move, files that never end, texts that are no data, limits of the shell."""
+"""Hostile and rough treatment of files: links that move, files that never end, texts that are no
+data, limits of the shell."""
 
 import csv
 import json

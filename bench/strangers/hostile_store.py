@@ -1,4 +1,5 @@
-"""Hostile and rough treatment of the store and of manifests: names that lead elsewhere, mixed-up files, other users, full disks."""
+"""Hostile and rough treatment of the store and of manifests: names that lead elsewhere, mixed-up
+files, other users, full disks."""
 
 import contextlib
 import json
@@ -22,7 +23,8 @@ from meetara_build.store.manifest import MANIFEST
 TRIED = "programming"
 """The domain whose package is tampered with."""
 GROUP, OWNER, COLLEAGUE = 51_200, 51_201, 0
-"""Ids of two users and of the group that both are in. The colleague is root without its rights, as Python may lie in its home."""
+"""Ids of two users and of the group that both are in. The colleague is root without its rights, as
+Python may lie in its home."""
 RIGHTS = {OWNER: "-all,+dac_read_search", COLLEAGUE: "-all"}
 """What each may do beyond its files' rights; the owner has to get at Python."""
 

@@ -1,4 +1,5 @@
-"""What cases are made of: pairs of questions and answers, files of them, bases, and what a project has learnt of them."""
+"""What cases are made of: pairs of questions and answers, files of them, bases, and what a project
+has learnt of them."""
 
 import json
 import random
@@ -93,7 +94,8 @@ ADVICE = (
 
 
 class Learnt(NamedTuple):
-    """The conversations of a data set as they are kept, and what became of every record that was read."""
+    """The conversations of a data set as they are kept, and what became of every record that was
+    read."""
 
     chats: list[list[dict[str, Any]]]
     account: list[dict[str, Any]]
@@ -183,7 +185,8 @@ def expect_refused_or_pairs(
 def make_base(
     folder: Path, kind: str = "llama", *, template: str | None = None, **changes: Any
 ) -> Path:
-    """A random model with a byte-level tokenizer of its own, and a chat template; ``changes`` are its configuration's."""
+    """A random model with a byte-level tokenizer of its own, and a chat template; ``changes`` are
+    its configuration's."""
     train_tokenizer(folder)
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -194,7 +197,8 @@ def make_base(
 def use_base(
     place: Place, folder: Path, records: Sequence[Mapping[str, Any]] | None = None
 ) -> Path:
-    """A project with the domain ``garden`` on a folder's model, which is trained as briefly as can be."""
+    """A project with the domain ``garden`` on a folder's model, which is trained as briefly as can
+    be."""
     project = place.project(f"project-{folder.name}")
     about = {
         "description": "Mine",

@@ -1,4 +1,5 @@
-"""Public reports about base models: each rebuilt on a small random model, saved as its library saves it."""
+"""Public reports about base models: each rebuilt on a small random model, saved as its library
+saves it."""
 
 import json
 import shutil
@@ -44,7 +45,8 @@ THINKING = """{%- set last = namespace(at=-1) -%}
 </think>
 
 {% endif -%}"""
-"""As Qwen3's: an answer is thought about where it is the last one, and no longer where another question follows."""
+"""As Qwen3's: an answer is thought about where it is the last one, and no longer where another
+question follows."""
 
 
 def expect_built(place: Place, project: Path) -> Path:
@@ -259,7 +261,8 @@ def other_folders(place: Place) -> None:
 
 
 def expect_refused_parts(place: Place, whole: Path) -> None:
-    """An adapter alone, and a GGUF file alone, are no base in Hugging Face form, and the message says what is missing."""
+    """An adapter alone, and a GGUF file alone, are no base in Hugging Face form, and the message
+    says what is missing."""
 
     def adapter_alone(folder: Path) -> None:
         (folder / "adapter_config.json").write_text(

@@ -1,4 +1,5 @@
-"""Public reports about builds, paths, rights, talks and messages, each rebuilt on a small project."""
+"""Public reports about builds, paths, rights, talks and messages, each rebuilt on a small
+project."""
 
 import json
 import random
@@ -178,7 +179,8 @@ def long_questions(place: Place) -> None:
 
 
 def read_system(modelfile: str) -> str:
-    """The text of SYSTEM as Ollama reads it: up to the first end of a line before which three quotation marks stand."""
+    """The text of SYSTEM as Ollama reads it: up to the first end of a line before which three
+    quotation marks stand."""
     rest, taken = modelfile.partition("\nSYSTEM ")[2], ""
     for line in rest.splitlines(keepends=True):
         taken += line

@@ -1,4 +1,5 @@
-"""Public reports about data files: each rebuilt on a garden's questions, and read as its writer meant it."""
+"""Public reports about data files: each rebuilt on a garden's questions, and read as its writer
+meant it."""
 
 import csv
 import gzip
@@ -286,7 +287,8 @@ def weights(place: Place) -> None:
 
 
 def expect_named_faults(place: Place, source: Path, count: int, *words: str) -> None:
-    """Records that text cannot teach are told, at the latest by ``data check``, and the others are learnt."""
+    """Records that text cannot teach are told, at the latest by ``data check``, and the others are
+    learnt."""
     project = place.project(f"project-{source.name}", built=True)
     added = add(place, project, source)
     told = added.text if added.code else place.run(project, "data", "check", DOMAIN).text

@@ -1,7 +1,8 @@
 """All that an agent imports of this package: what it may do, what it is given, and how it answers.
 
-An agent is a module with one or more of the functions of ``Agent``, each marked ``@hookimpl``: the file ``plugins/NAME.py`` of a
-project, or a module that an installed package names as an entry point of the group ``meetara_build.agents``.
+An agent is a module with one or more of the functions of ``Agent``, each marked ``@hookimpl``: the
+file ``plugins/NAME.py`` of a project, or a module that an installed package names as an entry point
+of the group ``meetara_build.agents``.
 """
 
 from collections.abc import Iterable
@@ -30,16 +31,18 @@ hookimpl = pluggy.HookimplMarker("meetara_build")
 
 
 class Agent:
-    """Every function is optional. Each runs in a process of its own, with a time-out: what it raises, prints or keeps to
-    itself harms nobody."""
+    """Every function is optional. Each runs in a process of its own, with a time-out: what it
+    raises, prints or keeps to itself harms nobody."""
 
     @hookspec
     def propose(self, context: Context) -> Iterable[Proposal]:  # type: ignore[empty-body]
-        """Between builds: changes of the configuration. Pure: the same context gives the same proposals."""
+        """Between builds: changes of the configuration. Pure: the same context gives the same
+        proposals."""
 
     @hookspec
     def observe(self, progress: Progress) -> Action | None:
-        """After every step of a training whose ``training.observers`` name this agent, and when a step failed: what to do.
+        """After every step of a training whose ``training.observers`` name this agent, and when a
+        step failed: what to do.
 
         Pure too: only then does a training that was killed and goes on give the same adapter.
         """

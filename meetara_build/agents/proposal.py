@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Figure = Literal["loss", "seconds", "size", "memory"]
-"""What a proposal promises less of: loss on validation records, seconds of the training, bytes of the GGUF files, memory."""
+"""What a proposal promises less of: loss on validation records, seconds of the training, bytes of
+the GGUF files, memory."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ class Context:
         slots: threads of jobs that run side by side.
         usd_per_hour: the machine's price; zero for one's own.
         passed_over: by sender, what was wrong with a message of theirs that nobody can read.
-        similarities: how alike each two domains are; None where that is worked out when it is first asked for.
+        similarities: how alike each two domains are; None where that is worked out when it is first
+            asked for.
     """
 
     domains: Mapping[str, Domain]

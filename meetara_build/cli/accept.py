@@ -45,7 +45,8 @@ def accept(
     )
     if refused := [one for one in chosen if one.status == REFUSED]:
         raise ConfigError(
-            f"{refused[0].id}: cannot be taken: {refused[0].why}; `meetara-build propose` asks again"
+            f"{refused[0].id}: cannot be taken: {refused[0].why}; `meetara-build propose` asks "
+            "again"
         )
     undone = [
         one for id, one in back.items() if everything or any(id.startswith(word) for word in named)

@@ -48,7 +48,8 @@ def add_domain(
 ) -> None:
     """Write ``conf/domain/NAME.yaml`` for a data file, and show what will be learnt of it.
 
-    What is not given, columns and format, is guessed. The file is written last, so that nothing is left by a command that fails.
+    What is not given, columns and format, is guessed. The file is written last, so that nothing is
+    left by a command that fails.
 
     Raises:
         ConfigError: the name is not allowed or taken, or there is no such format.

@@ -1,4 +1,5 @@
-"""What agents advise, and what comes of it: for the commands that ask them, and those that answer."""
+"""What agents advise, and what comes of it: for the commands that ask them, and those that
+answer."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +65,8 @@ def find_withdrawals(graph: Graph, profile: str) -> list[asking.Withdrawal]:
 def take_back(
     graph: Graph, withdrawals: Sequence[asking.Withdrawal], policy: Mapping[str, Any]
 ) -> list[asking.Withdrawal]:
-    """Take decisions back where policy accepts their agent's proposals without asking; those that were."""
+    """Take decisions back where policy accepts their agent's proposals without asking; those that
+    were."""
     found = [one for one in withdrawals if stance(policy, one.agent) == ACCEPT]
     with shared_context(graph) as shared:
         for one in found:

@@ -11,7 +11,8 @@ from meetara_build.outside import show_line
 
 
 def agents(as_json: Json = False) -> None:
-    """Every agent: what it can do, what policy says of it, how its proposals fared, and what is wrong with it."""
+    """Every agent: what it can do, what policy says of it, how its proposals fared, and what is
+    wrong with it."""
     from meetara_build.agents.snapshot import Context
     from meetara_build.cli.advice import shared_context
     from meetara_build.config.resolve import Configuration

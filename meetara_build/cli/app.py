@@ -68,8 +68,8 @@ def set_options(
 
 
 def main() -> int:
-    """Run the command line; its exit status: 0, 1 for any error, 2 only where `plan --detailed-exitcode` says so, 64 for a
-    wrong command line, 130 after Ctrl-C."""
+    """Run the command line; its exit status: 0, 1 for any error, 2 only where
+    `plan --detailed-exitcode` says so, 64 for a wrong command line, 130 after Ctrl-C."""
     status = _run()
     if status == STOPPED:
         print(

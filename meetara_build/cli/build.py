@@ -21,11 +21,13 @@ from meetara_build.setup.check import check_llama
 from meetara_build.store import journal
 
 TOLD = ("base", "adapter", "package")
-"""Stages that are worth a line where no bar can be drawn: what takes long, and the end of a domain. `status` has the others."""
+"""Stages that are worth a line where no bar can be drawn: what takes long, and the end of a domain.
+`status` has the others."""
 
 
 class Built(NamedTuple):
-    """A build that has ended: its domains, the stage runs it took, seconds, and what large parts its data sets lost."""
+    """A build that has ended: its domains, the stage runs it took, seconds, and what large parts
+    its data sets lost."""
 
     graph: Graph
     domains: list[str]
@@ -59,7 +61,8 @@ def build(
     for lost in done.losses:
         out.print(lost.text())
     out.print(
-        f"{amount(len(figures), 'domain')} up to date: {amount(len(done.runs), 'stage run')} in {done.seconds:.0f} s"
+        f"{amount(len(figures), 'domain')} up to date: {amount(len(done.runs), 'stage run')} in "
+        f"{done.seconds:.0f} s"
     )
 
 
@@ -95,7 +98,8 @@ def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quie
     left = after.to_do()
     if left:
         raise BuildError(
-            f"{len(left)} steps are still not up to date, {left[0].step.name} first; see `meetara-build plan`"
+            f"{len(left)} steps are still not up to date, {left[0].step.name} first; see "
+            "`meetara-build plan`"
         )
     return Built(
         graph, targets or graph.domains, done, time.monotonic() - started, data_losses(graph, after)

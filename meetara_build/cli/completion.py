@@ -1,7 +1,8 @@
 """What a shell may complete a word to.
 
-Only names of files below conf/ are looked at, and what the agents proposed: nothing is composed or imported that takes long. Outside
-a project, or in a broken one, there is nothing to offer, and nothing is said.
+Only names of files below conf/ are looked at, and what the agents proposed: nothing is composed or
+imported that takes long. Outside a project, or in a broken one, there is nothing to offer, and
+nothing is said.
 """
 
 import contextlib
@@ -27,7 +28,8 @@ def complete_domains(incomplete: str) -> list[str]:
 
 
 def complete_overrides(context: typer.Context, incomplete: str) -> list[str]:
-    """Keys of conf/build.yaml as they are set there, to be edited: ``training.epochs=2``; and the names of a base or a machine.
+    """Keys of conf/build.yaml as they are set there, to be edited: ``training.epochs=2``; and the
+    names of a base or a machine.
 
     bash takes ``hardware=a10`` for three words and zsh for one.
     """
@@ -40,7 +42,8 @@ def complete_overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_words(context: typer.Context, incomplete: str) -> list[str]:
-    """What `plan` and `build` take: domains, and what is to be other for them, once a letter says what."""
+    """What `plan` and `build` take: domains, and what is to be other for them, once a letter says
+    what."""
     if _chosen(context):
         return complete_overrides(context, incomplete)
     keys = complete_overrides(context, incomplete) if incomplete else []
@@ -82,7 +85,8 @@ def complete_proposals(incomplete: str) -> list[str]:
 
 
 def _chosen(context: typer.Context) -> str | None:
-    """The group whose name stands before the word, with or without the ``=`` that bash parts from it."""
+    """The group whose name stands before the word, with or without the ``=`` that bash parts from
+    it."""
     words = [word for value in context.params.values() if isinstance(value, list) for word in value]
     before = words[-2:] if words[-1:] == ["="] else words[-1:]
     return before[0] if before and before[0] in CHOICES else None

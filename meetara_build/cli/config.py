@@ -22,7 +22,8 @@ SCHEMA = "default"
 def config(
     domain: Domain, overrides: Override = None, profile: Profile = LOCAL, as_json: Json = False
 ) -> None:
-    """Print a domain's configuration as a build would have it; a password in an address is not shown.
+    """Print a domain's configuration as a build would have it; a password in an address is not
+    shown.
 
     Raises:
         ConfigError: there is no such domain, or anything below conf/ is wrong.

@@ -29,7 +29,8 @@ def diff(
     other: Annotated[str | None, typer.Argument(help="Another; the last if not given.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what differs between two builds' recipes and figures; without arguments, list the builds.
+    """Show what differs between two builds' recipes and figures; without arguments, list the
+    builds.
 
     Raises:
         ConfigError: there is no such build, or nothing was built.
@@ -62,7 +63,8 @@ def diff(
                 f"  {show_line(name)}: {_figure(was)} → {_figure(is_now)}{change}", style="cyan"
             )
     out.print(
-        f"{len(found)} of {len({*before.keys, *after.keys})} steps differ between build {one} and build {other or len(builds)}"
+        f"{len(found)} of {len({*before.keys, *after.keys})} steps differ between build {one} and "
+        f"build {other or len(builds)}"
     )
 
 

@@ -20,7 +20,8 @@ from meetara_build.setup.check import LLAMA_CPP_PYTHON, cache_fault, llama_fault
 
 
 class Check(NamedTuple):
-    """One line of the doctor's: what was looked at, what was found, and what to do where that is wrong."""
+    """One line of the doctor's: what was looked at, what was found, and what to do where that is
+    wrong."""
 
     name: str
     found: str
@@ -129,7 +130,10 @@ def _project() -> list[Check]:
 
 def _caches() -> Check:
     fault = cache_fault()
-    mend = "set HOME or XDG_CACHE_HOME to a folder of yours: `build` does without, `snakemake` does not"
+    mend = (
+        "set HOME or XDG_CACHE_HOME to a folder of yours: `build` does without, `snakemake` does "
+        "not"
+    )
     return Check("caches", fault or "can be written", mend if fault else None)
 
 

@@ -195,7 +195,8 @@ def _print_explained(entry: Mapping[str, Any]) -> None:
     if run := entry["run"]:
         when = datetime.fromtimestamp(run["started"], UTC).strftime("%Y-%m-%d %H:%M UTC")
         _print_row(
-            f"{run['outcome']} {when} in {span(run['seconds'])}, {run['peak_mb']:.0f} MB, on {run['machine']}"
+            f"{run['outcome']} {when} in {span(run['seconds'])}, {run['peak_mb']:.0f} MB, on "
+            f"{run['machine']}"
         )
     for name, file in entry["files"].items():
         _print_row(f"made     {name}  {size(file['size'])}  {file['sha256'][:SHORT]}")
@@ -213,11 +214,13 @@ def _print_explained(entry: Mapping[str, Any]) -> None:
         _print_row(f"by       {file}: {', '.join(keys)}")
     _print_row(f"by       code: {', '.join(entry['code'])}", "dim")
     _print_row(
-        f"by       {', '.join(f'{name} {version}' for name, version in entry['libraries'].items())}",
+        "by       "
+        f"{', '.join(f'{name} {version}' for name, version in entry['libraries'].items())}",
         "dim",
     )
     _print_row(
-        "A change of any of the keys, files and versions above, or of a result it is made from, changes it.",
+        "A change of any of the keys, files and versions above, or of a result it is made from, "
+        "changes it.",
         "dim",
     )
 

@@ -32,7 +32,8 @@ def gc(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Forget what is neither current nor pinned, oldest use first, until the store keeps to a bound.
+    """Forget what is neither current nor pinned, oldest use first, until the store keeps to a
+    bound.
 
     Raises:
         ConfigError: no bound is given, or it is no size or age.
@@ -54,9 +55,13 @@ def gc(
         print_json({**found._asdict(), "left_over": cleared, "dry_run": dry_run})
         return
     verb = "would forget" if dry_run else "forgot"
-    said = f"{verb} {amount(found.works, 'result')}, {amount(found.blobs, 'file')} of {size(found.size)}"
+    said = (
+        f"{verb} {amount(found.works, 'result')}, {amount(found.blobs, 'file')} of "
+        f"{size(found.size)}"
+    )
     out.print(
-        f"{said} ({size(found.freed)} of disk freed); {amount(found.left_works, 'result')} of {size(found.left_size)} stay"
+        f"{said} ({size(found.freed)} of disk freed); {amount(found.left_works, 'result')} of "
+        f"{size(found.left_size)} stay"
     )
     if largest is not None and found.left_size > largest:
         out.print(
@@ -66,7 +71,8 @@ def gc(
 
 
 def pinned(graph: Graph) -> set[str]:
-    """sha256 of the files that the configuration names by their content: what a warm start begins from."""
+    """sha256 of the files that the configuration names by their content: what a warm start begins
+    from."""
     trained = (step.recipe["training"] for step in graph.steps.values() if step.stage == "adapter")
     return {training["warm_start"] for training in trained if training["warm_start"]}
 
@@ -77,6 +83,7 @@ def _measure(
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", written.strip().lower())
     if not found or found[2] not in units:
         raise ConfigError(
-            f"gc: '{written}' is no {what}; write it like {example} (units: {', '.join(unit for unit in units if unit)})"
+            f"gc: '{written}' is no {what}; write it like {example} (units: "
+            f"{', '.join(unit for unit in units if unit)})"
         )
     return float(found[1]) * units[found[2]]

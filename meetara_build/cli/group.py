@@ -1,7 +1,9 @@
-"""A group of commands: each has a file of its own, which is imported when the command is called or completed, not when it is listed.
+"""A group of commands: each has a file of its own, which is imported when the command is called or
+completed, not when it is listed.
 
-So a command's file imports what it needs at its top, as any other. Only what takes long to import (pydantic, sqlalchemy, optuna,
-numpy…) is imported by the functions that use it, since a shell that completes a command's words waits for its file.
+So a command's file imports what it needs at its top, as any other. Only what takes long to import
+(pydantic, sqlalchemy, optuna, numpy…) is imported by the functions that use it, since a shell that
+completes a command's words waits for its file.
 """
 
 import keyword
@@ -27,8 +29,9 @@ SETTINGS: dict[str, Any] = {
 def make_group(package: str, commands: Sequence[str], **settings: Any) -> typer.Typer:
     """An app of the commands that lie in a package.
 
-    The file ``add_domain.py`` holds the function ``add_domain`` of the command ``add-domain``. The file's docstring is the
-    command's help, and its first line stands in the list. A package instead of a file holds a group, ``app``.
+    The file ``add_domain.py`` holds the function ``add_domain`` of the command ``add-domain``. The
+    file's docstring is the command's help, and its first line stands in the list. A package instead
+    of a file holds a group, ``app``.
     """
 
     class Group(TyperGroup):

@@ -28,7 +28,8 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # half a project would be refused by the next try
         raise
     out.print(
-        f"{folder} is ready:\n  {quote_command('cd', folder)}\n  meetara-build setup\n  meetara-build plan nutrition\n"
+        f"{folder} is ready:\n  {quote_command('cd', folder)}\n  meetara-build setup\n  "
+        "meetara-build plan nutrition\n"
         "  meetara-build build nutrition",
     )
 

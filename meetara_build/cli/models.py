@@ -13,7 +13,8 @@ SEED = 17
 
 
 class Prompt(NamedTuple):
-    """A conversation as the model reads it: its token ids, how many of its first turns are left out, and the room for an answer."""
+    """A conversation as the model reads it: its token ids, how many of its first turns are left
+    out, and the room for an answer."""
 
     ids: list[int]
     left_out: int
@@ -35,7 +36,8 @@ class Model:
             self.llama = Llama(str(path), n_ctx=0, verbose=False, seed=SEED)
         except ValueError as error:
             raise ArtifactError(
-                f"{path}: llama.cpp cannot load it ({error}); see `meetara-build verify`, and `verify --repair` to mend it"
+                f"{path}: llama.cpp cannot load it ({error}); see `meetara-build verify`, and "
+                "`verify --repair` to mend it"
             ) from None
         self.reader = Reader(path, vocab_only=True)
         about = (
@@ -44,7 +46,8 @@ class Model:
         self.context = int(about[f"{about['general.architecture']}.context_length"])
 
     def prompt(self, turns: Sequence[dict[str, str]], tokens: int) -> Prompt:
-        """As many of the last turns as leave room for an answer of ``tokens`` tokens, or for one of half of what the model reads at once.
+        """As many of the last turns as leave room for an answer of ``tokens`` tokens, or for one of
+        half of what the model reads at once.
 
         Raises:
             DataError: the last question alone is longer than what the model reads at once.
@@ -58,12 +61,13 @@ class Model:
             if room >= wanted or (room > 0 and left_out == len(turns) - 1):
                 return Prompt(ids, left_out, room)
         raise DataError(
-            f"{self.path.name}: the question has {len(ids)} tokens with what stands around it, and the model reads {self.context} at once: "
-            "ask a shorter one"
+            f"{self.path.name}: the question has {len(ids)} tokens with what stands around it, and "
+            f"the model reads {self.context} at once: ask a shorter one"
         )
 
     def answer(self, prompt: Prompt, tokens: int) -> Iterator[str]:
-        """The answer to a conversation, piece by piece; greedy, so that the same question gets the same answer."""
+        """The answer to a conversation, piece by piece; greedy, so that the same question gets the
+        same answer."""
         pieces: Any = self.llama.create_completion(
             prompt.ids,
             max_tokens=min(tokens, prompt.room),

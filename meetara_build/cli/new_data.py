@@ -1,4 +1,5 @@
-"""A data file that is to become a domain: read and examined as a build would, before its file in conf/ is there."""
+"""A data file that is to become a domain: read and examined as a build would, before its file in
+conf/ is there."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +27,8 @@ LANGUAGES_OF = 300
 
 
 class Looked(NamedTuple):
-    """What was found in a data file: how it was read, its languages, what a build would make of it, and three records as they are
-    learnt."""
+    """What was found in a data file: how it was read, its languages, what a build would make of it,
+    and three records as they are learnt."""
 
     reading: str
     languages: list[str]

@@ -1,4 +1,5 @@
-"""How commands print: tables and progress for people, JSON for programs, and nothing that a text from outside could steer."""
+"""How commands print: tables and progress for people, JSON for programs, and nothing that a text
+from outside could steer."""
 
 import json
 import os
@@ -25,16 +26,19 @@ WIDE = 200
 
 
 class Screen(Console):
-    """A console on which text is text: no markup, no codes of emoji, and what cannot be seen is written as an escape.
+    """A console on which text is text: no markup, no codes of emoji, and what cannot be seen is
+    written as an escape.
 
-    Of a text of several lines only the first begins at the edge, so that what it quotes cannot pass for the tool's own line.
+    Of a text of several lines only the first begins at the edge, so that what it quotes cannot pass
+    for the tool's own line.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(soft_wrap=True, highlight=False, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As it is, of the text made visible: rich has every string of a line or a cell pass here."""
+        """As it is, of the text made visible: rich has every string of a line or a cell pass
+        here."""
         return super().render_str(show_block(text), **options)
 
 
@@ -43,7 +47,8 @@ err = Screen(stderr=True)
 
 
 def style_line(*parts: tuple[str, str]) -> Text:
-    """A line of parts in several styles: ``style_line(("nutrition", "bold"), (": fresh", "green"))``."""
+    """A line of parts in several styles:
+    ``style_line(("nutrition", "bold"), (": fresh", "green"))``."""
     return Text.assemble(*((show_line(text), style) for text, style in parts))
 
 

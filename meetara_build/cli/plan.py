@@ -60,8 +60,8 @@ def plan(
         if not as_json:
             written = show_line(out)
             print(
-                f"Kept in {written}: `{quote_command('meetara-build', 'apply', out)}` does exactly this, or refuses if anything "
-                "changes until then."
+                f"Kept in {written}: `{quote_command('meetara-build', 'apply', out)}` does exactly "
+                "this, or refuses if anything changes until then."
             )
     if detailed_exitcode and planned.made.to_do():
         raise typer.Exit(2)

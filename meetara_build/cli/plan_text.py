@@ -1,4 +1,5 @@
-"""A plan for people: grouped by what caused it, drift apart, then what it takes, and a last line for grep."""
+"""A plan for people: grouped by what caused it, drift apart, then what it takes, and a last line
+for grep."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -47,7 +48,8 @@ def print_plan(
 
 
 def print_proposals(graph: Graph, proposed: Sequence[Mapping[str, Any]]) -> None:
-    """Print what agents propose, before a plan that does not have it yet: the winner of each key, why, and the others."""
+    """Print what agents propose, before a plan that does not have it yet: the winner of each key,
+    why, and the others."""
     if newer := newer_plugins(graph.root, graph.project / "plugins"):
         out.print(
             f"Changed since the agents were asked: {', '.join(newer)}; `meetara-build propose`",
@@ -57,7 +59,8 @@ def print_proposals(graph: Graph, proposed: Sequence[Mapping[str, Any]]) -> None
         return
     winners = [one for one in proposed if one["status"] == "wins"]
     out.print(
-        f"Proposed by agents ({amount(len(winners), 'change')}; `meetara-build accept ID`, or `reject ID`):",
+        f"Proposed by agents ({amount(len(winners), 'change')}; `meetara-build accept ID`, or "
+        "`reject ID`):",
         style="bold",
     )
     for one in proposed[: 3 * SHOWN] if out.is_terminal else proposed:
@@ -112,7 +115,10 @@ def _print_group(graph: Graph, group: Reached) -> None:
             style_line((_with_line(graph, cause), "bold"), (f"  → {_reach(group[cause])}", "dim"))
         )
         if found := decision(graph, cause):
-            said = f"base {found['base']} → overlay {found['overlay']}, by {found['agent']}: {found['reason']}"
+            said = (
+                f"base {found['base']} → overlay {found['overlay']}, by {found['agent']}: "
+                f"{found['reason']}"
+            )
             out.print(f"    {show_line(said)}", style="dim")
     if out.is_terminal and len(causes) > SHOWN:
         out.print(f"… and {amount(len(causes) - SHOWN, 'cause')} more", style="dim")
@@ -181,14 +187,16 @@ def _print_maybe(made: Plan) -> None:
 
 def _print_total(graph: Graph, total: Total, profile: str) -> None:
     parts = [
-        f"about {span(total.seconds)} ({span(total.low)} to {span(total.high)}) with {amount(total.jobs, 'job')} at once",
+        f"about {span(total.seconds)} ({span(total.low)} to {span(total.high)}) with "
+        f"{amount(total.jobs, 'job')} at once",
         f"{total.peak_mb / 1000:.1f} GB of memory",
         f"{' to '.join(dict.fromkeys([size(total.size), size(total.size_high)]))} of disk",
         "no charge: a machine of your own",
     ]
     if total.dollars is not None and total.dollars_high is not None:
         parts[-1] = (
-            f"{money(total.dollars)} to {money(total.dollars_high)} ({profile}, {graph.machines['']})"
+            f"{money(total.dollars)} to {money(total.dollars_high)} ({profile}, "
+            f"{graph.machines['']})"
         )
     out.print("Takes " + ", ".join(parts) + ".")
     said = [f"{ORIGINS[source]} ({count})" for source, count in sorted(total.sources.items())]

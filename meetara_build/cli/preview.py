@@ -16,8 +16,8 @@ LINES, COLUMNS = 8, 160
 def show_records(records: Sequence[Record], tokenizer: Any, *, whole: bool) -> list[str]:
     """Lines that show the first of the records, one from the middle and the last.
 
-    With the base's ``tokenizer`` they are shown as its chat template writes them, without one by their turns. ``whole`` is
-    whether the questions are learnt too.
+    With the base's ``tokenizer`` they are shown as its chat template writes them, without one by
+    their turns. ``whole`` is whether the questions are learnt too.
     """
     places = sorted({0, len(records) // 2, len(records) - 1}) if records else []
     lines = []

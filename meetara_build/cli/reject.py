@@ -33,5 +33,6 @@ def reject(
             asking.reply(shared, one.id, advice.PERSON, "rejected", reason)
     mark(graph.root, [one.id for one in chosen], REJECTED)
     out.print(
-        f"{amount(len(chosen), 'proposal')} refused; `meetara-build propose` leaves them out from now on"
+        f"{amount(len(chosen), 'proposal')} refused; `meetara-build propose` leaves them out from "
+        "now on"
     )

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 class Budget(NamedTuple):
-    """What all rounds together may take: minutes, and dollars at the provider's price; None is no bound."""
+    """What all rounds together may take: minutes, and dollars at the provider's price; None is no
+    bound."""
 
     minutes: float | None
     usd: float | None
@@ -107,7 +108,8 @@ def run(
 
 
 def verify_breakthroughs(graph: Graph, profile: str, loop: "Loop") -> list[str]:
-    """Train results far beyond the others' once more with another seed, and tell all agents of those that hold; their domains."""
+    """Train results far beyond the others' once more with another seed, and tell all agents of
+    those that hold; their domains."""
     from meetara_build.cli.advice import shared_context
     from meetara_build.config.resolve import Configuration
     from meetara_build.engine.retrain import repeated
@@ -152,15 +154,17 @@ def verify_breakthroughs(graph: Graph, profile: str, loop: "Loop") -> list[str]:
                 ]
             )
             loop.say(
-                f"{one.domain}: loss {before:.3f} → {after:.3f}, far beyond {one.others} others (modified z-score "
-                f"{one.score:.1f}); with another seed {again:.3f}: {'a breakthrough' if good else 'luck'}"
+                f"{one.domain}: loss {before:.3f} → {after:.3f}, far beyond {one.others} others "
+                f"(modified z-score {one.score:.1f}); with another seed {again:.3f}: "
+                f"{'a breakthrough' if good else 'luck'}"
             )
             held += [one.domain] if good else []
     return held
 
 
 def find_worthwhile(advice: "Advice") -> "list[Verdict]":
-    """The winners that promise more than they cost, and what an agent proposes for a domain whose last run failed.
+    """The winners that promise more than they cost, and what an agent proposes for a domain whose
+    last run failed.
 
     What one agent proposes for a domain is built at one time, so its worth is taken together.
     """
@@ -207,7 +211,8 @@ class Loop:
         return None
 
     def choose(self, advice: "Advice") -> "list[Verdict]":
-        """What promises more than it costs, and policy accepts, or a person at the terminal says yes to."""
+        """What promises more than it costs, and policy accepts, or a person at the terminal says
+        yes to."""
         from meetara_build.rounds.policy import ACCEPT, stance
 
         found = find_worthwhile(advice)
@@ -224,7 +229,10 @@ class Loop:
 
 def _agreed(asked: "Sequence[Verdict]") -> bool:
     for one in asked:
-        change = f"{one.proposal.domain} {one.proposal.key}: {show_short(one.now)} → {show_short(one.proposal.value)}"
+        change = (
+            f"{one.proposal.domain} {one.proposal.key}: {show_short(one.now)} → "
+            f"{show_short(one.proposal.value)}"
+        )
         out.print(show_line(f"{change} ({one.agent}): {one.proposal.reason}"))
     return typer.confirm(f"Take {amount(len(asked), 'proposal')}?", default=False)
 

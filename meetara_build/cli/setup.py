@@ -25,7 +25,8 @@ def setup() -> None:
     A second run finds all in place and prints nothing.
 
     Raises:
-        SetupError: a compiler or the network is missing, or what was installed does not fit together.
+        SetupError: a compiler or the network is missing, or what was installed does not fit
+            together.
     """
     log = cache_folder() / "setup.log"
     try:
@@ -33,7 +34,8 @@ def setup() -> None:
         log.unlink(missing_ok=True)
     except OSError as error:
         raise SetupError(
-            f"{log.parent}: cannot be written ({error.strerror}); mend its rights, or set XDG_CACHE_HOME to a folder of yours"
+            f"{log.parent}: cannot be written ({error.strerror}); mend its rights, or set "
+            "XDG_CACHE_HOME to a folder of yours"
         ) from None
     _install_llama(log)
     conf = _find_project() / "conf"

@@ -16,11 +16,13 @@ from meetara_build.store import journal
 FRESH_STATE, STALE, FAILED, RUNNING, NOT_BUILT = "fresh", "stale", "failed", "running", "not built"
 COLOURS = {FRESH_STATE: "green", RUNNING: "blue", STALE: "yellow", FAILED: "red", NOT_BUILT: "dim"}
 COLUMN = 32
-"""Characters of a domain's name and state on a terminal, which shows as many side by side as fit."""
+"""Characters of a domain's name and state on a terminal, which shows as many side by side as
+fit."""
 
 
 def status(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = False) -> None:
-    """Print each domain's state: fresh, stale, failed, running or not built; and why, for those that are neither fresh nor new."""
+    """Print each domain's state: fresh, stale, failed, running or not built; and why, for those
+    that are neither fresh nor new."""
     graph = project_graph(profile)
     by_domain: dict[str, list[Item]] = {
         domain: [] for domain in wanted(graph, domains or []) or graph.domains
@@ -43,7 +45,8 @@ def status(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = Fa
 
 
 def _print_states(states: dict[str, tuple[str, str]]) -> None:
-    """On a terminal all domains in columns, then a line for each that needs a word; elsewhere a line for each domain."""
+    """On a terminal all domains in columns, then a line for each that needs a word; elsewhere a
+    line for each domain."""
     if not out.is_terminal:
         for domain, (state, note) in states.items():
             out.print(show_line(f"{domain:28}{state:12}{note}".rstrip()))

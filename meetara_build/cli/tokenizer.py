@@ -1,4 +1,5 @@
-"""The tokenizer that records are measured with before anything is built: the base's own, wherever it lies already."""
+"""The tokenizer that records are measured with before anything is built: the base's own, wherever
+it lies already."""
 
 import contextlib
 import tempfile
@@ -13,7 +14,8 @@ from meetara_build.store.manifest import digest_json, read_manifest
 
 
 def find_tokenizer(graph: Graph, base: Step) -> Any:
-    """The tokenizer of a base: of what is built, or else of the folder or GGUF file that it comes from; None where none is here."""
+    """The tokenizer of a base: of what is built, or else of the folder or GGUF file that it comes
+    from; None where none is here."""
     from meetara_build.stages.dataset.tokens import load_tokenizer
 
     try:
@@ -30,8 +32,8 @@ def find_tokenizer(graph: Graph, base: Step) -> Any:
 def not_measured(base: str) -> str:
     """What to say where there is no tokenizer."""
     return (
-        f"base {base} is not here yet, so no lengths were measured: `meetara-build build` drops records that are shorter than "
-        "data.min_tokens or longer than data.max_tokens"
+        f"base {base} is not here yet, so no lengths were measured: `meetara-build build` drops "
+        "records that are shorter than data.min_tokens or longer than data.max_tokens"
     )
 
 
@@ -48,7 +50,8 @@ def _original(base: Step) -> Path | None:
 
 
 def _of_file(graph: Graph, name: str, file: Path) -> Any:
-    """The tokenizer of a GGUF file, kept for the next time: to read it out of the file takes seconds."""
+    """The tokenizer of a GGUF file, kept for the next time: to read it out of the file takes
+    seconds."""
     from meetara_build.stages.dataset.tokens import load_tokenizer
 
     state = file.stat()

@@ -66,7 +66,8 @@ def tune(
     policy = stance(configuration.build.agents.model_dump(), TUNER)
     if policy == NEVER and accept:
         raise ConfigError(
-            "conf/build.yaml: agents.policy never takes what tuner finds; change it there, or leave --accept out"
+            "conf/build.yaml: agents.policy never takes what tuner finds; change it there, or "
+            "leave --accept out"
         )
     check_workers(workers, graph.step("adapter", domain).recipe)
     searched(
@@ -132,7 +133,8 @@ def _search(
 
 
 def _decide(graph: Graph, found: "Found", by: str) -> list[str]:
-    """Write the decisions, and tell the shared context, so that they count in the tuner's record."""
+    """Write the decisions, and tell the shared context, so that they count in the tuner's
+    record."""
     from meetara_build.agents.snapshot import Context
     from meetara_build.cli.advice import shared_context, take
     from meetara_build.rounds import asking
@@ -169,8 +171,9 @@ def _print_found(found: "Found", domain: str, files: list[str]) -> None:
         shown.add_row(key, show_short(found.now[key]), show_short(value), share)
     out.print(shown)
     out.print(
-        f"{domain}: validation loss {found.current:.4f} now, {found.winner:.4f} in trial {found.number} of "
-        f"{amount(len(finished(found.study)), 'trial')}, {found.steps} training steps"
+        f"{domain}: validation loss {found.current:.4f} now, {found.winner:.4f} in trial "
+        f"{found.number} of {amount(len(finished(found.study)), 'trial')}, {found.steps} training "
+        "steps"
     )
     if found.repeats is None or found.gain is None:
         out.print("The current configuration is the best found.")
@@ -178,7 +181,8 @@ def _print_found(found: "Found", domain: str, files: list[str]) -> None:
         beyond = "beyond noise" if found.gain.beyond_noise else "within noise: nothing is decided"
         seeds = ", ".join(map(str, found.repeats.seeds[1:]))
         out.print(
-            f"With seeds {seeds} it is {found.gain.share:+.2%} better, {found.gain.sure:.0%} sure: {beyond}.",
+            f"With seeds {seeds} it is {found.gain.share:+.2%} better, {found.gain.sure:.0%} sure: "
+            f"{beyond}.",
         )
     out.print(f"See {', '.join(files)}", style="dim")
 
@@ -186,7 +190,8 @@ def _print_found(found: "Found", domain: str, files: list[str]) -> None:
 def _print_decision(domain: str, taken: list[str], *, may_decide: bool) -> None:
     if taken:
         out.print(
-            f"Decided: {amount(len(taken), 'key')} in conf/overlay/{domain}.yaml; see `meetara-build plan`",
+            f"Decided: {amount(len(taken), 'key')} in conf/overlay/{domain}.yaml; see "
+            "`meetara-build plan`",
         )
     elif not may_decide:
         out.print("agents.policy in conf/build.yaml never takes what tuner finds.")

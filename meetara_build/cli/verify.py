@@ -47,7 +47,8 @@ def verify(
 ) -> None:
     """Check every file of built domains, or of folders with SHA256SUMS.
 
-    What is damaged is built again with this profile, or else with that of the machine it was built for.
+    What is damaged is built again with this profile, or else with that of the machine it was built
+    for.
 
     Raises:
         ArtifactError: nothing is built, or a folder has no usable SHA256SUMS.
@@ -114,7 +115,8 @@ def _step_faults(graph: Graph, step: Step) -> list[str]:
 
 
 def _store_faults(graph: Graph, bar: Progress, *, repair: bool) -> list[str]:
-    """Files of the store that are not what their name says; they are dropped if asked, and made again when needed."""
+    """Files of the store that are not what their name says; they are dropped if asked, and made
+    again when needed."""
     store = Store(graph.store, graph.root)
     kinds = {"blobs": _is_own_blob, "actions": _is_own_manifest, "notes": _is_own_manifest}
     found = []
@@ -158,7 +160,8 @@ def _built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:
 
 
 def _repair(graph: Graph, damaged: Sequence[Step], profile: str, *, as_json: bool) -> None:
-    """Forget the damaged artifacts and build them again; a damaged blob of the store is found and dropped on the way."""
+    """Forget the damaged artifacts and build them again; a damaged blob of the store is found and
+    dropped on the way."""
     for step in damaged:
         (graph.root / step.place.manifest).unlink()
     names = {step.target for step in damaged}
@@ -167,7 +170,8 @@ def _repair(graph: Graph, damaged: Sequence[Step], profile: str, *, as_json: boo
 
 
 def _find_profile(graph: Graph) -> str:
-    """The profile of the machine that what is built here was built for: with it, the most of it is as it is asked for.
+    """The profile of the machine that what is built here was built for: with it, the most of it is
+    as it is asked for.
 
     Raises:
         ConfigError: several profiles are for that machine.
@@ -190,8 +194,8 @@ def _find_profile(graph: Graph) -> str:
     if LOCAL in best or len(best) == 1:
         return LOCAL if LOCAL in best else best[0]
     raise ConfigError(
-        f"verify: what is damaged was built for {profile_hardware(graph.project, best[0])}; say where to build it again: "
-        + " or ".join(f"--profile {name}" for name in best)
+        f"verify: what is damaged was built for {profile_hardware(graph.project, best[0])}; say "
+        "where to build it again: " + " or ".join(f"--profile {name}" for name in best)
     )
 
 

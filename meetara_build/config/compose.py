@@ -1,8 +1,10 @@
-"""Composes a configuration with Hydra. The only importer of Hydra and OmegaConf; tried with Hydra 1.3.8, OmegaConf 2.3.1.
+"""Composes a configuration with Hydra. The only importer of Hydra and OmegaConf; tried with Hydra
+1.3.8, OmegaConf 2.3.1.
 
-Hydra takes 0.1 s to compose a domain whole. So it composes what domains on one base and machine share, once; a domain's file
-is merged over that as Hydra would, the command line's overrides are parsed by Hydra's own grammar, and interpolations are
-resolved last. A test holds it equal to ``hydra.compose("build", ["domain=NAME", …])``.
+Hydra takes 0.1 s to compose a domain whole. So it composes what domains on one base and machine
+share, once; a domain's file is merged over that as Hydra would, the command line's overrides are
+parsed by Hydra's own grammar, and interpolations are resolved last. A test holds it equal to
+``hydra.compose("build", ["domain=NAME", …])``.
 """
 
 import contextlib
@@ -64,9 +66,11 @@ def compose_pair(conf: Path, base: str, hardware: str) -> Content:
 
 
 def lay_over(below: Content, own: Content) -> Content:
-    """A domain's keys merged over what it shares with others, as Hydra does: mappings join, all else is replaced.
+    """A domain's keys merged over what it shares with others, as Hydra does: mappings join, all
+    else is replaced.
 
-    Only where a text is not what it says does it take OmegaConf itself, whose import alone takes 0.1 s.
+    Only where a text is not what it says does it take OmegaConf itself, whose import alone takes
+    0.1 s.
     """
     if not any(True for content in (below, own) for _ in unresolved(content)):
         return join(below, own)
@@ -108,8 +112,9 @@ def refuse_broken(layer: Layer) -> None:
             OmegaConf.create([text])
         except OmegaConfBaseException as error:
             faults.append(
-                f"{layer.where(at)}: {layer.key(at)}: '{show_line(text)}' is no interpolation ({_first_line(error)}); "
-                "write `${KEY}` or `${oc.env:NAME}`, or `\\${` where the text should have one"
+                f"{layer.where(at)}: {layer.key(at)}: '{show_line(text)}' is no interpolation "
+                f"({_first_line(error)}); write `${{KEY}}` or `${{oc.env:NAME}}`, or `\\${{` where "
+                "the text should have one"
             )
     if faults:
         raise ConfigError("\n".join(faults))
@@ -170,7 +175,8 @@ def finish(
     said: Said | None,
     layers: Sequence[Layer],
 ) -> tuple[Content, set[str]]:
-    """A merged configuration with an overlay's decisions, the command line's overrides and its interpolations resolved.
+    """A merged configuration with an overlay's decisions, the command line's overrides and its
+    interpolations resolved.
 
     What an agent decides is text as it stands, never an interpolation.
 
@@ -279,7 +285,8 @@ def _resolved(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, s
                 continue
             if strange:
                 faults.append(
-                    f"{where}: {key}: '{show_line(text)}' calls an unknown '{strange[0]}'{nearest(strange[0], RESOLVERS)}"
+                    f"{where}: {key}: '{show_line(text)}' calls an unknown "
+                    f"'{strange[0]}'{nearest(strange[0], RESOLVERS)}"
                 )
                 continue
             try:
@@ -290,8 +297,9 @@ def _resolved(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, s
                     value = OmegaConf.to_container(value, resolve=True)
             except (OmegaConfBaseException, RecursionError) as error:
                 faults.append(
-                    f"{where}: {key}: '{show_line(text)}' leads nowhere ({_first_line(error)}); set the variable, name a key "
-                    "that is there in full, or give a default: `${oc.env:NAME,DEFAULT}`"
+                    f"{where}: {key}: '{show_line(text)}' leads nowhere ({_first_line(error)}); "
+                    "set the variable, name a key that is there in full, or give a default: "
+                    "`${oc.env:NAME,DEFAULT}`"
                 )
             else:
                 _replace(content, at, cast(Value, value))
@@ -302,7 +310,8 @@ def _resolved(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, s
 
 @contextlib.contextmanager
 def _recorded() -> Iterator[set[str]]:
-    """The environment variables that are asked for meanwhile: whoever keeps a result looks whether they are the same."""
+    """The environment variables that are asked for meanwhile: whoever keeps a result looks whether
+    they are the same."""
     from omegaconf import OmegaConf
     from omegaconf.resolvers import oc
 
@@ -320,7 +329,8 @@ def _recorded() -> Iterator[set[str]]:
 
 
 def unresolved(content: Value, at: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Every text that is not what it says: an interpolation, or a value that is still to be given."""
+    """Every text that is not what it says: an interpolation, or a value that is still to be
+    given."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from unresolved(value, (*at, key))

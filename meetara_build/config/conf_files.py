@@ -1,6 +1,8 @@
-"""Which files below conf/ are read: one list, for whoever reads them and for whoever looks whether they have changed.
+"""Which files below conf/ are read: one list, for whoever reads them and for whoever looks whether
+they have changed.
 
-A folder may be a link. Only the folders that have a meaning are looked into, so a link to a folder above is no circle.
+A folder may be a link. Only the folders that have a meaning are looked into, so a link to a folder
+above is no circle.
 """
 
 import os
@@ -28,7 +30,8 @@ def list_conf(conf: Path) -> tuple[list[str], list[str]]:
 
 
 def list_group(conf: Path, group: str) -> dict[str, Path]:
-    """The YAML files of a group by their names without the ending: ``conf/base/tiny.yaml`` is ``tiny`` of ``base``.
+    """The YAML files of a group by their names without the ending: ``conf/base/tiny.yaml`` is
+    ``tiny`` of ``base``.
 
     Raises:
         ConfigError: the folder cannot be read.
@@ -45,7 +48,8 @@ def _folders(folder: str) -> list[str]:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What a person put there: editors hide their locks and copies (``.#x.yaml``), and so does macOS (``._x.yaml``)."""
+    """What a person put there: editors hide their locks and copies (``.#x.yaml``), and so does
+    macOS (``._x.yaml``)."""
     try:
         with os.scandir(folder) as found:
             return sorted(

@@ -1,8 +1,10 @@
-"""The layers of a configuration, low to high: build.yaml, base, machine, domain, overlay, command line.
+"""The layers of a configuration, low to high: build.yaml, base, machine, domain, overlay, command
+line.
 
-Each knows its keys at their places in the composed configuration, and the line where each stands. A file of ``conf/base``,
-``conf/hardware`` or ``conf/domain`` has its own keys alone, or begins with ``# @package _global_``: then its own keys stand
-below ``base:``, ``hardware:`` or ``domain:``, beside any of build.yaml's, as Hydra has it.
+Each knows its keys at their places in the composed configuration, and the line where each stands. A
+file of ``conf/base``, ``conf/hardware`` or ``conf/domain`` has its own keys alone, or begins with
+``# @package _global_``: then its own keys stand below ``base:``, ``hardware:`` or ``domain:``,
+beside any of build.yaml's, as Hydra has it.
 """
 
 import re
@@ -53,7 +55,8 @@ class Layer:
         name: how messages call it: a path, or "command line".
         content: its keys where they stand in the composed configuration.
         choices: the member of each group that it chooses.
-        above: the keys that the file leaves out: ``("domain",)`` where it has the domain's own keys alone.
+        above: the keys that the file leaves out: ``("domain",)`` where it has the domain's own keys
+            alone.
         decisions: an overlay's, in their order.
         taken: places that it takes away.
         faults: by place in the composed configuration, what cannot stand there at all.
@@ -119,7 +122,8 @@ def find_layer(layers: Sequence[Layer], at: Place) -> tuple[Layer, Place]:
 
 
 def locate(layers: Sequence[Layer], at: Place) -> tuple[str, str]:
-    """``FILE:LINE`` of what decides a place, and the key there; of what is missing the file that should have it."""
+    """``FILE:LINE`` of what decides a place, and the key there; of what is missing the file that
+    should have it."""
     layer, _ = find_layer(layers, at)
     if not layer.has(at):
         own = [one for one in layers if one.kind == at[0]] or [layer]
@@ -129,7 +133,8 @@ def locate(layers: Sequence[Layer], at: Place) -> tuple[str, str]:
 
 
 def find_line(path: Path, key: str) -> int | None:
-    """The line where a file below conf/ has a key, its own ones with or without its group before them."""
+    """The line where a file below conf/ has a key, its own ones with or without its group before
+    them."""
     group = path.parent.name
     lines = Layer(group, str(path)).lines()
     parts = tuple(key.split("."))
@@ -197,7 +202,8 @@ def read_member(group: str, path: Path, memo: Memo) -> Layer:
     package = _read_package(layer.text) or group
     if package not in (GLOBAL, group):
         raise ConfigError(
-            f"{path}: '{show_line(package)}' is no package here; write `# @package {GLOBAL}`, or leave that line out"
+            f"{path}: '{show_line(package)}' is no package here; write `# @package {GLOBAL}`, or "
+            "leave that line out"
         )
     if package == GLOBAL:
         entries, choices = content.pop("defaults", []), {}
@@ -252,7 +258,8 @@ def _read(kind: str, path: Path, memo: Memo) -> tuple[Layer, Content]:
 
 
 def _read_package(text: str) -> str | None:
-    """What a file's ``# @package NAME`` says, among the lines of that form at its very top, as Hydra reads it."""
+    """What a file's ``# @package NAME`` says, among the lines of that form at its very top, as
+    Hydra reads it."""
     package = None
     for line in filter(None, map(str.strip, text.splitlines())):
         header = HEADER.fullmatch(line)
@@ -269,7 +276,10 @@ def _odd_values(layer: Layer, content: object, at: Place = ()) -> Iterator[str]:
             if isinstance(key, str):
                 yield from _odd_values(layer, value, (*at, key))
             else:
-                yield f"{layer.where(at)}: key '{show_line(key)}' is no text to YAML; put it in quotes"
+                yield (
+                    f"{layer.where(at)}: key '{show_line(key)}' is no text to YAML; put it in "
+                    "quotes"
+                )
     elif isinstance(content, list):
         for number, value in enumerate(content):
             yield from _odd_values(layer, value, (*at, number))
@@ -279,7 +289,8 @@ def _odd_values(layer: Layer, content: object, at: Place = ()) -> Iterator[str]:
 
 
 def _build_choices(entries: Sequence[object], layer: Layer) -> dict[str, str]:
-    """What build.yaml's defaults list chooses: each entry wins over those before it, so it has one order."""
+    """What build.yaml's defaults list chooses: each entry wins over those before it, so it has one
+    order."""
     wanted = ["_self_", *GROUPS, "domain"]
     found: dict[str, str] = {}
     for entry in entries:
@@ -287,7 +298,8 @@ def _build_choices(entries: Sequence[object], layer: Layer) -> dict[str, str]:
         group, name = next((str(key), str(value)) for key, value in pair.items())
         if group not in wanted:
             raise ConfigError(
-                f"{layer.where(('defaults',))}: defaults: unknown group '{show_line(group)}'{nearest(group, wanted)}"
+                f"{layer.where(('defaults',))}: defaults: unknown group "
+                f"'{show_line(group)}'{nearest(group, wanted)}"
             )
         found[group] = name
     for group in wanted:
@@ -298,8 +310,8 @@ def _build_choices(entries: Sequence[object], layer: Layer) -> dict[str, str]:
             )
     if list(found) != wanted or len(entries) != len(wanted):
         raise ConfigError(
-            f"{layer.where(('defaults',))}: defaults: each wins over those before it; write {', '.join(wanted)} once each, "
-            "in this order"
+            f"{layer.where(('defaults',))}: defaults: each wins over those before it; write "
+            f"{', '.join(wanted)} once each, in this order"
         )
     del found["_self_"]
     return found
@@ -316,8 +328,9 @@ def _domain_choices(entries: object, layer: Layer) -> dict[str, str]:
         word, name = next(iter(pair.items()))
         if word not in known or known[word] in found or not isinstance(name, str):
             raise ConfigError(
-                f"{layer.where(('defaults', number))}: defaults: {show_line(entry)} cannot stand here; a domain chooses "
-                "`- override /base: NAME` and `- override /hardware: NAME`, each once"
+                f"{layer.where(('defaults', number))}: defaults: {show_line(entry)} cannot stand "
+                "here; a domain chooses `- override /base: NAME` and `- override /hardware: "
+                "NAME`, each once"
             )
         found[known[word]] = name
     return found
@@ -325,8 +338,8 @@ def _domain_choices(entries: object, layer: Layer) -> dict[str, str]:
 
 def _refuse_choices(layer: Layer) -> dict[str, str]:
     raise ConfigError(
-        f"{layer.where(('defaults',))}: unknown key 'defaults'; base and hardware are chosen in conf/build.yaml, or in a "
-        "domain's file"
+        f"{layer.where(('defaults',))}: unknown key 'defaults'; base and hardware are chosen in "
+        "conf/build.yaml, or in a domain's file"
     )
 
 
@@ -366,6 +379,6 @@ def _new_form(group: str) -> str:
     """How a file says what its own keys are, and what it sets of build.yaml's."""
     another = ", and choose with `defaults: [override /base: NAME]`" if group == "domain" else ""
     return (
-        f"; begin the file with `# @package {GLOBAL}`, write its own keys below `{group}:` and build.yaml's beside it, "
-        f"like `training: {{epochs: 4}}`{another}"
+        f"; begin the file with `# @package {GLOBAL}`, write its own keys below `{group}:` and "
+        f"build.yaml's beside it, like `training: {{epochs: 4}}`{another}"
     )

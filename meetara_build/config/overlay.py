@@ -1,4 +1,5 @@
-"""The accepted decisions of agents, one file a domain below conf/overlay/: read, written and taken back entry by entry.
+"""The accepted decisions of agents, one file a domain below conf/overlay/: read, written and taken
+back entry by entry.
 
 What a person wrote between the entries stays.
 """
@@ -85,7 +86,8 @@ def _write(
         text = f"{HEADER}decisions:\n{body}" if kept else "\n".join([*remarks, "decisions: []\n"])
     if _decisions(text) != wanted:
         raise ConfigError(
-            f"{path}: these decisions would not be read back the same; nothing is written, report it"
+            f"{path}: these decisions would not be read back the same; nothing is written, report "
+            "it"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

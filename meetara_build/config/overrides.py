@@ -1,4 +1,5 @@
-"""What a command line sets, in Hydra's words, and for which domains: ``nutrition training.epochs=4 hardware=a10``.
+"""What a command line sets, in Hydra's words, and for which domains:
+``nutrition training.epochs=4 hardware=a10``.
 
 Every process of a build is handed the same words, so that each composes what the plan showed.
 """
@@ -24,7 +25,8 @@ class Overrides(NamedTuple):
         return bool(self.words) and (not self.domains or domain in self.domains)
 
     def as_text(self) -> str:
-        """All words as one, in which neither a shell, nor YAML, nor Snakemake sees anything but text."""
+        """All words as one, in which neither a shell, nor YAML, nor Snakemake sees anything but
+        text."""
         return ",".join(quote(word, safe="") for word in (*self.domains, *self.words))
 
     def digest(self) -> str:
@@ -36,11 +38,13 @@ NO_OVERRIDES = Overrides()
 
 
 def split_words(words: Sequence[str]) -> Overrides:
-    """Domains and overrides of a command line: what has a ``=``, or begins with ``+`` or ``~``, is an override."""
+    """Domains and overrides of a command line: what has a ``=``, or begins with ``+`` or ``~``, is
+    an override."""
     said = [word for word in words if "=" in word or word.startswith(("+", "~"))]
     return Overrides(tuple(said), tuple(word for word in words if word not in said))
 
 
 def read_overrides(given: str | None) -> Overrides:
-    """The words as another process was handed them (`Overrides.as_text`); none where it was handed nothing."""
+    """The words as another process was handed them (`Overrides.as_text`); none where it was handed
+    nothing."""
     return split_words([unquote(word) for word in given.split(",")]) if given else NO_OVERRIDES

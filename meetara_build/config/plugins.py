@@ -1,4 +1,5 @@
-"""Where the agents' files are: ``plugins/NAME.py`` of a project, and modules that installed packages name as entry points."""
+"""Where the agents' files are: ``plugins/NAME.py`` of a project, and modules that installed
+packages name as entry points."""
 
 import re
 from pathlib import Path
@@ -11,7 +12,8 @@ GROUP = "meetara_build.agents"
 
 
 def plugin_files(project: Path) -> dict[str, Path]:
-    """Each agent's file by its name, sorted by name; nothing of it is run. Names that no agent can have are left out.
+    """Each agent's file by its name, sorted by name; nothing of it is run. Names that no agent can
+    have are left out.
 
     Raises:
         ConfigError: two agents have the same name.
@@ -20,7 +22,8 @@ def plugin_files(project: Path) -> dict[str, Path]:
     for name, path in _installed().items():
         if name in found:
             raise ConfigError(
-                f"{found[name]}: an installed package has an agent '{name}' too ({path}); rename this one"
+                f"{found[name]}: an installed package has an agent '{name}' too ({path}); rename "
+                "this one"
             )
         found[name] = path
     return {name: found[name] for name in sorted(found) if _can_speak(name)}
@@ -28,7 +31,10 @@ def plugin_files(project: Path) -> dict[str, Path]:
 
 def misnamed_plugins(project: Path) -> dict[str, str]:
     """By name, as it can be shown, what is wrong with the names that no agent can have."""
-    wanted = "an agent's name is of letters, digits and _ . @ -, begins with one of the first two, and has at most 64; rename it"
+    wanted = (
+        "an agent's name is of letters, digits and _ . @ -, begins with one of the first two, and "
+        "has at most 64; rename it"
+    )
     found = {
         name: path
         for name, path in {**_installed(), **_named(project)}.items()

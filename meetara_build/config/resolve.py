@@ -1,7 +1,7 @@
 """conf/ and overlays → one frozen configuration for each domain, every key typed.
 
-Precedence, low to high: ``build.yaml``, its base's file, its machine's, its own, its overlay, the command line. ``layers``
-reads the files, and ``compose`` has Hydra put them together.
+Precedence, low to high: ``build.yaml``, its base's file, its machine's, its own, its overlay, the
+command line. ``layers`` reads the files, and ``compose`` has Hydra put them together.
 """
 
 import copy
@@ -57,7 +57,8 @@ FORM = [Path(module).read_text("utf-8") for module in (compose.__file__, layers.
 class Change(NamedTuple):
     """A key that does not have build.yaml's value: where it is set, to what, by whom and why.
 
-    ``path`` is a file as seen from the project, or "command line"; ``below`` is the value that the layer before gives.
+    ``path`` is a file as seen from the project, or "command line"; ``below`` is the value that the
+    layer before gives.
     """
 
     key: str
@@ -69,7 +70,8 @@ class Change(NamedTuple):
 
 
 class Common(NamedTuple):
-    """What domains on one base share: its model, and how it is made, whatever a single domain overrides."""
+    """What domains on one base share: its model, and how it is made, whatever a single domain
+    overrides."""
 
     base_name: str
     base: Base
@@ -92,7 +94,8 @@ class Resolved(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A value of a composed configuration, and who decided it; no file for what the schema gives."""
+    """A value of a composed configuration, and who decided it; no file for what the schema
+    gives."""
 
     key: str
     value: Value
@@ -103,7 +106,8 @@ class Decided(NamedTuple):
 
 
 class Typed(NamedTuple):
-    """A composed configuration with every key checked; without a domain it is what a base's own steps are made with."""
+    """A composed configuration with every key checked; without a domain it is what a base's own
+    steps are made with."""
 
     build: Build
     base: Base
@@ -112,7 +116,8 @@ class Typed(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A configuration, the layers that it is made of, low to high, and the member of each group that was chosen by one.
+    """A configuration, the layers that it is made of, low to high, and the member of each group
+    that was chosen by one.
 
     ``under`` is what each kind of layer was laid over.
     """
@@ -127,8 +132,8 @@ class Composed(NamedTuple):
 class Configuration:
     """Everything below a project's ``conf/``, read once.
 
-    ``hardware`` is the machine of whoever runs the jobs, whatever a file says; ``overrides`` are the command line's, and a
-    machine that they choose is another such.
+    ``hardware`` is the machine of whoever runs the jobs, whatever a file says; ``overrides`` are
+    the command line's, and a machine that they choose is another such.
     """
 
     def __init__(
@@ -179,7 +184,8 @@ class Configuration:
         return sorted(chosen)
 
     def resolve(self, name: str, proposed: Sequence[Decision] = ()) -> Resolved:
-        """The whole configuration of a domain, every key checked and typed; as it would be with what is proposed, if anything is.
+        """The whole configuration of a domain, every key checked and typed; as it would be with
+        what is proposed, if anything is.
 
         Raises:
             ConfigError: with every fault, each with file, line and key.
@@ -192,7 +198,8 @@ class Configuration:
 
     @cache  # noqa: B019
     def common(self, base_name: str) -> Common:
-        """What the steps of a base itself are made with: an override in a domain's file is no matter of its neighbours."""
+        """What the steps of a base itself are made with: an override in a domain's file is no
+        matter of its neighbours."""
         found = self._shared(base_name)
         typed = found.typed
         return Common(base_name, typed.base, typed.hardware, typed.build, self._changes(found, []))
@@ -274,11 +281,12 @@ class Configuration:
         return Composed(self._typed(content, stack), content, stack, chosen, under)
 
     def _composed(self, name: str, proposed: Sequence[Decision]) -> tuple[Composed, list[Decision]]:
-        """A domain's layers put together, and the decisions in its overlay with those that are proposed."""
+        """A domain's layers put together, and the decisions in its overlay with those that are
+        proposed."""
         if name not in self.domains:
             raise ConfigError(
-                f"unknown domain '{name}'{nearest(name, list(self.domains))} "
-                f"Add it with `{quote_command('meetara-build', 'add-domain', name, '--from', 'FILE')}`"
+                f"unknown domain '{name}'{nearest(name, list(self.domains))} Add it with "
+                f"`{quote_command('meetara-build', 'add-domain', name, '--from', 'FILE')}`"
             )
         own = self._read("domain", name)
         keys = [decision.key for decision in proposed]
@@ -325,7 +333,8 @@ class Configuration:
             if name not in self.files[group]:
                 where = (chooser or self.lowest).where((group,))
                 raise ConfigError(
-                    f"{where}: unknown {group} '{show_line(name)}'{nearest(name, list(self.files[group]))}"
+                    f"{where}: unknown {group} "
+                    f"'{show_line(name)}'{nearest(name, list(self.files[group]))}"
                 )
             found.append(self._read(group, name))
         return found
@@ -350,7 +359,8 @@ class Configuration:
         return found
 
     def _laid_over(self, pair: Content, own: Layer, others: Sequence[Layer]) -> Content:
-        """A domain's file over what it shares with others; what cannot stand in it is left out, and a fault."""
+        """A domain's file over what it shares with others; what cannot stand in it is left out, and
+        a fault."""
 
         def make() -> Content:
             content = copy.deepcopy(own.content)
@@ -363,7 +373,8 @@ class Configuration:
         return found
 
     def _typed(self, content: Content, stack: Sequence[Layer]) -> Typed:
-        """A composed configuration in its shapes; with every fault of its layers where there are any."""
+        """A composed configuration in its shapes; with every fault of its layers where there are
+        any."""
         faults = {at: fault for layer in stack for at, fault in layer.faults.items()}
         content = copy.deepcopy(content) if faults else dict(content)
         for at in faults:
@@ -465,12 +476,14 @@ class Configuration:
         for lock in locked:
             if not any(key == lock or key.startswith(f"{lock}.") for key in self.keys()):
                 raise ConfigError(
-                    f"{layer.where(at)}: locked: unknown key '{show_line(lock)}'{nearest(lock, self.keys())}"
+                    f"{layer.where(at)}: locked: unknown key "
+                    f"'{show_line(lock)}'{nearest(lock, self.keys())}"
                 )
 
 
 def _unmasked(layer: Layer, content: Content) -> Content:
-    """A composed configuration with a layer's own values on top: a wrong one is a fault, whatever another layer sets there."""
+    """A composed configuration with a layer's own values on top: a wrong one is a fault, whatever
+    another layer sets there."""
     own = copy.deepcopy(layer.content)
     for at in (*layer.faults, *(at for at, _ in compose.unresolved(layer.content))):
         lists = [number for number, part in enumerate(at) if isinstance(part, int)]
@@ -498,8 +511,8 @@ def check_name(group: str, name: str, where: str = "") -> None:
     """
     if not re.fullmatch(NAME, name):
         raise ConfigError(
-            f"{where}'{show_line(name)}' cannot name a {group}; use lower-case letters, digits and _, such as 'my_{group}', "
-            f"64 at most"
+            f"{where}'{show_line(name)}' cannot name a {group}; use lower-case letters, digits and "
+            f"_, such as 'my_{group}', 64 at most"
         )
 
 
@@ -509,7 +522,8 @@ def _refuse_locked(decisions: Iterable[Decision], locked: Iterable[str], overlay
         for lock in fixed:
             if is_within(decision.key, [lock]):
                 raise ConfigError(
-                    f"{overlay.name}: '{decision.key}' is locked; remove the decision, or the lock '{lock}'"
+                    f"{overlay.name}: '{decision.key}' is locked; remove the decision, or the lock "
+                    f"'{lock}'"
                 )
 
 

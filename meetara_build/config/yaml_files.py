@@ -1,4 +1,5 @@
-"""Reading and writing YAML: numbers as people write them, no key twice, the line of each key for messages.
+"""Reading and writing YAML: numbers as people write them, no key twice, the line of each key for
+messages.
 
 What is written here is read back the same, or not written.
 """
@@ -79,7 +80,8 @@ def render_yaml(content: Any, name: str, width: int = 120) -> str:
         ) from None
     if not same:
         raise ConfigError(
-            f"{name}: {show_line(content)[:200]} would not be read back the same; leave that value out"
+            f"{name}: {show_line(content)[:200]} would not be read back the same; leave that value "
+            "out"
         )
     return text
 
@@ -93,8 +95,8 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(
-                f"{path}: has {path.stat().st_size / 1e6:.0f} MB, and configuration may have {MOST_BYTES / 1e6:.0f}; keep data in "
-                "files that `sources:` names"
+                f"{path}: has {path.stat().st_size / 1e6:.0f} MB, and configuration may have "
+                f"{MOST_BYTES / 1e6:.0f}; keep data in files that `sources:` names"
             )
         return read_file(path).decode("utf-8")
     except FileNotFoundError:
@@ -107,7 +109,8 @@ def read_text(path: Path) -> str:
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); put a file in its place, or mend its rights"
+            f"{path}: cannot be read ({error.strerror}); put a file in its place, or mend its "
+            "rights"
         ) from None
 
 
@@ -133,7 +136,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Line ends that YAML knows and no editor shows are written as escapes: without, they come back as others."""
+    """Line ends that YAML knows and no editor shows are written as escapes: without, they come back
+    as others."""
     return dumper.represent_scalar(
         "tag:yaml.org,2002:str", text, '"' if set(text) & RARE_LINE_ENDS else None
     )
@@ -145,7 +149,8 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _refuse_depth(text: str, name: str) -> None:
-    """What is nested without end would end the process, since the library goes down by recursion in C."""
+    """What is nested without end would end the process, since the library goes down by recursion in
+    C."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
@@ -182,8 +187,8 @@ class _Checker:
             self.open.remove(id(node))
         if self.counts[id(node)] > MOST_VALUES:
             raise ConfigError(
-                f"{self._where(node)}: more than {MOST_VALUES:,} values, with what anchors repeat; keep data in files that "
-                "`sources:` names"
+                f"{self._where(node)}: more than {MOST_VALUES:,} values, with what anchors repeat; "
+                "keep data in files that `sources:` names"
             )
         return self.counts[id(node)]
 
@@ -196,7 +201,8 @@ class _Checker:
                 )
             if key.value in seen:
                 raise ConfigError(
-                    f"{self._where(key)}: key '{show_line(key.value)}' stands twice; keep one of them"
+                    f"{self._where(key)}: key '{show_line(key.value)}' stands twice; keep one of "
+                    "them"
                 )
             seen.add(key.value)
         return [value for _, value in node.value]

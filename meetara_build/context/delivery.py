@@ -41,7 +41,8 @@ class Context(Protocol):
 
 
 class Delivery:
-    """Delivers from one root. What was delivered from a file that is still written to is not delivered again by this one.
+    """Delivers from one root. What was delivered from a file that is still written to is not
+    delivered again by this one.
 
     ``refused`` counts what was put aside.
     """
@@ -53,7 +54,8 @@ class Delivery:
         self.refused = 0
 
     def once(self) -> int:
-        """Deliver what waits now; how many reports were new. ``waiting`` says whether anything may follow from open files.
+        """Deliver what waits now; how many reports were new. ``waiting`` says whether anything may
+        follow from open files.
 
         Raises:
             ContextError: the context is away; what waits goes on waiting.

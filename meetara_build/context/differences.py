@@ -23,5 +23,6 @@ def starting_point(inputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_comparable(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two trainings, by their inputs, began with the same base and the same data: else their losses say nothing of a key."""
+    """Whether two trainings, by their inputs, began with the same base and the same data: else
+    their losses say nothing of a key."""
     return starting_point(one) == starting_point(other)

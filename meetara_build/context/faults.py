@@ -23,7 +23,8 @@ DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 @contextlib.contextmanager
 def cleared(shown: str) -> Iterator[None]:
-    """Turn what the database raises into a ContextError; ``shown`` names it, without its password."""
+    """Turn what the database raises into a ContextError; ``shown`` names it, without its
+    password."""
     try:
         yield
     except DBAPIError as error:
@@ -38,8 +39,8 @@ def _reason(error: DBAPIError) -> str:
         code = (getattr(origin, "sqlite_errorcode", None) or 0) & 0xFF
         if code in DAMAGED:
             return (
-                f"{SQLITE[code]}; move it away, and `meetara-build context import FILE` an earlier export: what waits in "
-                "the outbox comes by itself"
+                f"{SQLITE[code]}; move it away, and `meetara-build context import FILE` an earlier "
+                "export: what waits in the outbox comes by itself"
             )
         return SQLITE.get(code, f"{origin}; report this")
     text = str(origin).strip().split("\n")[0]

@@ -36,7 +36,8 @@ def learn(connection: sa.Connection, runs: Iterable[Run]) -> list[Report]:
 
 
 def signature(message: str) -> str:
-    """What an error is called whenever it comes again: its first line without numbers, paths and quoted names."""
+    """What an error is called whenever it comes again: its first line without numbers, paths and
+    quoted names."""
     line = message.strip().splitlines()[0] if message.strip() else "no reason given"
     line = re.sub(r"(/[\w.@-]+){2,}", "PATH", line)
     line = re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16,}\b", "HEX", line)
@@ -122,7 +123,8 @@ def _last_result(connection: sa.Connection, run: Run) -> Mapping[str, Any] | Non
 
 
 def _pattern(before: Mapping[str, Any], run: Run) -> list[Report]:
-    """What another recipe did to the figure, if it was trained from the same base on the same data."""
+    """What another recipe did to the figure, if it was trained from the same base on the same
+    data."""
     figure = FIGURE[run.stage]
     old, new = before["metrics"].get(figure), run.metrics.get(figure)
     change = changes(before["recipe"], run.recipe)

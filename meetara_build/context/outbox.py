@@ -1,7 +1,9 @@
-"""Reports on their way to the context: a file for each process that has something to say, below the root.
+"""Reports on their way to the context: a file for each process that has something to say, below the
+root.
 
-A line is a report, with an id of its own: what is delivered twice counts once. A file is locked by who writes it, so that
-who finds it free knows that nothing will be added. Imports nothing heavy: every job starts here.
+A line is a report, with an id of its own: what is delivered twice counts once. A file is locked by
+who writes it, so that who finds it free knows that nothing will be added. Imports nothing heavy:
+every job starts here.
 """
 
 import contextlib
@@ -27,7 +29,8 @@ def folder(root: Path) -> Path:
 
 
 class Outbox:
-    """Where one process leaves its reports. Whatever happens to them, the process goes on: a full disk stops it elsewhere."""
+    """Where one process leaves its reports. Whatever happens to them, the process goes on: a full
+    disk stops it elsewhere."""
 
     def __init__(self, root: Path, **about: Any) -> None:
         """``about`` is said in every report."""

@@ -1,4 +1,5 @@
-"""Where the context is: in a file below the root, in PostgreSQL, or behind a server on another machine."""
+"""Where the context is: in a file below the root, in PostgreSQL, or behind a server on another
+machine."""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from meetara_build.context.delivery import Context
 
 URL, TOKEN = "MEETARA_CONTEXT", "MEETARA_TOKEN"
-"""Environment variables: a URL instead of build.yaml's, with its password where it has one; and the token of a server."""
+"""Environment variables: a URL instead of build.yaml's, with its password where it has one; and the
+token of a server."""
 FILE = "context.db"
 
 
@@ -21,7 +23,8 @@ def url_of(root: Path, settings: Mapping[str, Any]) -> str:
 
 
 def is_elsewhere(settings: Mapping[str, Any]) -> bool:
-    """Whether others wait for what is reported here: then it is delivered at once, not when someone here looks."""
+    """Whether others wait for what is reported here: then it is delivered at once, not when someone
+    here looks."""
     return not (os.environ.get(URL) or settings["url"] or "sqlite:").startswith("sqlite:")
 
 

@@ -21,17 +21,20 @@ CODE = "meetara/code"
 REFUSED = (ReportError.code, ConfigError.code)
 """Codes of what is wrong with a report, which no second try mends."""
 JOB_KINDS = ("run", "sample", "progress", "error")
-"""What whoever has a token reports as jobs leave it; what agents and people say goes through tools that put its name to it."""
+"""What whoever has a token reports as jobs leave it; what agents and people say goes through tools
+that put its name to it."""
 
 
 class Remote:
-    """The context that a server at ``url`` (``https://host:port/mcp``) serves; ``token`` opens it."""
+    """The context that a server at ``url`` (``https://host:port/mcp``) serves; ``token`` opens
+    it."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self.url, self.token, self.shown = url, token, url
 
     def deliver(self, reports: list[Report]) -> list[str]:
-        """Report through the server, under the name of the token where there is one; the ids of those that were new."""
+        """Report through the server, under the name of the token where there is one; the ids of
+        those that were new."""
         checked(reports)
         said = [report for report in reports if report["kind"] in ("message", "reply", "metrics")]
         left = [report for report in reports if report not in said]
@@ -141,7 +144,16 @@ def _reason(error: BaseException, statuses: list[int]) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if 401 in statuses:  # the SDK does not say
-        return "wants a token, or another one; set MEETARA_TOKEN to one that `meetara-build context token create` made there"
+        return (
+            "wants a token, or another one; set MEETARA_TOKEN to one that `meetara-build context "
+            "token create` made there"
+        )
     if statuses:
-        return f"{error} (HTTP {statuses[-1]}); is this the URL of `meetara-build context serve`, with /mcp at its end?"
-    return f"cannot be reached ({error or type(error).__name__}); start `meetara-build context serve` there, or mend context.url"
+        return (
+            f"{error} (HTTP {statuses[-1]}); is this the URL of `meetara-build context serve`, "
+            "with /mcp at its end?"
+        )
+    return (
+        f"cannot be reached ({error or type(error).__name__}); start `meetara-build context serve` "
+        "there, or mend context.url"
+    )

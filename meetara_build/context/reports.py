@@ -1,6 +1,7 @@
 """What may be reported to the context: a shape for each kind, which nothing else gets past.
 
-Every report has an ``id`` of its own, chosen by who makes it; one that is delivered twice counts once.
+Every report has an ``id`` of its own, chosen by who makes it; one that is delivered twice counts
+once.
 """
 
 import json
@@ -19,11 +20,13 @@ LARGEST = 64_000
 DEEPEST = 50
 """Lists and mappings inside each other: whatever writes or reads JSON can hold so many."""
 AHEAD_SECONDS = 3600.0
-"""By how much a report may be of a later time than this machine's: what is newest stays, and so would a mistake."""
+"""By how much a report may be of a later time than this machine's: what is newest stays, and so
+would a mistake."""
 
 
 def _plain(text: str) -> str:
-    """Text that every database and terminal can hold: no control characters, no halves of surrogate pairs."""
+    """Text that every database and terminal can hold: no control characters, no halves of surrogate
+    pairs."""
     bad = next(
         (
             char
@@ -82,7 +85,8 @@ def _not_ahead(moment: float) -> float:
     ahead = moment - time.time()
     if ahead > AHEAD_SECONDS:
         raise ValueError(
-            f"is {ahead / 3600:.1f} hours ahead of the clock here; give Unix time in seconds, or set the clocks"
+            f"is {ahead / 3600:.1f} hours ahead of the clock here; give Unix time in seconds, or "
+            "set the clocks"
         )
     return moment
 
@@ -130,7 +134,8 @@ class _Job(Report):
 
 
 class Run(_Job):
-    """A stage run that has ended: what it took, what it gave, and what it was made from. Seconds, MB, bytes, US dollars."""
+    """A stage run that has ended: what it took, what it gave, and what it was made from. Seconds,
+    MB, bytes, US dollars."""
 
     kind: Literal["run"] = "run"
     outcome: Literal["built", "restored", "failed"]
@@ -215,7 +220,8 @@ class Proposal(BaseModel):
 
 
 class Message(Report):
-    """What one agent tells the others. A proposal is for a domain, and its body is a ``Proposal``."""
+    """What one agent tells the others. A proposal is for a domain, and its body is a
+    ``Proposal``."""
 
     kind: Literal["message"] = "message"
     about: MessageKind
@@ -243,7 +249,8 @@ class Reply(Report):
 
 
 class Pattern(Report):
-    """A change of one recipe and what it did to a figure of which less is better, on the same data."""
+    """A change of one recipe and what it did to a figure of which less is better, on the same
+    data."""
 
     kind: Literal["pattern"] = "pattern"
     domain: Target
@@ -264,7 +271,8 @@ def checked(reports: Iterable[Mapping[str, Any]]) -> list[Report]:
     """Reports in their shapes.
 
     Raises:
-        ReportError: one of them is of no known kind, too large, or not of its kind's shape; all its faults are named.
+        ReportError: one of them is of no known kind, too large, or not of its kind's shape; all its
+            faults are named.
     """
     return [_checked(number, report) for number, report in enumerate(reports, 1)]
 
@@ -288,7 +296,8 @@ def _checked(number: int, report: Mapping[str, Any]) -> Report:
 def describe_faults(error: ValidationError) -> str:
     """Each fault with the field it is in."""
     faults = {
-        f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg'].removeprefix('Value error, ')}"
+        f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: "
+        f"{fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors(include_url=False, include_input=False)
     }
     return "; ".join(sorted(faults))

@@ -16,7 +16,8 @@ SECONDS = 1.0
 
 @contextlib.contextmanager
 def sampled(outbox: Outbox, *, gpu: bool) -> Iterator[None]:
-    """Report what this process uses while the block runs: at its beginning, every second, and at its end."""
+    """Report what this process uses while the block runs: at its beginning, every second, and at
+    its end."""
     ended = threading.Event()
     thread = threading.Thread(target=_sample, args=(outbox, ended, gpu), daemon=True)
     thread.start()
@@ -49,7 +50,8 @@ def _sample(outbox: Outbox, ended: threading.Event, gpu: bool) -> None:
 
 @contextlib.contextmanager
 def _devices(wanted: bool) -> Iterator[list[Any]]:
-    """NVML's handles of this machine's GPUs; none where the job uses none, or there is no driver."""
+    """NVML's handles of this machine's GPUs; none where the job uses none, or there is no
+    driver."""
     if not wanted:
         yield []
         return
@@ -83,7 +85,8 @@ def _gpu(number: int, device: Any) -> dict[str, float]:
 
 
 class ProgressReporter:
-    """An observer of training that reports about once a second, and every step at which the validation loss was measured."""
+    """An observer of training that reports about once a second, and every step at which the
+    validation loss was measured."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox

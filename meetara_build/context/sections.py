@@ -1,6 +1,7 @@
 """What agents and people see: the four sections, over all domains or for one.
 
-Each is a mapping of JSON values. Times are ISO 8601 in UTC, losses nats a token, memory MB, money US dollars.
+Each is a mapping of JSON values. Times are ISO 8601 in UTC, losses nats a token, memory MB, money
+US dollars.
 """
 
 import time
@@ -196,7 +197,8 @@ def _knowledge_base(connection: sa.Connection, domain: str | None) -> dict[str, 
 
 
 def _strategies(connection: sa.Connection, domain: str | None) -> Rows:
-    """Each change that was tried: how often it helped, and by how much on average; the best first."""
+    """Each change that was tried: how often it helped, and by how much on average; the best
+    first."""
     pattern = tables.pattern.c
     gain = (pattern.before - pattern.after) / sa.func.nullif(sa.func.abs(pattern.before), 0.0)
     helped = sa.func.sum(sa.case((pattern.after < pattern.before, 1), else_=0))
@@ -229,7 +231,8 @@ def messages(
     newest: int | None = None,
     limit: int = 1000,
 ) -> Rows:
-    """Messages with a number above ``after``, in order, with the last answer of each who answered; or only the newest so many."""
+    """Messages with a number above ``after``, in order, with the last answer of each who answered;
+    or only the newest so many."""
     message = tables.message.c
     wanted = sa.select(tables.message).where(message.number > after)
     wanted = wanted.where(message.about == about) if about else wanted
@@ -299,7 +302,8 @@ def read_runs(
 
 
 def history(store: Store, limit: int) -> dict[str, Rows]:
-    """What agents look back on, oldest first: the newest so many runs with their recipes, and messages. Times are Unix times."""
+    """What agents look back on, oldest first: the newest so many runs with their recipes, and
+    messages. Times are Unix times."""
     with store.reading() as connection:
         wanted = (
             sa.select(tables.run).order_by(tables.run.c.time.desc(), tables.run.c.id).limit(limit)

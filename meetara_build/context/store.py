@@ -1,7 +1,9 @@
-"""The context's database: SQLite in one file, or PostgreSQL by URL. Many write at once; each report counts once.
+"""The context's database: SQLite in one file, or PostgreSQL by URL. Many write at once; each report
+counts once.
 
-Writes wait for each other (SQLite has one writer; on PostgreSQL a lock of this database's), so that changes can be seen in
-the order of their numbers, and who asks for what came after a number misses nothing.
+Writes wait for each other (SQLite has one writer; on PostgreSQL a lock of this database's), so that
+changes can be seen in the order of their numbers, and who asks for what came after a number misses
+nothing.
 """
 
 import contextlib
@@ -42,7 +44,8 @@ KEPT_BY_STEP = ("sample", "progress", "metrics", "run")
 ROWS = 200
 """Rows to a statement: SQLite takes 32,766 values."""
 LOCK, TABLES_LOCK = 0x6D657461, 0x6D657462
-"""On PostgreSQL, of the writers and of who makes tables: advisory locks, which belong to one database."""
+"""On PostgreSQL, of the writers and of who makes tables: advisory locks, which belong to one
+database."""
 PRUNE_EVERY = 1000
 """Changes after which what is too old is deleted."""
 DAY = 86_400.0
@@ -50,7 +53,8 @@ BUSY_SECONDS = 60.0
 
 
 class Retention(NamedTuple):
-    """Days for which reports are kept: samples and progress, and all else. The newest of each step always stays."""
+    """Days for which reports are kept: samples and progress, and all else. The newest of each step
+    always stays."""
 
     samples: float = 30.0
     reports: float = 400.0
@@ -202,7 +206,8 @@ class Store:
             return int(connection.scalar(sa.select(sa.func.max(tables.change.c.number))) or 0)
 
     def changes(self, after: int) -> tuple[int, set[tuple[str, str]]]:
-        """The number of the last change, and the (section, domain) of all changes after a number."""
+        """The number of the last change, and the (section, domain) of all changes after a
+        number."""
         change = tables.change.c
         with self.reading() as connection:
             rows = connection.execute(
@@ -244,7 +249,8 @@ class Store:
 
     @contextlib.contextmanager
     def making_tables(self) -> Iterator[None]:
-        """One process at a time makes tables, ours or another library's, each on a connection of its own."""
+        """One process at a time makes tables, ours or another library's, each on a connection of
+        its own."""
         with cleared(self.shown):
             if self.engine.dialect.name == "postgresql":
                 with self.engine.connect() as connection, connection.begin():
@@ -255,7 +261,8 @@ class Store:
                 yield
 
     def insert(self, table: sa.Table) -> Any:
-        """An insert of this database's dialect, which knows what to do where a row is there already."""
+        """An insert of this database's dialect, which knows what to do where a row is there
+        already."""
         dialect: Any = postgresql if self.engine.dialect.name == "postgresql" else sqlite
         return dialect.insert(table)
 
@@ -265,7 +272,8 @@ class Store:
 
 
 def open_store(url: str, retention: Retention | None = None) -> Store:
-    """The store at a URL (``sqlite:////absolute/path``, ``postgresql://…``), made or migrated where that is needed.
+    """The store at a URL (``sqlite:////absolute/path``, ``postgresql://…``), made or migrated where
+    that is needed.
 
     Raises:
         ContextError: it cannot be reached, is damaged, or was made by newer code.
@@ -275,7 +283,8 @@ def open_store(url: str, retention: Retention | None = None) -> Store:
         parsed = sa.make_url(url)
     except SQLAlchemyError:
         raise ContextError(
-            "context.url: is no database's URL; write sqlite:////absolute/path, postgresql://user@host/name, or leave it out"
+            "context.url: is no database's URL; write sqlite:////absolute/path, "
+            "postgresql://user@host/name, or leave it out"
         ) from None
     shown = parsed.render_as_string(hide_password=True)
     if parsed.get_backend_name() == "postgresql":
@@ -332,7 +341,8 @@ def _version(connection: sa.Connection) -> str | None:
 
 
 def _migrate(store: Store) -> None:
-    """Bring the tables to the newest form, one process at a time; an empty database gets them as ``tables`` has them.
+    """Bring the tables to the newest form, one process at a time; an empty database gets them as
+    ``tables`` has them.
 
     Raises:
         ContextError: the database was made by newer code.
@@ -343,8 +353,8 @@ def _migrate(store: Store) -> None:
         return
     if version is not None and version > tables.HEAD:
         raise ContextError(
-            f"{store.shown}: was written by a newer meetara-build (its form is {version}, this one knows {tables.HEAD}); "
-            "install the newer one, or name another file in context.url"
+            f"{store.shown}: was written by a newer meetara-build (its form is {version}, this one "
+            f"knows {tables.HEAD}); install the newer one, or name another file in context.url"
         )
     from alembic import command
     from alembic.config import Config
@@ -364,7 +374,8 @@ def _migrate(store: Store) -> None:
 
 @contextlib.contextmanager
 def _locked_beside(path: str) -> Iterator[None]:
-    """SQLite makes tables outside of transactions, so that a lock beside the file holds the others off."""
+    """SQLite makes tables outside of transactions, so that a lock beside the file holds the others
+    off."""
     try:
         with open(f"{path}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,5 @@
-"""The tables of the context, as the newest migration leaves them. Times are Unix time in seconds."""
+"""The tables of the context, as the newest migration leaves them. Times are Unix time in
+seconds."""
 
 from sqlalchemy import (
     JSON,
@@ -16,9 +17,11 @@ from sqlalchemy import (
 )
 
 HEAD = "0001"
-"""The newest migration; a database of another version is migrated first, or refused where it is newer than this code."""
+"""The newest migration; a database of another version is migrated first, or refused where it is
+newer than this code."""
 VERSION = "meetara_version"
-"""The table that holds a database's version: alembic's own name for it is that of Optuna, whose studies are beside ours."""
+"""The table that holds a database's version: alembic's own name for it is that of Optuna, whose
+studies are beside ours."""
 
 metadata = MetaData()
 Ordinal = BigInteger().with_variant(Integer, "sqlite")
@@ -171,8 +174,8 @@ newest = Table(
     Column("id", String(64), nullable=False),
     PrimaryKeyConstraint("kind", "domain", "stage"),
 )
-"""The newest report of a kind for each step, so that a section takes as long after a year as after a day. ``result`` is a run
-that did not fail."""
+"""The newest report of a kind for each step, so that a section takes as long after a year as after
+a day. ``result`` is a run that did not fail."""
 
 total = Table(
     "total",
@@ -195,7 +198,8 @@ change = Table(
     Column("domain", String(80), nullable=False),
     sqlite_autoincrement=True,
 )
-"""Which section changed, for which domain, in the order in which it can be seen: who listens asks for what is new."""
+"""Which section changed, for which domain, in the order in which it can be seen: who listens asks
+for what is new."""
 
 token = Table(
     "token",

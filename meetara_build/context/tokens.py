@@ -41,14 +41,16 @@ def create(store: Store, name: str, *, writes: bool) -> str:
         ) from None
     if name in OWN_NAMES:
         raise ContextError(
-            f"token name '{name}': meetara-build itself speaks as {', '.join(OWN_NAMES)}; take another"
+            f"token name '{name}': meetara-build itself speaks as {', '.join(OWN_NAMES)}; take "
+            "another"
         )
     made = PREFIX + secrets.token_urlsafe(32)
     row = {"name": name, "digest": _digest(made), "writes": writes, "created": time.time()}
     with store.writing() as connection:
         if connection.execute(sa.select(token.c.name).where(token.c.name == name)).first():
             raise ContextError(
-                f"there is a token '{name}' already; `meetara-build context token revoke {name}`, or take another name"
+                f"there is a token '{name}' already; `meetara-build context token revoke {name}`, "
+                "or take another name"
             )
         connection.execute(sa.insert(token).values(row))
     return made
@@ -86,5 +88,6 @@ def holder(store: Store, given: str) -> Holder | None:
 
 
 def _digest(given: str) -> str:
-    """A token is 256 random bits: one pass of a fast hash is enough, and comparing digests tells nothing of it."""
+    """A token is 256 random bits: one pass of a fast hash is enough, and comparing digests tells
+    nothing of it."""
     return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,5 @@
-"""What is built is kept before Snakemake starts a job: it deletes what a job is going to make, also where nothing will differ."""
+"""What is built is kept before Snakemake starts a job: it deletes what a job is going to make, also
+where nothing will differ."""
 
 import contextlib
 import os
@@ -13,7 +14,8 @@ from meetara_build.store.content import Store, find_work_key
 
 
 def preserve(graph: Graph, made: Plan) -> None:
-    """Have the store hold what a MAYBE would make again, and know what is current here: neither is lost by what follows.
+    """Have the store hold what a MAYBE would make again, and know what is current here: neither is
+    lost by what follows.
 
     Both are so already, unless someone deleted the store, chose another, or copied the checkout.
     """
@@ -33,9 +35,11 @@ def preserve(graph: Graph, made: Plan) -> None:
 
 
 def unseal(graph: Graph, made: Plan) -> None:
-    """Let the files of what is not fresh be written again: Snakemake refuses a job whose outputs are read-only.
+    """Let the files of what is not fresh be written again: Snakemake refuses a job whose outputs
+    are read-only.
 
-    Only root never sees that. Nothing is deleted, since Snakemake may only have been asked what it would do.
+    Only root never sees that. Nothing is deleted, since Snakemake may only have been asked what it
+    would do.
     """
     for item in made.to_do():
         for path in _find_sealed(graph, item.step):

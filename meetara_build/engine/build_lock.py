@@ -1,7 +1,8 @@
-"""Two builds of one checkout at once: side by side if no step is to be done by both, else the later one is refused.
+"""Two builds of one checkout at once: side by side if no step is to be done by both, else the later
+one is refused.
 
-Each running build holds the kernel's lock on a file of its own, which names its owner and its steps; the kernel frees it when
-the build ends, however that happens.
+Each running build holds the kernel's lock on a file of its own, which names its owner and its
+steps; the kernel frees it when the build ends, however that happens.
 """
 
 import contextlib
@@ -37,7 +38,8 @@ def at_work(project: Path, steps: Iterable[str]) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with _alone(folder):
             _refuse_overlap(project, ours, list(_others(folder, mine)))
-            # Where a build that begins at the same time looks, a file without a lock is a killed build's.
+            # Where a build that begins at the same time looks, a file without a lock is a killed
+            # build's.
             lock = held.enter_context(mine.open("w"))
             held.callback(mine.unlink, missing_ok=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -54,7 +56,8 @@ def _refuse_overlap(project: Path, ours: set[str], others: Iterable[tuple[str, s
         both = ours & theirs or (theirs if ANY in ours else ours if ANY in theirs else set())
         if both:
             raise BuildError(
-                f"another build is at work on {_named(both)} ({owner}); wait for it, stop it, or name other domains"
+                f"another build is at work on {_named(both)} ({owner}); wait for it, stop it, or "
+                "name other domains"
             )
     if not running:
         _clear_locks(project)
@@ -88,17 +91,20 @@ def _named(steps: Iterable[str]) -> str:
 
 
 def _clear_locks(project: Path) -> None:
-    """Remove Snakemake's locks if no Snakemake works in this folder any more: a killed one leaves them."""
+    """Remove Snakemake's locks if no Snakemake works in this folder any more: a killed one leaves
+    them."""
     locks = project / ".snakemake" / "locks"
     if not locks.is_dir() or not any(locks.iterdir()):
         return
     owner = _snakemake_here(project)
     if owner is not None:
         raise BuildError(
-            f"Snakemake is running here ({owner.info['username']}, process {owner.pid}); wait for it, or stop it"
+            f"Snakemake is running here ({owner.info['username']}, process {owner.pid}); wait for "
+            "it, or stop it"
         )
     shutil.rmtree(locks, ignore_errors=True)
-    # Stage runs put results in place whole: what Snakemake calls incomplete is what the plan says, or done.
+    # Stage runs put results in place whole: what Snakemake calls incomplete is what the plan says,
+    # or done.
     shutil.rmtree(project / ".snakemake" / "incomplete", ignore_errors=True)
 
 

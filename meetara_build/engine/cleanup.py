@@ -1,4 +1,5 @@
-"""What killed builds left below a root and no build goes on from: removed when the next one begins."""
+"""What killed builds left below a root and no build goes on from: removed when the next one
+begins."""
 
 import os
 import re
@@ -15,7 +16,8 @@ TEMPORARY = re.compile(r"\..+\.(\d+)")
 
 
 def sweep(graph: Graph, made: Plan, domains: Iterable[str]) -> int:
-    """Remove work folders, temporaries and half-written files that no step of a plan for these domains needs; how many.
+    """Remove work folders, temporaries and half-written files that no step of a plan for these
+    domains needs; how many.
 
     No other build may be at work on them.
 

@@ -1,8 +1,8 @@
 """The courier: a process that delivers what jobs report while they run, where others wait for it.
 
-A context in a file below the root needs none: whoever looks at it takes in what waits. Where the context is elsewhere, or
-much waits, the first job starts a courier; it ends by itself when nothing has come for a while, and the outbox keeps what it
-could not deliver for the next.
+A context in a file below the root needs none: whoever looks at it takes in what waits. Where the
+context is elsewhere, or much waits, the first job starts a courier; it ends by itself when nothing
+has come for a while, and the outbox keeps what it could not deliver for the next.
 """
 
 import contextlib
@@ -21,12 +21,14 @@ from meetara_build.graph import Graph, load
 from meetara_build.project import find_project
 
 MANY = 2_000
-"""Files in the outbox from which a courier takes them to a context here, too: a few builds' worth."""
+"""Files in the outbox from which a courier takes them to a context here, too: a few builds'
+worth."""
 POLL_SECONDS = 0.3
 IDLE_SECONDS = 10.0
 LONGEST_PAUSE = 5.0
 PATIENCE_SECONDS = 600.0
-"""How long a courier goes on trying to reach a context that is away, after the last job has ended."""
+"""How long a courier goes on trying to reach a context that is away, after the last job has
+ended."""
 
 
 def start(graph: Graph) -> None:

@@ -130,7 +130,8 @@ def explain(error: Exception, where: str = "a file") -> Failure:
         hint = "use a smaller base, fewer jobs at once, or a machine with more memory"
         return Failure(f"not enough memory; {shell_limits() or hint}", JobMemoryError.code)
     return Failure(
-        f"unexpected {type(error).__name__}: {error}; run it again with --debug, and report what that shows",
+        f"unexpected {type(error).__name__}: {error}; run it again with --debug, and report what "
+        "that shows",
         UNEXPECTED,
     )
 

@@ -1,4 +1,5 @@
-"""The plan of the project that a command is run in, with its estimates; and a plan read back from a file."""
+"""The plan of the project that a command is run in, with its estimates; and a plan read back from a
+file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ class Planned(NamedTuple):
 
 
 def project_graph(profile: str = "local", overrides: Overrides = NO_OVERRIDES) -> Graph:
-    """The graph of the project we are in, for the machine that a profile names, with what the command line sets."""
+    """The graph of the project we are in, for the machine that a profile names, with what the
+    command line sets."""
     project = find_project()
     return load(project, profile_hardware(project, profile), overrides)
 
@@ -44,7 +46,8 @@ def wanted(graph: Graph, words: Sequence[str]) -> list[str]:
             continue
         if (graph.project / "conf" / "domain" / f"{word}.yaml").exists():
             raise ConfigError(
-                f"{graph.project / 'conf' / 'build.yaml'}: domains: does not name '{word}'; add it there"
+                f"{graph.project / 'conf' / 'build.yaml'}: domains: does not name '{word}'; add it "
+                "there"
             )
         raise ConfigError(f"unknown domain '{word}'{nearest(word, graph.domains)}")
     return list(dict.fromkeys(words))
@@ -87,7 +90,8 @@ def read_kept(path: Path) -> Kept:
     """A plan from its file, if nothing has changed since it was made.
 
     Raises:
-        ConfigError: it is no plan, of another version, for another project, or something has changed since.
+        ConfigError: it is no plan, of another version, for another project, or something has
+            changed since.
     """
     from meetara_build.plan.kept import check_kept
 
@@ -115,7 +119,8 @@ def read_kept(path: Path) -> Kept:
     graph = project_graph(profile, overrides)
     if kept["project"] != str(graph.project):
         raise ConfigError(
-            f"{path}: is a plan for {show_line(kept['project'])}; go there, or make one for {graph.project}"
+            f"{path}: is a plan for {show_line(kept['project'])}; go there, or make one for "
+            f"{graph.project}"
         )
     now = content(
         graph, look(graph, wanted(graph, domains)), {}, None, domains, profile, whole=True

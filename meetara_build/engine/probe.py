@@ -1,4 +1,5 @@
-"""How fast this machine is: the seconds of a fixed piece of work, from which estimates start where there is no history."""
+"""How fast this machine is: the seconds of a fixed piece of work, from which estimates start where
+there is no history."""
 
 import hashlib
 import json
@@ -13,7 +14,8 @@ REPEATS = 9
 
 
 def probe_seconds(kept_in: Path) -> float:
-    """Seconds of the fixed work on this machine; measured once (half a second) and kept in a file."""
+    """Seconds of the fixed work on this machine; measured once (half a second) and kept in a
+    file."""
     try:
         content = parse_json(kept_in.read_bytes())
         if content["machine"] == journal.machine():
@@ -26,7 +28,8 @@ def probe_seconds(kept_in: Path) -> float:
 
 
 def measure() -> float:
-    """Least seconds (other work only adds) of products of matrices, hashing and plain Python, about as much of each as the stages mix."""
+    """Least seconds (other work only adds) of products of matrices, hashing and plain Python, about
+    as much of each as the stages mix."""
     import numpy as np
 
     matrix = np.random.default_rng(0).standard_normal((384, 384), dtype=np.float32)

@@ -20,7 +20,8 @@ def profile_names(project: Path) -> list[str]:
 def profile_folder(project: Path, name: str) -> Path:
     """The folder of a Snakemake profile: of this project by its name, or any by its path.
 
-    Snakemake is given a path too: a name it would look up in the user's folder, where another project's may lie.
+    Snakemake is given a path too: a name it would look up in the user's folder, where another
+    project's may lie.
 
     Raises:
         ConfigError: there is none.
@@ -43,7 +44,8 @@ def profile_hardware(project: Path, name: str) -> str | None:
 
 
 def profile_prices(project: Path, name: str) -> dict[str, float] | None:
-    """US dollars an hour by machine, of the provider that a profile names in its ``config:``; None for one's own machine.
+    """US dollars an hour by machine, of the provider that a profile names in its ``config:``; None
+    for one's own machine.
 
     Raises:
         ConfigError: the provider's file is missing or wrong.

@@ -1,4 +1,5 @@
-"""A training once more with another seed, beside what is built: nothing of it is kept but its figures."""
+"""A training once more with another seed, beside what is built: nothing of it is kept but its
+figures."""
 
 import os
 import shutil

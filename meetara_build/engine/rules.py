@@ -1,8 +1,10 @@
-"""What the Snakefile's rules need to know: file names and resources from the graph, and from the plan what is to do.
+"""What the Snakefile's rules need to know: file names and resources from the graph, and from the
+plan what is to do.
 
-Snakemake finds to do what the plan says, no more and no less, by one means: every job has the file ``.meetara/stale`` among
-its inputs, which is newer than the results of what is to do; all inputs of what is fresh are ``ancient``. So it needs no
-records of its own for it, and what someone touched, copied with old times or damaged is seen as the plan sees it.
+Snakemake finds to do what the plan says, no more and no less, by one means: every job has the file
+``.meetara/stale`` among its inputs, which is newer than the results of what is to do; all inputs of
+what is fresh are ``ancient``. So it needs no records of its own for it, and what someone touched,
+copied with old times or damaged is seen as the plan sees it.
 """
 
 import contextlib
@@ -56,7 +58,8 @@ class Variant(NamedTuple):
 def root_name(graph: Graph) -> str:
     """The root as Snakemake's files name it: seen from the project, in which Snakemake runs.
 
-    Braces in a name would be Snakemake's own, and can be quoted nowhere in it: such a root is named by a link to it.
+    Braces in a name would be Snakemake's own, and can be quoted nowhere in it: such a root is named
+    by a link to it.
     """
     inside = graph.root.is_relative_to(graph.project)
     name = os.path.relpath(graph.root, graph.project) if inside else str(graph.root)
@@ -158,7 +161,8 @@ class Rules:
         return f"{self.root}/{row.log(_target(row))}.log"
 
     def variants(self, rule: str) -> list[Variant]:
-        """The targets of a rule, by what their jobs declare: a domain's GGUF files, a merged model that is kept or goes."""
+        """The targets of a rule, by what their jobs declare: a domain's GGUF files, a merged model
+        that is kept or goes."""
         row, found = RULES[rule], dict[tuple[tuple[str, ...], bool], list[str]]()
         for (stage, target), step in sorted(self.graph.steps.items()):
             if stage == row.name and step.row is row:
@@ -178,7 +182,8 @@ class Rules:
         return [f"{self.root}/{row.place(_target(row))}/{file}" for file in (MANIFEST, *files)]
 
     def inputs(self, rule: str) -> Value:
-        """The files that stand for a job's inputs, and the one that is new where the job has something to do."""
+        """The files that stand for a job's inputs, and the one that is new where the job has
+        something to do."""
         from snakemake.io import ancient
 
         def files(wildcards: Any) -> list[Any]:
@@ -197,8 +202,8 @@ class Rules:
         return files
 
     def results(self, domain: str) -> list[str]:
-        """What a domain is built for: its GGUF files and its package; and whatever else of it has something to do, since
-        Snakemake does not look at what is not asked for."""
+        """What a domain is built for: its GGUF files and its package; and whatever else of it has
+        something to do, since Snakemake does not look at what is not asked for."""
         models = self.graph.step("gguf", domain)
         ends = [self.graph.step(*end) for end in self.graph.ends([domain])]
         asked = [f"{self.root}/{models.place.folder}/{file}" for file in models.files]
@@ -232,7 +237,8 @@ class Rules:
         return lambda wildcards: self._step(rule, wildcards).memory_mb
 
     def priority(self, rule: str) -> Value:
-        """A job's place among those that are ready, the highest first: by its domain's ``priority``, then by its stage's."""
+        """A job's place among those that are ready, the highest first: by its domain's
+        ``priority``, then by its stage's."""
         above, urgency = max(row.urgency for row in STAGES) + 1, RULES[rule].urgency
         return lambda wildcards: (
             above * self._priorities.get(self._step(rule, wildcards)[:2], 0) + urgency
@@ -267,17 +273,19 @@ class Rules:
         return item is None or item.action == FRESH
 
     def _to_do(self, targets: Iterable[str]) -> list[str]:
-        """Manifests of what has something to do, but for temporaries: they are made when someone asks."""
+        """Manifests of what has something to do, but for temporaries: they are made when someone
+        asks."""
         found = (
             item.step for item in self.items.values() if item.action != FRESH and item.step.keep
         )
         return [self._file(step) for step in found if step.target in targets]
 
     def _mark_stale(self, to_do: Iterable[Item]) -> None:
-        """Have the stale file be new for what there is to do, and older than what a running build has just made.
+        """Have the stale file be new for what there is to do, and older than what a running build
+        has just made.
 
-        Snakemake compares times and, of small files, contents. A manifest from the future (the clock was set back) is dated
-        now: Snakemake takes no output that is older than its inputs.
+        Snakemake compares times and, of small files, contents. A manifest from the future (the
+        clock was set back) is dated now: Snakemake takes no output that is older than its inputs.
         """
         stale, now = self.graph.project / STALE, time.time()
         again = {item.step.place.manifest for item in to_do}

@@ -1,4 +1,5 @@
-"""Starts Snakemake on a plan's targets, clears up after builds that were killed, and turns its end into one message."""
+"""Starts Snakemake on a plan's targets, clears up after builds that were killed, and turns its end
+into one message."""
 
 import contextlib
 import os
@@ -33,12 +34,14 @@ Listener = Callable[[journal.Run], None]
 
 
 FEW = 8
-"""Of so many domains at most all are trained before the first is merged: what takes longest goes first, and no core waits at the end for
-one domain's training and all that follows it. Of more, people want to see the first one soon."""
+"""Of so many domains at most all are trained before the first is merged: what takes longest goes
+first, and no core waits at the end for one domain's training and all that follows it. Of more,
+people want to see the first one soon."""
 
 
 def _handed_on(graph: Graph, profile: str) -> list[str]:
-    """The command line's overrides for the processes of a build; a ``--config`` takes the place of the profile's whole."""
+    """The command line's overrides for the processes of a build; a ``--config`` takes the place of
+    the profile's whole."""
     if not graph.overrides.words:
         return []
     return [
@@ -49,7 +52,8 @@ def _handed_on(graph: Graph, profile: str) -> list[str]:
 
 
 def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = ()) -> list[str]:
-    """The Snakemake command that does what a plan says; the rules see to it that it is no more and no less."""
+    """The Snakemake command that does what a plan says; the rules see to it that it is no more and
+    no less."""
     to_do = [item for item in made.to_do() if item.step.keep]
     read = {given.place for item in to_do for given in item.step.inputs.values()}
     root = root_name(graph)
@@ -76,7 +80,8 @@ def build(
 
     Raises:
         BuildError: jobs failed.
-        SetupError: the report is to be made, and what it is drawn with is not installed: said before hours of work.
+        SetupError: the report is to be made, and what it is drawn with is not installed: said
+            before hours of work.
     """
     if any(item.step.stage == REPORT for item in made.to_do()):
         with needs("report"):
@@ -176,5 +181,8 @@ def _failure(graph: Graph, log: Path, failed: list[journal.Run]) -> str:
         )
         said = "\n".join(line.removeprefix(OURS) for line in said.splitlines())
         parts.append(said or f"{run.target}/{run.stage}: failed; see {job}")
-    count = f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; what is finished is kept, and a new build goes on from there"
+    count = (
+        f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; what is finished is kept, and "
+        "a new build goes on from there"
+    )
     return "\n".join([*dict.fromkeys(parts), count])

@@ -1,4 +1,5 @@
-"""One stage run: answered from the store, or worked out, proven whole, and only then put in its place.
+"""One stage run: answered from the store, or worked out, proven whole, and only then put in its
+place.
 
 Light on imports, so that an answer from the store costs little more than starting Python.
 """
@@ -51,11 +52,11 @@ def run(
 ) -> str:
     """Make a step's artifact; ``built`` or ``restored``.
 
-    A temporary whose result is known is restored as a manifest without files, since most readers are answered from the store:
-    they are made where one has to be worked out, or for ``whole``.
+    A temporary whose result is known is restored as a manifest without files, since most readers
+    are answered from the store: they are made where one has to be worked out, or for ``whole``.
 
-    ``cold`` works in this process (on a cluster's node, say) instead of asking the warm one. ``usd_per_hour`` is the machine's
-    price, for the context.
+    ``cold`` works in this process (on a cluster's node, say) instead of asking the warm one.
+    ``usd_per_hour`` is the machine's price, for the context.
 
     Raises:
         ArtifactError: an input is missing or damaged, or the disk cannot be written.
@@ -133,7 +134,8 @@ def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
 
 
 def _hollow(graph: Graph, step: Step, key: str, *, whole: bool) -> Manifest | None:
-    """A temporary's manifest from an earlier run, put in its place without the files it names; None where they are needed."""
+    """A temporary's manifest from an earlier run, put in its place without the files it names; None
+    where they are needed."""
     manifest = None if whole else Store(graph.store, graph.root).recall(key)
     folder = graph.root / step.place.folder
     if manifest is None:
@@ -148,7 +150,8 @@ def _hollow(graph: Graph, step: Step, key: str, *, whole: bool) -> Manifest | No
 
 
 def _is_read(graph: Graph, step: Step, manifest: Manifest) -> bool:
-    """Whether a step has to be worked out from a temporary's files, as far as can be told before that step begins."""
+    """Whether a step has to be worked out from a temporary's files, as far as can be told before
+    that step begins."""
     store, place = Store(graph.store, graph.root), (step.stage, step.target)
     for reader in graph.steps.values():
         if place not in {(given.stage, given.target) for given in reader.inputs.values()}:
@@ -174,7 +177,8 @@ def _current(graph: Graph, step: Step) -> Manifest | None:
 
 
 def _recall_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> None:
-    """See that the temporaries that a step reads are there, as manifests at least, and those of the current recipe."""
+    """See that the temporaries that a step reads are there, as manifests at least, and those of the
+    current recipe."""
     for given in step.inputs.values():
         above = graph.step(given.stage, given.target)
         if above.keep:
@@ -188,7 +192,8 @@ def _recall_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) ->
 
 
 def _make_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> bool:
-    """Make the files of the temporaries that a step reads, where only their manifests are there; whether any was."""
+    """Make the files of the temporaries that a step reads, where only their manifests are there;
+    whether any was."""
     made = False
     for given in step.inputs.values():
         above = graph.step(given.stage, given.target)
@@ -224,7 +229,8 @@ def _worked_out(
         same = _sources_seen(step) == seen and _sources(graph, step) == step.made_from["sources"]
         if not same or _input_digests(graph, step) != inputs:
             raise InputChangedError(
-                f"{step.name}: an input changed during the job, so its result was not kept; build again"
+                f"{step.name}: an input changed during the job, so its result was not kept; build "
+                "again"
             )
         seal(output)
         manifest = Manifest(
@@ -256,7 +262,8 @@ def _ask(request: Mapping[str, Any], *, cold: bool) -> int:
 
 @contextlib.contextmanager
 def _output_folder(graph: Graph, step: Step, key: str) -> Iterator[Path]:
-    """An empty folder for a result; what killed runs of the same work left is removed, but for their checkpoint."""
+    """An empty folder for a result; what killed runs of the same work left is removed, but for
+    their checkpoint."""
     above = work_folder(graph, step, key)
     above.mkdir(parents=True, exist_ok=True)
     for left in above.glob("out-*"):
@@ -273,7 +280,8 @@ def _output_folder(graph: Graph, step: Step, key: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(root: Path, step: Step) -> Iterator[None]:
-    """One run of a step at a time, whichever build it belongs to; freed by the kernel when the holder dies."""
+    """One run of a step at a time, whichever build it belongs to; freed by the kernel when the
+    holder dies."""
     path = root / ".locks" / step.reference
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
@@ -288,7 +296,8 @@ def _input_paths(graph: Graph, step: Step) -> dict[str, str]:
 
 
 def _sources_seen(step: Step) -> dict[str, Any]:
-    """How the raw sources look: what is changed and changed back during a job was read, for all we know, in between.
+    """How the raw sources look: what is changed and changed back during a job was read, for all we
+    know, in between.
 
     A file of the store is read-only, and looks new whenever another checkout takes it too.
     """
@@ -301,7 +310,8 @@ def _sources(graph: Graph, step: Step) -> dict[str, str]:
 
 
 def _input_digests(graph: Graph, step: Step) -> dict[str, str]:
-    """Content digests of the input artifacts, each file that is read checked against its manifest."""
+    """Content digests of the input artifacts, each file that is read checked against its
+    manifest."""
     return {name: _input_digest(graph, given) for name, given in sorted(step.inputs.items())}
 
 
@@ -314,8 +324,8 @@ def _input_digest(graph: Graph, given: Input) -> str:
     wrong = faults(folder, manifest, manifest.matching(given.reads), digests.file)
     for name, fault in wrong.items():
         raise ArtifactError(
-            f"{folder / name}: {fault}; repair it with `meetara-build verify --repair {given.target}`, or delete "
-            f"{graph.root / given.place.manifest} and build again"
+            f"{folder / name}: {fault}; repair it with `meetara-build verify --repair "
+            f"{given.target}`, or delete {graph.root / given.place.manifest} and build again"
         )
     digests.save()
     return manifest.digest(given.reads)
@@ -351,7 +361,8 @@ def _about(graph: Graph, step: Step) -> dict[str, str]:
 
 
 def _cost(graph: Graph, step: Step, seconds: float, usd_per_hour: float) -> float:
-    """US dollars: the job's share of the machine's price, by its threads, or by its GPUs where it uses any."""
+    """US dollars: the job's share of the machine's price, by its threads, or by its GPUs where it
+    uses any."""
     share = (
         step.gpus / graph.gpus if step.gpus and graph.gpus else step.threads / (os.cpu_count() or 1)
     )

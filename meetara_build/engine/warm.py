@@ -1,10 +1,13 @@
-"""The warm process: it has imported what stages need and run nothing, and forks a job for each request.
+"""The warm process: it has imported what stages need and run nothing, and forks a job for each
+request.
 
-Importing torch, transformers, PEFT and the converter costs more than a small domain's training; forked jobs start with all
-of it. It is started by the first job that finds none, and stops by itself when no job has come for a while.
+Importing torch, transformers, PEFT and the converter costs more than a small domain's training;
+forked jobs start with all of it. It is started by the first job that finds none, and stops by
+itself when no job has come for a while.
 
-A request is one JSON line, with the asker's environment in it and its standard output and error as file descriptors; the
-answer is one JSON line. An asker that goes away takes its job with it, and the end of the warm process ends every job.
+A request is one JSON line, with the asker's environment in it and its standard output and error as
+file descriptors; the answer is one JSON line. An asker that goes away takes its job with it, and
+the end of the warm process ends every job.
 """
 
 import array
@@ -39,7 +42,8 @@ IDLE_SECONDS = 20.0
 START_SECONDS = 120.0
 HANG = "MEETARA_HANG_SECONDS"
 HANG_SECONDS = 600.0
-"""A job whose main thread uses no CPU for so long hangs, and is ended; unless its asker's environment has another number."""
+"""A job whose main thread uses no CPU for so long hangs, and is ended; unless its asker's
+environment has another number."""
 REQUEST_SECONDS = 5.0
 """An asker that is stopped in the middle of its request must not hold up the others for longer."""
 READ_ONCE = (
@@ -54,7 +58,8 @@ READ_ONCE = (
     "TORCH",
     "TRANSFORMERS_",
 )
-"""How the variables begin that libraries read as they are imported: they cannot be changed for a job."""
+"""How the variables begin that libraries read as they are imported: they cannot be changed for a
+job."""
 ENVIRONMENT = {
     # Waiting OpenMP threads that spin would steal the other job's core.
     "OMP_WAIT_POLICY": "passive",
@@ -69,10 +74,12 @@ ENVIRONMENT = {
 def ask(request: Mapping[str, Any]) -> int:
     """Have a job done by the warm process, starting one where there is none; the job's exit status.
 
-    A job that was killed, crashed or hung is begun once more, from its checkpoint where it left one.
+    A job that was killed, crashed or hung is begun once more, from its checkpoint where it left
+    one.
 
     Raises:
-        BuildError: that happened twice (JobMemoryError where the kernel killed it), or the warm process was killed.
+        BuildError: that happened twice (JobMemoryError where the kernel killed it), or the warm
+            process was killed.
         SetupError: no warm process can be started.
     """
     request = {
@@ -99,7 +106,10 @@ def ask(request: Mapping[str, Any]) -> int:
 
 def _ended(status: int, hung: float) -> str:
     if hung:
-        return f"the job hung: it used no CPU for {hung:g} s and was ended (set {HANG} if that was too soon)"
+        return (
+            f"the job hung: it used no CPU for {hung:g} s and was ended (set {HANG} if that was "
+            "too soon)"
+        )
     name = signal.Signals(-status).name
     hint = (
         "out of memory? use fewer jobs at once or a smaller base"
@@ -120,7 +130,8 @@ def _hang_seconds() -> float:
 
 
 def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
-    """The exit status of a job, below zero where a signal ended it; and for how many seconds it had hung, if it had."""
+    """The exit status of a job, below zero where a signal ended it; and for how many seconds it had
+    hung, if it had."""
     with _connected() as connection:
         line = json.dumps(request).encode() + b"\n"
         files = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
@@ -134,7 +145,8 @@ def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
         log = _socket_path().with_suffix(".log")
         hint = f"{limits}, then build again" if (limits := shell_limits()) else "build again"
         raise BuildError(
-            f"{request['name']}: the warm process was ended during the job; {hint} (its log is {log})"
+            f"{request['name']}: the warm process was ended during the job; {hint} (its log is "
+            f"{log})"
         )
     said = parse_json(answer)
     return int(said["status"]), float(said["hung"])
@@ -163,7 +175,8 @@ def _connect(connection: socket.socket, path: Path) -> None:
 
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A name for a socket that fits: the kernel takes about a hundred characters, temporary folders may have more."""
+    """A name for a socket that fits: the kernel takes about a hundred characters, temporary folders
+    may have more."""
     if sys.platform != "linux":
         yield str(path)
         return
@@ -206,7 +219,8 @@ def _why_not(log: Path) -> str:
 
 
 def _socket_path() -> Path:
-    """One warm process for each user, Python, state of this package's code, and what no job can change for itself."""
+    """One warm process for each user, Python, state of this package's code, and what no job can
+    change for itself."""
     package = Path(__file__).parent.parent
     code = sorted((str(path), path.stat().st_mtime_ns) for path in package.rglob("*.py"))
     environment = sorted(
@@ -276,7 +290,8 @@ class _Server:
             self._reap()
 
     def _end_hung(self) -> None:
-        """End the jobs whose main thread has stood still for too long: other threads may go on, as a sampler does."""
+        """End the jobs whose main thread has stood still for too long: other threads may go on, as
+        a sampler does."""
         now = time.monotonic()
         for pid in self.jobs:
             ticks = _cpu_ticks(pid)
@@ -374,7 +389,8 @@ def _gone(connection: socket.socket) -> bool:
 
 
 def _cpu_ticks(pid: int) -> int:
-    """What a process's main thread has used so far, in the kernel's ticks; always another number where it does not say."""
+    """What a process's main thread has used so far, in the kernel's ticks; always another number
+    where it does not say."""
     with (
         contextlib.suppress(OSError, IndexError, ValueError),
         open(f"/proc/{pid}/task/{pid}/stat", "rb") as file,

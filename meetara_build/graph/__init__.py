@@ -1,7 +1,8 @@
 """The steps of a build: each stage of each target, with its recipe, inputs and fingerprint.
 
-Composing the configuration takes a second, so the result is kept below ``.meetara/`` and used again while no file it came
-from has changed. This module imports nothing heavy: Snakemake, ``plan`` and every job start here.
+Composing the configuration takes a second, so the result is kept below ``.meetara/`` and used again
+while no file it came from has changed. This module imports nothing heavy: Snakemake, ``plan`` and
+every job start here.
 """
 
 import contextlib
@@ -26,7 +27,8 @@ from meetara_build.store.manifest import MadeFrom, Place, Slice, digest_json, wr
 WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
 OBSERVER, JOINT = "observer/", "joint/"
-"""How the names of a training's further sources and inputs begin: agents that watch it, and neighbours' records."""
+"""How the names of a training's further sources and inputs begin: agents that watch it, and
+neighbours' records."""
 OVERRIDDEN, MOST_OVERRIDDEN = "overridden", 8
 """Where graphs are kept for command lines with overrides, and how many."""
 
@@ -81,7 +83,8 @@ class Step(NamedTuple):
 
     @property
     def recipe(self) -> Slice:
-        """The slice of the configuration that decides the stage's bytes; ``settings`` are read too, and decide none."""
+        """The slice of the configuration that decides the stage's bytes; ``settings`` are read too,
+        and decide none."""
         return self.made_from["recipe"]
 
     @property
@@ -123,9 +126,10 @@ class Step(NamedTuple):
 class Graph(NamedTuple):
     """All steps of a project, each after those it needs.
 
-    ``machines`` names each domain's hardware file, the bases' under ``""``; ``priorities`` has the domains whose priority is
-    not zero; ``changes`` has the keys that do not have build.yaml's value; ``overrides`` are the command line's, which every
-    other process of a build is to be handed.
+    ``machines`` names each domain's hardware file, the bases' under ``""``; ``priorities`` has the
+    domains whose priority is not zero; ``changes`` has the keys that do not have build.yaml's
+    value; ``overrides`` are the command line's, which every other process of a build is to be
+    handed.
     """
 
     project: Path
@@ -163,7 +167,8 @@ class Graph(NamedTuple):
         return self.machines.get(target, self.machines[""])
 
     def ends(self, domains: Iterable[str] = ()) -> list[tuple[str, str]]:
-        """The last steps of a build of these domains; of all of them, with the report over all, if none is named."""
+        """The last steps of a build of these domains; of all of them, with the report over all, if
+        none is named."""
         chosen = list(domains)
         return [
             (row.name, target)
@@ -247,7 +252,8 @@ def _forget_oldest(folder: Path) -> None:
 def warn_outdated() -> None:
     """Say once that this process runs code that has been replaced."""
     print(
-        "meetara-build: the tool or a library was changed while this runs; restart it to use what is new",
+        "meetara-build: the tool or a library was changed while this runs; restart it to use what "
+        "is new",
         file=sys.stderr,
     )
 
@@ -278,17 +284,19 @@ def _unpack(project: Path, packed: dict[str, Any], overrides: Overrides) -> Grap
 
 
 def is_outdated() -> bool:
-    """Whether the tool's code or a library is another now than when this process began: what it works out is not to be kept."""
+    """Whether the tool's code or a library is another now than when this process began: what it
+    works out is not to be kept."""
     return tool_state() != TOOL
 
 
 def _signature(
     project: Path, sources: Iterable[str], environment: Iterable[str] = ()
 ) -> list[object]:
-    """State of everything that the graph is made from: configuration, sources, this package, installed libraries.
+    """State of everything that the graph is made from: configuration, sources, this package,
+    installed libraries.
 
-    Of each path also where it leads: another link, to files that look the same, is a change. Of environment variables only a
-    digest is kept.
+    Of each path also where it leads: another link, to files that look the same, is a change. Of
+    environment variables only a digest is kept.
     """
     folders, files = list_conf(project / "conf")
     paths = [[path, os.path.realpath(path)] for path in (*folders, *sources)]

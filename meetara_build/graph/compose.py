@@ -1,4 +1,5 @@
-"""The graph from the configuration: every step, with its recipe, inputs, and all that decides its bytes."""
+"""The graph from the configuration: every step, with its recipe, inputs, and all that decides its
+bytes."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -40,7 +41,8 @@ from meetara_build.store.memo import Memo
 
 
 class _Deciding:
-    """What decides bytes besides the configuration; what was found before is used again while no file of it has changed."""
+    """What decides bytes besides the configuration; what was found before is used again while no
+    file of it has changed."""
 
     def __init__(self, project: Path) -> None:
         self.digests = Digests(project / CACHE / "digests.json")
@@ -65,7 +67,8 @@ class _Deciding:
             return self.digests.source(path)
         except OSError as error:
             raise ConfigError(
-                f"{error.filename or path}: cannot be read ({error.strerror}); mend its rights, or name another source"
+                f"{error.filename or path}: cannot be read ({error.strerror}); mend its rights, or "
+                "name another source"
             ) from None
 
     def save(self) -> None:
@@ -87,7 +90,8 @@ def composed(project: Path, hardware: str | None, overrides: Overrides) -> dict[
     domains = configuration.selected()
     if not domains:
         raise ConfigError(
-            f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain NAME --from FILE`"
+            f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain "
+            "NAME --from FILE`"
         )
     resolved = {name: configuration.resolve(name) for name in configuration.domains}
     _refuse_cycles(resolved)
@@ -210,7 +214,8 @@ def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
 
 
 def check_resolved(configuration: Configuration, known: dict[str, Resolved], name: str) -> None:
-    """Refuse what a domain's own keys do not show to be wrong: files, domains and agents that are not there, circles.
+    """Refuse what a domain's own keys do not show to be wrong: files, domains and agents that are
+    not there, circles.
 
     Raises:
         ConfigError: naming the file and the key.
@@ -239,5 +244,6 @@ def _refuse_cycles(known: dict[str, Resolved]) -> None:
         if following == name:
             shown = " → ".join([*circle, name])
             raise ConfigError(
-                f"conf/domain/{name}.yaml: training.warm_start goes round in a circle: {shown}; remove one of them"
+                f"conf/domain/{name}.yaml: training.warm_start goes round in a circle: {shown}; "
+                "remove one of them"
             )

@@ -1,4 +1,5 @@
-"""Which domains are alike, by what they are trained on: the words of it, or its meaning where build.yaml names an embedding model."""
+"""Which domains are alike, by what they are trained on: the words of it, or its meaning where
+build.yaml names an embedding model."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +21,11 @@ RECORDS, LETTERS = 2_000, 200_000
 PASSAGES = 48
 """Lines of a domain whose meaning is taken, spread over all of them."""
 ENOUGH_FOR_MIDDLE = 8
-"""Domains from which what all of them have in common is left out, as TF-IDF leaves out common words."""
+"""Domains from which what all of them have in common is left out, as TF-IDF leaves out common
+words."""
 KEPT = "similarities.json"
-"""Where what was worked out is kept, below the root: similarities by words, or the embeddings of domains."""
+"""Where what was worked out is kept, below the root: similarities by words, or the embeddings of
+domains."""
 
 
 def similar_domains(graph: Graph, domain: str, count: int = 5) -> list[Similar]:
@@ -45,8 +48,9 @@ def similarities(
 ) -> dict[str, dict[str, float]]:
     """How alike each two domains are, by name, from the files of their records.
 
-    By their words or, where ``root`` is given, by ``model``, a Sentence-Transformers model's folder or name; what was worked out is
-    kept below ``root``. What cannot be read as records is like nothing: 0.
+    By their words or, where ``root`` is given, by ``model``, a Sentence-Transformers model's folder
+    or name; what was worked out is kept below ``root``. What cannot be read as records is like
+    nothing: 0.
 
     Raises:
         ConfigError: the model cannot be loaded.
@@ -74,7 +78,8 @@ def _compare(
 
 
 def _text(sources: Iterable[Path]) -> str:
-    """What the first records of a domain say, whatever form they are kept in; nothing, where it cannot be read as records."""
+    """What the first records of a domain say, whatever form they are kept in; nothing, where it
+    cannot be read as records."""
     texts, letters = list[str](), 0
     for record in islice(_records(sources), RECORDS):
         line = " ".join(_texts(record))
@@ -112,7 +117,8 @@ def _texts(value: Any) -> Iterator[str]:
 def _by_meaning(
     texts: Mapping[str, str], encoder: "_Encoder", memo: Memo
 ) -> dict[str, dict[str, float]]:
-    """Cosine of the domains' mean embeddings; of many, less the middle of all, and 0 for what lies on its other side."""
+    """Cosine of the domains' mean embeddings; of many, less the middle of all, and 0 for what lies
+    on its other side."""
     import numpy as np
 
     passages = {name: _spread(text) for name, text in texts.items()}
@@ -167,6 +173,7 @@ class _Encoder:
         except (OSError, ValueError) as fault:
             said = str(fault).strip().splitlines()
             raise ConfigError(
-                f"{where}: '{self.name}' cannot be loaded: {said[0] if said else type(fault).__name__}; "
-                "give the folder of a Sentence-Transformers model, or the name of one that is downloaded"
+                f"{where}: '{self.name}' cannot be loaded: "
+                f"{said[0] if said else type(fault).__name__}; give the folder of a "
+                "Sentence-Transformers model, or the name of one that is downloaded"
             ) from None

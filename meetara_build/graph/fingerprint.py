@@ -1,7 +1,8 @@
 """What a stage's result depends on besides its input artifacts, as one string.
 
-sha256 over the recipe slice, the syntax trees of the stage's code and of the package modules it reaches, the versions of
-the libraries that code imports, and the digests of raw sources. Comments, formatting, docstrings and mtimes are not in it.
+sha256 over the recipe slice, the syntax trees of the stage's code and of the package modules it
+reaches, the versions of the libraries that code imports, and the digests of raw sources. Comments,
+formatting, docstrings and mtimes are not in it.
 """
 
 import ast
@@ -18,7 +19,8 @@ from meetara_build.store.manifest import MadeFrom, digest_json
 PACKAGE = Path(__file__).parents[1]
 AGENTS = (f"{PACKAGE.name}.agents.", f"{PACKAGE.name}.toolbox.")
 UNDECIDING = frozenset({"psutil", "pydantic", "rich"})
-"""Libraries that only measure, print, or hold a recipe, which is hashed: their version cannot change a byte of a result."""
+"""Libraries that only measure, print, or hold a recipe, which is hashed: their version cannot
+change a byte of a result."""
 
 COMPANIONS = {
     "transformers": ("tokenizers", "safetensors"),
@@ -35,7 +37,8 @@ def fingerprint(stage: str, parts: MadeFrom) -> str:
 
 @cache
 def code_digests(stage: str) -> dict[str, str]:
-    """sha256 (shortened) of the syntax tree of each module that a stage reaches within this package."""
+    """sha256 (shortened) of the syntax tree of each module that a stage reaches within this
+    package."""
     return {
         name.removeprefix(f"{PACKAGE.name}."): _tree_digest(path)[:16]
         for name, path in sorted(_reached(stage).items())
@@ -58,7 +61,8 @@ def library_versions(stage: str) -> dict[str, str]:
 
 @cache
 def _version(module: str) -> tuple[str, str] | None:
-    """Distribution and version that a module comes from; most distributions are called like their module."""
+    """Distribution and version that a module comes from; most distributions are called like their
+    module."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         return module, metadata.version(module)
     for distribution in _providers().get(module, ()):
@@ -73,7 +77,8 @@ def _providers() -> Mapping[str, list[str]]:
 
 
 def agent_digests(plugin: Path) -> dict[str, str]:
-    """The same of the modules below ``agents`` and ``toolbox`` that an agent's file imports: when it watches, they decide what it does.
+    """The same of the modules below ``agents`` and ``toolbox`` that an agent's file imports: when
+    it watches, they decide what it does.
 
     What an agent is shown between builds (``snapshot``) is not for those that watch.
     """
@@ -105,7 +110,8 @@ def agent_digests(plugin: Path) -> dict[str, str]:
 
 @cache
 def _reached(stage: str) -> dict[str, Path]:
-    """Package modules that a stage's module imports, directly or through others, and the packages they lie in.
+    """Package modules that a stage's module imports, directly or through others, and the packages
+    they lie in.
 
     Error classes decide no bytes.
     """
@@ -127,7 +133,8 @@ def _reached(stage: str) -> dict[str, Path]:
 
 
 def file_of(module: str) -> str:
-    """The file of a module that ``code_digests`` names, as seen from the folder that the package lies in."""
+    """The file of a module that ``code_digests`` names, as seen from the folder that the package
+    lies in."""
     name = module if module == PACKAGE.name else f"{PACKAGE.name}.{module}"
     path = _file(name) or PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
     return str(path.relative_to(PACKAGE.parent))
@@ -151,7 +158,8 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _imports(path: Path, is_package: bool) -> list[str]:
-    """Absolute names that a file imports, at any depth; ``from a import b`` counts as both ``a`` and ``a.b``."""
+    """Absolute names that a file imports, at any depth; ``from a import b`` counts as both ``a``
+    and ``a.b``."""
     return sorted(set(_import_names(path, is_package)))
 
 

@@ -1,6 +1,8 @@
-"""What only some targets have among their inputs and sources: records, files of one's own, neighbours and agents.
+"""What only some targets have among their inputs and sources: records, files of one's own,
+neighbours and agents.
 
-The functions that ``stages`` names as ``more``: each gives a target's further inputs, and its source files, by name.
+The functions that ``stages`` names as ``more``: each gives a target's further inputs, and its
+source files, by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +25,8 @@ LONGEST_HEADER = 100_000_000
 
 
 class Given(NamedTuple):
-    """Further inputs, and absolute paths of source files, by the names that the stage knows them by."""
+    """Further inputs, and absolute paths of source files, by the names that the stage knows them
+    by."""
 
     inputs: Mapping[str, Input] = {}
     sources: Mapping[str, str] = {}
@@ -41,8 +44,8 @@ def taught_domains(
     for domain in sorted(item.base.pretraining.domains if item.base.pretraining else ()):
         if domain not in known:
             raise ConfigError(
-                f"{_base_file(configuration, item)}: pretraining.domains: no conf/domain/{domain}.yaml; remove the name, or add "
-                "the file"
+                f"{_base_file(configuration, item)}: pretraining.domains: no "
+                f"conf/domain/{domain}.yaml; remove the name, or add the file"
             )
         taught[domain] = known[domain]
     return taught
@@ -74,7 +77,8 @@ def _origin(configuration: Configuration, item: Common, taught: Mapping[str, Res
     folder = written_path(configuration.conf.parent, base.folder)
     if not folder.is_dir():
         raise ConfigError(
-            f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or use hub_id"
+            f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or "
+            "use hub_id"
         )
     _refuse_unreadable(folder, f"{path}: folder: '{base.folder}'")
     return Given(sources={"folder": str(folder)})
@@ -87,8 +91,8 @@ def _original(configuration: Configuration, item: Common, _: Mapping[str, Resolv
     file = written_path(configuration.conf.parent, item.base.gguf.path)
     if not file.is_file():
         raise ConfigError(
-            f"{_base_file(configuration, item)}: gguf: '{item.base.gguf.path}' is no file (looked at {file}); mend the path, or "
-            "name a package or hub_id"
+            f"{_base_file(configuration, item)}: gguf: '{item.base.gguf.path}' is no file (looked "
+            f"at {file}); mend the path, or name a package or hub_id"
         )
     return Given(sources={ORIGINAL: str(file)})
 
@@ -107,19 +111,22 @@ def find_warm_start(configuration: Configuration, item: Resolved) -> dict[str, s
     blob = written_path(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
     if not blob.exists():
         raise ConfigError(
-            f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; build {domain}, and pin what "
-            f"`meetara-build explain {domain}/adapter` shows, or remove the key"
+            f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; "
+            f"build {domain}, and pin what `meetara-build explain {domain}/adapter` shows, or "
+            "remove the key"
         )
     rank, own = _rank(blob), item.build.lora.rank
     if rank not in (None, own):
         raise ConfigError(
-            f"{path}: training.warm_start: that adapter of {domain} has rank {rank}, and lora.rank is {own} here; make them the same"
+            f"{path}: training.warm_start: that adapter of {domain} has rank {rank}, and lora.rank "
+            f"is {own} here; make them the same"
         )
     return {WARM_START: str(blob)}
 
 
 def _rank(weights: Path) -> int | None:
-    """The rank of an adapter, by the header of its safetensors file; None where it does not say, which training then refuses."""
+    """The rank of an adapter, by the header of its safetensors file; None where it does not say,
+    which training then refuses."""
     try:
         with weights.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -149,7 +156,8 @@ def find_joint(configuration: Configuration, item: Resolved) -> dict[str, Input]
             fault = "is the domain itself" if name == item.name else "is no domain of this build"
             known = [other for other in built if other != item.name]
             raise ConfigError(
-                f"{_set_in(item, 'training.joint')}: training.joint: '{name}' {fault}{nearest(name, known)}"
+                f"{_set_in(item, 'training.joint')}: training.joint: '{name}' "
+                f"{fault}{nearest(name, known)}"
             )
         found[f"{JOINT}{name}"] = Input("dataset", name, ("train.jsonl",))
     # A neighbour's record may be held out here, which only the test records show.
@@ -164,7 +172,8 @@ def find_observers(configuration: Configuration, item: Resolved) -> dict[str, st
     for name in item.build.training.observers:
         if name not in files:
             raise ConfigError(
-                f"{_set_in(item, 'training.observers')}: training.observers: there is no agent '{name}'{nearest(name, list(files))}"
+                f"{_set_in(item, 'training.observers')}: training.observers: there is no agent "
+                f"'{name}'{nearest(name, list(files))}"
             )
     return {f"{OBSERVER}{name}": str(files[name]) for name in item.build.training.observers}
 
@@ -182,12 +191,13 @@ def source_paths(configuration: Configuration, item: Resolved) -> dict[str, str]
             found[f"source_{index}"] = str(file)
         elif source.hub is not None and source.revision is None:
             raise ConfigError(
-                f"{_source_line(path, index)}: source '{written}' of a hub is not pinned; add `revision:` with a commit's 40 hex "
-                "digits, as the hub lists them under Files"
+                f"{_source_line(path, index)}: source '{written}' of a hub is not pinned; add "
+                "`revision:` with a commit's 40 hex digits, as the hub lists them under Files"
             )
         elif source.path is not None:
             raise ConfigError(
-                f"{_source_line(path, index)}: source '{written}' is not there (looked at {file}); mend the path, or put the file there"
+                f"{_source_line(path, index)}: source '{written}' is not there (looked at {file}); "
+                "mend the path, or put the file there"
             )
     return found
 
@@ -199,12 +209,14 @@ def _source_line(path: Path, index: int) -> str:
 
 
 def _refuse_unreadable(path: Path, where: str) -> None:
-    """What is neither a file nor a folder of files, or a folder without end, would be read for ever."""
+    """What is neither a file nor a folder of files, or a folder without end, would be read for
+    ever."""
     try:
         state(path)
     except OSError as error:
         raise ConfigError(
-            f"{where} leads to {error.filename}: {error.strerror}; name a file, or a folder of data alone"
+            f"{where} leads to {error.filename}: {error.strerror}; name a file, or a folder of "
+            "data alone"
         ) from None
 
 

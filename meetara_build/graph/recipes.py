@@ -21,8 +21,8 @@ ABOVE = ("base", "dataset", "adapter", "merge")
 
 
 class Scope(NamedTuple):
-    """What a recipe is made from: a base's or a domain's configuration, those of the domains that it has a value for each of, and the
-    recipes of the stages before, as JSON."""
+    """What a recipe is made from: a base's or a domain's configuration, those of the domains that
+    it has a value for each of, and the recipes of the stages before, as JSON."""
 
     item: Common | Resolved
     each: Mapping[str, Resolved] = {}
@@ -82,7 +82,8 @@ def source_recipe(source: Source) -> SourceRecipe:
 
 
 def original(file: GgufFile) -> Original:
-    """Which GGUF file a base is taken back from, and what pins it; one that is named by its path is pinned by its content."""
+    """Which GGUF file a base is taken back from, and what pins it; one that is named by its path is
+    pinned by its content."""
     if file.path is not None:
         return Original(file.path.rpartition("/")[2])
     assert file.file is not None

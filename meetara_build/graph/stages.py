@@ -1,7 +1,8 @@
 """The table of stages, a row a stage: what it makes, where, from what, and what that costs.
 
-Whoever has to know something of a stage reads its row. A new stage is a row here, a module of its name in ``stages/`` with its
-recipe's model, a rule in ``rules/``, and a test. Hardly anything is imported here: Snakemake and every job read this.
+Whoever has to know something of a stage reads its row. A new stage is a row here, a module of its
+name in ``stages/`` with its recipe's model, a rule in ``rules/``, and a test. Hardly anything is
+imported here: Snakemake and every job read this.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +27,11 @@ LEARNT = ("train.jsonl", "validation.jsonl")
 
 
 class Key(NamedTuple):
-    """Which key of conf/ a field of a recipe comes from: ``build.training.epochs``, ``domain.quants``; a file's kind alone is its name.
+    """Which key of conf/ a field of a recipe comes from: ``build.training.epochs``,
+    ``domain.quants``; a file's kind alone is its name.
 
-    ``by`` is the function of ``graph.recipes`` that makes the field of the key's value. Without a key it is made of the recipes
-    of the stages before.
+    ``by`` is the function of ``graph.recipes`` that makes the field of the key's value. Without a
+    key it is made of the recipes of the stages before.
     """
 
     key: str
@@ -47,7 +49,8 @@ Fields = Mapping[str, Key | Each]
 
 
 class Read(NamedTuple):
-    """An artifact that a stage reads, and which of its files; those of a base where only bases have it, or ``of`` says so."""
+    """An artifact that a stage reads, and which of its files; those of a base where only bases have
+    it, or ``of`` says so."""
 
     stage: str
     files: tuple[str, ...] = ("*",)
@@ -73,16 +76,18 @@ class Stage(NamedTuple):
         fields: where the recipe's fields come from.
         settings: fields that decide no byte: they are told, and are not in the fingerprint.
         inputs: the artifacts it reads.
-        more: functions of ``graph.own_inputs`` that give the inputs and sources that only some targets have.
+        more: functions of ``graph.own_inputs`` that give the inputs and sources that only some
+            targets have.
         files: what its rule declares; there may be more.
         temporary: its artifact goes once it was read, unless ``keep_merged`` is set.
         device: it works where the machine's file says, on its GPU if it has one.
         memory: copies of the base's weights in float32 that it holds at most.
-        urgency: among domains of one priority, what is more urgent goes first: a merged model is large, so what makes it
-            superfluous goes before the next domain.
-        work: how its work is reckoned, and ``size`` what it leaves on the disk: see ``plan.workload``.
-        seconds: to start, and for each unit of work, on the machine of docs/figures.md; fitted to the history of a full build
-            by ``python -m bench.estimates``.
+        urgency: among domains of one priority, what is more urgent goes first: a merged model is
+            large, so what makes it superfluous goes before the next domain.
+        work: how its work is reckoned, and ``size`` what it leaves on the disk: see
+            ``plan.workload``.
+        seconds: to start, and for each unit of work, on the machine of docs/figures.md; fitted to
+            the history of a full build by ``python -m bench.estimates``.
         peak_mb: what its process holds besides the weights.
         figures: which of the figures that proposals promise its runs show.
     """
@@ -136,7 +141,8 @@ class Stage(NamedTuple):
 
 
 def list_types(recipe: Slice) -> list[str]:
-    """The types of the GGUF files that a recipe asks for: F16, from which the others are made, is always among them."""
+    """The types of the GGUF files that a recipe asks for: F16, from which the others are made, is
+    always among them."""
     return list(dict.fromkeys(["F16", *recipe["quants"]]))
 
 
@@ -254,7 +260,8 @@ STAGES: tuple[Stage, ...] = (
             **_same("build.data.max_tokens", "build.lora"),
             "training": Key("build.training", "training"),
         },
-        # Nothing of the base's own file is read, but a base whose proof has failed is not trained on.
+        # Nothing of the base's own file is read, but a base whose proof has failed is not trained
+        # on.
         {
             "base": Read("base"),
             "base_gguf": Read("gguf", (), BASE),
@@ -423,19 +430,22 @@ RESERVED = tuple(
 
 
 def refuse_reserved(name: str, where: str = "") -> None:
-    """Refuse a domain's name that is a rule's, or a folder's beside the domains'; ``where`` begins the message.
+    """Refuse a domain's name that is a rule's, or a folder's beside the domains'; ``where`` begins
+    the message.
 
     Raises:
         ConfigError: it is one.
     """
     if name in RESERVED:
         raise ConfigError(
-            f"{where}'{name}' cannot name a domain; use a word that is none of {', '.join(RESERVED)}"
+            f"{where}'{name}' cannot name a domain; use a word that is none of "
+            f"{', '.join(RESERVED)}"
         )
 
 
 def reached_by(key: str) -> list[Stage]:
-    """A domain's stages that a change of a key below build.yaml, or of ``domain.KEY``, reaches: those that read it, and those after."""
+    """A domain's stages that a change of a key below build.yaml, or of ``domain.KEY``, reaches:
+    those that read it, and those after."""
     wanted = key if key.startswith("domain.") else f"build.{key}"
     found: list[Stage] = []
     for row in CHAIN:

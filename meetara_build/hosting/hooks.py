@@ -27,7 +27,8 @@ def prepare_plugin(name: str, file: Path, given: Mapping[str, Any]) -> Work:
     """Load a plugin. ``given`` are the hooks' arguments that are no JSON.
 
     Raises:
-        AgentError: a function is marked that is no hook, or takes what no hook gives, or none is marked.
+        AgentError: a function is marked that is no hook, or takes what no hook gives, or none is
+            marked.
     """
     manager = pluggy.PluginManager("meetara_build")
     manager.add_hookspecs(Agent)
@@ -105,7 +106,8 @@ def _make_content(proposal: Proposal) -> dict[str, Any]:
         json.dumps(content, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise AgentError(
-            f"the proposal for '{proposal.key}' is no finite JSON ({error}); use plain numbers and text"
+            f"the proposal for '{proposal.key}' is no finite JSON ({error}); use plain numbers and "
+            "text"
         ) from None
     return content
 

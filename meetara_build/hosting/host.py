@@ -1,7 +1,9 @@
-"""Agents at work, each in a process of its own: one that hangs, crashes, floods or raises is ended, and the rest go on.
+"""Agents at work, each in a process of its own: one that hangs, crashes, floods or raises is ended,
+and the rest go on.
 
-The process is a fresh Python, whatever threads the asker has used. What it is to do goes there as a pickle; what comes back
-is JSON: an answer is data, never code. This keeps accidents apart; it is no prison: a plugin is code that you run.
+The process is a fresh Python, whatever threads the asker has used. What it is to do goes there as a
+pickle; what comes back is JSON: an answer is data, never code. This keeps accidents apart; it is no
+prison: a plugin is code that you run.
 """
 
 import contextlib
@@ -42,10 +44,12 @@ class Answer(NamedTuple):
 
 
 class Host:
-    """An agent's process, which answers requests one after the other until it is closed or at fault."""
+    """An agent's process, which answers requests one after the other until it is closed or at
+    fault."""
 
     def __init__(self, name: str, prepare: Prepare, log: Path) -> None:
-        """Start it; ``prepare`` runs there and gives the function that answers. What it prints goes to ``log``."""
+        """Start it; ``prepare`` runs there and gives the function that answers. What it prints goes
+        to ``log``."""
         self.name = name
         self.log = log
         self.hook = ""
@@ -83,7 +87,8 @@ class Host:
             self.talk.sendall(json.dumps({**request, "number": self.asked}).encode() + b"\n")
 
     def answer(self, seconds: float) -> Answer:
-        """What it says within so many seconds of having been asked; where it is at fault, it is ended."""
+        """What it says within so many seconds of having been asked; where it is at fault, it is
+        ended."""
         heard = bytearray()
         while b"\n" not in heard and len(heard) <= LARGEST_ANSWER:
             try:
@@ -118,7 +123,8 @@ class Host:
         return self._make_answer(value, None)
 
     def close(self, patience: float = 0.0) -> int:
-        """End the process and what it has started, unless it ends by itself so soon; the exit status, as a shell gives it."""
+        """End the process and what it has started, unless it ends by itself so soon; the exit
+        status, as a shell gives it."""
         with contextlib.suppress(OSError):
             self.talk.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
         try:
@@ -145,7 +151,8 @@ class Host:
 def ask_all(
     prepared: Mapping[str, Prepare], request: Mapping[str, Any], seconds: float, logs: Path
 ) -> dict[str, Answer]:
-    """Ask several agents the same, as many at once as there are cores; their answers by name, in that order."""
+    """Ask several agents the same, as many at once as there are cores; their answers by name, in
+    that order."""
     return {name: one for name, [one] in ask_in_turn(prepared, [request], seconds, logs).items()}
 
 
@@ -155,7 +162,8 @@ def ask_in_turn(
     seconds: float,
     logs: Path,
 ) -> dict[str, list[Answer]]:
-    """Ask each of several agents one thing after the other, so many seconds for each; of one at fault the answers end there."""
+    """Ask each of several agents one thing after the other, so many seconds for each; of one at
+    fault the answers end there."""
     hosts = list[Host]()
 
     def ask(host: Host) -> list[Answer]:
@@ -187,7 +195,8 @@ def _copy_beginning(printed: IO[bytes], log: Path) -> None:
 
 
 def _read_answer(heard: bytearray) -> dict[str, Any] | None:
-    """What one line of JSON says that is a finite object, and not too long; None for anything else."""
+    """What one line of JSON says that is a finite object, and not too long; None for anything
+    else."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)

@@ -1,9 +1,10 @@
 """Agents that are MCP servers, in any language: a command that is started here, or a URL.
 
-The server has a tool ``propose`` that takes ``{"context": …}`` and gives the structured content ``{"proposals": […]}``, a tool
-``insights`` that gives ``{"insights": ["…"]}``, or both. The context is ``snapshot.as_json``; a proposal has the fields of
-``suggestion.Proposal``. The client runs in an agent's process like any plugin, so that what the server floods, leaves behind or
-keeps to itself ends with that; and nothing it says is believed before it has been looked at.
+The server has a tool ``propose`` that takes ``{"context": …}`` and gives the structured content
+``{"proposals": […]}``, a tool ``insights`` that gives ``{"insights": ["…"]}``, or both. The context
+is ``snapshot.as_json``; a proposal has the fields of ``suggestion.Proposal``. The client runs in an
+agent's process like any plugin, so that what the server floods, leaves behind or keeps to itself
+ends with that; and nothing it says is believed before it has been looked at.
 """
 
 import contextlib
@@ -31,7 +32,8 @@ NEEDED = {field.name for field in fields(Proposal) if field.default is MISSING}
 
 
 def prepare_external(name: str, spec: Mapping[str, Any], context: Context) -> Work:
-    """What makes an external agent's process call the tool that a request names. ``spec`` is its ``agents.external`` entry."""
+    """What makes an external agent's process call the tool that a request names. ``spec`` is its
+    ``agents.external`` entry."""
     with needs("serve"):
         import anyio
         import mcp  # noqa: F401 - takes a second, before any clock starts
@@ -124,7 +126,8 @@ def _understood(tool: str, result: Any) -> Any:
         or not isinstance(content[what], list)
     ):
         raise AgentError(
-            f"its tool '{tool}' must answer with the structured content {{\"{what}\": […]}}, and nothing else"
+            f"its tool '{tool}' must answer with the structured content {{\"{what}\": […]}}, and "
+            "nothing else"
         )
     return make_plain(tool, map(_proposal, content[what]) if tool == "propose" else content[what])
 
@@ -136,7 +139,8 @@ def _proposal(content: Any) -> Proposal:
         )
     if unknown := sorted(set(content) - KNOWN):
         raise AgentError(
-            f"a proposal has the unknown field '{unknown[0]:.60}'; known: {', '.join(sorted(KNOWN))}"
+            f"a proposal has the unknown field '{unknown[0]:.60}'; known: "
+            f"{', '.join(sorted(KNOWN))}"
         )
     if missing := sorted(NEEDED - set(content)):
         raise AgentError(f"a proposal lacks {', '.join(missing)}; add it")
@@ -146,7 +150,10 @@ def _proposal(content: Any) -> Proposal:
 
 
 def _late(spec: Mapping[str, Any]) -> str:
-    return f"gave no answer within {spec['seconds']:g} s; raise agents.external.NAME.seconds, or mend the agent"
+    return (
+        f"gave no answer within {spec['seconds']:g} s; raise agents.external.NAME.seconds, or mend "
+        "the agent"
+    )
 
 
 def _reason(spec: Mapping[str, Any], error: BaseException) -> str:
@@ -159,7 +166,16 @@ def _reason(spec: Mapping[str, Any], error: BaseException) -> str:
         return _late(spec)
     said = f"{type(error).__name__}: {str(error)[:300]}" if str(error) else type(error).__name__
     if spec["url"] is not None:
-        return f"{spec['url']} does not answer as an MCP server ({said}); start it, or mend the url in conf/build.yaml"
+        return (
+            f"{spec['url']} does not answer as an MCP server ({said}); start it, or mend the url "
+            "in conf/build.yaml"
+        )
     if isinstance(error, OSError):
-        return f"'{spec['command'][0]}' cannot be started ({said}); mend the command in conf/build.yaml"
-    return f"{' '.join(spec['command'])} does not answer as an MCP server ({said}); try it by hand, and mend it"
+        return (
+            f"'{spec['command'][0]}' cannot be started ({said}); mend the command in "
+            "conf/build.yaml"
+        )
+    return (
+        f"{' '.join(spec['command'])} does not answer as an MCP server ({said}); try it by hand, "
+        "and mend it"
+    )

@@ -1,4 +1,5 @@
-"""Agents that watch a training: each is shown every step, and the first by name that wants something has its way."""
+"""Agents that watch a training: each is shown every step, and the first by name that wants
+something has its way."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -18,7 +19,8 @@ LOADING_SECONDS = 60.0
 
 
 class Observers:
-    """The agents that watch one training, each in a process of its own. One that is at fault watches no longer.
+    """The agents that watch one training, each in a process of its own. One that is at fault
+    watches no longer.
 
     Call it with a training's progress, as ``training.settings.Observer``.
     """
@@ -32,7 +34,8 @@ class Observers:
     ) -> None:
         """Start a process for each file, by the agents' names.
 
-        ``logs`` is a folder for what they print. ``lost`` is told the name and the fault of an agent that is let go.
+        ``logs`` is a folder for what they print. ``lost`` is told the name and the fault of an
+        agent that is let go.
         """
         self.lost, self.seconds = lost, seconds
         self.shown: Sequence[Point] = ()
@@ -106,5 +109,6 @@ def prepare_watcher(name: str, file: Path) -> Work:
 
 
 def _goes_on(before: Sequence[Point], curve: Sequence[Point]) -> bool:
-    """Whether a curve begins with one that was shown before: not so where a race begins its second run."""
+    """Whether a curve begins with one that was shown before: not so where a race begins its second
+    run."""
     return not before or (len(curve) >= len(before) and curve[len(before) - 1] == before[-1])

@@ -15,7 +15,8 @@ SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
 
 
 def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
-    """Have the system send this process a signal when the one that started it ends, however that happens (Linux only).
+    """Have the system send this process a signal when the one that started it ends, however that
+    happens (Linux only).
 
     ``parent`` is that process's id: where it has ended already, this one ends at once.
     """
@@ -26,15 +27,18 @@ def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> 
 
 
 def adopt_orphans() -> None:
-    """Have what this process's descendants leave behind become its own children, which it can find and end (Linux only)."""
+    """Have what this process's descendants leave behind become its own children, which it can find
+    and end (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
 
 
 def end_descendants() -> None:
-    """Kill what this process has started, and what that has started, until the system knows of no child any more.
+    """Kill what this process has started, and what that has started, until the system knows of no
+    child any more.
 
-    Children alone are killed: theirs become this process's own then (``adopt_orphans``), and follow.
+    Children alone are killed: theirs become this process's own then (``adopt_orphans``), and
+    follow.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -49,7 +53,8 @@ def end_descendants() -> None:
 
 
 def _children() -> list[int]:
-    """This process's children. Quickly: one that forks and ends at once is gone from any list that takes long to make."""
+    """This process's children. Quickly: one that forks and ends at once is gone from any list that
+    takes long to make."""
     try:
         return [
             int(pid)

@@ -1,8 +1,8 @@
 """What runs in the process that is started for an agent.
 
-An agent may start processes and leave them behind, kill its group, or end in any way. So the process forks before it
-imports anything: the child is the agent; the parent adopts what that leaves behind, and ends all of it once the agent has
-ended, its asker says so (SIGTERM), or is gone.
+An agent may start processes and leave them behind, kill its group, or end in any way. So the
+process forks before it imports anything: the child is the agent; the parent adopts what that leaves
+behind, and ends all of it once the agent has ended, its asker says so (SIGTERM), or is gone.
 """
 
 import contextlib
@@ -37,7 +37,8 @@ Prepare = Callable[[], Work]
 
 
 def main(asker: int, talk: int) -> NoReturn:
-    """Start the agent and look after it. Requests and answers are lines of JSON on the socket ``talk``; ``asker`` is a process id."""
+    """Start the agent and look after it. Requests and answers are lines of JSON on the socket
+    ``talk``; ``asker`` is a process id."""
     die_with_parent(asker, signal.SIGTERM)
     adopt_orphans()
     supervisor, agent = os.getpid(), os.fork()
@@ -95,7 +96,8 @@ def _answer_all(talk: socket.socket) -> None:
 
 
 def _describe_fault(error: BaseException) -> str:
-    """A fault in a line, with the place in the agent's own file where it has one; the log gets all of it."""
+    """A fault in a line, with the place in the agent's own file where it has one; the log gets all
+    of it."""
     reason = "no reason given"
     with contextlib.suppress(BaseException):  # what was raised is an agent's too
         traceback.print_exception(error)

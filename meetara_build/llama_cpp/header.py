@@ -1,7 +1,8 @@
-"""The header of a GGUF file, read by ggml without its weights: texts, and how each tensor is stored.
+"""The header of a GGUF file, read by ggml without its weights: texts, and how each tensor is
+stored.
 
-ggml's own functions for this are reached through a private name, tried with llama-cpp-python 0.3.36: ``gguf.GGUFReader`` takes
-2.3 s of a core for a vocabulary of 49,000 tokens, these 0.01 s.
+ggml's own functions for this are reached through a private name, tried with llama-cpp-python
+0.3.36: ``gguf.GGUFReader`` takes 2.3 s of a core for a vocabulary of 49,000 tokens, these 0.01 s.
 """
 
 import ctypes
@@ -26,7 +27,8 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a GGUF file says before its weights: texts by key, tensors by name, and how many bytes the whole file has to have."""
+    """What a GGUF file says before its weights: texts by key, tensors by name, and how many bytes
+    the whole file has to have."""
 
     texts: dict[str, str]
     tensors: dict[str, Tensor]
@@ -47,7 +49,8 @@ class Header(NamedTuple):
 
 
 def header(path: Path, keys: Sequence[str] = ()) -> Header:
-    """The header of a GGUF file, with those of ``keys`` that it has a text for, or a truth, as ``true`` or ``false``.
+    """The header of a GGUF file, with those of ``keys`` that it has a text for, or a truth, as
+    ``true`` or ``false``.
 
     Raises:
         ArtifactError: the file is not a GGUF.

@@ -1,7 +1,7 @@
 """llama.cpp as this package uses it: load quietly, tokenize, render, logits, generate.
 
-Importing this module runs nothing of llama.cpp, so a process that has imported it may be forked; the first
-``Model`` starts the backend.
+Importing this module runs nothing of llama.cpp, so a process that has imported it may be forked;
+the first ``Model`` starts the backend.
 """
 
 import ctypes
@@ -39,7 +39,8 @@ _LOGITS_BUFFER = 1 << 26
 class Model:
     """A GGUF file opened by llama.cpp.
 
-    ``vocab_only`` reads no weights. ``overrides`` replaces string metadata while loading, without touching the file.
+    ``vocab_only`` reads no weights. ``overrides`` replaces string metadata while loading, without
+    touching the file.
 
     Raises:
         ArtifactError: llama.cpp cannot load the file.
@@ -104,7 +105,8 @@ class Model:
         }
 
     def tokenize(self, text: str, *, add_special: bool = False, special: bool = True) -> list[int]:
-        """Token ids; control tokens written in the text are recognised, as transformers does, or with ``special`` false are text."""
+        """Token ids; control tokens written in the text are recognised, as transformers does, or
+        with ``special`` false are text."""
         raw = text.encode("utf-8")
         room = len(raw) + 8
         while True:
@@ -115,7 +117,8 @@ class Model:
             room = -count
 
     def render(self, messages: Sequence[Mapping[str, str]], *, ask: bool) -> str:
-        """A conversation as it is through the file's own chat template, as llama-cpp-python renders it; the date is always the same.
+        """A conversation as it is through the file's own chat template, as llama-cpp-python renders
+        it; the date is always the same.
 
         Raises:
             Exception: whatever the template raises, as for a role that it does not take.
@@ -129,7 +132,8 @@ class Model:
         return str(formatter(messages=list(messages)).prompt)  # type: ignore[arg-type]
 
     def prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Token ids of a conversation up to where the answer begins, as a training on the same base has them.
+        """Token ids of a conversation up to where the answer begins, as a training on the same base
+        has them.
 
         Raises:
             Exception: whatever the template raises.
@@ -170,7 +174,8 @@ class Model:
         lora: Path | None = None,
         scale: float = 1.0,
     ) -> "Session":
-        """A context of ``context`` tokens; ``exact`` keeps the attention cache in float32, for proofs.
+        """A context of ``context`` tokens; ``exact`` keeps the attention cache in float32, for
+        proofs.
 
         ``lora`` is added ``scale`` times: -1 takes a merged adapter out again.
         """
@@ -228,8 +233,8 @@ class Session:
     def stream(self, ids: Sequence[int], wanted: Sequence[bool] | None = None) -> Iterator[Floats]:
         """Logits of one text from its start, in pieces of shape (positions, vocabulary).
 
-        ``wanted[i]`` asks for the logits *after* token ``i``; None asks for all. A piece is a view into llama.cpp's
-        own memory: use it before taking the next one.
+        ``wanted[i]`` asks for the logits *after* token ``i``; None asks for all. A piece is a view
+        into llama.cpp's own memory: use it before taking the next one.
         """
         ll.llama_memory_clear(ll.llama_get_memory(self._context), False)
         for start in range(0, len(ids), self.step):
@@ -264,7 +269,8 @@ class Session:
             )
 
     def _decode(self, ids: Sequence[int], start: int, asked: Sequence[bool]) -> int:
-        """Put tokens through the model at positions from ``start`` on; how many rows of logits came out."""
+        """Put tokens through the model at positions from ``start`` on; how many rows of logits came
+        out."""
         batch = self._batch
         batch.n_tokens = len(ids)
         for i, (token, ask) in enumerate(zip(ids, asked, strict=True)):
@@ -308,7 +314,8 @@ def listening() -> Iterator[list[str]]:
 
 @cache
 def _backend() -> None:
-    # Where llama.cpp aborts, it would start a debugger and fill the log with the stack of this process.
+    # Where llama.cpp aborts, it would start a debugger and fill the log with the stack of this
+    # process.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     ll.llama_log_set(_listen, ctypes.c_void_p(0))
     ll.llama_backend_init()

@@ -1,7 +1,7 @@
 """How long a client of the server over HTTP is waited for, and listened to.
 
-uvicorn has no limit for a request that comes slowly, so that its protocol class is extended here, and here alone: how it
-keeps its state is not documented, tried with uvicorn 0.54.
+uvicorn has no limit for a request that comes slowly, so that its protocol class is extended here,
+and here alone: how it keeps its state is not documented, tried with uvicorn 0.54.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class WholeRequests(H11Protocol):
-    """HTTP as uvicorn speaks it, which by itself waits for the rest of a head or a body for ever."""
+    """HTTP as uvicorn speaks it, which by itself waits for the rest of a head or a body for
+    ever."""
 
     seconds = REQUEST_SECONDS
     deadline: asyncio.TimerHandle | None = None
@@ -60,7 +61,8 @@ class WholeRequests(H11Protocol):
 
 
 class EndWithToken:
-    """An application whose answers end once the token that they were asked for with opens nothing any more."""
+    """An application whose answers end once the token that they were asked for with opens nothing
+    any more."""
 
     def __init__(
         self, app: App, is_valid: Callable[[str], bool], seconds: float = CHECK_SECONDS

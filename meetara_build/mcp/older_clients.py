@@ -1,6 +1,8 @@
-"""Subscriptions of clients that speak an older protocol: the SDK leaves ``resources/subscribe`` to its lower layer.
+"""Subscriptions of clients that speak an older protocol: the SDK leaves ``resources/subscribe`` to
+its lower layer.
 
-That layer has private names only, tried with mcp 2.3. The newest protocol has no such request (``subscriptions/listen`` instead).
+That layer has private names only, tried with mcp 2.3. The newest protocol has no such request
+(``subscriptions/listen`` instead).
 """
 
 from typing import Any
@@ -11,7 +13,8 @@ from meetara_build.mcp.served import Served
 
 
 class OlderClients:
-    """Who subscribed to which resource. Each request has a session object of its own; the connection below it is what lasts."""
+    """Who subscribed to which resource. Each request has a session object of its own; the
+    connection below it is what lasts."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, dict[Any, Any]] = {}

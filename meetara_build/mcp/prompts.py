@@ -22,9 +22,10 @@ def add_prompts(server: MCPServer[Any], served: Served) -> None:
         planned = json.dumps(plan_content(served.graph, names), ensure_ascii=False)
         known = json.dumps(served.context.section("knowledge_base"), ensure_ascii=False)
         return (
-            "Review this plan of a build of small language models before anything runs. Say for each cause whether its "
-            "effect is meant, which steps look wasteful or missing, what it will cost, and what earlier runs say about the "
-            f"changes. Name what you would ask the person first.\n\nThe plan:\n{planned}\n\nWhat earlier builds taught:\n{known}"
+            "Review this plan of a build of small language models before anything runs. Say for "
+            "each cause whether its effect is meant, which steps look wasteful or missing, what "
+            "it will cost, and what earlier runs say about the changes. Name what you would ask "
+            f"the person first.\n\nThe plan:\n{planned}\n\nWhat earlier builds taught:\n{known}"
         )
 
     @server.prompt()
@@ -49,13 +50,15 @@ def add_prompts(server: MCPServer[Any], served: Served) -> None:
             f"{title}:\n{json.dumps(part, ensure_ascii=False)}" for title, part in parts.items()
         )
         return (
-            f"The build of the domain '{name}' failed. From what follows, say the most likely cause, how to be sure of it, and "
-            f"the one change of the configuration or the data that you would try first.\n\n{told}"
+            f"The build of the domain '{name}' failed. From what follows, say the most likely "
+            "cause, how to be sure of it, and the one change of the configuration or the data "
+            f"that you would try first.\n\n{told}"
         )
 
 
 def _log(graph: Graph, domain: str, stage: str) -> list[str]:
-    """The end of a job's log; nothing where names that were reported lead out of the folder of logs."""
+    """The end of a job's log; nothing where names that were reported lead out of the folder of
+    logs."""
     folder = (graph.root / "logs").resolve()
     path = (folder / domain / f"{stage}.log").resolve()
     if not path.is_relative_to(folder):

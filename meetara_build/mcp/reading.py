@@ -48,7 +48,8 @@ def add_reading_tools(server: MCPServer[Any], served: Served) -> None:
             list[Target], Field(max_length=1000, description="All, if none is named.")
         ] = [],  # noqa: B006
     ) -> dict[str, Any]:
-        """What a build would do now, why, and what it would take: as `meetara-build plan --json` prints it."""
+        """What a build would do now, why, and what it would take: as `meetara-build plan --json`
+        prints it."""
         return answered(lambda: plan_content(served.graph, domains))
 
     @server.tool(annotations=READS, structured_output=True)
@@ -82,7 +83,8 @@ def add_reading_tools(server: MCPServer[Any], served: Served) -> None:
 
     @server.tool(annotations=READS, structured_output=True)
     def look_back(limit: Annotated[int, Field(ge=1, le=20_000)] = 1000) -> dict[str, Any]:
-        """What agents learn from: the newest runs with their recipes and inputs, and messages with all answers, oldest first."""
+        """What agents learn from: the newest runs with their recipes and inputs, and messages with
+        all answers, oldest first."""
         return answered(lambda: sections.history(store, limit))
 
     @server.tool(annotations=READS, structured_output=True)
@@ -92,7 +94,8 @@ def add_reading_tools(server: MCPServer[Any], served: Served) -> None:
         domain: Target | None = None,
         limit: Limit = 100,
     ) -> dict[str, Any]:
-        """Messages of agents after a position, in order, each with how the others answered; and the position to go on from."""
+        """Messages of agents after a position, in order, each with how the others answered; and the
+        position to go on from."""
 
         def found() -> dict[str, Any]:
             with store.reading() as connection:

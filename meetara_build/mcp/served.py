@@ -35,7 +35,8 @@ class Served:
 
     @property
     def graph(self) -> Graph:
-        """The project as it was at most a second ago: to look at it takes as long as several reports do."""
+        """The project as it was at most a second ago: to look at it takes as long as several
+        reports do."""
         if self.loaded is None or time.monotonic() - self.loaded_at > FRESH_SECONDS:
             self.loaded, self.loaded_at = load(self.project), time.monotonic()
         return self.loaded
@@ -71,7 +72,8 @@ def plan_content(graph: Graph, domains: list[str]) -> dict[str, Any]:
 
 
 def answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a tool answers; where the work is refused, the message, with the error's code in ``_meta``."""
+    """What a tool answers; where the work is refused, the message, with the error's code in
+    ``_meta``."""
     try:
         return work()
     except MeetaraError as error:

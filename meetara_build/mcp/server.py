@@ -43,7 +43,8 @@ PATH = "/mcp"
 
 
 class Changes:
-    """Tells subscribers which sections changed, whoever changed them: jobs here, couriers, agents, other processes.
+    """Tells subscribers which sections changed, whoever changed them: jobs here, couriers, agents,
+    other processes.
 
     ``bus`` reaches those who listen as the protocol of 2026 has it.
     """
@@ -89,7 +90,8 @@ class Verifier:
         """The token's holder and what it lets them do; None if it is nobody's.
 
         Raises:
-            AuthenticationError: nobody can be let in now, for the database is away; the client is told so.
+            AuthenticationError: nobody can be let in now, for the database is away; the client is
+                told so.
         """
         try:
             found = await anyio.to_thread.run_sync(tokens.holder, self.context.store, token)
@@ -102,7 +104,8 @@ class Verifier:
         )
 
     def is_valid(self, token: str) -> bool:
-        """Whether a token that was let in still opens anything; while the database is away, it does."""
+        """Whether a token that was let in still opens anything; while the database is away, it
+        does."""
         try:
             return tokens.holder(self.context.store, token) is not None
         except ContextError:
@@ -140,7 +143,8 @@ def make_server(
 
 
 async def _clearly(ctx: Any, call_next: Any) -> Any:
-    """What the SDK and the prompts raise on wrong words of a client is that client's to mend, not an internal error."""
+    """What the SDK and the prompts raise on wrong words of a client is that client's to mend, not
+    an internal error."""
     try:
         return await call_next(ctx)
     except MCPError:
@@ -156,8 +160,8 @@ def serve(graph: Graph, *, stdio: bool, host: str, port: int, names: Sequence[st
     """Serve until stopped.
 
     Raises:
-        ContextError: the context is behind another server, nobody has a token for an address that others reach, or the
-            address is taken.
+        ContextError: the context is behind another server, nobody has a token for an address that
+            others reach, or the address is taken.
     """
     context = open_local(graph.root, graph.context)
     try:
@@ -186,7 +190,8 @@ async def _over_http(
     guarded = bool(tokens.listed(context.store))
     if not guarded and not _is_loopback(host):
         raise ContextError(
-            f"{host}: without a token only this machine is served; make one with `meetara-build context token create NAME`"
+            f"{host}: without a token only this machine is served; make one with `meetara-build "
+            "context token create NAME`"
         )
     listener = _listen(host, port)
     at = listener.getsockname()[1]
@@ -215,7 +220,10 @@ async def _over_http(
         log_level="warning",
         timeout_graceful_shutdown=2,
     )
-    said = f"serving {context.shown} at {url}, {'with tokens' if guarded else 'to this machine, without tokens'}"
+    said = (
+        f"serving {context.shown} at {url}, "
+        f"{'with tokens' if guarded else 'to this machine, without tokens'}"
+    )
     async with anyio.create_task_group() as group:
         group.start_soon(changes.watch)
         await _Announced(config, said).serve(sockets=[listener])
@@ -244,7 +252,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         raise ContextError(
-            f"{host} port {port}: cannot be listened on ({error.strerror}); use another --port or --host"
+            f"{host} port {port}: cannot be listened on ({error.strerror}); use another --port or "
+            "--host"
         ) from None
     return listener
 
@@ -257,7 +266,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _allowed(host: str, names: Sequence[str]) -> TransportSecuritySettings:
-    """Whom requests may be meant for, and where pages that send them may come from: a page of another site may not."""
+    """Whom requests may be meant for, and where pages that send them may come from: a page of
+    another site may not."""
     hosts = {*LOOPBACK, *names}
     if not _is_loopback(host):
         hosts |= {host, socket.gethostname(), socket.getfqdn(), *_addresses()}

@@ -24,7 +24,8 @@ MOST_REPORTS = 500
 
 
 def _text(given: Any) -> Any:
-    """Nothing said is no text. Types of text alone: the SDK reads for JSON what else an argument may be."""
+    """Nothing said is no text. Types of text alone: the SDK reads for JSON what else an argument
+    may be."""
     return "" if given is None else given
 
 
@@ -117,7 +118,8 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
         sender: By = "",
         id: Id = "",
     ) -> dict[str, Any]:
-        """Propose a change of a domain's configuration. It changes nothing by itself: people and agents answer."""
+        """Propose a change of a domain's configuration. It changes nothing by itself: people and
+        agents answer."""
         fields = {
             "key": key,
             "value": value,
@@ -139,7 +141,8 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
         sender: By = "",
         id: Id = "",
     ) -> dict[str, Any]:
-        """Tell the other agents of an error, a breakthrough, or anything else. Proposals have a tool of their own."""
+        """Tell the other agents of an error, a breakthrough, or anything else. Proposals have a
+        tool of their own."""
         return write("message", id, about=about, domain=domain, body=body, sender=_sender(sender))
 
     @server.tool(annotations=WRITES, structured_output=True)
@@ -169,7 +172,8 @@ def add_writing_tools(server: MCPServer[Any], served: Served) -> None:
             list[dict[str, Any]], Field(max_length=MOST_REPORTS, description="As jobs leave them.")
         ],
     ) -> dict[str, Any]:
-        """Take in what jobs on another machine left in their outbox. A report that came before counts once.
+        """Take in what jobs on another machine left in their outbox. A report that came before
+        counts once.
 
         With a token: runs, samples, progress and errors.
         """

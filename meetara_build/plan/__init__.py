@@ -1,4 +1,5 @@
-"""What a build will do and why, from the graph, the manifests that are there and the store; reads only."""
+"""What a build will do and why, from the graph, the manifests that are there and the store; reads
+only."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -27,9 +28,9 @@ Key = tuple[str, str]
 class Item(NamedTuple):
     """One step of a plan.
 
-    ``RUN`` it will be worked out, ``RESTORE`` the store has its bytes, ``MAYBE`` only if an input turns out different.
-    ``causes`` are the step's own, ``inherited`` those of the steps it waits for (``waits``, by name); ``key`` is the
-    work's in the store where the inputs are known already.
+    ``RUN`` it will be worked out, ``RESTORE`` the store has its bytes, ``MAYBE`` only if an input
+    turns out different. ``causes`` are the step's own, ``inherited`` those of the steps it waits
+    for (``waits``, by name); ``key`` is the work's in the store where the inputs are known already.
     """
 
     step: Step
@@ -50,7 +51,8 @@ class Item(NamedTuple):
 class Plan(NamedTuple):
     """The steps of a build, each after those it needs.
 
-    ``manifests`` are those there, or that the store will give; ``keys`` the work that they are, or will be, results of.
+    ``manifests`` are those there, or that the store will give; ``keys`` the work that they are, or
+    will be, results of.
     """
 
     items: list[Item]
@@ -67,7 +69,10 @@ class Plan(NamedTuple):
 
     def summary(self) -> str:
         """The last line of a plan, for grep."""
-        return f"Plan: {self.count(RUN)} to run, {self.count(RESTORE)} to restore, {self.count(MAYBE)} maybe, {self.count(FRESH)} fresh."
+        return (
+            f"Plan: {self.count(RUN)} to run, {self.count(RESTORE)} to restore, "
+            f"{self.count(MAYBE)} maybe, {self.count(FRESH)} fresh."
+        )
 
 
 def plan(graph: Graph, domains: Iterable[str] = (), sight: Sight | None = None) -> Plan:
@@ -85,7 +90,8 @@ def plan(graph: Graph, domains: Iterable[str] = (), sight: Sight | None = None) 
 
 
 class _Planner:
-    """Decides step after step; ``found`` is each step's manifest as it is, or for a temporary as it would be."""
+    """Decides step after step; ``found`` is each step's manifest as it is, or for a temporary as it
+    would be."""
 
     def __init__(self, graph: Graph, sight: Sight) -> None:
         self.graph, self.sight = graph, sight
@@ -134,7 +140,8 @@ class _Planner:
         causes = self._own(step, manifest)
         waits = self._waits(step)
         if waits:
-            # Work of the same fingerprint may have been done before, from the inputs that the step will turn out to have.
+            # Work of the same fingerprint may have been done before, from the inputs that the step
+            # will turn out to have.
             sure = causes and not self.store.knows(step.fingerprint)
             return Item(
                 step, RUN if sure else MAYBE, tuple(causes), self._inherited(step), tuple(waits)
@@ -179,7 +186,8 @@ class _Planner:
         )
 
     def _waits(self, step: Step) -> list[str]:
-        """Steps above whose results are not known; one of which nothing is read is only waited for, and changes nothing."""
+        """Steps above whose results are not known; one of which nothing is read is only waited for,
+        and changes nothing."""
         above = [
             self.items[given.stage, given.target] for given in step.inputs.values() if given.reads
         ]

@@ -1,4 +1,5 @@
-"""What the bases of a build are taken back from, where that is a GGUF file: what quantizing lost there, every model on it lacks."""
+"""What the bases of a build are taken back from, where that is a GGUF file: what quantizing lost
+there, every model on it lacks."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +11,8 @@ from meetara_build.store.manifest import read_manifest
 
 
 class BaseOrigin(NamedTuple):
-    """A base, the GGUF file that it is taken back from, and what that is quantized to: None where it is not, or not known yet."""
+    """A base, the GGUF file that it is taken back from, and what that is quantized to: None where
+    it is not, or not known yet."""
 
     base: str
     file: str

@@ -17,8 +17,9 @@ CONFIG, CODE, LIBRARY, SOURCE, INPUT = "config", "code", "library", "source", "i
 DRIFT = "drift"
 TEMPORARY = "temporary"
 ABOVE = "above"
-"""Kinds of causes. ``drift``: an artifact was deleted, changed or damaged behind the tool's back; ``above``: a file names
-in its metadata the recipes of the stages before it, and one of these has changed."""
+"""Kinds of causes. ``drift``: an artifact was deleted, changed or damaged behind the tool's back;
+``above``: a file names in its metadata the recipes of the stages before it, and one of these has
+changed."""
 
 
 Scalar = str | int | float | bool | None
@@ -26,9 +27,11 @@ Scalar = str | int | float | bool | None
 
 
 class Cause(NamedTuple):
-    """One thing that is not as it was: a key or file below conf/, a module, a library, a source, an artifact.
+    """One thing that is not as it was: a key or file below conf/, a module, a library, a source, an
+    artifact.
 
-    ``where`` is a file as seen from the project, a library, or a step; ``key`` the dotted key within the file.
+    ``where`` is a file as seen from the project, a library, or a step; ``key`` the dotted key
+    within the file.
     """
 
     kind: str
@@ -62,7 +65,8 @@ class Cause(NamedTuple):
 
 
 def own_causes(graph: Graph, step: Step, manifest: Manifest | None) -> list[Cause]:
-    """What a step's recipe, code, libraries and sources have that its artifact was not made from."""
+    """What a step's recipe, code, libraries and sources have that its artifact was not made
+    from."""
     if manifest is None:
         return [Cause(NEW, "")]
     if manifest.fingerprint == step.fingerprint:
@@ -99,7 +103,8 @@ def manifest_drift(graph: Graph, step: Step) -> Cause:
 
 
 def seen_from(graph: Graph, path: str) -> str:
-    """A path as seen from the project, with ``..`` in it only where a link makes that another place."""
+    """A path as seen from the project, with ``..`` in it only where a link makes that another
+    place."""
     short = os.path.normpath(path)
     found = short if os.path.realpath(short) == os.path.realpath(path) else path
     return found.removeprefix(f"{graph.project}/")

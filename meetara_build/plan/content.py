@@ -1,4 +1,5 @@
-"""A plan as JSON values, as ``schema.json`` beside this file describes them; and what has changed since one was kept."""
+"""A plan as JSON values, as ``schema.json`` beside this file describes them; and what has changed
+since one was kept."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +24,8 @@ def content(
     *,
     whole: bool = False,
 ) -> dict[str, Any]:
-    """A plan; ``whole`` adds what each step is made from, so that it can be said later what has changed since."""
+    """A plan; ``whole`` adds what each step is made from, so that it can be said later what has
+    changed since."""
     counts = {action.lower(): made.count(action) for action in (RUN, RESTORE, MAYBE, FRESH)}
     found = {
         "version": VERSION,
@@ -64,7 +66,8 @@ def _cause(graph: Graph, cause: Cause) -> dict[str, Any]:
 
 
 def decision(graph: Graph, cause: Cause) -> dict[str, Any] | None:
-    """The agent's decision that a changed key comes from: base value, overlay value, agent and reason."""
+    """The agent's decision that a changed key comes from: base value, overlay value, agent and
+    reason."""
     folder, _, file = cause.where.rpartition("/")
     if folder != "conf/overlay":
         return None
@@ -84,7 +87,8 @@ def decision(graph: Graph, cause: Cause) -> dict[str, Any] | None:
 
 
 def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was when a plan was kept: a line for each cause, with the steps that it reaches."""
+    """What is not as it was when a plan was kept: a line for each cause, with the steps that it
+    reaches."""
     lines: list[str] = []
     reached: dict[Cause, list[str]] = {}
     before, after = kept["made_from"], now["made_from"]

@@ -1,4 +1,5 @@
-"""Which of the data sets that are built lost many of their records: whoever builds on them would miss what is gone."""
+"""Which of the data sets that are built lost many of their records: whoever builds on them would
+miss what is gone."""
 
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ class DataLosses(NamedTuple):
 
 
 def data_losses(graph: Graph, made: Plan) -> list[DataLosses]:
-    """The data sets of a plan that are as they will be, and of which more than a tenth of the records are left out."""
+    """The data sets of a plan that are as they will be, and of which more than a tenth of the
+    records are left out."""
     found = []
     for item in made.items:
         if item.step.stage == "dataset" and item.action == FRESH:

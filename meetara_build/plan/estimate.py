@@ -1,7 +1,9 @@
-"""What a plan will take: time, memory, disk and money, each with a range and with where it comes from.
+"""What a plan will take: time, memory, disk and money, each with a range and with where it comes
+from.
 
-In this order: earlier runs of the same step on the same machine; runs of the same stage for other domains, by a straight
-line through their times over their workloads; the times of a reference machine, scaled by a short probe of this one.
+In this order: earlier runs of the same step on the same machine; runs of the same stage for other
+domains, by a straight line through their times over their workloads; the times of a reference
+machine, scaled by a short probe of this one.
 """
 
 import statistics
@@ -27,11 +29,13 @@ SPREAD = {HISTORY: 1.25, SIMILAR: 1.5, MODEL: 3.0}
 RESTORE_SECONDS, RESTORE_MB = 0.3, 60.0
 
 REFERENCE_PROBE = 0.03
-"""Seconds that the probe takes on the machine of docs/figures.md, whose times the table of stages has."""
+"""Seconds that the probe takes on the machine of docs/figures.md, whose times the table of stages
+has."""
 
 
 class Estimate(NamedTuple):
-    """One step's: seconds (low, middle, high), peak memory in MB, bytes on disk, and where the figures come from."""
+    """One step's: seconds (low, middle, high), peak memory in MB, bytes on disk, and where the
+    figures come from."""
 
     low: float
     seconds: float
@@ -42,7 +46,8 @@ class Estimate(NamedTuple):
 
 
 class Total(NamedTuple):
-    """A plan's: wall time in seconds, memory of the jobs at once in MB, bytes added to the disk, and money in dollars.
+    """A plan's: wall time in seconds, memory of the jobs at once in MB, bytes added to the disk,
+    and money in dollars.
 
     ``high`` includes every MAYBE. ``sources`` counts the steps by where their estimate comes from.
     """
@@ -62,7 +67,8 @@ class Total(NamedTuple):
 class Estimator:
     """Estimates steps from a history.
 
-    ``machine`` is where the build will run, if that is known; ``probe_seconds`` what the probe took there, if it was made.
+    ``machine`` is where the build will run, if that is known; ``probe_seconds`` what the probe took
+    there, if it was made.
     """
 
     def __init__(
@@ -143,7 +149,8 @@ class Estimator:
 
 
 class _Inputs:
-    """Manifests of a step's inputs as they are now: those of what is still to run are the nearest that there is."""
+    """Manifests of a step's inputs as they are now: those of what is still to run are the nearest
+    that there is."""
 
     def __init__(self, item: Item, manifests: Mapping[tuple[str, str], Manifest]) -> None:
         self.item, self.manifests = item, manifests
@@ -180,7 +187,8 @@ def total(
 
 
 def _wall(timed: Sequence[tuple[Item, float]], jobs: int) -> float:
-    """Time of steps that wait for each other, so many threads at once: the longer of the longest chain and of an even share."""
+    """Time of steps that wait for each other, so many threads at once: the longer of the longest
+    chain and of an even share."""
     ends: dict[tuple[str, str], float] = {}
     for item, seconds in timed:
         above = (ends.get((given.stage, given.target), 0.0) for given in item.step.inputs.values())
@@ -190,8 +198,9 @@ def _wall(timed: Sequence[tuple[Item, float]], jobs: int) -> float:
 
 
 def fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Start and slope, neither below zero, of the line through points (Theil 1950, Sen 1968: the median of the slopes of
-    all pairs, so that a run beside other work draws it nowhere); through zero where the workloads hardly differ."""
+    """Start and slope, neither below zero, of the line through points (Theil 1950, Sen 1968: the
+    median of the slopes of all pairs, so that a run beside other work draws it nowhere); through
+    zero where the workloads hardly differ."""
     points = points[-FITTED:]
     middle_x, middle_y = (statistics.median(values) for values in zip(*points, strict=True))
     slopes = [

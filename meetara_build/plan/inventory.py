@@ -1,4 +1,5 @@
-"""What lies below a root, looked at once: manifests, and files that are not what their manifest says."""
+"""What lies below a root, looked at once: manifests, and files that are not what their manifest
+says."""
 
 from meetara_build.errors import ArtifactError
 from meetara_build.graph import Graph, Step, states_file
@@ -8,7 +9,8 @@ from meetara_build.store.manifest import CHANGED, Manifest, faults, read_manifes
 
 
 class Sight:
-    """A look at a graph's artifacts. Files are read again only where they have changed since they were last read."""
+    """A look at a graph's artifacts. Files are read again only where they have changed since they
+    were last read."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -42,7 +44,8 @@ class Sight:
         )
 
     def damaged(self, store: Store, manifest: Manifest) -> bool:
-        """Whether a blob of the store is known to be damaged: it is the same file as an artifact's that was changed."""
+        """Whether a blob of the store is known to be damaged: it is the same file as an artifact's
+        that was changed."""
         if not self.spoilt:
             return False
         found = (store.blob(entry["sha256"]).stat() for entry in manifest.files.values())

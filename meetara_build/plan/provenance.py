@@ -1,4 +1,5 @@
-"""Which key of which file below conf/ a key of a recipe comes from: the way back from a changed recipe to its cause.
+"""Which key of which file below conf/ a key of a recipe comes from: the way back from a changed
+recipe to its cause.
 
 The table of stages says it, which is the way there too.
 """
@@ -20,7 +21,8 @@ class Origin(NamedTuple):
 
 
 def origin(graph: Graph, step: Step, path: Sequence[str]) -> Origin | None:
-    """Where a key of a step's recipe (its path within the recipe) comes from; None for what sums up the stages before."""
+    """Where a key of a step's recipe (its path within the recipe) comes from; None for what sums up
+    the stages before."""
     return _origin(graph, step, step.row.fields, step.target, path)
 
 
@@ -56,10 +58,12 @@ def _own_file(target: str) -> str:
 
 
 def _file(graph: Graph, target: str, group: str, key: str) -> str:
-    """The file that sets a key for a target: the last of the layers that does, else the file the key belongs to."""
+    """The file that sets a key for a target: the last of the layers that does, else the file the
+    key belongs to."""
     wanted = key if group == "build" else f"{group}.{key}"
     for change in graph.changes.get(target, []):
-        # Whoever chooses a machine in a file sets what is in that machine's file; the command line is no file.
+        # Whoever chooses a machine in a file sets what is in that machine's file; the command line
+        # is no file.
         chosen = change["key"] == "hardware" and change["path"] != COMMAND_LINE
         if not chosen and is_within(wanted, [change["key"]]):
             return str(change["path"])

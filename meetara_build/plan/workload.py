@@ -1,4 +1,5 @@
-"""How much a step has to do, as one number that its time grows with: estimates scale by it from one run to another."""
+"""How much a step has to do, as one number that its time grows with: estimates scale by it from one
+run to another."""
 
 import os
 from collections.abc import Callable
@@ -9,26 +10,31 @@ from meetara_build.llama_cpp.quants import FILE_BITS
 from meetara_build.store.manifest import Manifest
 
 BYTES_A_TOKEN = 5.0
-"""Of a record's JSON line; only ratios matter, except for the model that stands in where nothing was measured."""
+"""Of a record's JSON line; only ratios matter, except for the model that stands in where nothing
+was measured."""
 UNKNOWN_BYTES = 30_000
-"""A data set that was never prepared and whose sources cannot be seen (a hub's) is taken for one of the shipped size."""
+"""A data set that was never prepared and whose sources cannot be seen (a hub's) is taken for one of
+the shipped size."""
 
 UNKNOWN_SIDES = {"train": 24_000, "test": 6_000}
 """The same for its sides: a test side is a quarter of a training side."""
 TAKEN_BACK = 2_000.0
-"""What a weight taken back from a GGUF file costs, in weights of a pretraining step: 28 CPU-seconds for 135 million."""
+"""What a weight taken back from a GGUF file costs, in weights of a pretraining step: 28 CPU-seconds
+for 135 million."""
 
 Manifests = Callable[[str], Manifest | None]
 """An input artifact's manifest by the input's name."""
 
 
 def workload(step: Step, manifest: Manifests) -> float:
-    """Multiply-adds for what runs a model, bytes for what reads data; comparable between steps of one stage only."""
+    """Multiply-adds for what runs a model, bytes for what reads data; comparable between steps of
+    one stage only."""
     return WORK[step.row.work](step, manifest)
 
 
 def output_size(step: Step, manifest: Manifests) -> float:
-    """Bytes of a step's files that was never built, from the model's size and the types' bits for each weight."""
+    """Bytes of a step's files that was never built, from the model's size and the types' bits for
+    each weight."""
     return SIZES[step.row.size](step, manifest)
 
 
@@ -74,7 +80,8 @@ SIZES: dict[str, Callable[[Step, Manifests], float]] = {
         step.parameters * FILE_BITS.get(kind, 8.0) / 8 for kind in list_types(step.recipe)
     ),
     "weights": lambda step, _: step.parameters * 4.0,
-    # LoRA's weights as a share of the base's, roughly: two thin matrices beside each square one of a few hundred rows.
+    # LoRA's weights as a share of the base's, roughly: two thin matrices beside each square one of
+    # a few hundred rows.
     "lora": lambda step, _: step.parameters * 4.0 * min(1.0, step.recipe["lora"]["rank"] / 230),
     "little": lambda step, _: 2000.0,
 }

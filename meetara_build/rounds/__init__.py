@@ -1,3 +1,3 @@
-"""A round of asking the agents: what they are given, how their proposals are weighed and ranked, and how they
-did before.
+"""A round of asking the agents: what they are given, how their proposals are weighed and ranked,
+and how they did before.
 """

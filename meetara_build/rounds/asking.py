@@ -1,4 +1,5 @@
-"""One round of advice: every agent is asked, what it proposes is checked, weighed and kept for `plan` to show."""
+"""One round of advice: every agent is asked, what it proposes is checked, weighed and kept for
+`plan` to show."""
 
 import os
 import time
@@ -33,14 +34,16 @@ from meetara_build.store.manifest import digest_json
 LOGS = Path("logs") / "agents"
 """Where what agents print is kept, below the root."""
 WORSE = 0.0
-"""A loss that rises by more than this share is worse: the same recipe gives the same loss, so there is no noise to allow for."""
+"""A loss that rises by more than this share is worse: the same recipe gives the same loss, so there
+is no noise to allow for."""
 LOSS_FOR_OTHERS = 0.01
 """How much loss, as a share, a decision may cost that promised less time, size or memory."""
 
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """A decision that made things worse than they were; ``others`` were taken back with it, and one of them may be to blame."""
+    """A decision that made things worse than they were; ``others`` were taken back with it, and one
+    of them may be to blame."""
 
     id: str
     agent: str
@@ -72,7 +75,8 @@ class Advice:
 
 
 def agents(project: Path, policy: Mapping[str, Any]) -> dict[str, Callable[[Context], Prepare]]:
-    """By name, what prepares each agent's process for a context: plugins, and the external ones of build.yaml.
+    """By name, what prepares each agent's process for a context: plugins, and the external ones of
+    build.yaml.
 
     Raises:
         ConfigError: two have the same name.
@@ -159,7 +163,8 @@ def proposal_id(agent: str, proposal: Proposal) -> str:
 
 
 def announce(shared: Shared, advice: Advice) -> dict[str, str]:
-    """Tell the shared context what is proposed, of each agent alone; by agent, why it does not take what that one says."""
+    """Tell the shared context what is proposed, of each agent alone; by agent, why it does not take
+    what that one says."""
     by_agent: dict[str, list[dict[str, object]]] = {}
     for one in advice.verdicts:
         if one.status != REFUSED:
@@ -263,7 +268,8 @@ def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]
                 reports.checked([_message(name, id, proposal)])
             except (ValueError, ReportError) as fault:
                 faults[name] = (
-                    f"proposes something that is none: {str(fault).removeprefix('report 1 (message): ')}"
+                    "proposes something that is none: "
+                    f"{str(fault).removeprefix('report 1 (message): ')}"
                 )
                 continue
             if id not in seen:
@@ -301,7 +307,8 @@ def _shaped(content: Mapping[str, object]) -> Proposal:
 def _from_messages(context: Context, asked: Container[str], known: Container[str]) -> Proposed:
     """What others proposed through the shared context, and no one has answered yet.
 
-    An agent that was asked once and is no more has left proposals too: their ids say so (``proposal_id``), and they count no more.
+    An agent that was asked once and is no more has left proposals too: their ids say so
+    (``proposal_id``), and they count no more.
     """
     found: Proposed = []
     for message in context.messages:
@@ -315,7 +322,8 @@ def _from_messages(context: Context, asked: Container[str], known: Container[str
 
 
 class Trial:
-    """The configuration, to try proposals on: alone, or on top of those that were taken on trial before."""
+    """The configuration, to try proposals on: alone, or on top of those that were taken on trial
+    before."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
@@ -351,7 +359,8 @@ class Trial:
 
 
 def _together(verdicts: Sequence[Verdict], trial: Trial) -> list[Verdict]:
-    """The verdicts, of whose winners those wait that cannot be had together with one that is worth more."""
+    """The verdicts, of whose winners those wait that cannot be had together with one that is worth
+    more."""
     settled = []
     for verdict in sorted(verdicts, key=lambda one: -one.worth):
         if verdict.status == WINS:
@@ -401,7 +410,10 @@ def _worse(outcome: Outcome) -> str | None:
         and outcome.actual <= 0
         and outcome.expected > 0
     ):
-        return f"{outcome.figure} did not fall ({-outcome.actual:+.1%}; runs {outcome.before} and {outcome.after})"
+        return (
+            f"{outcome.figure} did not fall ({-outcome.actual:+.1%}; runs {outcome.before} and "
+            f"{outcome.after})"
+        )
     return None
 
 

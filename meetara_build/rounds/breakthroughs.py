@@ -1,8 +1,9 @@
 """Results far beyond what the neighbours reached.
 
-Each build that measured decisions of agents gives a gain: the logarithm of the loss before over the loss after. A gain is called far
-beyond the others where its modified z-score, 0.6745 (x - median) / MAD, is above 3.5 (Iglewicz and Hoaglin 1993): for gains that
-are normally distributed, about one alarm in 5,000. It counts only after a repeat with another seed.
+Each build that measured decisions of agents gives a gain: the logarithm of the loss before over the
+loss after. A gain is called far beyond the others where its modified z-score, 0.6745 (x - median) /
+MAD, is above 3.5 (Iglewicz and Hoaglin 1993): for gains that are normally distributed, about one
+alarm in 5,000. It counts only after a repeat with another seed.
 """
 
 import math
@@ -16,15 +17,16 @@ LIMIT = 3.5
 FEWEST = 8
 """Gains of others below which nothing is called far."""
 SMALLEST = 0.005
-"""Half a percent of loss: where the others' gains are all alike, a smaller one is nothing to tell."""
+"""Half a percent of loss: where the others' gains are all alike, a smaller one is nothing to
+tell."""
 REPEATED = 0.5
 """The share of the gain that the repeat must reach."""
 
 
 @dataclass(frozen=True)
 class Breakthrough:
-    """A domain whose loss fell far more than the others'. ``gain`` is the logarithm of loss before over
-    after; ``score`` is the modified z-score."""
+    """A domain whose loss fell far more than the others'. ``gain`` is the logarithm of loss before
+    over after; ``score`` is the modified z-score."""
 
     id: str
     domain: str
@@ -56,7 +58,8 @@ def breakthroughs(measured: Iterable[Outcome], known: Iterable[str] = ()) -> lis
 
 
 def modified_z(value: float, others: Sequence[float]) -> float:
-    """How far a value lies above others, in robust standard deviations; 0 where there are too few."""
+    """How far a value lies above others, in robust standard deviations; 0 where there are too
+    few."""
     if len(others) < FEWEST:
         return 0.0
     middle = median(others)

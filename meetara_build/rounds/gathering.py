@@ -32,7 +32,8 @@ SIZES = {
 
 
 class Past(NamedTuple):
-    """What agents look back on, oldest first; ``passed_over`` says of whom a message cannot be read, and why."""
+    """What agents look back on, oldest first; ``passed_over`` says of whom a message cannot be
+    read, and why."""
 
     runs: list[Run]
     messages: list[dict[str, object]]
@@ -46,7 +47,8 @@ def gather(
     slots: int = 1,
     usd_per_hour: float = 0.0,
 ) -> Context:
-    """Everything an agent may know of the domains of this build, as it is now; what waits to be delivered is taken in first.
+    """Everything an agent may know of the domains of this build, as it is now; what waits to be
+    delivered is taken in first.
 
     Raises:
         ConfigError: anything below conf/ is wrong.
@@ -72,7 +74,8 @@ def gather(
 
 
 def look_back(shared: Shared) -> Past:
-    """The newest runs and messages. A proposal that is none, which anyone may have put there, is passed over.
+    """The newest runs and messages. A proposal that is none, which anyone may have put there, is
+    passed over.
 
     Raises:
         ContextError: the shared context cannot be read.
@@ -140,7 +143,8 @@ def _decisions(item: Resolved) -> Sequence[Mapping[str, object]]:
 
 
 def _model(graph: Graph, item: Resolved) -> dict[str, object]:
-    """Facts of the base: from its own config.json where it has been made or loaded, else from conf/base/."""
+    """Facts of the base: from its own config.json where it has been made or loaded, else from
+    conf/base/."""
     found = {}
     with contextlib.suppress(OSError, ValueError):
         folder = graph.root / graph.step("base", f"base/{item.base_name}").place.folder

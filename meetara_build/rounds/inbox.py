@@ -1,4 +1,5 @@
-"""What the agents advised last, kept beside the artifacts: `plan` shows it, `accept` and `reject` answer it."""
+"""What the agents advised last, kept beside the artifacts: `plan` shows it, `accept` and `reject`
+answer it."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,5 @@
-"""What agents may change: which keys, by how much, how often, and what people have refused already."""
+"""What agents may change: which keys, by how much, how often, and what people have refused
+already."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -107,7 +108,10 @@ def _past(context: Context, domain: Domain, agent: str, id: str, key: str) -> st
         and (passed := _builds_since(context, domain.name, last_time))
         < context.policy["rest_builds"]
     ):
-        return f"{agent} changed it {passed} builds ago; agents.rest_builds is {context.policy['rest_builds']}"
+        return (
+            f"{agent} changed it {passed} builds ago; agents.rest_builds is "
+            f"{context.policy['rest_builds']}"
+        )
     return None
 
 

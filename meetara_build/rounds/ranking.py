@@ -1,7 +1,9 @@
-"""Which of several proposals for the same key is taken: the one that is worth most, by what its agent's past ones were worth.
+"""Which of several proposals for the same key is taken: the one that is worth most, by what its
+agent's past ones were worth.
 
-Worth is in percent of loss: stated gain × confidence × the agent's reliability × its calibration (``record.Record``). Other figures are
-turned into it: time by what a percent may cost (``agents.minutes_a_percent``), bytes and memory by a tenth.
+Worth is in percent of loss: stated gain × confidence × the agent's reliability × its calibration
+(``record.Record``). Other figures are turned into it: time by what a percent may cost
+(``agents.minutes_a_percent``), bytes and memory by a tenth.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,7 +24,8 @@ class Verdict:
     """A proposal, and what became of it.
 
     Attributes:
-        status: wins, outvoted (another for the same key is worth more), refused (by policy or schema), later (enough for one round).
+        status: wins, outvoted (another for the same key is worth more), refused (by policy or
+            schema), later (enough for one round).
         why: in a sentence.
         now: the key's present value.
         worth: in percent of loss.
@@ -40,7 +43,8 @@ class Verdict:
 
 
 def worth(proposal: Proposal, record: Record, minutes: float, minutes_a_percent: float) -> float:
-    """What a proposal may be expected to be worth, in percent of loss. ``minutes`` is how long the domain's training takes."""
+    """What a proposal may be expected to be worth, in percent of loss. ``minutes`` is how long the
+    domain's training takes."""
     gain = min(max(proposal.expected_gain, 0.0), LARGEST_GAIN)
     percent = 100 * gain
     if proposal.figure == "seconds":
@@ -58,7 +62,8 @@ def settle(
     most: int,
     careful: Collection[str] = (),
 ) -> list[Verdict]:
-    """Of those that are not refused, for each domain and key the one that is worth most wins; of a domain at most so many.
+    """Of those that are not refused, for each domain and key the one that is worth most wins; of a
+    domain at most so many.
 
     ``careful`` are the domains where several together made things worse: there it is one at a time.
 
@@ -85,7 +90,10 @@ def _rank(verdict: Verdict) -> tuple[float, str, str]:
 def _contest(group: Sequence[Verdict], records: Mapping[str, Record]) -> Iterable[Verdict]:
     first, *others = sorted(group, key=_rank)
     record = records.get(first.agent, Record())
-    basis = f"{first.proposal.expected_gain:.1%} less {first.proposal.figure}, confidence {first.proposal.confidence:.0%}"
+    basis = (
+        f"{first.proposal.expected_gain:.1%} less {first.proposal.figure}, confidence "
+        f"{first.proposal.confidence:.0%}"
+    )
     past = (
         f"{record.helped} of {record.measured} of its decisions helped"
         if record.measured
@@ -104,7 +112,8 @@ def _contest(group: Sequence[Verdict], records: Mapping[str, Record]) -> Iterabl
 
 
 def _limited(verdicts: Sequence[Verdict], most: int, careful: Collection[str]) -> list[Verdict]:
-    """The best so many winners of each domain; the rest wait, so that what is measured can be told apart."""
+    """The best so many winners of each domain; the rest wait, so that what is measured can be told
+    apart."""
     taken: dict[str, int] = {}
     limited = []
     for verdict in sorted(verdicts, key=_rank):

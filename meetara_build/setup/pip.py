@@ -1,4 +1,5 @@
-"""This environment's pip, as set-up runs it: its output in a log file, its last error in the message."""
+"""This environment's pip, as set-up runs it: its output in a log file, its last error in the
+message."""
 
 import os
 import subprocess
@@ -58,7 +59,8 @@ def run_pip(
             raise
     if process.wait() != 0:
         raise SetupError(
-            f"{what}: {_reason(lines)} (pip's whole output: {log}), then run `meetara-build setup` again"
+            f"{what}: {_reason(lines)} (pip's whole output: {log}), then run `meetara-build setup` "
+            "again"
         )
 
 
@@ -69,7 +71,10 @@ def _reason(lines: list[str]) -> str:
         return "pip cannot reach the package index; check the network, a proxy, or PIP_INDEX_URL"
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     if any(word in text for word in UNKNOWN):
-        return f"the package index does not have it ({errors[-1] if errors else 'pip gave no reason'}); check name and version"
+        return (
+            "the package index does not have it "
+            f"({errors[-1] if errors else 'pip gave no reason'}); check name and version"
+        )
     if "No space left on device" in text:
         return "the disk is full; make room"
     signs = ("error:", "CMake Error")

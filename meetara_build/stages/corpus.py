@@ -1,4 +1,5 @@
-"""The text that an embedded base is pretrained on: a stated share of each domain's training records, never a held-out one."""
+"""The text that an embedded base is pretrained on: a stated share of each domain's training
+records, never a held-out one."""
 
 import hashlib
 import json
@@ -32,7 +33,8 @@ def run(recipe: CorpusRecipe, inputs: Inputs, output: Path) -> Metrics:
         trained += len(prepared.train)
         for record in prepared.train:
             if _chance(record.id) < recipe.share:
-                # Only what is asked and answered: a base that knew each domain's system prompt would know the domain.
+                # Only what is asked and answered: a base that knew each domain's system prompt
+                # would know the domain.
                 turns = [turn for turn in record.messages if turn["role"] != "system"]
                 line = {"id": record.id, "domain": domain, "messages": turns}
                 lines[record.id] = json.dumps(line, ensure_ascii=False)
@@ -40,7 +42,8 @@ def run(recipe: CorpusRecipe, inputs: Inputs, output: Path) -> Metrics:
     kept = [line for key, line in sorted(lines.items()) if key not in held_out]
     if not kept:
         raise DataError(
-            "no training record is left for the base; raise pretraining.share, or add domains to pretraining.domains"
+            "no training record is left for the base; raise pretraining.share, or add domains to "
+            "pretraining.domains"
         )
     (output / "corpus.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     metrics = {"records": len(kept), "training_records": trained, "held_out_records": len(held_out)}
@@ -51,5 +54,6 @@ def run(recipe: CorpusRecipe, inputs: Inputs, output: Path) -> Metrics:
 
 
 def _chance(key: str) -> float:
-    """A number from 0 to 1 that depends on a record's content alone, and not on which side of the split it is."""
+    """A number from 0 to 1 that depends on a record's content alone, and not on which side of the
+    split it is."""
     return int(hashlib.sha256(f"corpus {key}".encode()).hexdigest()[:8], 16) / 0xFFFFFFFF

@@ -28,14 +28,16 @@ GENERATED = 32
 
 
 def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Measure the base and every variant on ``test.jsonl`` through llama.cpp; write ``evaluation.json``.
+    """Measure the base and every variant on ``test.jsonl`` through llama.cpp; write
+    ``evaluation.json``.
 
-    Inputs: ``gguf`` (folder of the variants), ``base_gguf`` (folder of the base's F16 file), ``dataset``, ``base``
-    (Hugging Face folder, for its tokenizer and chat template).
+    Inputs: ``gguf`` (folder of the variants), ``base_gguf`` (folder of the base's F16 file),
+    ``dataset``, ``base`` (Hugging Face folder, for its tokenizer and chat template).
 
-    Loss is the mean negative log-likelihood of a completion's token in nats, perplexity its exponential. Divergence is
-    KL(F16 || variant) per completion token in nats, as llama.cpp's ``llama-perplexity --kl-divergence`` has it.
-    ``by_topic`` has F16's loss and completion tokens for each topic that the records name, ``base_by_topic`` the base's loss.
+    Loss is the mean negative log-likelihood of a completion's token in nats, perplexity its
+    exponential. Divergence is KL(F16 || variant) per completion token in nats, as llama.cpp's
+    ``llama-perplexity --kl-divergence`` has it. ``by_topic`` has F16's loss and completion tokens
+    for each topic that the records name, ``base_by_topic`` the base's loss.
 
     Raises:
         ArtifactError: a file is missing or does not fit the base.
@@ -93,7 +95,8 @@ class _Runner:
         started = time.perf_counter()
         if not path.is_file():
             raise ArtifactError(
-                f"{path.parent.name}/{path.name}: no such file for {name}. Build the gguf stage again."
+                f"{path.parent.name}/{path.name}: no such file for {name}. Build the gguf stage "
+                "again."
             )
         return cls(path, Model(path), time.perf_counter() - started)
 
@@ -182,8 +185,9 @@ def _held_out(
             or len(tokenizer) > runner.model.n_vocab
         ):
             raise ArtifactError(
-                f"{runner.path.name}: {runner.model.n_vocab} tokens, but the base's tokenizer has {len(tokenizer)} and "
-                f"the F16 file {runners[REFERENCE].model.n_vocab}. Build {name} again from the same base."
+                f"{runner.path.name}: {runner.model.n_vocab} tokens, but the base's tokenizer has "
+                f"{len(tokenizer)} and the F16 file {runners[REFERENCE].model.n_vocab}. Build "
+                f"{name} again from the same base."
             )
     own = min(runner.model.trained_context for runner in runners.values())
     limit = max(2, min(recipe.context or own, own))
@@ -199,8 +203,8 @@ def _held_out(
     texts, topics = [text for text, _ in answered], [topic for _, topic in answered]
     if not texts:
         raise DataError(
-            f"{test.name}: none of {len(records)} held-out records has an answer within {limit} tokens. "
-            "Add shorter records, or raise data.max_tokens."
+            f"{test.name}: none of {len(records)} held-out records has an answer within {limit} "
+            "tokens. Add shorter records, or raise data.max_tokens."
         )
     counts = {
         "records": len(texts),
@@ -240,7 +244,8 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def divergence(reference: Floats, weights: Floats, ours: Floats) -> npt.NDArray[np.float64]:
-    """KL(reference || ours) of each row in nats, from log-probabilities and ``exp(reference)``; never below 0."""
+    """KL(reference || ours) of each row in nats, from log-probabilities and ``exp(reference)``;
+    never below 0."""
     gap = reference - ours
     gap *= weights
     sums: npt.NDArray[np.float64] = gap.sum(axis=1, dtype=np.float64)

@@ -27,11 +27,13 @@ NOT_COPIED = ("manifest.json", "model.safetensors.index.json", "origin.json")
 
 
 def run(recipe: MergeRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Write a Hugging Face folder: one model.safetensors in float32, the base's other files as they are.
+    """Write a Hugging Face folder: one model.safetensors in float32, the base's other files as they
+    are.
 
-    ``W + scale * B A`` is worked out in float32 by PEFT (DoRA and rsLoRA included), and written so: rounded to a base's
-    bfloat16 most of a short training is lost, and a GGUF file of type F16 keeps eight times more of it. The proof is the largest
-    difference between logits of merged weights and of base + adapter, on validation texts.
+    ``W + scale * B A`` is worked out in float32 by PEFT (DoRA and rsLoRA included), and written so:
+    rounded to a base's bfloat16 most of a short training is lost, and a GGUF file of type F16 keeps
+    eight times more of it. The proof is the largest difference between logits of merged weights and
+    of base + adapter, on validation texts.
 
     Args:
         inputs: base, adapter and dataset folders.
@@ -51,7 +53,8 @@ def run(recipe: MergeRecipe, inputs: Inputs, output: Path) -> Metrics:
     _refuse_beyond(difference, recipe.bound, domain)
     if change == 0:
         raise NoEffectError(
-            f"{domain}: the merged model's logits equal the base's, so the adapter has no effect: train longer, or raise lora.alpha"
+            f"{domain}: the merged model's logits equal the base's, so the adapter has no effect: "
+            "train longer, or raise lora.alpha"
         )
     _save(merged, base, output)
     return {
@@ -62,7 +65,8 @@ def run(recipe: MergeRecipe, inputs: Inputs, output: Path) -> Metrics:
 
 
 def _texts(inputs: Inputs) -> list[Tensor]:
-    """[1, L] token ids of a few validation records, or of training records where there is no validation record."""
+    """[1, L] token ids of a few validation records, or of training records where there is no
+    validation record."""
     tokenizer = load_tokenizer(inputs["base"])
     for name in ("validation.jsonl", "train.jsonl"):
         records = [
@@ -84,7 +88,8 @@ def _logits(model: torch.nn.Module, texts: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """Largest difference of any logit as a share of the largest logit; not-a-number anywhere gives not-a-number."""
+    """Largest difference of any logit as a share of the largest logit; not-a-number anywhere gives
+    not-a-number."""
     largest = torch.stack([logits.abs().max() for logits in other]).max()
     difference = torch.stack([(a - b).abs().max() for a, b in zip(one, other, strict=True)]).max()
     return (difference / largest.clamp(min=1e-30)).item()
@@ -94,13 +99,15 @@ def _refuse_beyond(difference: float, bound: float, domain: str) -> None:
     if not difference <= bound:  # also refuses not-a-number
         kind = ProofError if math.isfinite(difference) else LogitsError
         raise kind(
-            f"{domain}: merged logits differ from base + adapter by {difference:.3g} of the largest logit, allowed are "
-            f"{bound:.3g}: build the adapter again; if it stays, raise merge.bound, or take another base"
+            f"{domain}: merged logits differ from base + adapter by {difference:.3g} of the "
+            f"largest logit, allowed are {bound:.3g}: build the adapter again; if it stays, raise "
+            "merge.bound, or take another base"
         )
 
 
 def _save(merged: PreTrainedModel, base: Path, output: Path) -> None:
-    """The weights as transformers names them; the base's tokenizer and template byte for byte, its configuration but for the type."""
+    """The weights as transformers names them; the base's tokenizer and template byte for byte, its
+    configuration but for the type."""
     merged.save_pretrained(output, max_shard_size="1000GB")
     for path in sorted(base.iterdir()):
         if path.suffix in COPIED and path.name not in NOT_COPIED and path.is_file():

@@ -1,4 +1,5 @@
-"""Three pictures over all domains: loss curves, what each quantized file costs in quality for its size, and which are alike."""
+"""Three pictures over all domains: loss curves, what each quantized file costs in quality for its
+size, and which are alike."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,8 @@ STYLE: Any = {
 PANEL = (3.4, 2.4)
 """Width and height of one category's panel, inches."""
 FARTHER = 6
-"""The power of 1 - cosine that is a distance: most pairs have few words in common, and it is the near ones that a map is for."""
+"""The power of 1 - cosine that is a distance: most pairs have few words in common, and it is the
+near ones that a map is for."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,8 +110,8 @@ def size_quality(evaluation: Mapping[str, Any]) -> Figure:
 def relations(
     domains: Mapping[str, str], alike: Mapping[str, Mapping[str, float]], recipe: ReportRecipe
 ) -> Figure:
-    """A map: similar domains are near each other, each is joined to the most similar one, and arrows show who begins from whose
-    adapter, or learns whose records too."""
+    """A map: similar domains are near each other, each is joined to the most similar one, and
+    arrows show who begins from whose adapter, or learns whose records too."""
     names = sorted(domains)
     places = dict(
         zip(
@@ -144,7 +146,8 @@ def relations(
         for other in others:
             _arrow(axes, places, other, name, "dashed")
     axes.set_title(
-        "Domains by the words of their records; arrows: begins from the adapter (solid), learns the records too (dashed)"
+        "Domains by the words of their records; arrows: begins from the adapter (solid), learns "
+        "the records too (dashed)"
     )
     axes.set_axis_off()
     axes.legend(frameon=False, fontsize=6)
@@ -164,8 +167,8 @@ def _arrow(axes: Axes, places: Mapping[str, Floats], start: str, end: str, line:
 
 
 def layout(cosines: Floats) -> Floats:
-    """Places on a plane whose distances come near those along chains of similar domains (Kamada and Kawai 1989), by
-    multidimensional scaling. The same cosines give the same places."""
+    """Places on a plane whose distances come near those along chains of similar domains (Kamada and
+    Kawai 1989), by multidimensional scaling. The same cosines give the same places."""
     from scipy.sparse.csgraph import shortest_path
     from sklearn.manifold import MDS
 
@@ -180,7 +183,8 @@ def layout(cosines: Floats) -> Floats:
 
 
 def _text(path: Path) -> str:
-    """What is asked and answered in a domain's records; its system prompt would tell it from all others."""
+    """What is asked and answered in a domain's records; its system prompt would tell it from all
+    others."""
     with path.open(encoding="utf-8") as file:
         turns = [
             turn

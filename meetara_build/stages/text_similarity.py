@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 COMMON = 0.9
-"""A word that more texts have than this share of them tells none apart, where there are more than a few."""
+"""A word that more texts have than this share of them tells none apart, where there are more than a
+few."""
 FEW = 3
 
 
 class Similar(NamedTuple):
-    """Another text, of a domain's data, and how alike it is: 1 for the same, 0 for nothing in common."""
+    """Another text, of a domain's data, and how alike it is: 1 for the same, 0 for nothing in
+    common."""
 
     domain: str
     similarity: float

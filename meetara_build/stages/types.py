@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 class Recipe(BaseModel):
     """The slice of the configuration that one stage reads.
 
-    Its JSON is what is hashed: every field is in it, None as null, so that equal recipes are equal bytes.
+    Its JSON is what is hashed: every field is in it, None as null, so that equal recipes are equal
+    bytes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

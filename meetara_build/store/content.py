@@ -10,11 +10,13 @@
         root.json             where it is
         nutrition-adapter     the key of the work whose result lies there now, and where its manifest is
 
-Checkouts may share a store (``store:`` in conf/build.yaml), also over NFS. Assumed there: a rename replaces a file in one
-step, and ``flock`` works. Two machines that add the same blob write the same bytes, and the later rename wins.
+Checkouts may share a store (``store:`` in conf/build.yaml), also over NFS. Assumed there: a rename
+replaces a file in one step, and ``flock`` works. Two machines that add the same blob write the same
+bytes, and the later rename wins.
 
-Users may share it too: all that is made in it gets the rights and the group of the store's own folder, whatever the umask
-(git's core.sharedRepository): `chmod g+rwxs STORE` makes it a group's. Who can only read it takes from it what is there.
+Users may share it too: all that is made in it gets the rights and the group of the store's own
+folder, whatever the umask (git's core.sharedRepository): `chmod g+rwxs STORE` makes it a group's.
+Who can only read it takes from it what is there.
 """
 
 import contextlib
@@ -43,11 +45,13 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 FICLONE = 0x40049409
-"""Linux: have a file share another's blocks until one of the two is written (reflink; btrfs, XFS, bcachefs)."""
+"""Linux: have a file share another's blocks until one of the two is written (reflink; btrfs, XFS,
+bcachefs)."""
 
 
 class Store:
-    """Blobs by their sha256, and manifests by the key of the work that made them, as one root sees them."""
+    """Blobs by their sha256, and manifests by the key of the work that made them, as one root sees
+    them."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
@@ -71,7 +75,8 @@ class Store:
         return None
 
     def look_up(self, key: str) -> Manifest | None:
-        """The manifest that this work gave before, if every blob of it is there and of the right size.
+        """The manifest that this work gave before, if every blob of it is there and of the right
+        size.
 
         Raises:
             ArtifactError: the store cannot be read.
@@ -84,10 +89,11 @@ class Store:
         return manifest
 
     def remember(self, key: str, manifest: Manifest) -> None:
-        """Keep only what the work gave, not its files: enough to tell whether a temporary would come out the same.
+        """Keep only what the work gave, not its files: enough to tell whether a temporary would
+        come out the same.
 
-        It is kept below the root too, so that what was built from the temporary stays fresh where someone deletes the
-        store.
+        It is kept below the root too, so that what was built from the temporary stays fresh where
+        someone deletes the store.
 
         Raises:
             ArtifactError: the store's disk is full.
@@ -125,7 +131,8 @@ class Store:
             self._write(self.fingerprint(manifest.fingerprint), "")
 
     def restore(self, key: str, manifest: Manifest, folder: Path) -> bool:
-        """Put an artifact's files into a folder; false where a blob turns out to be damaged (it is then dropped).
+        """Put an artifact's files into a folder; false where a blob turns out to be damaged (it is
+        then dropped).
 
         Raises:
             ArtifactError: the store cannot be read.
@@ -148,7 +155,8 @@ class Store:
         return True
 
     def refer(self, name: str, key: str, manifest: str) -> None:
-        """Note that the artifact of this name, with its manifest below our root, is this work's: it is not collected.
+        """Note that the artifact of this name, with its manifest below our root, is this work's: it
+        is not collected.
 
         A temporary has no manifest that would stay.
 
@@ -166,7 +174,8 @@ class Store:
                 self._give_rights(temporary)
 
     def referred(self, name: str) -> str:
-        """The key of the work that the artifact of this name, below our root, is or last was the result of; "" if none."""
+        """The key of the work that the artifact of this name, below our root, is or last was the
+        result of; "" if none."""
         try:
             return (self.refs / name).read_text(encoding="utf-8").partition("\n")[0]
         except (OSError, ValueError):
@@ -207,7 +216,8 @@ class Store:
         return None
 
     def _holds(self, digest: str, size: int) -> bool:
-        """Whether a blob is there, and of this size: a file, and neither a link elsewhere nor a pipe that never ends."""
+        """Whether a blob is there, and of this size: a file, and neither a link elsewhere nor a
+        pipe that never ends."""
         with (
             self.explain_refusals("read"),
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
@@ -239,7 +249,8 @@ class Store:
                     with contextlib.suppress(FileExistsError):  # another job was quicker
                         path.touch(exist_ok=False)
                         self._give_rights(path)
-                # Who only takes from a store need not be able to write it; to be alone over NFS one has to.
+                # Who only takes from a store need not be able to write it; to be alone over NFS one
+                # has to.
                 lock = held.enter_context(path.open("rb" if reads else "r+b"))
             fcntl.flock(lock, how)
             yield
@@ -261,7 +272,8 @@ class Store:
                 self._give_rights(folder)
 
     def _give_rights(self, path: Path) -> None:
-        """Give what we have just made in the store the group and the rights of the store's folder."""
+        """Give what we have just made in the store the group and the rights of the store's
+        folder."""
         of_store, made = os.stat(self.folder), os.stat(path)
         rights = stat.S_IMODE(of_store.st_mode)
         with contextlib.suppress(OSError):  # a group we are not in, a file system without groups
@@ -272,7 +284,8 @@ class Store:
 
     @contextlib.contextmanager
     def explain_refusals(self, what: str) -> Iterator[None]:
-        """Have the system's refusal of a file of the store name the file, whose it is, and what mends it.
+        """Have the system's refusal of a file of the store name the file, whose it is, and what
+        mends it.
 
         Raises:
             ArtifactError: the file cannot be ``what``: read, or written.
@@ -301,14 +314,16 @@ class Store:
         reason = os.strerror(error.errno or 0)
         if error.errno in FULL:
             return ArtifactError(
-                f"{self.folder}: the store cannot be written ({reason}); make room on its disk (`meetara-build gc` has it "
-                "forget old results), or set `store:` in conf/build.yaml to a folder elsewhere, then build again"
+                f"{self.folder}: the store cannot be written ({reason}); make room on its disk "
+                "(`meetara-build gc` has it forget old results), or set `store:` in "
+                "conf/build.yaml to a folder elsewhere, then build again"
             )
         path = next(one for one in (path, *path.parents) if _can_be_seen(one))
         return ArtifactError(
-            f"{path}: cannot be {what} ({reason}); it is {_described(path)}. A store for several users is a folder of "
-            f"their group: `chgrp -R GROUP {self.folder} && chmod -R g+rwX {self.folder}`, by whose it is. Or set `store:` in "
-            "conf/build.yaml to a folder of yours"
+            f"{path}: cannot be {what} ({reason}); it is {_described(path)}. A store for several "
+            f"users is a folder of their group: `chgrp -R GROUP {self.folder} && chmod -R g+rwX "
+            f"{self.folder}`, by whose it is. Or set `store:` in conf/build.yaml to a folder of "
+            "yours"
         )
 
 
@@ -339,9 +354,11 @@ def host() -> str:
 
 
 def share(source: Path, target: Path) -> None:
-    """The same bytes under another name, read-only: shared blocks or a hard link where the file system can, else a copy.
+    """The same bytes under another name, read-only: shared blocks or a hard link where the file
+    system can, else a copy.
 
-    Another user's file is copied: of a link neither could change the rights, nor the system agree to it.
+    Another user's file is copied: of a link neither could change the rights, nor the system agree
+    to it.
     """
     with replace_file(target) as temporary:
         if not _cloned(source, temporary) and not _linked(source, temporary):
@@ -350,7 +367,8 @@ def share(source: Path, target: Path) -> None:
 
 
 def _cloned(source: Path, target: Path) -> bool:
-    """Whether the file system could make a copy that shares its blocks; unlike a link, no later edit reaches the other."""
+    """Whether the file system could make a copy that shares its blocks; unlike a link, no later
+    edit reaches the other."""
     try:
         with source.open("rb") as given, target.open("wb") as made:
             fcntl.ioctl(made, FICLONE, given.fileno())

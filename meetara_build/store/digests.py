@@ -1,7 +1,8 @@
 """sha256 of files, remembered: a file whose size, times and inode are as before is not read again.
 
-The change time is among them, which no copying sets back; and what was changed in the very moment in which it was read is
-read again the next time, since such a change could leave all of them as they were.
+The change time is among them, which no copying sets back; and what was changed in the very moment
+in which it was read is read again the next time, since such a change could leave all of them as
+they were.
 """
 
 import errno
@@ -20,7 +21,8 @@ TICK_NS = 20_000_000
 """File systems stamp changes with a clock that moves in steps of up to 10 ms."""
 
 MOST_FILES = 10_000
-"""In the folder of one source: one that was named by mistake, ``/`` or ``~``, would be read for hours."""
+"""In the folder of one source: one that was named by mistake, ``/`` or ``~``, would be read for
+hours."""
 
 State = list[Any]
 
@@ -80,7 +82,8 @@ def state(path: str | Path) -> State:
     """Size, times and inode of a file, or of every file in a folder.
 
     Raises:
-        OSError: it is not there, is neither, or holds what is neither; or the folder holds more than a source can.
+        OSError: it is not there, is neither, or holds what is neither; or the folder holds more
+            than a source can.
     """
     if os.path.isdir(path):
         return [[file, *_file_state(file)] for file in list_files(path)]

@@ -1,4 +1,5 @@
-"""Garbage collection: what the store may forget, oldest use first, and never what is current or pinned."""
+"""Garbage collection: what the store may forget, oldest use first, and never what is current or
+pinned."""
 
 import contextlib
 import fcntl
@@ -13,11 +14,13 @@ from meetara_build.store.content import Store, host
 from meetara_build.store.manifest import parse_manifest
 
 IN_FLIGHT_SECONDS = 3600.0
-"""A blob that no finished work names may belong to work that is just being added on another machine."""
+"""A blob that no finished work names may belong to work that is just being added on another
+machine."""
 
 
 class Work(NamedTuple):
-    """The manifest of a piece of work, in the store or beside it: when it was last used, and the blobs it names."""
+    """The manifest of a piece of work, in the store or beside it: when it was last used, and the
+    blobs it names."""
 
     path: Path
     key: str
@@ -28,10 +31,11 @@ class Work(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What was forgotten, or would be: pieces of work, blobs, and their bytes; and what is left. ``size`` in bytes.
+    """What was forgotten, or would be: pieces of work, blobs, and their bytes; and what is left.
+    ``size`` in bytes.
 
-    A blob that is also an artifact's file takes no less room before it is forgotten than afterwards: ``freed`` counts
-    only those that are not.
+    A blob that is also an artifact's file takes no less room before it is forgotten than
+    afterwards: ``freed`` counts only those that are not.
     """
 
     works: int
@@ -51,10 +55,11 @@ def collect(
     max_age: float | None = None,
     dry_run: bool = False,
 ) -> Collected:
-    """Forget results until those left take at most ``max_size`` bytes and none was last used ``max_age`` seconds ago.
+    """Forget results until those left take at most ``max_size`` bytes and none was last used
+    ``max_age`` seconds ago.
 
-    What any root that shares the store refers to, the work keys ``wanted`` and the blobs ``pinned`` (by sha256) stay,
-    even where that is more than the bound.
+    What any root that shares the store refers to, the work keys ``wanted`` and the blobs ``pinned``
+    (by sha256) stay, even where that is more than the bound.
 
     Raises:
         ArtifactError: the store cannot be read or written.
@@ -62,7 +67,8 @@ def collect(
     with store.locked(fcntl.LOCK_EX), store.explain_refusals("written"):
         keep = set(wanted) | set(_referred(store, wanted, dry_run=dry_run))
         works = sorted(_works(store), key=lambda work: (work.key in keep, work.used, work.key))
-        # What a current result began from was pinned by whoever built it, here or in another checkout.
+        # What a current result began from was pinned by whoever built it, here or in another
+        # checkout.
         pins = {*pinned, *(source for work in works if work.key in keep for source in work.sources)}
         sizes = {path.name: path.stat().st_size for path in _files(store.folder / "blobs")}
         held = _counted(works)
@@ -116,7 +122,8 @@ def _collectable(path: Path, held: dict[str, int], now: float) -> bool:
 
 
 def _referred(store: Store, wanted: Collection[str], *, dry_run: bool) -> Iterator[str]:
-    """Keys that some root's artifacts are the results of; references to what is gone from this machine are dropped."""
+    """Keys that some root's artifacts are the results of; references to what is gone from this
+    machine are dropped."""
     for folder in (store.folder / "roots").glob("*"):
         try:
             place = parse_json((folder / "root.json").read_bytes())

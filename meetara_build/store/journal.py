@@ -13,7 +13,8 @@ from typing import NamedTuple
 from meetara_build.outside import parse_json
 
 BUILD = "MEETARA_BUILD"
-"""Environment variable that holds the name of the build that a job belongs to: when it began, UTC, and its process."""
+"""Environment variable that holds the name of the build that a job belongs to: when it began, UTC,
+and its process."""
 
 TAIL_BYTES = 2_000_000
 """How much of the history estimates are made from: the last five thousand runs or so."""
@@ -22,8 +23,9 @@ TAIL_BYTES = 2_000_000
 class Run(NamedTuple):
     """One stage run. Times in seconds, memory in MB, size in bytes; ``started`` is Unix time.
 
-    ``key`` is the work's in the store, ``work`` how much there was to do (see ``plan.estimate``), ``build`` the name of the
-    build it belonged to, ``hardware`` the name of the file of the machine it was configured for, ``code`` that of the error it failed with.
+    ``key`` is the work's in the store, ``work`` how much there was to do (see ``plan.estimate``),
+    ``build`` the name of the build it belonged to, ``hardware`` the name of the file of the machine
+    it was configured for, ``code`` that of the error it failed with.
     """
 
     stage: str
@@ -47,7 +49,8 @@ class Run(NamedTuple):
 
 @cache
 def machine() -> str:
-    """This machine in a line that stays the same between builds: system, architecture, cores and processor."""
+    """This machine in a line that stays the same between builds: system, architecture, cores and
+    processor."""
     name = "processor"
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         name = next(
@@ -81,7 +84,8 @@ def record(root: Path, run: Run) -> None:
 def benchmark(run: Run) -> str:
     """A run in the columns of Snakemake's ``benchmark:`` files.
 
-    Snakemake itself cannot measure jobs that are forked from a warm process: they are not below its shell.
+    Snakemake itself cannot measure jobs that are forked from a warm process: they are not below its
+    shell.
     """
     minutes, seconds = divmod(int(run.seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -113,7 +117,8 @@ def read(text: bytes) -> Iterator[Run]:
 
 
 class Build(NamedTuple):
-    """One build: the work that the artifacts below the root were the results of when it had ended, by step."""
+    """One build: the work that the artifacts below the root were the results of when it had ended,
+    by step."""
 
     name: str
     machine: str

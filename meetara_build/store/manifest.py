@@ -32,7 +32,8 @@ Slice = dict[str, Any]
 
 
 class MadeFrom(TypedDict):
-    """What a step is made from: its recipe, digests of the code and sources by name, and versions of the libraries."""
+    """What a step is made from: its recipe, digests of the code and sources by name, and versions
+    of the libraries."""
 
     recipe: Slice
     code: dict[str, str]
@@ -44,7 +45,8 @@ PARTS = tuple(MadeFrom.__annotations__)
 
 
 class Entry(TypedDict):
-    """A file of an artifact: its bytes, and for JSON with measured figures the digest of the rest."""
+    """A file of an artifact: its bytes, and for JSON with measured figures the digest of the
+    rest."""
 
     sha256: str
     size: int
@@ -74,7 +76,8 @@ class Manifest(NamedTuple):
     metrics: dict[str, Any]
 
     def digest(self, patterns: Iterable[str] = ("*",)) -> str:
-        """sha256 of the files' names and content, of those that match a pattern; measured figures left out."""
+        """sha256 of the files' names and content, of those that match a pattern; measured figures
+        left out."""
         read = self.matching(patterns)
         return digest_json(
             {name: self.files[name].get("content", self.files[name]["sha256"]) for name in read}
@@ -95,7 +98,8 @@ class Manifest(NamedTuple):
 
 
 def parse_manifest(text: bytes) -> Manifest:
-    """A manifest from its JSON. It may come from a store that others write to: its names are used as files' names.
+    """A manifest from its JSON. It may come from a store that others write to: its names are used
+    as files' names.
 
     Raises:
         ValueError: it is damaged, or names what is no file of an artifact's folder.
@@ -112,7 +116,8 @@ def parse_manifest(text: bytes) -> Manifest:
 
 
 def _is_whole(manifest: Manifest) -> bool:
-    """Whether each field is of its kind, and the fingerprint that of what it says it was made from."""
+    """Whether each field is of its kind, and the fingerprint that of what it says it was made
+    from."""
     made_from, inputs = manifest.made_from, manifest.inputs
     return (
         all(isinstance(word, str) for word in (manifest.stage, manifest.target))
@@ -202,7 +207,8 @@ def faults(
     names: Iterable[str] | None = None,
     digest: Callable[[Path], str] = digest_file,
 ) -> dict[str, str]:
-    """What is wrong with an artifact's files: ``missing``, or that its content is not what was built, by name.
+    """What is wrong with an artifact's files: ``missing``, or that its content is not what was
+    built, by name.
 
     ``digest`` may remember what it read before; the default reads everything.
     """
@@ -219,7 +225,8 @@ def faults(
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """The name to write a file under, which replaces ``path`` once it is whole, and is gone where that fails."""
+    """The name to write a file under, which replaces ``path`` once it is whole, and is gone where
+    that fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
@@ -231,7 +238,8 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader, also after a power cut, finds the old content or the new, never a part."""
+    """Write a file so that a reader, also after a power cut, finds the old content or the new,
+    never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:
         write_durably(temporary, text)
@@ -247,7 +255,8 @@ def write_durably(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold others off while something is read, changed and written again; ``path`` is a file for this alone, which stays.
+    """Hold others off while something is read, changed and written again; ``path`` is a file for
+    this alone, which stays.
 
     Raises:
         ArtifactError: it cannot be written.
@@ -271,7 +280,8 @@ def write_cache(path: Path, text: str) -> None:
 
 
 def commit(work: Path, root: Path, where: Place, manifest: Manifest) -> None:
-    """Have a folder of finished files be the artifact: the old manifest goes first, the new one comes last.
+    """Have a folder of finished files be the artifact: the old manifest goes first, the new one
+    comes last.
 
     The folder is replaced whole, so that nothing that is no longer made stays in it.
     """
@@ -286,7 +296,8 @@ def commit(work: Path, root: Path, where: Place, manifest: Manifest) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Make files durable and read-only: they share their bytes with the store, so nobody may write into them."""
+    """Make files durable and read-only: they share their bytes with the store, so nobody may write
+    into them."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:

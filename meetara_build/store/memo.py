@@ -10,7 +10,8 @@ from meetara_build.store.manifest import digest_json, write_cache
 
 
 class Memo:
-    """JSON values by key, as long as all that they depend on has the same ``state``; ``save`` keeps those that were used."""
+    """JSON values by key, as long as all that they depend on has the same ``state``; ``save`` keeps
+    those that were used."""
 
     def __init__(self, kept_in: Path, state: Any) -> None:
         self.kept_in, self.state = kept_in, digest_json(state)

@@ -1,4 +1,5 @@
-"""What a curve tells while a training runs: that it diverges, or that nothing is left to gain. Of the points alone, nothing kept."""
+"""What a curve tells while a training runs: that it diverges, or that nothing is left to gain. Of
+the points alone, nothing kept."""
 
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ CHECKED_RISEN = 1.02
 HIGH = 0.5
 """Of the highest rate: from it on the rate is high."""
 HALVED = 0.6
-"""A rate below so much of the one before it was lowered on purpose; no schedule falls so fast but in its last steps."""
+"""A rate below so much of the one before it was lowered on purpose; no schedule falls so fast but
+in its last steps."""
 ENDING = 3
 """Those last steps."""
 LEAST_GAIN = 0.002
@@ -23,7 +25,8 @@ LEAST_GAIN = 0.002
 
 
 def diverges(curve: Curve) -> bool:
-    """Whether the training loss has risen well above its minimum, or the validation loss has while the rate is high.
+    """Whether the training loss has risen well above its minimum, or the validation loss has while
+    the rate is high.
 
     Looks at the points since the rate was last lowered, so that it is lowered once for each rise.
     """
@@ -42,10 +45,12 @@ def diverges(curve: Curve) -> bool:
 
 
 def nothing_left(curve: Curve) -> bool:
-    """Whether the best validation loss is hardly going to fall: the forecast's optimistic end is no better than it.
+    """Whether the best validation loss is hardly going to fall: the forecast's optimistic end is no
+    better than it.
 
-    Judged where validation was measured, at least twice; not while it still gains, and not while the rate is high: a loss that stands
-    still then often falls once the rate comes down (arXiv 2408.11029). Where the rate was lowered on purpose, a new curve began.
+    Judged where validation was measured, at least twice; not while it still gains, and not while
+    the rate is high: a loss that stands still then often falls once the rate comes down (arXiv
+    2408.11029). Where the rate was lowered on purpose, a new curve began.
     """
     new = _since_lowered(curve)
     checked = [loss for _, _, loss, _ in new.points if loss is not None]
@@ -68,7 +73,8 @@ def _rate_is_high(points: Sequence[Point]) -> bool:
 
 
 def _since_lowered(curve: Curve) -> Curve:
-    """The training as if it had begun when its rate was last lowered; the last steps of a schedule are no lowering."""
+    """The training as if it had begun when its rate was last lowered; the last steps of a schedule
+    are no lowering."""
     rates = [rate for *_, rate in curve.points]
     lowered = [
         at

@@ -1,12 +1,15 @@
-"""The best validation loss that a training will reach, forecast while it runs, and how sure that is.
+"""The best validation loss that a training will reach, forecast while it runs, and how sure that
+is.
 
-A validation loss falls about as ``floor + height * (exp(-S / scale) + noise * rate)``. S is the sum of the learning rates of all steps
-so far: a schedule that slows down slows the fall down. The first part is "exponential plus offset", one of the curves of Domhan et al.
-(IJCAI 2015); see the survey of Viering & Loog, arXiv 2103.10948. The second is what a high rate adds, and takes back as it comes down
-(arXiv 2408.11029). Two or three points do not tell scale and noise. So all are weighed, by how well they fit and by a log-normal prior
-around the scale that foretold past trainings best.
+A validation loss falls about as ``floor + height * (exp(-S / scale) + noise * rate)``. S is the sum
+of the learning rates of all steps so far: a schedule that slows down slows the fall down. The first
+part is "exponential plus offset", one of the curves of Domhan et al. (IJCAI 2015); see the survey
+of Viering & Loog, arXiv 2103.10948. The second is what a high rate adds, and takes back as it comes
+down (arXiv 2408.11029). Two or three points do not tell scale and noise. So all are weighed, by how
+well they fit and by a log-normal prior around the scale that foretold past trainings best.
 
-The interval is conformal (Lei et al., arXiv 1604.04173): as wide as the same forecast was wrong on past trainings.
+The interval is conformal (Lei et al., arXiv 1604.04173): as wide as the same forecast was wrong on
+past trainings.
 """
 
 import math
@@ -17,7 +20,8 @@ from typing import Any, NamedTuple
 from meetara_build.training.settings import Point
 
 SCALE = 0.03
-"""Sum of learning rates in which the fall slows to a third, where no past training tells: measured on the base ``tiny``."""
+"""Sum of learning rates in which the fall slows to a third, where no past training tells: measured
+on the base ``tiny``."""
 TRIED = tuple(SCALE * 2.0**power for power in range(-4, 5))
 PRIOR_SPREAD = 1.2
 """Of the natural logarithm of the scale."""
@@ -36,7 +40,8 @@ THIRD = 1 / 3
 
 
 class Curve(NamedTuple):
-    """A training as far as it went: its points, how many steps were planned, and its validation loss before the first one."""
+    """A training as far as it went: its points, how many steps were planned, and its validation
+    loss before the first one."""
 
     points: Sequence[Point]
     steps: int
@@ -55,7 +60,8 @@ class Curve(NamedTuple):
 
 
 def curve_of(report: Mapping[str, Any] | None) -> Curve | None:
-    """The curve in a ``training.json``; None if there is none, or an observer changed the rate, so that its plan is not known."""
+    """The curve in a ``training.json``; None if there is none, or an observer changed the rate, so
+    that its plan is not known."""
     if not report or any(action != "stop" for _, action in report.get("actions", ())):
         return None
     points = [tuple(point) for point in report["curve"]]
@@ -66,7 +72,8 @@ def curve_of(report: Mapping[str, Any] | None) -> Curve | None:
 
 
 class Forecast(NamedTuple):
-    """The best validation loss by the end, and the interval that holds it in four of five trainings."""
+    """The best validation loss by the end, and the interval that holds it in four of five
+    trainings."""
 
     loss: float
     low: float
@@ -81,7 +88,8 @@ class Expected(NamedTuple):
 
 
 def forecast(curve: Curve, past: Sequence[Curve] = ()) -> Forecast | None:
-    """What this training will reach; ``past`` are finished ones, which calibrate it. None where nothing was validated yet."""
+    """What this training will reach; ``past`` are finished ones, which calibrate it. None where
+    nothing was validated yet."""
     ended = [one for one in past if one.best is not None]
     scale = best_scale(ended)
     expected = expect(curve, scale)
@@ -119,9 +127,11 @@ def expect(curve: Curve, scale: float = SCALE) -> Expected | None:
 
 
 def still_falling(curve: Curve) -> float:
-    """The share by which the second half of a finished training lowered its validation loss; 0 where it did not end at its best.
+    """The share by which the second half of a finished training lowered its validation loss; 0
+    where it did not end at its best.
 
-    Halves are of the sum of the learning rates; between two validations the loss is taken in proportion.
+    Halves are of the sum of the learning rates; between two validations the loss is taken in
+    proportion.
     """
     sums, _ = _rate_sums(curve)
     known = [(0.0, curve.before)] if curve.before is not None else []
@@ -139,7 +149,8 @@ def still_falling(curve: Curve) -> float:
 
 
 def best_scale(past: Sequence[Curve]) -> float:
-    """The scale with which past trainings would have been foretold best; the usual one where they are few."""
+    """The scale with which past trainings would have been foretold best; the usual one where they
+    are few."""
     if len(past) < FEWEST_FOR_SCALE:
         return SCALE
     return min(
@@ -167,7 +178,8 @@ def _unit(expected: Expected) -> float:
 
 
 def _rate_sums(curve: Curve) -> tuple[list[float], float]:
-    """The sum of learning rates up to each point, and that of the whole training if a cosine goes on as it began."""
+    """The sum of learning rates up to each point, and that of the whole training if a cosine goes
+    on as it began."""
     rates = [rate for *_, rate in curve.points]
     sums, total = [], 0.0
     for rate in rates:
@@ -190,7 +202,8 @@ def _top(rates: Sequence[float]) -> int:
 
 
 def _planned(rates: Sequence[float]) -> int:
-    """How many steps a training that was stopped would have had, by how far its cosine had come down."""
+    """How many steps a training that was stopped would have had, by how far its cosine had come
+    down."""
     top, last = _top(rates), len(rates) - 1
     share = rates[last] / rates[top]
     return (
@@ -203,7 +216,8 @@ def _planned(rates: Sequence[float]) -> int:
 def _fit(
     points: Sequence[tuple[float, float, float]], whole: float, scale: float, noise: float
 ) -> Expected:
-    """Least squares for each scale and rate noise on a grid, weighed by their likelihood and the prior.
+    """Least squares for each scale and rate noise on a grid, weighed by their likelihood and the
+    prior.
 
     Points are sum of rates, share of the highest rate, and loss.
     """
@@ -230,7 +244,8 @@ def _fit(
 
 
 def _as_training_falls(curve: Curve, done: Sequence[float], whole: float, scale: float) -> Expected:
-    """Nothing validated yet but at the start: the validation loss is taken to fall as the training loss does."""
+    """Nothing validated yet but at the start: the validation loss is taken to fall as the training
+    loss does."""
     import numpy as np
 
     losses = np.array([loss for _, loss, *_ in curve.points])

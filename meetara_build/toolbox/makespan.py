@@ -1,8 +1,8 @@
 """In which order domains are built, how long that takes, and which priorities make it shortest.
 
-A domain is a chain of jobs. The scheduler starts, whenever a slot is free, the ready job of the highest priority (list
-scheduling, Graham, SIAM J. Appl. Math. 17, 1969). With the longest chains first it takes at most 4/3 of the shortest
-possible time; with any order at most twice as long.
+A domain is a chain of jobs. The scheduler starts, whenever a slot is free, the ready job of the
+highest priority (list scheduling, Graham, SIAM J. Appl. Math. 17, 1969). With the longest chains
+first it takes at most 4/3 of the shortest possible time; with any order at most twice as long.
 """
 
 import heapq
@@ -49,7 +49,8 @@ def makespan(
 ) -> float:
     """Seconds until all is built, where the ready job of the highest priority is always the next.
 
-    Between equals, that of the domain that ``ties`` names first is, and by default that of the first name.
+    Between equals, that of the domain that ``ties`` names first is, and by default that of the
+    first name.
     """
     places = {name: place for place, name in enumerate(ties or sorted(chains))}
 
@@ -90,7 +91,8 @@ def makespan(
 
 
 def usual(chains: Chains, priorities: Mapping[str, int], slots: int, gpus: int = 0) -> float:
-    """The mean makespan over some orders of equals: Snakemake chooses between them in no order of its own."""
+    """The mean makespan over some orders of equals: Snakemake chooses between them in no order of
+    its own."""
     took = []
     for seed in range(SHUFFLED):
         ties = sorted(chains)
@@ -115,8 +117,8 @@ def length(jobs: Sequence[Job]) -> float:
 def longest_first(
     chains: Chains, slots: int, gpus: int = 0, given: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Priorities for a short makespan, for as few domains as will do, even if the shortest of the others came first: the
-    longest gets the highest.
+    """Priorities for a short makespan, for as few domains as will do, even if the shortest of the
+    others came first: the longest gets the highest.
 
     ``given`` are priorities that stay as they are.
     """
@@ -144,7 +146,8 @@ class Expected(NamedTuple):
 
 
 def expected(context: Context) -> Expected:
-    """How long each step takes: as long as the last time; where it has not been built, by the size of its sources.
+    """How long each step takes: as long as the last time; where it has not been built, by the size
+    of its sources.
 
     Where nothing has been built, seconds are no more than proportions.
     """

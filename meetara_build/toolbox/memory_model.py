@@ -1,14 +1,16 @@
-"""How much memory a training needs: known terms, and what each of them costs, fitted to runs that were measured.
+"""How much memory a training needs: known terms, and what each of them costs, fitted to runs that
+were measured.
 
-Peak memory is the sum of interpreter and libraries, the base's weights and their rearranged copies, the adapter with its
-gradient and optimizer, and what the layers keep of a micro-batch for the backward pass. Each term is counted in bytes from
-the shape; what a byte of it costs is found by least squares of relative errors with coefficients that are not negative
-(Lawson & Hanson, Solving Least Squares Problems, 1974), drawn towards what reading the trainer's code gives. So without
-a measured run the code's figures hold, and each run moves them.
+Peak memory is the sum of interpreter and libraries, the base's weights and their rearranged copies,
+the adapter with its gradient and optimizer, and what the layers keep of a micro-batch for the
+backward pass. Each term is counted in bytes from the shape; what a byte of it costs is found by
+least squares of relative errors with coefficients that are not negative (Lawson & Hanson, Solving
+Least Squares Problems, 1974), drawn towards what reading the trainer's code gives. So without a
+measured run the code's figures hold, and each run moves them.
 
-With gradient checkpointing only the layers' inputs are kept, and what one layer keeps while it is worked out again.
-Attention makes no [T, T] matrix and logits are made in pieces of one size, so neither is a term. Padding does not exist.
-DoRA is left to PEFT, whose memory this does not know.
+With gradient checkpointing only the layers' inputs are kept, and what one layer keeps while it is
+worked out again. Attention makes no [T, T] matrix and logits are made in pieces of one size, so
+neither is a term. Padding does not exist. DoRA is left to PEFT, whose memory this does not know.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,10 +35,12 @@ EXPECTED = {
     "cpu": (520e6, 1.0, 5.0, 11.0, 6.0, 5.0, 1.2, 8.0),
     "cuda": (150e6, 1.0, 5.0, 11.0, 6.0, 5.0, 1.2, 8.0),
 }
-"""What a byte of each term costs as the trainer is written; the first is bytes of interpreter, libraries and logits."""
+"""What a byte of each term costs as the trainer is written; the first is bytes of interpreter,
+libraries and logits."""
 INPUT = {"cpu": 7 / 11, "cuda": 1 / 11}
-"""What a layer's kept input costs, over what the layer keeps without gradient checkpointing: one of 11 hidden states. On a CPU each of
-them lies between blocks that malloc then cannot give back: about seven, measured on three shapes (with every block mapped, one)."""
+"""What a layer's kept input costs, over what the layer keeps without gradient checkpointing: one of
+11 hidden states. On a CPU each of them lies between blocks that malloc then cannot give back: about
+seven, measured on three shapes (with every block mapped, one)."""
 TRUST = 0.05
 """Relative error expected of a measured run, over that of an expected coefficient."""
 

@@ -1,9 +1,12 @@
-"""Training records that look wrong: by how they were learnt, and by whether their words fit their topic and their question.
+"""Training records that look wrong: by how they were learnt, and by whether their words fit their
+topic and their question.
 
 Two signs, each higher the more a record looks wrong:
 
-- ``hardness``: its loss in training stays high (dataset cartography, Swayamdipta et al., arXiv 2009.10795);
-- ``doubts``: a classifier that has not seen it gives it another topic (confident learning, Northcutt et al., arXiv 1911.00068).
+- ``hardness``: its loss in training stays high (dataset cartography, Swayamdipta et al., arXiv
+  2009.10795);
+- ``doubts``: a classifier that has not seen it gives it another topic (confident learning,
+  Northcutt et al., arXiv 1911.00068).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +16,8 @@ from meetara_build.errors import needs
 
 FOLDS = 5
 FEWEST_OF_A_TOPIC = 8
-"""Records without which a topic's words cannot be learnt: with three to five, as a domain of 40 records has, doubts are chance."""
+"""Records without which a topic's words cannot be learnt: with three to five, as a domain of 40
+records has, doubts are chance."""
 HARD = 2.0
 """Spreads above the usual."""
 SEED = 0
@@ -26,7 +30,8 @@ class Doubt(NamedTuple):
         score: how much question and answer together speak against it, from 0 to 1.
         words_say: the topic that they speak for.
         issue: whether confident learning counts it as mislabelled.
-        question_fits: whether the question alone speaks for the record's own topic rather than that one.
+        question_fits: whether the question alone speaks for the record's own topic rather than that
+            one.
     """
 
     score: float
@@ -36,7 +41,8 @@ class Doubt(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """A record that looks wrong: ``other_answer`` if its answer speaks of another topic than its question, else its topic."""
+    """A record that looks wrong: ``other_answer`` if its answer speaks of another topic than its
+    question, else its topic."""
 
     id: str
     score: float
@@ -47,7 +53,8 @@ class Suspect(NamedTuple):
 def suspects(
     records: Sequence[Mapping[str, Any]], losses: Mapping[str, Sequence[float | None]]
 ) -> list[Suspect]:
-    """The records that look wrong, the worst first. ``losses`` are those of training, an epoch each, by record, where known."""
+    """The records that look wrong, the worst first. ``losses`` are those of training, an epoch
+    each, by record, where known."""
     said = {record["id"]: _said(record) for record in records}
     topics = {record["id"]: record["topic"] for record in records if record.get("topic")}
     hard = hardness({key: several for key, several in losses.items() if key in said})
@@ -76,9 +83,11 @@ def _why(topic: str, doubt: Doubt, hard: float | None) -> str:
 
 
 def hardness(losses: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
-    """By record: how far its loss, the mean over epochs, is above what is usual, less how far it has fallen more than usual.
+    """By record: how far its loss, the mean over epochs, is above what is usual, less how far it
+    has fallen more than usual.
 
-    ``losses`` are each record's, one an epoch. Both are in units of their spread over the records (median absolute deviation).
+    ``losses`` are each record's, one an epoch. Both are in units of their spread over the records
+    (median absolute deviation).
     """
     known = {key: [one for one in several if one is not None] for key, several in losses.items()}
     known = {key: several for key, several in known.items() if several}
@@ -93,9 +102,11 @@ def hardness(losses: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
 
 
 def doubts(said: Mapping[str, tuple[str, str]], topics: Mapping[str, str]) -> dict[str, Doubt]:
-    """Of the records (question and answer) whose topic has enough of them; nothing where fewer than two topics do.
+    """Of the records (question and answer) whose topic has enough of them; nothing where fewer than
+    two topics do.
 
-    TF-IDF and logistic regression, always predicting records that were not learnt from; cleanlab ranks what comes of it.
+    TF-IDF and logistic regression, always predicting records that were not learnt from; cleanlab
+    ranks what comes of it.
     """
     import numpy as np
 

@@ -1,4 +1,5 @@
-"""What past runs say of single changes: which key did what, in which domain, and how sure that is."""
+"""What past runs say of single changes: which key did what, in which domain, and how sure that
+is."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ CONFIDENCE = 0.8
 
 
 class Change(NamedTuple):
-    """Two trainings of a domain on the same base and data that differ in one key, the older first."""
+    """Two trainings of a domain on the same base and data that differ in one key, the older
+    first."""
 
     domain: str
     key: str
@@ -85,15 +87,18 @@ def _change(domain: str, earlier: Run, later: Run) -> Change | None:
 
 
 def remembered(context: Context) -> dict[str, tuple[int, int]]:
-    """By change, as the knowledge base words it, how often it helped and was tried, also in runs that are no longer seen."""
+    """By change, as the knowledge base words it, how often it helped and was tried, also in runs
+    that are no longer seen."""
     strategies = context.sections.get("knowledge_base", {}).get("optimization_strategies", ())
     return {one["change"]: (one["helped"], one["tried"]) for one in strategies}
 
 
 def lower_bound(helped: int, tried: int) -> float:
-    """What share helps at least, from how many of those tried did: the lower end of Wilson's interval (1927).
+    """What share helps at least, from how many of those tried did: the lower end of Wilson's
+    interval (1927).
 
-    0.5 or less says that the evidence does not speak for it: a few successes are not enough, and failures take them back.
+    0.5 or less says that the evidence does not speak for it: a few successes are not enough, and
+    failures take them back.
     """
     if not tried:
         return 0.0
@@ -103,7 +108,8 @@ def lower_bound(helped: int, tried: int) -> float:
 
 
 def find_threshold(tried: Sequence[tuple[float, bool]]) -> float:
-    """Of similarities, each with whether what was tried at it helped: from which on it did more often than not.
+    """Of similarities, each with whether what was tried at it helped: from which on it did more
+    often than not.
 
     Above all of them if it did not.
     """
@@ -115,9 +121,11 @@ def find_threshold(tried: Sequence[tuple[float, bool]]) -> float:
 
 
 def base_changes(context: Context) -> list[Change]:
-    """What another base did, from the best training of each domain on each: the nats that its validation text takes.
+    """What another base did, from the best training of each domain on each: the nats that its
+    validation text takes.
 
-    Losses a token cannot be compared between tokenizers. Loss times the tokens of the same text can.
+    Losses a token cannot be compared between tokenizers. Loss times the tokens of the same text
+    can.
     """
     names = base_names(context)
     found: list[Change] = []
@@ -140,7 +148,8 @@ def base_changes(context: Context) -> list[Change]:
 
 
 def _nats(run: Run) -> float | None:
-    """What a training's validation text takes, up to a factor that is the same for all bases; None where it cannot be told."""
+    """What a training's validation text takes, up to a factor that is the same for all bases; None
+    where it cannot be told."""
     tokens = run.metrics.get("completion_tokens")
     whole = run.value("training.max_steps") is None and not run.metrics.get("stopped_early")
     alone = not run.value("training.joint") and not run.value("training.topic_weights")
@@ -168,8 +177,9 @@ def by_domain(found: Iterable[Change]) -> dict[str, float]:
 
 
 def agreement(one: Mapping[Any, float], other: Mapping[Any, float]) -> tuple[float, float]:
-    """From the gains of two domains by change: how alike they are, as the correlation of what both tried, from 0 to 1; and how far
-    that is to be trusted, from 0 (fewer than three changes in common) towards 1."""
+    """From the gains of two domains by change: how alike they are, as the correlation of what both
+    tried, from 0 to 1; and how far that is to be trusted, from 0 (fewer than three changes in
+    common) towards 1."""
     import numpy as np
 
     common = sorted({*one} & {*other}, key=str)

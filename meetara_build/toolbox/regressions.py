@@ -1,4 +1,5 @@
-"""Whether models became worse: their losses on the same held-out records, and what differs between the trainings behind them.
+"""Whether models became worse: their losses on the same held-out records, and what differs between
+the trainings behind them.
 
 Nothing is chosen by held-out records; they only tell that something went wrong.
 """
@@ -23,7 +24,8 @@ class Evaluated(NamedTuple):
 
 
 def evaluated(context: Context, domain: str) -> list[Evaluated]:
-    """Each model of a domain once, in the order of their last evaluation; only those measured on the same records as the newest."""
+    """Each model of a domain once, in the order of their last evaluation; only those measured on
+    the same records as the newest."""
     done = [
         run
         for run in context.runs_of(domain, "evaluate", None)

@@ -20,7 +20,8 @@ ENDLESS = 20
 
 
 class Topic(NamedTuple):
-    """A topic's records: how many, and their mean loss when they first came by in training, before they were learnt from."""
+    """A topic's records: how many, and their mean loss when they first came by in training, before
+    they were learnt from."""
 
     name: str
     records: int
@@ -30,10 +31,12 @@ class Topic(NamedTuple):
 
 
 def topics_of(lines: Iterable[Mapping[str, Any]]) -> list[Topic]:
-    """The topics in ``adapter/records.jsonl``, the weakest first; ``above`` is by which share the loss is above the others'.
+    """The topics in ``adapter/records.jsonl``, the weakest first; ``above`` is by which share the
+    loss is above the others'.
 
-    A record's first loss is that of a record the model has not seen: a held-out loss that costs nothing, and leaves validation and test
-    records alone. A topic is weak if its mean is above that of all others by more than chance (Welch's test, one-sided).
+    A record's first loss is that of a record the model has not seen: a held-out loss that costs
+    nothing, and leaves validation and test records alone. A topic is weak if its mean is above that
+    of all others by more than chance (Welch's test, one-sided).
     """
     losses: dict[str, list[float]] = {}
     for line in lines:
@@ -59,17 +62,19 @@ def _far_above(own: Sequence[float], others: Sequence[float], chance: float) -> 
 
 
 class Law(NamedTuple):
-    """``loss / the base's loss`` falls as ``records ** -power`` (the form of arXiv 2001.08361); ``error`` is the power's."""
+    """``loss / the base's loss`` falls as ``records ** -power`` (the form of arXiv 2001.08361);
+    ``error`` is the power's."""
 
     power: float
     error: float
 
 
 def law(domains: Iterable[Sequence[tuple[int, float]]]) -> Law | None:
-    """The power law through the topics of several domains: (records, share of the base's loss) each.
+    """The power law through the topics of several domains: (records, share of the base's loss)
+    each.
 
-    Least squares on logarithms, with a level of its own for each domain. None where there are too few topics, or they differ too
-    little in their records.
+    Least squares on logarithms, with a level of its own for each domain. None where there are too
+    few topics, or they differ too little in their records.
     """
     at, fell, levels = list[float](), list[float](), 0
     for topics in domains:
@@ -95,7 +100,8 @@ def law(domains: Iterable[Sequence[tuple[int, float]]]) -> Law | None:
 def more_records(
     records: int, share: float, target: float, found: Law | None
 ) -> tuple[int, int | None] | None:
-    """How many more a topic needs until its share of the base's loss is the target: fewest and most, None for endless.
+    """How many more a topic needs until its share of the base's loss is the target: fewest and
+    most, None for endless.
 
     None where the law does not say that more records help at all.
     """

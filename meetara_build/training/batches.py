@@ -9,10 +9,12 @@ from meetara_build.training.chat import Encoded
 def batches(
     examples: Sequence[Encoded], batch_tokens: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Every record's index once, in the order of this seed and epoch, in batches of at most ``batch_tokens`` tokens.
+    """Every record's index once, in the order of this seed and epoch, in batches of at most
+    ``batch_tokens`` tokens.
 
-    A record longer than ``batch_tokens`` is a batch of its own. Records come in random order, not sorted by length:
-    nothing is padded, so similar lengths would save nothing and would make steps less like one another's.
+    A record longer than ``batch_tokens`` is a batch of its own. Records come in random order, not
+    sorted by length: nothing is padded, so similar lengths would save nothing and would make steps
+    less like one another's.
     """
     order = list(range(len(examples)))
     random.Random(f"{seed}/{epoch}").shuffle(order)

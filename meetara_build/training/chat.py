@@ -1,4 +1,5 @@
-"""Records as token ids: the model's own chat template, and which tokens the model itself has to say."""
+"""Records as token ids: the model's own chat template, and which tokens the model itself has to
+say."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,7 +41,8 @@ class Encoded:
 
     Attributes:
         mask: true where a token belongs to an assistant's turn that is learnt.
-        never: the places of tokens that are not learnt even where prompts are: those of turns that are marked so.
+        never: the places of tokens that are not learnt even where prompts are: those of turns that
+            are marked so.
     """
 
     ids: list[int]
@@ -49,12 +51,14 @@ class Encoded:
 
     @property
     def completion_tokens(self) -> int:
-        """How many tokens the loss counts; the very first token of a text can never be predicted."""
+        """How many tokens the loss counts; the very first token of a text can never be
+        predicted."""
         return sum(self.mask[1:])
 
 
 def write(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, ask: bool = False) -> str:
-    """What the chat template makes of turns as they are; ``ask`` ends it where the assistant's answer would begin.
+    """What the chat template makes of turns as they are; ``ask`` ends it where the assistant's
+    answer would begin.
 
     Raises:
         Exception: whatever the template raises, as for a role that it does not take.
@@ -68,9 +72,11 @@ def write(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, ask: bool = False
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Turns, *, ask: bool = False) -> str:
-    """The conversation as the model reads it; ``ask`` ends it where the assistant's answer would begin.
+    """The conversation as the model reads it; ``ask`` ends it where the assistant's answer would
+    begin.
 
-    Templates without a system role (Gemma's) get the system text at the head of the first user turn.
+    Templates without a system role (Gemma's) get the system text at the head of the first user
+    turn.
     """
     base = _base(tokenizer, str(tokenizer.chat_template))
     return base.controls.restore(base.render(base.controls.hide(messages), ask=ask))
@@ -80,7 +86,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Turns) -> Encoded:
     """Token ids of a conversation, and which of them are an assistant's.
 
     Raises:
-        DataError: the chat template cannot write the conversation, or its last answer cannot be told from what stands before it.
+        DataError: the chat template cannot write the conversation, or its last answer cannot be
+            told from what stands before it.
     """
     encoded = next(encode_all(tokenizer, [messages]))
     if isinstance(encoded, DataError):
@@ -91,7 +98,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Turns) -> Encoded:
 def encode_all(
     tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Turns]
 ) -> Iterator[Encoded | DataError]:
-    """Each conversation as ``encode`` gives it, or the error that it raises, faster than one by one."""
+    """Each conversation as ``encode`` gives it, or the error that it raises, faster than one by
+    one."""
     base, waiting = _base(tokenizer, str(tokenizer.chat_template)), iter(conversations)
     while some := list(islice(waiting, _AT_ONCE)):
         split = [base.split(messages) for messages in some]
@@ -113,8 +121,9 @@ def read_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that ends an assistant's turn: the first added token after an answer, but for space. None where the chat template
-    writes none there, so that no model on this base can learn to stop."""
+    """The token that ends an assistant's turn: the first added token after an answer, but for
+    space. None where the chat template writes none there, so that no model on this base can learn
+    to stop."""
     answered = render(
         tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}]
     )
@@ -136,7 +145,8 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class _Text(NamedTuple):
-    """Part of a rendered conversation: whether it is an answer that is learnt, and whether it is not learnt even where prompts are."""
+    """Part of a rendered conversation: whether it is an answer that is learnt, and whether it is
+    not learnt even where prompts are."""
 
     text: str
     learnt: bool
@@ -194,12 +204,14 @@ class _Base:
         except Exception as error:  # templates raise whatever Jinja function they like
             reason = show_line(str(error).strip() or type(error).__name__)
             return DataError(
-                f"the base's chat template cannot write it ({reason}): change its turns, or mend the template"
+                f"the base's chat template cannot write it ({reason}): change its turns, or mend "
+                "the template"
             )
         if texts is None:
             return DataError(
-                "the base's chat template rewrites what stands before the last answer, so the answer's tokens cannot be told apart: use "
-                "records of one question and one answer, or a base with another template"
+                "the base's chat template rewrites what stands before the last answer, so the "
+                "answer's tokens cannot be told apart: use records of one question and one "
+                "answer, or a base with another template"
             )
         return [
             _Part(piece, one.learnt, one.never)
@@ -208,7 +220,8 @@ class _Base:
         ]
 
     def _by_turns(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[_Text] | None:
-        """The text before each answer, and each answer; None where the template writes earlier turns otherwise once others follow."""
+        """The text before each answer, and each answer; None where the template writes earlier
+        turns otherwise once others follow."""
         whole = self.render(turns)
         texts: list[_Text] = []
         written = ""
@@ -232,15 +245,18 @@ class _Base:
         return texts
 
     def _kept(self, answered: str, whole: str) -> str:
-        """The text up to an answer without the control tokens that a template writes only where nothing follows (Phi 3's)."""
+        """The text up to an answer without the control tokens that a template writes only where
+        nothing follows (Phi 3's)."""
         while not whole.startswith(answered) and (token := self.controls.find_ending(answered)):
             answered = answered.removesuffix(token)
         return answered
 
     def _last_answer(self, turns: Sequence[Message], learnt: Sequence[bool]) -> list[_Text] | None:
-        """All that stands before the last answer that is learnt, as where it is asked for, and that answer.
+        """All that stands before the last answer that is learnt, as where it is asked for, and that
+        answer.
 
-        Templates that leave out the system text once an answer follows (Mistral's) write the answer as without it.
+        Templates that leave out the system text once an answer follows (Mistral's) write the answer
+        as without it.
         """
         last = max(
             (at for at, turn in enumerate(turns) if turn["role"] == "assistant" and learnt[at]),
@@ -273,7 +289,8 @@ class _Base:
         ]
 
     def join(self, parts: Sequence[tuple[_Part, list[int]]]) -> Encoded | DataError:
-        """Pieces and their ids as one conversation; an error where a text cannot be written without a control token."""
+        """Pieces and their ids as one conversation; an error where a text cannot be written without
+        a control token."""
         ids: list[int] = []
         mask: list[bool] = []
         never: list[int] = []
@@ -281,7 +298,8 @@ class _Base:
             if not part.piece.special and (odd := self.control_ids.intersection(read)):
                 token = self.tokenizer.decode([min(odd)])
                 return DataError(
-                    f"the base's tokenizer cannot write {token!r} as plain text: take it out of the record"
+                    f"the base's tokenizer cannot write {token!r} as plain text: take it out of "
+                    "the record"
                 )
             never += range(len(ids), len(ids) + len(read)) if part.never else ()
             ids += read

@@ -34,9 +34,11 @@ class Checkpoint:
 
 
 def save(folder: Path, run: str, checkpoint: Checkpoint) -> None:
-    """Write ``folder/training.checkpoint`` for the run named ``run``: a kill leaves the old one or the new one.
+    """Write ``folder/training.checkpoint`` for the run named ``run``: a kill leaves the old one or
+    the new one.
 
-    Layout: SHA-256 of the rest in hex, then a safetensors file that also carries the state as JSON bytes.
+    Layout: SHA-256 of the rest in hex, then a safetensors file that also carries the state as JSON
+    bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"run": run, **checkpoint.state})
@@ -55,7 +57,8 @@ def save(folder: Path, run: str, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path, run: str) -> Checkpoint | None:
-    """The checkpoint of the run named ``run``; None, with a warning, if it is damaged or another run's."""
+    """The checkpoint of the run named ``run``; None, with a warning, if it is damaged or another
+    run's."""
     path = folder / FILE
     if not path.exists():
         return None
@@ -76,10 +79,11 @@ def load(folder: Path, run: str) -> Checkpoint | None:
 
 
 def run_name(model: torch.nn.Module, parts: Mapping[str, object]) -> str:
-    """A digest of what a run starts from: ``parts`` (settings, data: JSON values) and the model's weights.
+    """A digest of what a run starts from: ``parts`` (settings, data: JSON values) and the model's
+    weights.
 
-    Of frozen weights it reads every name and shape but only up to 256 values each, evenly spaced: enough to tell two
-    models apart without reading gigabytes.
+    Of frozen weights it reads every name and shape but only up to 256 values each, evenly spaced:
+    enough to tell two models apart without reading gigabytes.
     """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for name, weight in model.named_parameters():

@@ -11,7 +11,8 @@ CPU_SIGNS = ("can't allocate memory", "DefaultCPUAllocator")
 
 
 class StepFault(Exception):
-    """A step that was tried and not taken; its text is what a person reads if no observer knows better.
+    """A step that was tried and not taken; its text is what a person reads if no observer knows
+    better.
 
     Attributes:
         kind: "out_of_memory" or "not_finite".
@@ -60,7 +61,10 @@ def too_large(step: int, records: int, tokens: int) -> StepFault:
             f"{records} records of {tokens} tokens at once do not fit",
             "lower training.micro_batch_tokens",
         )
-    text = f"step {step}: out of memory: {what}: {mend}, or use a smaller base or a machine with more memory"
+    text = (
+        f"step {step}: out of memory: {what}: {mend}, or use a smaller base or a machine with more "
+        "memory"
+    )
     return StepFault(OUT_OF_MEMORY, text, records=records, tokens=tokens)
 
 

@@ -27,14 +27,16 @@ def train(
     checkpoint_folder: Path | None = None,
     observe: Observer | None = None,
 ) -> History:
-    """Train whatever parameters of ``model`` require a gradient; leaves it with the best weights by validation loss.
+    """Train whatever parameters of ``model`` require a gradient; leaves it with the best weights by
+    validation loss.
 
-    The same model, data, settings and number of threads give the same weights, also when a run was interrupted and
-    goes on from ``checkpoint_folder``, if ``observe`` always acts alike. Without validation records the last weights stay.
+    The same model, data, settings and number of threads give the same weights, also when a run was
+    interrupted and goes on from ``checkpoint_folder``, if ``observe`` always acts alike. Without
+    validation records the last weights stay.
 
     Raises:
-        TrainingError: nothing to train or to learn from; a step that ran out of memory, or whose loss or gradient is not
-            finite, and no observer that helped; or an observer's abort.
+        TrainingError: nothing to train or to learn from; a step that ran out of memory, or whose
+            loss or gradient is not finite, and no observer that helped; or an observer's abort.
     """
     with prepared(model, training, settings) as packed:
         return Run(model, packed, training, validation, settings, checkpoint_folder, observe).go()
@@ -66,7 +68,8 @@ def prepared(
 def evaluate(
     model: nn.Module, examples: Sequence[Encoded], *, every_token: bool = False
 ) -> tuple[float, int]:
-    """Mean cross-entropy in nats over the tokens that count, and how many they are; the model's mode stays.
+    """Mean cross-entropy in nats over the tokens that count, and how many they are; the model's
+    mode stays.
 
     Raises:
         TrainingError: no token counts.
@@ -81,7 +84,8 @@ def evaluate(
 def _checkpoint(model: PreTrainedModel) -> None:
     if not model.supports_gradient_checkpointing:
         raise TrainingError(
-            f"{type(model).__name__} cannot work its layers out again: set training.gradient_checkpointing to false"
+            f"{type(model).__name__} cannot work its layers out again: set "
+            "training.gradient_checkpointing to false"
         )
     model.activation_checkpointing_enable({"use_reentrant": False})
 
@@ -93,6 +97,6 @@ def _check(model: nn.Module, training: Sequence[Encoded], settings: Settings) ->
         )
     if not sum(counted(record, settings.loss_on_prompt) for record in training):
         raise TrainingError(
-            f"zero trainable tokens in {len(training)} training records: every answer is empty or cut off; "
-            "look at the dataset's train.jsonl and at data.max_tokens"
+            f"zero trainable tokens in {len(training)} training records: every answer is empty or "
+            "cut off; look at the dataset's train.jsonl and at data.max_tokens"
         )

@@ -22,19 +22,23 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
     """The causal language model in ``folder``, its weights as ``dtype``.
 
     Raises:
-        TrainingError: the folder holds no such model in safetensors form, or one that needs code of its own.
-        SetupError: the device is a GPU, and torch sees none; or it has no bfloat16 arithmetic, and ``dtype`` is that.
+        TrainingError: the folder holds no such model in safetensors form, or one that needs code of
+            its own.
+        SetupError: the device is a GPU, and torch sees none; or it has no bfloat16 arithmetic, and
+            ``dtype`` is that.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise SetupError(
-            "the chosen hardware has a GPU, but torch sees none here: choose `hardware: cpu` in conf/build.yaml or "
-            "`--profile local`, or install a build of torch that fits this machine's GPU"
+            "the chosen hardware has a GPU, but torch sees none here: choose `hardware: cpu` in "
+            "conf/build.yaml or `--profile local`, or install a build of torch that fits this "
+            "machine's GPU"
         )
     if dtype == torch.bfloat16 and not has_bfloat16(device):
         raise SetupError(
-            f"precision: bfloat16 on a {'GPU' if device == 'cuda' else 'processor'} without bfloat16 arithmetic is emulated, many "
-            "times slower than float32: set `precision: float32` in this machine's file below conf/hardware/; a base that is "
-            "published in bfloat16 is then held in float32, and loses nothing"
+            f"precision: bfloat16 on a {'GPU' if device == 'cuda' else 'processor'} without "
+            "bfloat16 arithmetic is emulated, many times slower than float32: set `precision: "
+            "float32` in this machine's file below conf/hardware/; a base that is published in "
+            "bfloat16 is then held in float32, and loses nothing"
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -46,8 +50,8 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as fault:
         raise TrainingError(
-            f"{folder}: no base that can be loaded ({first_line(fault)}): give a folder with config.json and "
-            "model.safetensors of an architecture that transformers knows"
+            f"{folder}: no base that can be loaded ({first_line(fault)}): give a folder with "
+            "config.json and model.safetensors of an architecture that transformers knows"
         ) from fault
     moved: Any = model  # transformers' annotation of .to() takes no device
     loaded: PreTrainedModel = moved.to(device)
@@ -79,17 +83,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
     except (OSError, ValueError, KeyError, ImportError) as fault:
         raise TrainingError(
-            f"{folder}: the base's tokenizer cannot be loaded ({first_line(fault)}): copy its tokenizer files again"
+            f"{folder}: the base's tokenizer cannot be loaded ({first_line(fault)}): copy its "
+            "tokenizer files again"
         ) from fault
     if not tokenizer.chat_template:
         raise TrainingError(
-            f"{folder}: the base's tokenizer has no chat template: use the base's instruct version, or put a "
-            "chat_template.jinja beside tokenizer.json"
+            f"{folder}: the base's tokenizer has no chat template: use the base's instruct "
+            "version, or put a chat_template.jinja beside tokenizer.json"
         )
     return tokenizer
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """How many tokens of one text the model has positions for; None if its configuration names no limit."""
+    """How many tokens of one text the model has positions for; None if its configuration names no
+    limit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return limit if isinstance(limit, int) and limit > 0 else None

@@ -1,9 +1,11 @@
-"""A warm start that does no harm: it is raced against a cold one, and the better of the two is trained on.
+"""A warm start that does no harm: it is raced against a cold one, and the better of the two is
+trained on.
 
-Weights that another adapter has learnt help or harm, and nobody knows beforehand (arXiv 2407.16245). So the first steps are
-trained twice, with the same batches, and the start with the lower validation loss after them goes on. The warm one has to lead
-by a little, since the cold one catches up. The race leaves no trace in the run that won: where the cold start wins, the weights
-are those of a training without any warm start.
+Weights that another adapter has learnt help or harm, and nobody knows beforehand (arXiv
+2407.16245). So the first steps are trained twice, with the same batches, and the start with the
+lower validation loss after them goes on. The warm one has to lead by a little, since the cold one
+catches up. The race leaves no trace in the run that won: where the cold start wins, the weights are
+those of a training without any warm start.
 """
 
 import math
@@ -23,8 +25,9 @@ from meetara_build.training.state import copied, put, trainable
 STRETCH = 0.2
 """Share of the steps that are trained from both starts."""
 LEAD = 0.003
-"""By what share of the cold start's loss the warm one's must be lower. Of 34 pairs of domains, 22 similar and 12 not, this told
-the better start in 31, and the others cost at most 0.2% of the loss; with half the stretch and no lead 24, and at most 0.5%."""
+"""By what share of the cold start's loss the warm one's must be lower. Of 34 pairs of domains, 22
+similar and 12 not, this told the better start in 31, and the others cost at most 0.2% of the loss;
+with half the stretch and no lead 24, and at most 0.5%."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def race(
 ) -> tuple[History, Outcome]:
     """Train ``model`` as it is against what ``warm_start`` makes of it; see ``loop.train``.
 
-    Each of the two has a checkpoint of its own, so that a race that was interrupted goes on where it was.
+    Each of the two has a checkpoint of its own, so that a race that was interrupted goes on where
+    it was.
 
     Raises:
         TrainingError: as ``loop.train`` does, of either start.

@@ -1,4 +1,5 @@
-"""One training: steps over whole records, validation, early stopping, exact resume, what observers ask for."""
+"""One training: steps over whole records, validation, early stopping, exact resume, what observers
+ask for."""
 
 import gc
 import math
@@ -28,7 +29,8 @@ MOST_ROLL_BACKS = 8
 
 
 class _Gradients(NamedTuple):
-    """What a batch gave: its mean loss over the counted tokens, how many those are, the gradient's norm, each record's loss."""
+    """What a batch gave: its mean loss over the counted tokens, how many those are, the gradient's
+    norm, each record's loss."""
 
     loss: float
     counted: int
@@ -90,7 +92,8 @@ class Run:
         return replace(self._timed(), losses=losses, micro_batch_tokens=self.state.micro_tokens)
 
     def go_for(self, steps: int) -> float:
-        """The first ``steps`` alone; the validation loss after them, of which nothing else in the run knows."""
+        """The first ``steps`` alone; the validation loss after them, of which nothing else in the
+        run knows."""
         self._begin()
         self._steps_until(steps)
         if self.state.measured is None:
@@ -205,11 +208,12 @@ class Run:
             raise fault.error from None
 
     def _roll_back(self) -> None:
-        """To the best weights so far, or the first, with half the learning rate and no memory of the way here."""
+        """To the best weights so far, or the first, with half the learning rate and no memory of
+        the way here."""
         if self.state.roll_backs == MOST_ROLL_BACKS:
             raise DivergedError(
-                f"step {self.state.step}: an observer rolls back for the {MOST_ROLL_BACKS + 1}th time: "
-                "lower training.learning_rate, or take it from training.observers"
+                f"step {self.state.step}: an observer rolls back for the {MOST_ROLL_BACKS + 1}th "
+                "time: lower training.learning_rate, or take it from training.observers"
             )
         put(self.weights, self.kept.best or self.first)
         self.optimizer.state.clear()
@@ -286,7 +290,8 @@ class Run:
                 self._save()
             case Action.ABORT:
                 raise TrainingError(
-                    f"step {self.state.step}: an observer aborted training: its reason is in the run's log"
+                    f"step {self.state.step}: an observer aborted training: its reason is in the "
+                    "run's log"
                 )
 
     def _remember(self, action: Action) -> None:

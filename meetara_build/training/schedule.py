@@ -1,4 +1,5 @@
-"""What a run will do: the records of every step, when to validate, how fast to learn, and with which optimizer."""
+"""What a run will do: the records of every step, when to validate, how fast to learn, and with
+which optimizer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,8 @@ def optimizer(weights: Mapping[str, nn.Parameter], settings: Settings) -> torch.
 
 
 def share_of_rate(step: int, steps: int, settings: Settings) -> float:
-    """Share of the learning rate at ``step`` (from 0): linear warm-up, then half a cosine to zero, or constant."""
+    """Share of the learning rate at ``step`` (from 0): linear warm-up, then half a cosine to zero,
+    or constant."""
     warmup = math.ceil(settings.warmup_share * steps)
     if step < warmup:
         return (step + 1) / warmup

@@ -11,10 +11,12 @@ class Settings:
 
     Attributes:
         batch_tokens: most tokens of one optimizer step; only whole records.
-        micro_batch_tokens: most tokens in memory at once, gradients are summed up to the batch; None is the batch.
-        gradient_checkpointing: keep the layers' inputs alone, and work the rest out again in the backward pass (Chen et al.,
-            arXiv 1604.06174); the result is the same.
-        schedule: "cosine" falls to zero at the last step, "constant" stays; both after a linear warm-up.
+        micro_batch_tokens: most tokens in memory at once, gradients are summed up to the batch;
+            None is the batch.
+        gradient_checkpointing: keep the layers' inputs alone, and work the rest out again in the
+            backward pass (Chen et al., arXiv 1604.06174); the result is the same.
+        schedule: "cosine" falls to zero at the last step, "constant" stays; both after a linear
+            warm-up.
         warmup_share: share of all steps.
         patience: validations without a new best before training stops.
         checkpoint_seconds: seconds between checkpoints.
@@ -43,11 +45,13 @@ Point = tuple[int, float, float | None, float]
 
 
 class Action(StrEnum):
-    """All that an observer may ask for. Of a step that failed, two help; any other ends the training with its error.
+    """All that an observer may ask for. Of a step that failed, two help; any other ends the
+    training with its error.
 
-    ``halve_micro_batch``: fewer tokens at once from the next step on; a step that ran out of memory is tried again so.
-    ``roll_back``: back to the best weights so far by validation, or the first ones, with half the learning rate and a fresh
-    optimizer, and on with the next batch.
+    ``halve_micro_batch``: fewer tokens at once from the next step on; a step that ran out of memory
+    is tried again so.
+    ``roll_back``: back to the best weights so far by validation, or the first ones, with half the
+    learning rate and a fresh optimizer, and on with the next batch.
     """
 
     STOP = "stop"
@@ -60,12 +64,13 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """What an observer sees after each step, and of a step that failed; losses are nats per counted token.
+    """What an observer sees after each step, and of a step that failed; losses are nats per counted
+    token.
 
     Attributes:
         curve: the points of all steps so far, this one's last.
-        fault: "out_of_memory" or "not_finite": the step after ``step`` was tried and not taken. The loss and the gradient's
-            norm are then that step's, NaN where they are not known.
+        fault: "out_of_memory" or "not_finite": the step after ``step`` was tried and not taken. The
+            loss and the gradient's norm are then that step's, NaN where they are not known.
         validation_before: validation loss before the first step; None without validation records.
     """
 
@@ -92,10 +97,12 @@ class History:
     """What happened; seconds, CPU-seconds and memory differ from run to run, the rest does not.
 
     Attributes:
-        actions: what observers did, and after which step; a checkpoint changes nothing, so it is not among them.
+        actions: what observers did, and after which step; a checkpoint changes nothing, so it is
+            not among them.
         micro_batch_tokens: at the end.
-        losses: for each training record and epoch, its loss as it came by, in nats per counted token; None where it did not.
-            How it falls tells easy from hard and wrong records (Swayamdipta et al., arXiv 2009.10795).
+        losses: for each training record and epoch, its loss as it came by, in nats per counted
+            token; None where it did not. How it falls tells easy from hard and wrong records
+            (Swayamdipta et al., arXiv 2009.10795).
     """
 
     curve: list[Point] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""What changes in a run from step to step, and how it is kept in a checkpoint and taken up again."""
+"""What changes in a run from step to step, and how it is kept in a checkpoint and taken up
+again."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from meetara_build.training.settings import History
 
 @dataclass
 class State:
-    """Numbers; beside them the run changes weights, the optimizer's moments, ``Kept`` and the random state.
+    """Numbers; beside them the run changes weights, the optimizer's moments, ``Kept`` and the
+    random state.
 
     Attributes:
         step: batches that are behind the run, taken or skipped.
@@ -36,8 +38,8 @@ class State:
 
 @dataclass
 class Kept:
-    """Tensors that a run holds beside the model's: the best weights by name, empty before the first validation; and for
-    each training record and epoch its loss, NaN where it has not come by."""
+    """Tensors that a run holds beside the model's: the best weights by name, empty before the first
+    validation; and for each training record and epoch its loss, NaN where it has not come by."""
 
     losses: Tensor
     best: dict[str, Tensor] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""Which layers of a base an adapter changes: those that "all-linear" stands for, and whether those that a person names can be.
+"""Which layers of a base an adapter changes: those that "all-linear" stands for, and whether those
+that a person names can be.
 
 What PEFT refuses it says by a private function only, tried with PEFT 0.21.
 """
@@ -27,7 +28,8 @@ def resolve_targets(model: PreTrainedModel, wanted: str | Sequence[str]) -> list
     """The names that PEFT is given: whole ones for "all-linear", else those that were named.
 
     Raises:
-        TargetsError: a name stands for no layer, for one that PEFT cannot adapt, or for weights that the base uses twice.
+        TargetsError: a name stands for no layer, for one that PEFT cannot adapt, or for weights
+            that the base uses twice.
     """
     if wanted == ALL:
         if found := linear_layers(model):
@@ -44,11 +46,13 @@ def resolve_targets(model: PreTrainedModel, wanted: str | Sequence[str]) -> list
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """The whole names of all layers within the model's blocks that are one plain matrix, and that an adapter can change without harm.
+    """The whole names of all layers within the model's blocks that are one plain matrix, and that
+    an adapter can change without harm.
 
-    Left out are the output layer, as PEFT does, and what else lies outside the blocks, where llama.cpp looks for no adapter (Gemma 3n's
-    projections of embeddings); routers; what PEFT refuses (Mamba's out_proj, whose weight fast kernels read past the layer);
-    and names under which PEFT would adapt fused experts, which no GGUF file can hold.
+    Left out are the output layer, as PEFT does, and what else lies outside the blocks, where
+    llama.cpp looks for no adapter (Gemma 3n's projections of embeddings); routers; what PEFT
+    refuses (Mamba's out_proj, whose weight fast kernels read past the layer); and names under which
+    PEFT would adapt fused experts, which no GGUF file can hold.
     """
     found = {
         name
@@ -68,7 +72,8 @@ def output_layer(model: PreTrainedModel) -> nn.Module | None:
 
 
 def layer_names(model: PreTrainedModel) -> list[str]:
-    """The last parts of the names of the layers that "all-linear" stands for, to tell a person what can be named."""
+    """The last parts of the names of the layers that "all-linear" stands for, to tell a person what
+    can be named."""
     return sorted({name.rpartition(".")[2] for name in linear_layers(model)})
 
 
@@ -81,7 +86,8 @@ def _peft_allows(model: PreTrainedModel, name: str) -> bool:
 
 
 def _kept_as_layers(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
-    """Those of some names that PEFT takes for layers: where experts were separate layers once, it takes these for the fused ones."""
+    """Those of some names that PEFT takes for layers: where experts were separate layers once, it
+    takes these for the fused ones."""
     config = LoraConfig(target_modules=list(names))
     try:
         convert_peft_config_for_transformers(config, model, None)
@@ -112,15 +118,17 @@ def _refuse_unknown(model: PreTrainedModel, names: Sequence[str]) -> None:
 
 
 def _refuse_tied(model: PreTrainedModel, names: Sequence[str]) -> None:
-    """An adapter changes one of two layers that share their weights: merged, it would change the other too."""
+    """An adapter changes one of two layers that share their weights: merged, it would change the
+    other too."""
     source, output = model.get_input_embeddings(), output_layer(model)
     if output is None or getattr(source, "weight", None) is not getattr(output, "weight", None):
         return
     for name in names:
         if any(part in (source, output) for part in _matching(model, name)):
             raise TargetsError(
-                f"lora.targets: {name} has the same weights as the base's {_other(model, name)} (tie_word_embeddings in its config.json), "
-                f"so that neither a merged model nor a GGUF file could hold an adapter of one alone: leave {name} out"
+                f"lora.targets: {name} has the same weights as the base's {_other(model, name)} "
+                "(tie_word_embeddings in its config.json), so that neither a merged model nor a "
+                f"GGUF file could hold an adapter of one alone: leave {name} out"
             )
 
 
@@ -130,11 +138,12 @@ def _other(model: PreTrainedModel, name: str) -> str:
 
 
 def _refuse_unusual(model: PreTrainedModel, names: Sequence[str]) -> None:
-    """A layer that looks linear to PEFT and gives something else (PhiMoE's router): its adapter would fail at the first step."""
+    """A layer that looks linear to PEFT and gives something else (PhiMoE's router): its adapter
+    would fail at the first step."""
     for name in names:
         for part in _matching(model, name):
             if isinstance(part, LINEAR) and type(part) not in LINEAR and _ROUTER.search(name):
                 raise TargetsError(
-                    f"lora.targets: {name} is a router ({type(part).__name__}), which an adapter cannot change: use some of "
-                    f"{', '.join(layer_names(model))}"
+                    f"lora.targets: {name} is a router ({type(part).__name__}), which an adapter "
+                    f"cannot change: use some of {', '.join(layer_names(model))}"
                 )

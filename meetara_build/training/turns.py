@@ -1,8 +1,10 @@
-"""Turns as a chat template is given them, whoever renders and tokenizes: texts in them that are control tokens' stay text.
+"""Turns as a chat template is given them, whoever renders and tokenizes: texts in them that are
+control tokens' stay text.
 
-A template's own control tokens and those that stand in a user's text look alike once both are one string. So those in the texts are hidden
-before the template sees them, and what stands between two tokens of the template is read as plain text where something was hidden in it.
-All other text is read as it always was.
+A template's own control tokens and those that stand in a user's text look alike once both are one
+string. So those in the texts are hidden before the template sees them, and what stands between two
+tokens of the template is read as plain text where something was hidden in it. All other text is
+read as it always was.
 """
 
 import re
@@ -12,11 +14,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 Message = dict[str, Any]
-"""``{"role": "system" | "user" | "assistant", "content": text}``, and ``"learn": False`` in a turn that is not to be learnt."""
+"""``{"role": "system" | "user" | "assistant", "content": text}``, and ``"learn": False`` in a turn
+that is not to be learnt."""
 
 TODAY = datetime(2024, 7, 26)
-"""What a template that asks for today's date is told: else what is built would depend on the day. It is the date that Llama 3.2's template
-writes where nobody tells it the day."""
+"""What a template that asks for today's date is told: else what is built would depend on the day.
+It is the date that Llama 3.2's template writes where nobody tells it the day."""
 
 _LOOK = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
 
@@ -30,14 +33,16 @@ class Control(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Part of a rendered conversation; ``special`` where control tokens in it are the template's, and so are tokens."""
+    """Part of a rendered conversation; ``special`` where control tokens in it are the template's,
+    and so are tokens."""
 
     text: str
     special: bool
 
 
 class Controls:
-    """The control tokens of a vocabulary, to tell those that a template writes from those that stand in the turns' texts."""
+    """The control tokens of a vocabulary, to tell those that a template writes from those that
+    stand in the turns' texts."""
 
     def __init__(self, tokens: Iterable[Control]) -> None:
         self._tokens = {token.text: token for token in tokens if token.text}
@@ -46,12 +51,14 @@ class Controls:
         self._lengths = sorted({len(text) for text in self._texts}, reverse=True)
         first = "".join(sorted({text[0] for text in self._texts}))
         self._first = re.compile(f"[{re.escape(first)}]" if first else "(?!)")
-        # Nobody can write a text that holds it, for it is made anew in each process; no result does.
+        # Nobody can write a text that holds it, for it is made anew in each process; no result
+        # does.
         self._mark = secrets.token_hex(8)
         self._marked = re.compile(rf"{self._mark}-(\d+)-")
 
     def hide(self, messages: Iterable[Mapping[str, Any]]) -> list[Message]:
-        """Roles and texts of some turns, with something else in place of each control token's text."""
+        """Roles and texts of some turns, with something else in place of each control token's
+        text."""
         return [{"role": turn["role"], "content": self._hide(turn["content"])} for turn in messages]
 
     def restore(self, text: str) -> str:
@@ -63,7 +70,8 @@ class Controls:
         return next((token for token in self._texts if text.endswith(token)), None)
 
     def cut_pieces(self, text: str) -> list[Piece]:
-        """A conversation rendered from hidden turns as pieces, in which all texts are shown again."""
+        """A conversation rendered from hidden turns as pieces, in which all texts are shown
+        again."""
         if self._mark not in text:
             return [Piece(text, True)]
         pieces = []
@@ -87,7 +95,8 @@ class Controls:
         return "".join([*pieces, text[end:]])
 
     def _found(self, text: str) -> Iterator[tuple[Control, int]]:
-        """Each control token in a text and where it begins; of two that begin at one place the longer."""
+        """Each control token in a text and where it begins; of two that begin at one place the
+        longer."""
         at = 0
         while found := self._first.search(text, at):
             at = found.start()
@@ -106,15 +115,18 @@ class Controls:
 
 
 def is_control(text: str, special: bool) -> bool:
-    """Whether an added token is a control token: where it is marked as special, or looks as such tokens do.
+    """Whether an added token is a control token: where it is marked as special, or looks as such
+    tokens do.
 
-    llama.cpp's converter has the same rule: some bases do not mark the tokens that open and end their turns.
+    llama.cpp's converter has the same rule: some bases do not mark the tokens that open and end
+    their turns.
     """
     return special or bool(_LOOK.fullmatch(text))
 
 
 def place_system_text(turns: Sequence[Message], takes_system: bool) -> list[Message]:
-    """The turns as a template takes them: without a system role the system text stands at the head of the first user turn."""
+    """The turns as a template takes them: without a system role the system text stands at the head
+    of the first user turn."""
     if not turns or turns[0]["role"] != "system" or takes_system:
         return list(turns)
     system, first = turns[0]["content"], turns[1]

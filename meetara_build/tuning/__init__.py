@@ -1,4 +1,5 @@
-"""The search for a domain's best settings: many short trainings in memory, of which the poor ones are stopped early.
+"""The search for a domain's best settings: many short trainings in memory, of which the poor ones
+are stopped early.
 
 ::
 

@@ -18,7 +18,8 @@ ENOUGH = 4
 
 
 def importances(study: Study) -> dict[str, float]:
-    """The share of the loss's differences that each key explains (PED-ANOVA, arXiv 2304.10255); nothing of too few trials."""
+    """The share of the loss's differences that each key explains (PED-ANOVA, arXiv 2304.10255);
+    nothing of too few trials."""
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if len(done) < ENOUGH or len({trial.value for trial in done}) < 2:
         return {}
@@ -50,7 +51,8 @@ def report(study: Study) -> dict[str, Any]:
 
 
 def write_report(study: Study, folder: Path) -> list[Path]:
-    """Write ``study.json``, ``history.svg`` and, of enough trials, ``importance.svg``; returns what is written.
+    """Write ``study.json``, ``history.svg`` and, of enough trials, ``importance.svg``; returns what
+    is written.
 
     Raises:
         OSError: the folder cannot be written.

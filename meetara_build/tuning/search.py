@@ -1,10 +1,11 @@
 """The search itself: processes that take one trial after the other until there are enough.
 
-The sampler is Optuna's TPE (Watanabe, arXiv 2304.11127): it sees losses by their rank alone, learns from trials that were
-stopped early, and keeps away from what others try at the moment. Poor trials are stopped at a validation by successive halving
-(Li et al., arXiv 1810.05934). The resource is the share of a training: trials of other batch sizes have other numbers of steps,
-and after as many steps as another a trial of large batches has seen more records. What a search costs is counted in steps all
-the same.
+The sampler is Optuna's TPE (Watanabe, arXiv 2304.11127): it sees losses by their rank alone, learns
+from trials that were stopped early, and keeps away from what others try at the moment. Poor trials
+are stopped at a validation by successive halving (Li et al., arXiv 1810.05934). The resource is the
+share of a training: trials of other batch sizes have other numbers of steps, and after as many
+steps as another a trial of large batches has seen more records. What a search costs is counted in
+steps all the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,8 @@ from meetara_build.tuning.studies import (
 )
 
 FRESH_TRIALS = 4
-"""Tried before the sampler's model decides: what is configured, and what did well elsewhere, are most of them."""
+"""Tried before the sampler's model decides: what is configured, and what did well elsewhere, are
+most of them."""
 PERCENT = 100
 """Of a training: the resource that successive halving shares out."""
 
@@ -60,9 +62,11 @@ def prepare(study: Study, space: Space, starts: Sequence[Start]) -> None:
 
 
 def resumed(url: str, name: str, seed: int, place: int, reduction_factor: int) -> Study:
-    """A study as a worker goes on with it. Neither sampler nor pruner is stored: each worker makes its own.
+    """A study as a worker goes on with it. Neither sampler nor pruner is stored: each worker makes
+    its own.
 
-    The sampler's seed is another for each worker, and after each interruption, so that none draws what was drawn before.
+    The sampler's seed is another for each worker, and after each interruption, so that none draws
+    what was drawn before.
     """
     study = optuna.load_study(study_name=name, storage=open_storage(url))
     study.sampler = sampler(seed + 1000 * place + len(study.get_trials(deepcopy=False)))
@@ -78,7 +82,8 @@ def sampler(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def pruner(reduction_factor: int) -> optuna.pruners.BasePruner:
-    """What stops poor trials: with a factor of three all but a third after a ninth of a training, and again after a third."""
+    """What stops poor trials: with a factor of three all but a third after a ninth of a training,
+    and again after a third."""
     return optuna.pruners.SuccessiveHalvingPruner(
         min_resource=max(1, PERCENT // reduction_factor**2), reduction_factor=reduction_factor
     )

@@ -1,5 +1,6 @@
-"""Settings that did well elsewhere, to be tried first: hyperparameters carry over between similar data (Feurer, Springenberg
-and Hutter 2015: warm starts of a search from the best of the most similar data sets)."""
+"""Settings that did well elsewhere, to be tried first: hyperparameters carry over between similar
+data (Feurer, Springenberg and Hutter 2015: warm starts of a search from the best of the most
+similar data sets)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -30,7 +31,8 @@ def starts(
     runs: Mapping[str, Sequence[Run]],
     similar: Iterable[str],
 ) -> list[Start]:
-    """The best settings of these domains, the most similar first, from their studies or else from their builds.
+    """The best settings of these domains, the most similar first, from their studies or else from
+    their builds.
 
     What the space does not hold, and what is configured already or named twice, is left out.
     """
@@ -75,6 +77,9 @@ def studied(storage: BaseStorage, base: str) -> dict[str, Start]:
             )
         )
         if top is not None and SETTINGS in top.user_attrs:
-            evidence = f"{about['domain']}, study {summary.study_name}, trial {top.number}: validation loss {top.value:.4f}"
+            evidence = (
+                f"{about['domain']}, study {summary.study_name}, trial {top.number}: validation "
+                f"loss {top.value:.4f}"
+            )
             found[about["domain"]] = Start(top.user_attrs[SETTINGS], about["domain"], evidence)
     return found

@@ -1,4 +1,5 @@
-"""One ``meetara-build tune``: from a domain to its best settings, and whether they are worth a decision."""
+"""One ``meetara-build tune``: from a domain to its best settings, and whether they are worth a
+decision."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -137,7 +138,8 @@ class Tuning:
         current, top = tried(trials, self.space.current), best(trials)
         if current is None or top is None or current.value is None or top.value is None:
             raise TrainingError(
-                f"{self.domain}: the current configuration has not been tried yet; give --trials or --seconds more room"
+                f"{self.domain}: the current configuration has not been tried yet; give --trials "
+                "or --seconds more room"
             )
         settings = top.user_attrs[SETTINGS]
         repeats = gained = None
@@ -221,7 +223,8 @@ def searched(graph: Graph, configuration: Configuration, domain: str) -> tuple[S
     left_out = [key for key in whole.current if not _may_change(configuration, item, key)]
     if len(left_out) == len(whole.current):
         raise ConfigError(
-            f"{path}: tuning.space: every key is locked for {domain}, or not among agents.may_change; unlock one, or name others"
+            f"{path}: tuning.space: every key is locked for {domain}, or not among "
+            "agents.may_change; unlock one, or name others"
         )
     return whole.without(left_out), left_out
 

@@ -1,4 +1,5 @@
-"""The settings that a search may try: the keys that build.yaml's ``tuning.space`` names, and the values of each."""
+"""The settings that a search may try: the keys that build.yaml's ``tuning.space`` names, and the
+values of each."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,13 +20,16 @@ SECTIONS: dict[str, type[Shape]] = {"lora": Lora, "training": Training}
 OTHER = {"training.schedule", "training.warm_start"}
 """Keys of these sections that have one value only, or name an artifact."""
 DIGITS = 3
-"""Significant digits of a chosen number: as many as a person would write, and more than make a difference."""
+"""Significant digits of a chosen number: as many as a person would write, and more than make a
+difference."""
 
 
 class Dimension(NamedTuple):
-    """One key: either ``choices``, or from ``low`` to ``high``; ``whole`` numbers only where the key takes no others.
+    """One key: either ``choices``, or from ``low`` to ``high``; ``whole`` numbers only where the
+    key takes no others.
 
-    Of ``ordered`` choices, numbers from the lowest to the highest, a sampler sees the places: that 8 is nearer to 16 than to 64.
+    Of ``ordered`` choices, numbers from the lowest to the highest, a sampler sees the places: that
+    8 is nearer to 16 than to 64.
     """
 
     key: str
@@ -86,15 +90,16 @@ class Dimension(NamedTuple):
             return self._replace(choices=tuple(sorted(choices)) if self.ordered else choices)
         if not _is_number(value) or (self.log and value <= 0):
             raise ConfigError(
-                f"conf/build.yaml: tuning.space: {self.key} is {value!r} now, which is no number of a range; give choices "
-                "that hold it, or remove the key"
+                f"conf/build.yaml: tuning.space: {self.key} is {value!r} now, which is no number "
+                "of a range; give choices that hold it, or remove the key"
             )
         assert self.low is not None and self.high is not None
         return self._replace(low=min(self.low, value), high=max(self.high, value))
 
 
 class Space(NamedTuple):
-    """The keys that are searched; ``current`` are their values as configured, which may always be tried."""
+    """The keys that are searched; ``current`` are their values as configured, which may always be
+    tried."""
 
     dimensions: tuple[Dimension, ...]
     current: Settings
@@ -138,7 +143,8 @@ def read_space(ranges: Mapping[str, Range], recipe: Mapping[str, Any], where: st
     """The space that ``tuning.space`` describes, for a domain's adapter recipe.
 
     Raises:
-        ConfigError: a key is none that the adapter's training reads, or a value none that the key takes.
+        ConfigError: a key is none that the adapter's training reads, or a value none that the key
+            takes.
     """
     dimensions, current = [], {}
     for key, given in sorted(ranges.items()):
@@ -185,7 +191,8 @@ def held_in(recipe: Mapping[str, Any], keys: Sequence[str]) -> Settings | None:
 
 
 def searchable(recipe: Mapping[str, Any]) -> list[str]:
-    """The keys that a search may try: numbers, words and switches that the adapter's training reads."""
+    """The keys that a search may try: numbers, words and switches that the adapter's training
+    reads."""
     found = [f"{section}.{name}" for section in SECTIONS for name in recipe[section]]
     return [
         key
@@ -211,7 +218,8 @@ def _current(key: str, recipe: Mapping[str, Any], where: str) -> Any:
 def _check(key: str, value: Any, recipe: Mapping[str, Any], where: str) -> None:
     if not _takes(key, value, recipe):
         raise ConfigError(
-            f"{where}: tuning.space.{key}: {value!r} is no value for this key; see its line in conf/build.yaml"
+            f"{where}: tuning.space.{key}: {value!r} is no value for this key; see its line in "
+            "conf/build.yaml"
         )
 
 

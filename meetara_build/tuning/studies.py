@@ -1,4 +1,5 @@
-"""Where trials are kept: studies of Optuna, in the context's database; where that is behind a server, in one below the root."""
+"""Where trials are kept: studies of Optuna, in the context's database; where that is behind a
+server, in one below the root."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,11 +18,13 @@ from meetara_build.store.manifest import digest_json
 from meetara_build.tuning.space import Settings, Space, applied
 
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 10, 60
-"""How often a trial says that it lives, and after how long a silence it is taken for dead and tried again."""
+"""How often a trial says that it lives, and after how long a silence it is taken for dead and tried
+again."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 SETTINGS, ROLE, STEPS = "settings", "role", "steps"
-"""User attributes of a trial: what it tried, why (``CURRENT``, or the neighbour it is from), training steps it took."""
+"""User attributes of a trial: what it tried, why (``CURRENT``, or the neighbour it is from),
+training steps it took."""
 CURRENT = "current"
 
 
@@ -63,7 +66,8 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 def study_name(
     domain: str, recipe: Mapping[str, Any], inputs: Mapping[str, str], space: Space
 ) -> str:
-    """A name that says what the losses of a study are comparable by: data, base, space, and all keys that are not searched."""
+    """A name that says what the losses of a study are comparable by: data, base, space, and all
+    keys that are not searched."""
     fixed = applied(recipe, dict.fromkeys(space.current))
     return f"{domain}-{digest_json([fixed, inputs, space.content()])[:12]}"
 

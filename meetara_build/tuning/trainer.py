@@ -18,7 +18,8 @@ from meetara_build.training.settings import Action, History, Observer, Progress
 
 
 class Trainer:
-    """A base and a domain's records, loaded once; the agents that watch the domain's training watch these too."""
+    """A base and a domain's records, loaded once; the agents that watch the domain's training watch
+    these too."""
 
     def __init__(self, recipe: Mapping[str, Any], inputs: Mapping[str, Path], logs: Path) -> None:
         """``recipe`` and ``inputs`` are the adapter stage's; what agents print goes to ``logs``.

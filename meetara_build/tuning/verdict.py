@@ -1,4 +1,5 @@
-"""Whether the best settings found are better than the current ones by more than noise, and what is then decided."""
+"""Whether the best settings found are better than the current ones by more than noise, and what is
+then decided."""
 
 from collections.abc import Sequence
 from math import inf, sqrt
@@ -15,7 +16,8 @@ SURE = 0.95
 
 
 class Repeats(NamedTuple):
-    """Losses with the search's own seed and with further ones, in the same order: of the current settings, of the best."""
+    """Losses with the search's own seed and with further ones, in the same order: of the current
+    settings, of the best."""
 
     seeds: list[int]
     current: list[float]
@@ -35,9 +37,11 @@ class Gain(NamedTuple):
 
 
 def gain(repeats: Repeats) -> Gain:
-    """The gain over the further seeds alone: the best of many trials was also lucky with the search's own.
+    """The gain over the further seeds alone: the best of many trials was also lucky with the
+    search's own.
 
-    How sure it is comes from Student's t, with the spread of both settings' losses over all seeds as the noise.
+    How sure it is comes from Student's t, with the spread of both settings' losses over all seeds
+    as the noise.
     """
     from scipy.stats import t
 
@@ -57,15 +61,22 @@ def proposals(
     found: Gain,
     evidence: Sequence[str],
 ) -> list[Proposal]:
-    """A change of each key that differs; all share one reason, since they were measured together."""
+    """A change of each key that differs; all share one reason, since they were measured
+    together."""
     changed = {key: value for key, value in winner.items() if value != current[key]}
     others = [
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in changed.items()
     ]
-    reason = f"tuning: {', '.join(others)} together give {found.share:.2%} less validation loss with seeds not searched with"
+    reason = (
+        f"tuning: {', '.join(others)} together give {found.share:.2%} less validation loss with "
+        "seeds not searched with"
+    )
     seeds = ", ".join(map(str, repeats.seeds))
-    losses = f"validation losses with seeds {seeds}: {_losses(repeats.winner)}, against {_losses(repeats.current)}"
+    losses = (
+        f"validation losses with seeds {seeds}: {_losses(repeats.winner)}, against "
+        f"{_losses(repeats.current)}"
+    )
     return [
         Proposal(
             domain,

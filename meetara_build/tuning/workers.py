@@ -1,4 +1,5 @@
-"""The processes of a search: each loads base and records once, and takes one trial after the other."""
+"""The processes of a search: each loads base and records once, and takes one trial after the
+other."""
 
 import contextlib
 import multiprocessing
@@ -41,7 +42,8 @@ class Task(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A training that has ended, and what it is called; its loss is None where it was stopped as poor."""
+    """A training that has ended, and what it is called; its loss is None where it was stopped as
+    poor."""
 
     what: str
     number: int
@@ -50,7 +52,8 @@ class Told(NamedTuple):
 
 
 def check_workers(workers: int, recipe: Mapping[str, Any]) -> None:
-    """Refuse more workers than there are cores for: threads that wait for one another cost more than they do.
+    """Refuse more workers than there are cores for: threads that wait for one another cost more
+    than they do.
 
     Raises:
         ConfigError: there are too many.
@@ -58,8 +61,8 @@ def check_workers(workers: int, recipe: Mapping[str, Any]) -> None:
     cores, threads = os.cpu_count() or 1, int(recipe["threads"])
     if recipe["device"] == "cpu" and workers > 1 and workers * threads > cores:
         raise ConfigError(
-            f"--workers {workers}: with {threads} threads each they need {workers * threads} cores, and there are {cores}; "
-            f"use at most {max(1, cores // threads)}"
+            f"--workers {workers}: with {threads} threads each they need {workers * threads} "
+            f"cores, and there are {cores}; use at most {max(1, cores // threads)}"
         )
 
 
@@ -89,7 +92,8 @@ def train_each(
 def _run(
     task: Task, workers: int, listen: Callable[[Told], None], work: Callable[..., None], given: Any
 ) -> None:
-    """Processes at work until each is done; all end with this one, and with the first that fails."""
+    """Processes at work until each is done; all end with this one, and with the first that
+    fails."""
     at_work: dict[Any, Any] = {}
     try:
         for place in range(workers):
@@ -135,7 +139,8 @@ def _begin(
 ) -> None:
     """What a worker's process does, from beginning to end."""
     die_with_parent(parent)
-    # Ctrl-C reaches the whole group, but only who started this one ends it: once, so that its trial is told as failed.
+    # Ctrl-C reaches the whole group, but only who started this one ends it: once, so that its trial
+    # is told as failed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
@@ -149,7 +154,8 @@ def _begin(
             traceback.print_exc()
             connection.send(
                 BuildError(
-                    f"unexpected {type(fault).__name__}: {fault}; {task.log} says more: please report it"
+                    f"unexpected {type(fault).__name__}: {fault}; {task.log} says more: please "
+                    "report it"
                 )
             )
 

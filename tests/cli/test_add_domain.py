@@ -194,7 +194,8 @@ def pairs(count: int, times: int = 1) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def on_a_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose base is a folder with a tokenizer, so that lengths can be measured before anything is built."""
+    """A project whose base is a folder with a tokenizer, so that lengths can be measured before
+    anything is built."""
     folder = tmp_path_factory.mktemp("base")
     train_tokenizer(folder)
     project = small_project(tmp_path_factory.mktemp("shown") / "project")
@@ -216,7 +217,8 @@ def add(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Add]:
-    """``add(content, name)``: what add-domain prints for a file with this content, and the domain's file."""
+    """``add(content, name)``: what add-domain prints for a file with this content, and the domain's
+    file."""
     path = on_a_folder / "conf" / "domain" / "new.yaml"
 
     def added(

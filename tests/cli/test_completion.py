@@ -1,4 +1,5 @@
-"""Shell completion, asked for as bash and zsh ask: quick, and silent where there is nothing to offer."""
+"""Shell completion, asked for as bash and zsh ask: quick, and silent where there is nothing to
+offer."""
 
 import json
 import os

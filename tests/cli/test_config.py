@@ -1,4 +1,5 @@
-"""config: every value of a domain's configuration, and the file, line, agent or command line that decided it."""
+"""config: every value of a domain's configuration, and the file, line, agent or command line that
+decided it."""
 
 import json
 from pathlib import Path

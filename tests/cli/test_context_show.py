@@ -1,4 +1,5 @@
-"""The context for people: it shows what real builds did, live, and can be moved to another machine."""
+"""The context for people: it shows what real builds did, live, and can be moved to another
+machine."""
 
 import json
 import subprocess

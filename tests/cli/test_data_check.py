@@ -58,8 +58,8 @@ Check = Callable[..., tuple[bool, str]]
 def checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Check:
-    """``checked(records)``: whether all is well with a domain of these records, and what `data check` prints; its base is a folder
-    with a tokenizer, and nothing is built."""
+    """``checked(records)``: whether all is well with a domain of these records, and what
+    `data check` prints; its base is a folder with a tokenizer, and nothing is built."""
     train_tokenizer(tmp_path)
     project = small_project(tmp_path / "project", ("storytelling",))
     about = {

@@ -57,7 +57,8 @@ def described(project: Path, text: str) -> None:
 
 
 def rebuilt(project: Path) -> str:
-    """Build an edit of the description, so that one result is no longer current; the description before."""
+    """Build an edit of the description, so that one result is no longer current; the description
+    before."""
     path = project / "conf" / "domain" / "nutrition.yaml"
     before = path.read_text()
     described(project, "Another")

@@ -1,4 +1,5 @@
-"""What is printed is what was written: no markup, no codes, no line that only looks like the tool's, on every encoding."""
+"""What is printed is what was written: no markup, no codes, no line that only looks like the
+tool's, on every encoding."""
 
 import ast
 import io
@@ -138,7 +139,8 @@ def imports() -> Iterator[tuple[str, str]]:
 
 
 def test_consoles_and_styled_text_are_made_in_one_place() -> None:
-    """A string passes `Screen` on its way; a `Text` or a `Console` made elsewhere would pass by it."""
+    """A string passes `Screen` on its way; a `Text` or a `Console` made elsewhere would pass by
+    it."""
     assert {
         name
         for name, what in imports()

@@ -1,4 +1,5 @@
-"""A plan for people: what it comes from first, how far each cause reaches, what it takes, and a last line for grep."""
+"""A plan for people: what it comes from first, how far each cause reaches, what it takes, and a
+last line for grep."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +36,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Said:
-    """The lines of ``said(project, "nutrition")``: a plan as it is printed into a file, or on a terminal."""
+    """The lines of ``said(project, "nutrition")``: a plan as it is printed into a file, or on a
+    terminal."""
 
     def lines(
         project: Path, *domains: str, profile: str = "local", terminal: bool = False

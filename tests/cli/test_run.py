@@ -1,4 +1,5 @@
-"""run: rounds of advice and builds, which end when nothing promises more than it costs, and never end worse."""
+"""run: rounds of advice and builds, which end when nothing promises more than it costs, and never
+end worse."""
 
 import json
 from pathlib import Path

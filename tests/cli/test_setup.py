@@ -1,4 +1,5 @@
-"""setup: what is all there is left alone, and what is not is said with the file that asks for it; tests/test_wheel.py does it whole."""
+"""setup: what is all there is left alone, and what is not is said with the file that asks for it;
+tests/test_wheel.py does it whole."""
 
 import hashlib
 from pathlib import Path

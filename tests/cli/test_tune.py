@@ -48,7 +48,8 @@ def said(
 def tuned(
     built_project: Path, tmp_path_factory: pytest.TempPathFactory, command: Any
 ) -> tuple[Path, dict[str, Any]]:
-    """A project with a domain that was tuned by as many workers as there are cores, its dataset missing at first."""
+    """A project with a domain that was tuned by as many workers as there are cores, its dataset
+    missing at first."""
     project = copy_built(built_project, tmp_path_factory.mktemp("tuned") / "project")
     override(project, "nutrition", {**SHORT, "training.learning_rate": POOR})
     shutil.rmtree(project / "artifacts" / "nutrition" / "dataset")

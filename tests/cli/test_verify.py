@@ -44,7 +44,8 @@ def test_a_changed_byte_is_found_by_file(project: Path, command: Any, words: lis
 
 
 def test_repair_brings_back_what_was_built(snakemade: Path, tmp_path: Path, command: Any) -> None:
-    """A model of a domain and a file of the base, the store's own copy of the model damaged with it."""
+    """A model of a domain and a file of the base, the store's own copy of the model damaged with
+    it."""
     project = copy_built(snakemade, tmp_path / "project")
     before = models(project)
     model = project / "artifacts" / "nutrition" / "gguf" / "nutrition-Q8_0.gguf"

@@ -1,4 +1,5 @@
-"""What is composed once for many domains is what Hydra composes for each; interpolations and a command line's overrides too."""
+"""What is composed once for many domains is what Hydra composes for each; interpolations and a
+command line's overrides too."""
 
 import json
 import re
@@ -189,7 +190,8 @@ def line_of(path: Path, start: str) -> int:
 def test_a_root_below_a_variable_of_the_environment(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It once made a folder of that name; and the graph that is kept is another's for another value."""
+    """It once made a folder of that name; and the graph that is kept is another's for another
+    value."""
     edit(project / "conf" / "build.yaml", "root", "${oc.env:SCRATCH}/a")
     for name in ("one", "two"):
         monkeypatch.setenv("SCRATCH", str(tmp_path / name))

@@ -1,4 +1,5 @@
-"""What is read below conf/ and what is looked at for changes is the same: through links too, and without what editors leave."""
+"""What is read below conf/ and what is looked at for changes is the same: through links too, and
+without what editors leave."""
 
 import os
 import shutil

@@ -1,4 +1,5 @@
-"""Agents' decisions: read in order, refused where they are wrong, and nothing but overrides in their effect."""
+"""Agents' decisions: read in order, refused where they are wrong, and nothing but overrides in
+their effect."""
 
 import datetime
 from concurrent.futures import ThreadPoolExecutor

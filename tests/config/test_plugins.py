@@ -1,4 +1,5 @@
-"""Agents are files of a project and modules of installed packages; to list them runs none of their code."""
+"""Agents are files of a project and modules of installed packages; to list them runs none of their
+code."""
 
 import sys
 from functools import partial
@@ -25,7 +26,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def installed(site: Path, agent: str, module: str, source: str) -> Path:
-    """A package that names ``module`` as the entry point of an agent; the module's file, a package's ``__init__.py`` for the above."""
+    """A package that names ``module`` as the entry point of an agent; the module's file, a
+    package's ``__init__.py`` for the above."""
     info = site / f"{agent}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {agent}\nVersion: 1.0\n")

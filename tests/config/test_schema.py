@@ -1,4 +1,5 @@
-"""conf/ is typed: what is unknown, missing or of the wrong kind is refused with file, line, key and what to write."""
+"""conf/ is typed: what is unknown, missing or of the wrong kind is refused with file, line, key and
+what to write."""
 
 import datetime
 from pathlib import Path

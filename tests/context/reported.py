@@ -29,7 +29,8 @@ def run(
 
 
 def trained(loss: float, **fields: Any) -> dict[str, Any]:
-    """A run of nutrition's adapter that reached this loss; ``recipe`` and ``inputs`` are those of all, if not given."""
+    """A run of nutrition's adapter that reached this loss; ``recipe`` and ``inputs`` are those of
+    all, if not given."""
     known = {
         "recipe": RECIPE,
         "inputs": {"dataset": "d" * 64},

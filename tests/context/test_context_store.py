@@ -1,4 +1,5 @@
-"""One store for all: SQLite and PostgreSQL behave alike, many write at once, and each report counts once."""
+"""One store for all: SQLite and PostgreSQL behave alike, many write at once, and each report counts
+once."""
 
 import multiprocessing
 import os

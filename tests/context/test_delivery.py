@@ -20,7 +20,8 @@ ABOUT = {"domain": "nutrition", "stage": "adapter"}
 
 
 class Away:
-    """A context that is away for some deliveries, or dies in the middle of one, after it was taken in."""
+    """A context that is away for some deliveries, or dies in the middle of one, after it was taken
+    in."""
 
     shown = "away"
 

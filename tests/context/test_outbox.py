@@ -1,4 +1,5 @@
-"""Reports wait in files: nothing is lost between a job and the context, and no job fails because of it."""
+"""Reports wait in files: nothing is lost between a job and the context, and no job fails because of
+it."""
 
 import json
 import math

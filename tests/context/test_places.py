@@ -1,4 +1,5 @@
-"""Where the context is: build.yaml says it, the environment may say it otherwise, and nothing else does."""
+"""Where the context is: build.yaml says it, the environment may say it otherwise, and nothing else
+does."""
 
 from pathlib import Path
 

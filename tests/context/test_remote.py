@@ -1,4 +1,5 @@
-"""A context behind a server: the same reports, the same sections, and words for whatever is in the way."""
+"""A context behind a server: the same reports, the same sections, and words for whatever is in the
+way."""
 
 import sys
 from collections.abc import Iterator

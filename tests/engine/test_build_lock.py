@@ -1,4 +1,5 @@
-"""Two builds at once: side by side where they have nothing in common, refused with the owner's name where they have."""
+"""Two builds at once: side by side where they have nothing in common, refused with the owner's name
+where they have."""
 
 import fcntl
 import os

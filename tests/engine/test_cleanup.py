@@ -1,4 +1,5 @@
-"""What killed builds left behind goes when the next build begins; what is needed, or in use, stays."""
+"""What killed builds left behind goes when the next build begins; what is needed, or in use,
+stays."""
 
 import os
 import subprocess
@@ -168,7 +169,8 @@ def test_what_belongs_to_domains_that_are_not_built_now_is_left_alone(project: P
 
 
 def test_a_domain_whose_name_begins_like_another_s_is_told_from_it(project: Path) -> None:
-    """A work folder is called by its step and 16 digits: ``nutrition-adapter-…`` is nobody else's."""
+    """A work folder is called by its step and 16 digits: ``nutrition-adapter-…`` is nobody
+    else's."""
     foreign = fill(
         project / "artifacts" / ".work" / "nutrition-adapter-of-ours", {"notes.txt": b"mine"}
     )

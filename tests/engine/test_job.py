@@ -98,7 +98,8 @@ def test_debug_shows_the_traceback(
 def test_what_libraries_warn_each_other_of_is_not_told_to_a_person(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PEFT's several lines on an adapter of a tied embedding, before the one line that says what is wrong."""
+    """PEFT's several lines on an adapter of a tied embedding, before the one line that says what is
+    wrong."""
     build = train_nothing(
         tmp_path / "build", lora={"target_modules": ["embed_tokens"]}, tie_word_embeddings=True
     )

@@ -1,4 +1,5 @@
-"""A real training of a real project with agents that watch it: what they ask for happens, and none of them can end it."""
+"""A real training of a real project with agents that watch it: what they ask for happens, and none
+of them can end it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The Snakemake profiles: each is for one machine of conf/hardware/, and each project uses its own."""
+"""The Snakemake profiles: each is for one machine of conf/hardware/, and each project uses its
+own."""
 
 import json
 import re
@@ -88,8 +89,8 @@ def test_a_broken_profile_is_named_with_its_line(project: Path) -> None:
 
 @pytest.fixture
 def two(built_project: Path, tmp_path: Path) -> tuple[Path, Path, dict[str, str]]:
-    """Two projects whose profiles of the same name differ, and what an earlier version left in the user's folder: a link to the
-    first one's."""
+    """Two projects whose profiles of the same name differ, and what an earlier version left in the
+    user's folder: a link to the first one's."""
     first, second = (copy_built(built_project, tmp_path / name) for name in ("first", "second"))
     for project, cores in ((first, 1), (second, 2)):
         path = project / "conf" / "profile" / "local" / "config.yaml"

@@ -251,7 +251,8 @@ def test_a_temporary_whose_result_is_known_is_a_manifest_until_a_reader_needs_it
 
 
 def test_a_temporary_is_made_at_once_where_its_reader_has_to_be_worked_out(project: Path) -> None:
-    """As after a build that the gguf stage refused: it is not said to be there first, and then made."""
+    """As after a build that the gguf stage refused: it is not said to be there first, and then
+    made."""
     merged, before = project / "artifacts" / "nutrition" / "merged", len(outcomes(project))
     shutil.rmtree(merged, ignore_errors=True)
     edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q8_0"])

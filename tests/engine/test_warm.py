@@ -96,7 +96,8 @@ def request(project: Path, folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def endless(project: Path, folder: Path) -> dict[str, Any]:
-    """A request whose job waits for a file that never comes: its evaluation is a pipe that no one writes into."""
+    """A request whose job waits for a file that never comes: its evaluation is a pipe that no one
+    writes into."""
     asked = request(project, folder)
     given = folder / "evaluation"
     given.mkdir()

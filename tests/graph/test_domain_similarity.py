@@ -1,4 +1,5 @@
-"""Domains are alike if they are trained on the same words, or, by an embedding model, if their records mean the same."""
+"""Domains are alike if they are trained on the same words, or, by an embedding model, if their
+records mean the same."""
 
 import csv
 import json

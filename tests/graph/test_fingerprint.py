@@ -71,7 +71,8 @@ MODULES = sorted({module for stage in STAGES for module in fingerprint.code_dige
 
 
 def commented(text: str) -> str:
-    """A comment at the end of every line of code that can take one, and an empty line before each definition."""
+    """A comment at the end of every line of code that can take one, and an empty line before each
+    definition."""
     lines = []
     inside = {
         line
@@ -293,7 +294,8 @@ def test_every_key_of_a_recipe_changes_the_fingerprint(
 
 
 def test_what_decides_an_observer_s_actions_is_known(tmp_path: Path) -> None:
-    """Its file is a source of the training; the modules for agents that it imports are code of it."""
+    """Its file is a source of the training; the modules for agents that it imports are code of
+    it."""
     agent = tmp_path / "own.py"
     agent.write_text(
         "import numpy\nfrom meetara_build.agents import hookimpl\nfrom meetara_build.toolbox.divergence import diverges\n"

@@ -1,4 +1,5 @@
-"""The steps of a build: complete, in order, the same wherever a project lies, and never out of date."""
+"""The steps of a build: complete, in order, the same wherever a project lies, and never out of
+date."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Which key of conf/ reaches which stage's recipe: the table of what a person's edit can make run again."""
+"""Which key of conf/ reaches which stage's recipe: the table of what a person's edit can make run
+again."""
 
 import json
 from typing import Any
@@ -63,7 +64,8 @@ def reached(file: str, key: str, value: Any) -> set[str]:
     return {stage for stage in before if before[stage] != after[stage]}
 
 
-# A GGUF file's metadata name the recipe of all that it was made by, so whatever reaches a stage before reaches gguf.
+# A GGUF file's metadata name the recipe of all that it was made by, so whatever reaches a stage
+# before reaches gguf.
 DATA = {"corpus", "dataset", "gguf"}
 TRAINING = {"adapter", "gguf"}
 BASE = {"base", "gguf"}

@@ -1,4 +1,5 @@
-"""Agents that mean no good, in files of their own, and what becomes of whoever is asked beside them."""
+"""Agents that mean no good, in files of their own, and what becomes of whoever is asked beside
+them."""
 
 import re
 import time
@@ -61,13 +62,21 @@ def hook(*lines: str) -> str:
     return "@hookimpl\ndef propose(context):\n" + "".join(f"    {line}\n" for line in lines)
 
 
+def list_children() -> list[psutil.Process]:
+    """The processes below this one. Python's own resource tracker is none of an agent's: whatever
+    ran before in this session may have started it."""
+    found = psutil.Process().children(recursive=True)
+    return [one for one in found if "multiprocessing.resource_tracker" not in str(one.cmdline())]
+
+
 PROPOSE = {"hook": "propose"}
 Ask = Callable[..., Answer]
 
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """``ask(source)``: what becomes of an agent that is asked between two others, which must answer as ever."""
+    """``ask(source)``: what becomes of an agent that is asked between two others, which must answer
+    as ever."""
 
     def asked(
         source: str | bytes, request: Mapping[str, Any] = PROPOSE, seconds: float = SECONDS
@@ -86,7 +95,7 @@ def ask(tmp_path: Path) -> Ask:
         assert list(answers) == list(names)
         if request == PROPOSE:
             assert all(answers[name].value == ANSWERS for name in names if name != "bad")
-        assert not psutil.Process().children(recursive=True)
+        assert not list_children()
         noted = bad.with_suffix(".pids")
         for pid in filter(None, map(int, noted.read_text().split() if noted.exists() else ())):
             assert not lives(pid), "a process that the agent started goes on"

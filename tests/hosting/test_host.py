@@ -1,13 +1,24 @@
-"""Whatever an agent does, who asked gets one clear line, in time; the other agents' answers are whole, and nothing goes on running."""
+"""Whatever an agent does, who asked gets one clear line, in time; the other agents' answers are
+whole, and nothing goes on running."""
 
 import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from hostile import ANSWERS, GOOD, PROPOSE, SECONDS, SOON, START, Ask, assert_says, hook
+from hostile import (
+    ANSWERS,
+    GOOD,
+    PROPOSE,
+    SECONDS,
+    SOON,
+    START,
+    Ask,
+    assert_says,
+    hook,
+    list_children,
+)
 
 from meetara_build.agents import Context
 from meetara_build.hosting.hooks import prepare_plugin
@@ -156,7 +167,7 @@ def test_those_that_hang_do_not_hold_up_the_others(tmp_path: Path) -> None:
     for name in ("loops", "sleeps", "trickles"):
         assert_says(answers[name].fault, "gave no answer within 1.5 s")
         assert answers[name].seconds < 3
-    assert not psutil.Process().children(recursive=True)
+    assert not list_children()
 
 
 def test_what_is_asked_in_turn_is_answered_by_one_process_and_ends_with_a_fault(
@@ -184,7 +195,7 @@ def test_what_is_asked_in_turn_is_answered_by_one_process_and_ends_with_a_fault(
     assert len(answers["bad"]) == 1
     assert_says(answers["bad"][0].fault, "RuntimeError: no")
     assert [said.fault is None for said in answers["late"]] == [True, False]
-    assert not psutil.Process().children(recursive=True)
+    assert not list_children()
 
 
 def test_a_fault_names_its_place_in_the_agents_file(ask: Ask) -> None:

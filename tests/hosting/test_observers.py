@@ -1,4 +1,5 @@
-"""Agents that watch a training: who has its way, what each is shown, and what becomes of one that is at fault."""
+"""Agents that watch a training: who has its way, what each is shown, and what becomes of one that
+is at fault."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -95,7 +96,8 @@ def test_the_first_by_name_that_wants_something_has_its_way(start: Start) -> Non
 
 
 def test_an_agent_sees_every_point_of_the_curve(start: Start) -> None:
-    """As it is at the time: also where it joins a training that goes on, or a race begins its second run."""
+    """As it is at the time: also where it joins a training that goes on, or a race begins its
+    second run."""
     said = f"{OBSERVE}print(len(progress.curve), sum(point[1] for point in progress.curve)); return None"
     observers = start(bookkeeper=said)
     other = points(2, loss=5.0)

@@ -9,10 +9,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 from commands import until
-from hostile import SOON, START, Ask, assert_says, hook, lives
+from hostile import SOON, START, Ask, assert_says, hook, list_children, lives
 
 from meetara_build.hosting import host
 from meetara_build.hosting.hooks import prepare_plugin
@@ -106,7 +105,7 @@ def test_an_interrupted_round_leaves_no_agent_at_work(tmp_path: Path) -> None:
         ask_all(prepared, {"hook": "propose"}, 60, tmp_path)
     assert time.monotonic() - began < 40
     interrupter.join()
-    assert not psutil.Process().children(recursive=True)
+    assert not list_children()
     assert not any(lives(int(pid)) for pid in slow.with_suffix(".pids").read_text().split())
 
 

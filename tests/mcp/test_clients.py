@@ -1,4 +1,5 @@
-"""Clients that others wrote list, read, subscribe and call: MCP Inspector's command line, and the TypeScript SDK."""
+"""Clients that others wrote list, read, subscribe and call: MCP Inspector's command line, and the
+TypeScript SDK."""
 
 import json
 import os

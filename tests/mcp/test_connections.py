@@ -1,4 +1,5 @@
-"""A client that never finishes its request is let go, and one whose token is revoked hears no more."""
+"""A client that never finishes its request is let go, and one whose token is revoked hears no
+more."""
 
 import socket
 import threading

@@ -356,7 +356,8 @@ def test_prompts_have_what_is_needed_to_answer_them(
         talk(lambda client: client.get_prompt("nope"))
 
 
-# Fuzzing: what the schemas allow and what they do not, over all tools; ten thousand calls are in bench/context.py.
+# Fuzzing: what the schemas allow and what they do not, over all tools; ten thousand calls are in
+# bench/context.py.
 
 JSON = st.recursive(
     st.none()

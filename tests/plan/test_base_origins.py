@@ -1,4 +1,5 @@
-"""A plan says what a base was taken back from, and what that is quantized to: before it is built, and after."""
+"""A plan says what a base was taken back from, and what that is quantized to: before it is built,
+and after."""
 
 from pathlib import Path
 from typing import Any

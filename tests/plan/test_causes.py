@@ -1,4 +1,5 @@
-"""Why a step has something to do: every difference is named, none that is not there, each in a line that people can read."""
+"""Why a step has something to do: every difference is named, none that is not there, each in a line
+that people can read."""
 
 import copy
 from pathlib import Path

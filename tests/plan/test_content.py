@@ -1,4 +1,5 @@
-"""A plan as JSON: what its schema says it is, and what has changed since one was kept, each change by its name."""
+"""A plan as JSON: what its schema says it is, and what has changed since one was kept, each change
+by its name."""
 
 import copy
 import json

@@ -1,4 +1,5 @@
-"""A plan, and a build, say which built data sets lost many of their records, and which key decides."""
+"""A plan, and a build, say which built data sets lost many of their records, and which key
+decides."""
 
 import json
 from pathlib import Path
@@ -18,7 +19,8 @@ SCHEMA = json.loads(Path(causes.__file__).with_name("schema.json").read_text(enc
 
 @pytest.fixture
 def lossy(project: Path) -> Path:
-    """A project with a data set, built and of no use to its base, that lost 8 of 48 records to a limit."""
+    """A project with a data set, built and of no use to its base, that lost 8 of 48 records to a
+    limit."""
     folder = project / "conf" / "domain"
     lines = (
         (REPOSITORY / "conf" / "domain" / "writing.jsonl").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,5 @@
-"""What a plan will take: from earlier runs where there are any, scaled by how much there is to do, and always as a range."""
+"""What a plan will take: from earlier runs where there are any, scaled by how much there is to do,
+and always as a range."""
 
 import shutil
 import statistics

@@ -1,4 +1,5 @@
-"""A plan says what a build would do and why: everything at first, nothing afterwards, and what an edit reaches in between."""
+"""A plan says what a build would do and why: everything at first, nothing afterwards, and what an
+edit reaches in between."""
 
 import json
 import os
@@ -322,7 +323,8 @@ def test_a_broken_manifest_is_none(project: Path) -> None:
 
 
 def test_a_run_whose_result_is_as_before_ends_what_may_run(project: Path) -> None:
-    """A source edit that leaves the records as they are: the dataset's run ends the plan's MAYBEs."""
+    """A source edit that leaves the records as they are: the dataset's run ends the plan's
+    MAYBEs."""
     path = project / "conf" / "domain" / "nutrition.jsonl"
     path.write_text(path.read_text() + "\n\n")
     expected = planned(project)

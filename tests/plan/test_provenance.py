@@ -1,4 +1,5 @@
-"""The way back from a key of a recipe to the file that sets it: it leads somewhere, and to where an edit was made."""
+"""The way back from a key of a recipe to the file that sets it: it leads somewhere, and to where an
+edit was made."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,7 +48,8 @@ def is_set(step: Step, path: tuple[str, ...]) -> bool:
 
 
 def dotted(content: Mapping[str, Any]) -> set[str]:
-    """All keys of a file, those that hold further keys too; a group's own keys and an overlay's decisions as what they set."""
+    """All keys of a file, those that hold further keys too; a group's own keys and an overlay's
+    decisions as what they set."""
     keys = {".".join(path[:end]) for path in leaves(content) for end in range(1, len(path) + 1)}
     keys |= {key.partition(".")[2] for key in keys if key.partition(".")[0] in SHAPES}
     keys |= {
@@ -161,7 +163,8 @@ EDITS = [
 
 
 def named(project: Path) -> set[tuple[str, str]]:
-    """File and key of every cause that the plan has, but for those that only follow from another."""
+    """File and key of every cause that the plan has, but for those that only follow from
+    another."""
     causes = {
         cause
         for item in plan(load(project)).items

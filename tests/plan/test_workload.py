@@ -1,4 +1,5 @@
-"""How much a step has to do: more for more records, epochs or files, as it was recorded, and something where nothing is known."""
+"""How much a step has to do: more for more records, epochs or files, as it was recorded, and
+something where nothing is known."""
 
 import json
 import os
@@ -17,7 +18,8 @@ STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "
 
 
 def inputs(**files: dict[str, int]) -> Any:
-    """Manifests of inputs by name, with files of these sizes: ``inputs(corpus={"corpus.jsonl": 100})``."""
+    """Manifests of inputs by name, with files of these sizes:
+    ``inputs(corpus={"corpus.jsonl": 100})``."""
 
     def manifest(name: str) -> Manifest | None:
         if name not in files:

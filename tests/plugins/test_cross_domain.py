@@ -1,4 +1,5 @@
-"""cross_domain: near domains learn together, and what helped most domains is proposed to the rest."""
+"""cross_domain: near domains learn together, and what helped most domains is proposed to the
+rest."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def of(found: list[Proposal], key: str) -> dict[str, Proposal]:
 
 @pytest.fixture
 def village(tmp_path: Path) -> Any:
-    """Three domains about food and two strangers, each trained alone once; fields of each by name."""
+    """Three domains about food and two strangers, each trained alone once; fields of each by
+    name."""
 
     def make(runs: Any = (), **fields: dict[str, Any]) -> Context:
         several = [

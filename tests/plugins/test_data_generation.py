@@ -1,4 +1,5 @@
-"""data_generation weights weak topics, and says what data a domain lacks and where its sources lose records."""
+"""data_generation weights weak topics, and says what data a domain lacks and where its sources lose
+records."""
 
 import json
 import random
@@ -34,7 +35,8 @@ def build(
     account: Sequence[Mapping[str, Any]] = (),
     **fields: Any,
 ) -> Domain:
-    """A trained domain: the mean first loss of each topic's records, and which share of the base's loss is left on held-out ones."""
+    """A trained domain: the mean first loss of each topic's records, and which share of the base's
+    loss is left on held-out ones."""
     domain: Domain = contexts.domain(folder, name, **fields)
     draw = random.Random(0)
     records = [

@@ -1,4 +1,5 @@
-"""gguf_creation: which types a domain's files should have, by what was measured of them here and on the same base."""
+"""gguf_creation: which types a domain's files should have, by what was measured of them here and on
+the same base."""
 
 import ctypes
 import json
@@ -103,7 +104,8 @@ def measured(
 
 
 def true_ratio(quant: str, types: Mapping[str, str]) -> float:
-    """The divergence of a mix as a share of its uniform file's, if the sum over groups were all there is to it."""
+    """The divergence of a mix as a share of its uniform file's, if the sum over groups were all
+    there is to it."""
     plain, mixed = stored(quant, {}), stored(quant, types)
     share = {group: TRUE[group] * weights for group, weights in WEIGHTS.items()}
     error = {group: _error(mixed[group]) / _error(plain[group]) for group in WEIGHTS}
@@ -315,7 +317,8 @@ def test_the_first_mix_is_a_trial_a_little_smaller_than_the_uniform_file(town: A
 
 
 def test_what_neighbours_measured_shows_which_tensors_matter(town: Any) -> None:
-    """After a few trials the mix that is proposed is better than the uniform file by what it is in truth, too."""
+    """After a few trials the mix that is proposed is better than the uniform file by what it is in
+    truth, too."""
     rounds = learnt(town, 4)
     for name, one in rounds[-1].items():
         assert true_ratio("Q4_K_M", one) < 0.8, name

@@ -1,4 +1,5 @@
-"""knowledge_transfer: what helped one domain is proposed to those like it, as long as the evidence speaks for it."""
+"""knowledge_transfer: what helped one domain is proposed to those like it, as long as the evidence
+speaks for it."""
 
 import contextlib
 from pathlib import Path

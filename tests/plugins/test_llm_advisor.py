@@ -1,6 +1,8 @@
-"""llm_advisor asks a language model, holds it to a schema, and takes nothing of what it says on trust.
+"""llm_advisor asks a language model, holds it to a schema, and takes nothing of what it says on
+trust.
 
-A real server on llama.cpp, and llama.cpp itself, answer with the small project's own model: it babbles, yet within the schema.
+A real server on llama.cpp, and llama.cpp itself, answer with the small project's own model: it
+babbles, yet within the schema.
 """
 
 import http.server
@@ -153,7 +155,8 @@ def test_a_gguf_file_is_asked_in_the_agents_own_process(
 def test_a_gguf_file_is_asked_also_where_the_threads_of_torch_have_worked(
     model: Path, seen: Context, tmp_path: Path
 ) -> None:
-    """As an embedding model's do before agents are asked: in a fork of such a process llama.cpp waits for ever."""
+    """As an embedding model's do before agents are asked: in a fork of such a process llama.cpp
+    waits for ever."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.randn(2000, 2000) @ torch.randn(2000, 2000)
@@ -251,7 +254,8 @@ Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
 
 @pytest.fixture
 def listening() -> Iterator[Callable[[Answer], tuple[str, list[dict[str, Any]]]]]:
-    """``listening(answer)``: the URL of an HTTP server that answers so, and what it has been asked."""
+    """``listening(answer)``: the URL of an HTTP server that answers so, and what it has been
+    asked."""
     servers: list[http.server.HTTPServer] = []
 
     def started(answer: Answer) -> tuple[str, list[dict[str, Any]]]:

@@ -1,4 +1,5 @@
-"""quality_assurance stops, slows and rolls back a training, drops what looks wrong, and keeps worse models from being packaged."""
+"""quality_assurance stops, slows and rolls back a training, drops what looks wrong, and keeps worse
+models from being packaged."""
 
 import json
 import math
@@ -34,7 +35,8 @@ SWAPPED = ("bread0", "bikes0", "bread1", "bikes1")
 
 
 def curve(steps: int = 60, scale: float = 0.015, rise: float = 0.0) -> list[Point]:
-    """Validated every tenth step; falls by the law of the forecast, and rises by ``rise`` a step."""
+    """Validated every tenth step; falls by the law of the forecast, and rises by ``rise`` a
+    step."""
     done, points = 0.0, []
     for step in range(steps):
         rate = 2e-3 * (1 + math.cos(math.pi * step / steps)) / 2
@@ -328,7 +330,8 @@ def trained(folder: Path, points: Sequence[Point], **config: Any) -> Context:
 
 
 def slowing(whole: float = 0.05, steps: int = 60) -> list[Point]:
-    """A training at an even rate whose loss falls as 1/S does: by ``whole`` of its floor in the second half."""
+    """A training at an even rate whose loss falls as 1/S does: by ``whole`` of its floor in the
+    second half."""
     return [
         (step, loss, loss if step % 10 == 0 else None, 1e-3)
         for step in range(1, steps + 1)

@@ -1,4 +1,5 @@
-"""tuner: one new point of the search space a round for each domain, told what its builds have measured."""
+"""tuner: one new point of the search space a round for each domain, told what its builds have
+measured."""
 
 import json
 from pathlib import Path

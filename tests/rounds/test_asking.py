@@ -1,4 +1,5 @@
-"""A round of advice on a real project: what agents say is checked, weighed and kept, and none can spoil it for the rest."""
+"""A round of advice on a real project: what agents say is checked, weighed and kept, and none can
+spoil it for the rest."""
 
 import hashlib
 import json

@@ -1,4 +1,5 @@
-"""Proposals for the same key: one wins, whatever the order in which agents are asked, and all can see why."""
+"""Proposals for the same key: one wins, whatever the order in which agents are asked, and all can
+see why."""
 
 from dataclasses import replace
 

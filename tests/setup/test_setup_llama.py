@@ -1,4 +1,5 @@
-"""llama.cpp is compiled without the parts that nobody uses, once a machine; tests/test_wheel.py does it whole."""
+"""llama.cpp is compiled without the parts that nobody uses, once a machine; tests/test_wheel.py
+does it whole."""
 
 import shutil
 from pathlib import Path

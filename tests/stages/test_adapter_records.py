@@ -1,4 +1,5 @@
-"""What an adapter learns from: weights on topics, neighbours' records, another's weights; and what is kept of each record."""
+"""What an adapter learns from: weights on topics, neighbours' records, another's weights; and what
+is kept of each record."""
 
 import json
 import math
@@ -145,7 +146,8 @@ def test_a_topic_that_no_record_has_is_refused(inputs: dict[str, Path], tmp_path
 def test_a_neighbour_s_training_records_are_learnt_too(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    """But for those that the domain has itself: held out, they would spoil its figures; trained on, they would come twice."""
+    """But for those that the domain has itself: held out, they would spoil its figures; trained on,
+    they would come twice."""
     garden = write(tmp_path / "garden", train=[0, 20, 30, *range(40, 46)])
     cellar = write(tmp_path / "cellar", train=[40, 50])
     joint = training(joint=["cellar", "garden"])

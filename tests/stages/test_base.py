@@ -1,4 +1,5 @@
-"""The base: made here from the corpus, the same bytes each time, or taken whole from elsewhere and refused where it cannot serve."""
+"""The base: made here from the corpus, the same bytes each time, or taken whole from elsewhere and
+refused where it cannot serve."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""A base taken back from a GGUF file is the model in that file, as llama.cpp reads it, or it is refused in a sentence."""
+"""A base taken back from a GGUF file is the model in that file, as llama.cpp reads it, or it is
+refused in a sentence."""
 
 import json
 import shutil
@@ -24,7 +25,8 @@ CUTS = ["gpt2", "smollm", "llama3", "qwen2"]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files of one random model by their type, its LoRA file as ``lora``, and its folder as ``model``."""
+    """Files of one random model by their type, its LoRA file as ``lora``, and its folder as
+    ``model``."""
     root = tmp_path_factory.mktemp("files")
     build = train_nothing(root / "build", cut="smollm", intermediate_size=512)
     folder = fresh(root / "gguf")
@@ -161,7 +163,8 @@ def test_what_lies_beside_the_file_is_no_part_of_it(files: dict[str, Path], tmp_
 
 
 def written(path: Path, architecture: str, **keys: str) -> Path:
-    """A GGUF file with one tensor and these keys; ``kind`` is its ``general.type``, ``template`` its chat template."""
+    """A GGUF file with one tensor and these keys; ``kind`` is its ``general.type``, ``template``
+    its chat template."""
     writer = gguf_library.GGUFWriter(path, architecture)
     if "kind" in keys:
         writer.add_string(from_gguf.KIND, keys["kind"])

@@ -1,4 +1,5 @@
-"""The embedded base's corpus: a stated share of training records, and never one that any domain holds out."""
+"""The embedded base's corpus: a stated share of training records, and never one that any domain
+holds out."""
 
 import hashlib
 import json
@@ -132,7 +133,8 @@ def test_a_smaller_share_is_part_of_a_larger_one_and_about_as_large_as_it_says(
 
 
 def test_what_one_domain_holds_out_is_not_learnt_through_another(tmp_path: Path) -> None:
-    """Two domains share records; a further record beside one of them moves it to another side in one domain only."""
+    """Two domains share records; a further record beside one of them moves it to another side in
+    one domain only."""
     subjects = [(topic, word) for topic in _words("topic", 30) for word in _words("word", 4)]
     pairs = [
         (

@@ -206,7 +206,8 @@ def test_tokens_written_alike_are_refused_before_llama_cpp_aborts(tmp_path: Path
     train_tokenizer(tmp_path)
     make_model(tmp_path, vocab_size=702)
     tokenizer = gguf.load_tokenizer(tmp_path)
-    # The converter writes an unused id as [PAD700], which this user has called a token of their own.
+    # The converter writes an unused id as [PAD700], which this user has called a token of their
+    # own.
     tokenizer.add_tokens(["[PAD700]"])
     (tmp_path / "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str())
     with pytest.raises(ProofError, match=r"both written '\[PAD700\]'"):

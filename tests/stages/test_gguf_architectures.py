@@ -67,7 +67,8 @@ def test_byte_level_tokenizers_find_their_cut(
 
 
 def test_a_cut_that_no_table_names_is_found_by_trying(tmp_path: Path) -> None:
-    """Seed-Coder's: as Qwen 2's, but line ends are never part of punctuation. The guess, gpt-2, does not fit."""
+    """Seed-Coder's: as Qwen 2's, but line ends are never part of punctuation. The guess, gpt-2,
+    does not fit."""
     train_tokenizer(tmp_path, QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}]+"))
     make_model(tmp_path)
     output = fresh(tmp_path / "out")

@@ -59,7 +59,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def test_a_base_saved_by_transformers_5_has_the_logits_of_its_gguf_file(
     kind: str, tmp_path: Path
 ) -> None:
-    """Layers called by new names, a router's sigmoid and a share of rotated columns that no key tells, layers that are not saved."""
+    """Layers called by new names, a router's sigmoid and a share of rotated columns that no key
+    tells, layers that are not saved."""
     train_tokenizer(tmp_path)
     make_model(tmp_path, kind, **FAMILIES[kind])
     output = fresh(tmp_path / "out")

@@ -1,4 +1,5 @@
-"""The adapter alone as a GGUF file: which weights it can hold, and what is said of those that it cannot."""
+"""The adapter alone as a GGUF file: which weights it can hold, and what is said of those that it
+cannot."""
 
 import json
 import re

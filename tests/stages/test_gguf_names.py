@@ -1,4 +1,5 @@
-"""What llama.cpp goes by besides the weights: the token that ends a turn, and words in a model's name."""
+"""What llama.cpp goes by besides the weights: the token that ends a turn, and words in a model's
+name."""
 
 import json
 from pathlib import Path
@@ -17,7 +18,8 @@ from meetara_build.training.chat import turn_end
 
 
 def base_ending_turns_with(token: str, folder: Path) -> Path:
-    """A random base whose template ends turns with a token of its own, which is not the one that ends a text."""
+    """A random base whose template ends turns with a token of its own, which is not the one that
+    ends a text."""
     train_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens(

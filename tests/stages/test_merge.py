@@ -37,7 +37,8 @@ def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
 
 
 def write_adapter(base: Path, folder: Path, size: float = 0.05, **changes: Any) -> None:
-    """An adapter as training might leave it: B, and DoRA's magnitudes, away from where they start."""
+    """An adapter as training might leave it: B, and DoRA's magnitudes, away from where they
+    start."""
     model = attach(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LORA | changes, seed=1
     )

@@ -1,4 +1,5 @@
-"""The package: bounds that hold it back, a Modelfile that speaks the base's template, a card with the figures, checksums."""
+"""The package: bounds that hold it back, a Modelfile that speaks the base's template, a card with
+the figures, checksums."""
 
 import hashlib
 import json
@@ -99,7 +100,8 @@ def test_nothing_is_written_where_a_bound_is_missed(tmp_path: Path) -> None:
 
 
 class Ollama:
-    """As much of Ollama as a Modelfile of ours needs: it fills the template turn by turn and puts the turns together."""
+    """As much of Ollama as a Modelfile of ours needs: it fills the template turn by turn and puts
+    the turns together."""
 
     def __init__(self, text: str) -> None:
         self.file = re.search(r"^FROM (.+)$", text, re.MULTILINE)[1]  # type: ignore[index]
@@ -175,7 +177,8 @@ def test_ollama_s_prompt_is_the_base_s_own(
 def as_generated(
     tokenizer: PreTrainedTokenizerBase, asked: list[dict[str, str]], turns: tuple[str, ...]
 ) -> list[str]:
-    """Turns whose answers are as the model says them: with the space that some templates write before an answer."""
+    """Turns whose answers are as the model says them: with the space that some templates write
+    before an answer."""
     found, before = list(turns), len(asked) - len(turns)
     for at in range(1, len(turns), 2):
         prompt = render(tokenizer, asked[: before + at], ask=True)
@@ -232,7 +235,8 @@ def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_
 
 
 def read_system(modelfile: str) -> str:
-    """The text of SYSTEM as Ollama's parser.go reads it: up to the first line end before which the quotes are closed."""
+    """The text of SYSTEM as Ollama's parser.go reads it: up to the first line end before which the
+    quotes are closed."""
     rest, taken = modelfile.partition("\nSYSTEM ")[2], ""
     for line in rest.splitlines(keepends=True):
         taken += line
@@ -388,7 +392,8 @@ def test_the_base_s_own_folder_is_enough_to_read_its_template(tmp_path: Path) ->
 
 
 def test_a_file_that_was_left_behind_is_not_packaged(tmp_path: Path) -> None:
-    """Where someone deleted the store, files of types that are no longer asked for may lie there still."""
+    """Where someone deleted the store, files of types that are no longer asked for may lie there
+    still."""
     given = inputs(tmp_path, evaluation())
     for left in ("nutrition-Q8_0.gguf", "other.gguf"):
         (given["gguf"] / left).write_bytes(b"of an earlier build")

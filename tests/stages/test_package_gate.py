@@ -1,4 +1,5 @@
-"""The gate: a model that misses a bound is held back, each miss named with its figure and its key."""
+"""The gate: a model that misses a bound is held back, each miss named with its figure and its
+key."""
 
 import re
 from typing import Any

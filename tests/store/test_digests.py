@@ -1,4 +1,5 @@
-"""A file is read again exactly where it may have changed: nothing changed is overlooked, nothing unchanged is read."""
+"""A file is read again exactly where it may have changed: nothing changed is overlooked, nothing
+unchanged is read."""
 
 import os
 import time

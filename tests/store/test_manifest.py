@@ -1,4 +1,5 @@
-"""Artifacts are whole or not there, manifests prove them, and the store gives back exactly what it was given."""
+"""Artifacts are whole or not there, manifests prove them, and the store gives back exactly what it
+was given."""
 
 import json
 import os
@@ -181,7 +182,8 @@ def finish(root: Path, work: Path, files: Mapping[str, bytes]) -> Manifest:
 
 
 def test_a_commit_replaces_the_folder_whole(empty: Path) -> None:
-    """Whatever lay in it, also what no manifest names: it may be an older build's, and nobody has proved it."""
+    """Whatever lay in it, also what no manifest names: it may be an older build's, and nobody has
+    proved it."""
     root = empty / "root"
     finish(root, empty / "one", {"a.jsonl": b"1", "old.jsonl": b"2"})
     fill(root / "nutrition" / "dataset", {"older/left.gguf": b"of a build before"})

@@ -1,4 +1,5 @@
-"""A training's best validation loss is forecast from its beginning, and the interval is as wide as past forecasts were wrong."""
+"""A training's best validation loss is forecast from its beginning, and the interval is as wide as
+past forecasts were wrong."""
 
 import math
 import random
@@ -48,7 +49,8 @@ def test_what_follows_the_law_is_foretold(scale: float) -> None:
 
 
 def test_the_schedule_counts_not_the_steps() -> None:
-    """What is left of the cosine decides: a third of the steps is more than a third of the sum of the rates."""
+    """What is left of the cosine decides: a third of the steps is more than a third of the sum of
+    the rates."""
     whole = curve(scale=0.03)
     linear = expect(whole.first()._replace(steps=20))
     assert linear is not None

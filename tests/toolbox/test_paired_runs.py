@@ -1,4 +1,5 @@
-"""Evidence is a pair of trainings that differ in one key, on the same base and data; a share is as sure as Wilson has it."""
+"""Evidence is a pair of trainings that differ in one key, on the same base and data; a share is as
+sure as Wilson has it."""
 
 import sys
 from pathlib import Path

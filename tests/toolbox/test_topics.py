@@ -1,4 +1,5 @@
-"""Weak topics are told from chance, and how many more records they need is said with how sure that is."""
+"""Weak topics are told from chance, and how many more records they need is said with how sure that
+is."""
 
 import random
 
@@ -8,7 +9,8 @@ from meetara_build.toolbox.topics import Law, law, more_records, topics_of
 
 
 def lines(means: dict[str, float], each: int = 20, seed: int = 0) -> list[dict]:
-    """Records of adapter/records.jsonl; their first losses vary around their topic's mean, the last are all the same."""
+    """Records of adapter/records.jsonl; their first losses vary around their topic's mean, the last
+    are all the same."""
     draw = random.Random(seed)
     return [
         {"id": f"{topic}{at}", "topic": topic, "losses": [draw.gauss(mean, 0.3), 3.0]}

@@ -27,7 +27,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 def make_tiny(kind: str = "llama", **changes: Any) -> PreTrainedModel:
-    """A random model of this architecture with weights large enough for every part of it to show in the logits."""
+    """A random model of this architecture with weights large enough for every part of it to show in
+    the logits."""
     shape = {
         "vocab_size": VOCABULARY,
         "hidden_size": 64,
@@ -49,7 +50,8 @@ def make_tiny(kind: str = "llama", **changes: Any) -> PreTrainedModel:
 
 
 def make_records(count: int = 12, seed: int = 0, longest: int = 24) -> list[Encoded]:
-    """Records of 4 to ``longest`` tokens, of which about the last half is the answer: an arithmetic sequence."""
+    """Records of 4 to ``longest`` tokens, of which about the last half is the answer: an arithmetic
+    sequence."""
     chance = random.Random(seed)
     records = []
     for _ in range(count):

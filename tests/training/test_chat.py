@@ -1,4 +1,5 @@
-"""Conversations as token ids: what is learnt, and that no text of a record becomes a control token."""
+"""Conversations as token ids: what is learnt, and that no text of a record becomes a control
+token."""
 
 import json
 from collections.abc import Callable
@@ -37,7 +38,8 @@ MISTRAL3 = (
     "{%- if loop.last and system is defined %}{{- '[INST] ' + system + '\n\n' + turn.content + ' [/INST]' }}{%- else %}"
     "{{- '[INST] ' + turn.content + ' [/INST]' }}{%- endif %}{%- else %}{{- ' ' + turn.content + eos_token }}{%- endif %}{%- endfor %}"
 )
-"""As Mistral 7B v0.3's: the system text stands in the last turn alone, and only if that is a question."""
+"""As Mistral 7B v0.3's: the system text stands in the last turn alone, and only if that is a
+question."""
 OUTPUT = (
     "{% for turn in messages %}{{ 'Instruct: ' if turn.role == 'user' else 'Output:' }}{{ turn.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}Output:{% endif %}"
@@ -74,7 +76,8 @@ def embedded_records() -> list[list[dict[str, Any]]]:
 
 
 def tiny_base(_: Path) -> Tokenizer:
-    """As the embedded base makes its own: from records, some of which write about its control tokens."""
+    """As the embedded base makes its own: from records, some of which write about its control
+    tokens."""
     texts = [turn["content"] for record in embedded_records()[:80] for turn in record]
     return make_tokenizer(
         [*texts, "ChatML writes <|im_start|> and <|im_end|>."] * 2,
@@ -241,7 +244,8 @@ def test_an_answer_that_is_not_to_be_learnt_is_not_learnt_as_a_prompt_either(
 
 @pytest.mark.parametrize("base", ["phi3", "chatml", "llama3"], indirect=True)
 def test_each_answer_of_a_talk_is_learnt_and_no_question(base: Tokenizer) -> None:
-    """Also where the template ends the whole with a token that it does not write between turns (Phi 3's)."""
+    """Also where the template ends the whole with a token that it does not write between turns (Phi
+    3's)."""
     found = encode(base, talk("One?", "First.", "Two?", "Second."))
     learnt = base.decode([i for i, said in zip(found.ids, found.mask, strict=True) if said])
     assert learnt.startswith("First.<|e" if base.eos_token != "<|im_end|>" else "First.<|im_end|>")
@@ -278,7 +282,8 @@ def test_a_modelfile_does_not_depend_on_the_day(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", ["mistral3"], indirect=True)
 def test_a_system_text_that_stands_with_the_last_question_is_learnt_from(base: Tokenizer) -> None:
-    """The template leaves it out once an answer follows; the prompt that the model will be asked with has it."""
+    """The template leaves it out once an answer follows; the prompt that the model will be asked
+    with has it."""
     found = encode(base, talk("Why?", "So.", system="Be kind."))
     assert base.decode(found.ids) == "<s>[INST] Be kind.\n\nWhy? [/INST] So.</s>"
     assert (

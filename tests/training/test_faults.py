@@ -1,4 +1,5 @@
-"""Steps that fail: what an observer can do about them, and that the result is the one it would have been where that is possible."""
+"""Steps that fail: what an observer can do about them, and that the result is the one it would have
+been where that is possible."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -61,7 +62,8 @@ def on_fault(action: Action | None) -> Callable[[Progress], Action | None]:
 
 @pytest.fixture
 def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Sequence[Encoded]], Any]], None]:
-    """Have every pass of training look at its records first: what that raises happens, what it gives replaces the loss."""
+    """Have every pass of training look at its records first: what that raises happens, what it
+    gives replaces the loss."""
     plain = PackedModel.loss
 
     def inject(fault: Callable[[Sequence[Encoded]], float | None]) -> None:
@@ -236,7 +238,8 @@ def test_a_gradient_that_is_not_finite_is_rolled_back_too(tiny: Make, records: R
 
 
 def test_rolling_back_returns_to_the_best_weights(tiny: Make, records: Records) -> None:
-    """Answers that training contradicts: the best validation is the first one, and the last step asks to go back."""
+    """Answers that training contradicts: the best validation is the first one, and the last step
+    asks to go back."""
     chance = [Encoded(record.ids[::-1], record.mask) for record in records(6, seed=3)]
     settings = replace(SETTINGS, epochs=2, validations_per_epoch=1, learning_rate=2e-2, patience=9)
     model, kept = attach(tiny(), LORA, 1), dict[int, Any]()
@@ -269,7 +272,8 @@ def test_without_validation_rolling_back_returns_to_the_start(tiny: Make, record
 def test_after_a_roll_back_the_optimizer_remembers_nothing(
     tiny: Make, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Back at the start, the next batch gives what it would give to a training that begins with it at half the rate."""
+    """Back at the start, the next batch gives what it would give to a training that begins with it
+    at half the rate."""
     act = {4: Action.ROLL_BACK, 5: Action.STOP}
     rolled, plain = attach(tiny(), LORA, 1), attach(tiny(), LORA, 1)
     train(rolled, records(20), [], SETTINGS, observe=lambda progress: act.get(progress.step))

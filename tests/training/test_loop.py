@@ -1,4 +1,5 @@
-"""Training: the same bytes every time, also after a kill; a plain loop's numbers; live actions; faults as errors."""
+"""Training: the same bytes every time, also after a kill; a plain loop's numbers; live actions;
+faults as errors."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,7 +70,8 @@ def test_it_learns(tiny: Make, records: Records) -> None:
 
 
 def test_it_equals_a_plain_loop_over_padded_batches(tiny: Make, records: Records) -> None:
-    """Transformers and PEFT as they are: padded batches, an attention mask, labels of -100, AdamW."""
+    """Transformers and PEFT as they are: padded batches, an attention mask, labels of -100,
+    AdamW."""
     examples = records(16)
     settings = replace(SETTINGS, epochs=1, warmup_share=0.0, schedule="constant", weight_decay=0.01)
     ours = attach(tiny(), LORA, seed=1)

@@ -1,4 +1,5 @@
-"""A warm start raced against a cold one: the better goes on, as if there had been no race, also when it is killed on its way."""
+"""A warm start raced against a cold one: the better goes on, as if there had been no race, also
+when it is killed on its way."""
 
 import math
 from collections.abc import Callable

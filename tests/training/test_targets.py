@@ -1,4 +1,5 @@
-"""What "all-linear" stands for in each family, and which targets are refused before anything is trained."""
+"""What "all-linear" stands for in each family, and which targets are refused before anything is
+trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,8 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 FAMILIES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "llama": ({}, [*ATTENTION, *EXPERT]),
     "gpt2": ({"n_layer": 1, "n_head": 4, "n_embd": 64}, ["c_attn", "c_fc", "c_proj"]),
-    # A router that is a linear layer of its own kind, one that weighs a shared expert (which stays), experts that are one tensor.
+    # A router that is a linear layer of its own kind, one that weighs a shared expert (which
+    # stays), experts that are one tensor.
     "phimoe": ({"num_local_experts": 4}, ATTENTION),
     "qwen2_moe": ({**EXPERTS, "shared_expert_intermediate_size": 32}, [*ATTENTION, *EXPERT]),
     "ernie4_5_moe": (

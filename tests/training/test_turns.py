@@ -1,4 +1,5 @@
-"""Turns as templates are given them: control tokens are hidden in texts, and shown again where they are read as text."""
+"""Turns as templates are given them: control tokens are hidden in texts, and shown again where they
+are read as text."""
 
 import pytest
 

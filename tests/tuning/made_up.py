@@ -1,4 +1,5 @@
-"""A training that is none: its loss is a known function of the settings, so that a search can be followed."""
+"""A training that is none: its loss is a known function of the settings, so that a search can be
+followed."""
 
 import math
 from collections.abc import Mapping

@@ -67,7 +67,8 @@ def show(
         delivery.once()
         if delivery.refused:
             err.print(
-                f"{amount(delivery.refused, 'report')} put aside: {refused_file(graph.root)} says why"
+                f"{amount(delivery.refused, 'report')} put aside: {refused_file(graph.root)} says "
+                "why"
             )
         found = {name: context.section(name, domain) for name in names}
         print_json(found) if as_json else out.print(_rendered(found))
@@ -113,7 +114,8 @@ def _rendered(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
 
 
 def _field(name: str, value: Any, depth: int) -> Iterator[RenderableType]:
-    """A field: its figures on a line, a table where it holds rows, and whatever else it holds below it."""
+    """A field: its figures on a line, a table where it holds rows, and whatever else it holds below
+    it."""
     indent = "  " * depth
     said = f"{indent}{name}" + ("" if value else ": nothing yet")
     yield style_line((said, "cyan" if depth == 1 else "dim"))

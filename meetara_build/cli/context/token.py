@@ -37,8 +37,8 @@ def create(
         return
     print(token)
     err.print(  # on standard output the token alone, as `TOKEN=$(…)` wants it
-        f"The token of '{name}', to {'read' if read_only else 'read and write'}; it is not kept, so note it now. A server "
-        "that runs without tokens has to be started again.",
+        f"The token of '{name}', to {'read' if read_only else 'read and write'}; it is not kept, "
+        "so note it now. A server that runs without tokens has to be started again.",
         style="dim",
     )
 

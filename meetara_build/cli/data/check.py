@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def check(domains: Domains = None, as_json: Json = False) -> None:
-    """Print every bad record of the domains' sources, what a build would leave out, and why it would refuse them, if it would.
+    """Print every bad record of the domains' sources, what a build would leave out, and why it
+    would refuse them, if it would.
 
     Raises:
         Exit: with 1, where something is wrong.

@@ -1,4 +1,5 @@
-"""The typed shape of everything below conf/. Unknown keys are errors that name the file, the line and the nearest known key."""
+"""The typed shape of everything below conf/. Unknown keys are errors that name the file, the line
+and the nearest known key."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -128,7 +129,8 @@ class Hardware(Shape):
 
 
 class Provider(Shape):
-    """``conf/provider/NAME.yaml``: what a provider asks for its machines, by the name of their file in conf/hardware/."""
+    """``conf/provider/NAME.yaml``: what a provider asks for its machines, by the name of their file
+    in conf/hardware/."""
 
     description: str
     """For people."""
@@ -151,13 +153,16 @@ class Data(Shape):
     test: Share
     max_bad_share: Share
     max_drop_share: Share = 0.5
-    """Of the good records, how many may be dropped, for length or as copies, before the data set is refused."""
+    """Of the good records, how many may be dropped, for length or as copies, before the data set is
+    refused."""
     repair_text: bool = True
-    """Mend garbled text (mojibake) and bring line ends and Unicode into one form; false leaves every text as it is."""
+    """Mend garbled text (mojibake) and bring line ends and Unicode into one form; false leaves
+    every text as it is."""
     html_to_text: bool = False
     """Turn HTML in questions and answers into plain text."""
     drop: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]] = []
-    """Records that are not trained on, by their id in the dataset's account.jsonl; held-out ones stay."""
+    """Records that are not trained on, by their id in the dataset's account.jsonl; held-out ones
+    stay."""
 
     @field_validator("test")
     @classmethod
@@ -180,7 +185,8 @@ class Data(Shape):
 
 
 class Lora(Shape):
-    """LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.03732), DoRA (arXiv 2402.09353), as PEFT names them."""
+    """LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.03732), DoRA (arXiv 2402.09353), as PEFT names
+    them."""
 
     rank: Positive
     alpha: Annotated[float, Field(gt=0)]
@@ -195,7 +201,8 @@ class Lora(Shape):
         names = [] if targets == "all-linear" else targets
         if not targets or not all(re.fullmatch(r"\w+(\.\w+)*", name) for name in names):
             raise ValueError(
-                f"should be 'all-linear' or names of modules, like [q_proj, v_proj], not {str(targets)[:80]}"
+                "should be 'all-linear' or names of modules, like [q_proj, v_proj], not "
+                f"{str(targets)[:80]}"
             )
         return targets
 
@@ -208,7 +215,8 @@ class Training(Shape):
     batch_tokens: Positive
     micro_batch_tokens: Positive | None
     gradient_checkpointing: bool = False
-    """Keep each layer's input alone and work out the rest again in the backward pass: less memory, one more forward pass."""
+    """Keep each layer's input alone and work out the rest again in the backward pass: less memory,
+    one more forward pass."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     warmup_share: Share
     schedule: Literal["cosine"]
@@ -219,24 +227,28 @@ class Training(Shape):
     checkpoint_seconds: Positive
     loss_on_prompt: bool
     warm_start: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*@[0-9a-f]{64}$")] | None = None
-    """``DOMAIN@SHA256``: begin from that neighbour's adapter, pinned by the digest of its weights in the store."""
+    """``DOMAIN@SHA256``: begin from that neighbour's adapter, pinned by the digest of its weights
+    in the store."""
     joint: list[Name] = []
     """Domains whose training records are learnt too; what is held out stays the domain's own."""
     topic_weights: dict[str, Annotated[int, Field(ge=1, le=10)]] = {}
     """How often the records of a topic come in an epoch; 1 for those not named."""
     observers: list[Name] = []
-    """Agents that watch the training and act on it. What they do is part of the result, so it is part of the recipe."""
+    """Agents that watch the training and act on it. What they do is part of the result, so it is
+    part of the recipe."""
 
 
 class Merge(Shape):
-    """Largest difference allowed between the logits of base + adapter and of the merged model, as a share of the largest
-    logit, in float32; the merge stage widens it for what is saved in fewer bits."""
+    """Largest difference allowed between the logits of base + adapter and of the merged model, as a
+    share of the largest logit, in float32; the merge stage widens it for what is saved in fewer
+    bits."""
 
     bound: Annotated[float, Field(gt=0)]
 
 
 class Imatrix(Shape):
-    """Whether quantizing weighs by an importance matrix, and from how many tokens of the training text."""
+    """Whether quantizing weighs by an importance matrix, and from how many tokens of the training
+    text."""
 
     enabled: bool
     """Whether it is made."""
@@ -251,7 +263,8 @@ class Gguf(Shape):
     lora: bool
     logits_bound: Annotated[float, Field(gt=0)]
     tensor_types: dict[TensorPattern, QuantName] = {}
-    """By a regular expression over tensor names, the type that those tensors get in every quantized file."""
+    """By a regular expression over tensor names, the type that those tensors get in every quantized
+    file."""
 
     @field_validator("tensor_types")
     @classmethod
@@ -262,7 +275,8 @@ class Gguf(Shape):
 
 
 class Evaluation(Shape):
-    """How many held-out records are looked at, and how far a type may be from F16 (nats per token)."""
+    """How many held-out records are looked at, and how far a type may be from F16 (nats per
+    token)."""
 
     max_records: Positive | None
     max_kl: dict[QuantName, Annotated[float, Field(gt=0)]]
@@ -278,7 +292,8 @@ class Evaluation(Shape):
 
 
 class ContextPlace(Shape):
-    """Where what builds learn is kept, and for how many days: samples and progress, and all else."""
+    """Where what builds learn is kept, and for how many days: samples and progress, and all
+    else."""
 
     url: str | None = None
     keep_samples_days: Annotated[float, Field(gt=0)] = 30
@@ -286,7 +301,8 @@ class ContextPlace(Shape):
 
 
 class External(Shape):
-    """An agent that is another process: an MCP server with a tool ``propose``, started here (``command``) or listening (``url``)."""
+    """An agent that is another process: an MCP server with a tool ``propose``, started here
+    (``command``) or listening (``url``)."""
 
     command: Annotated[list[str], Field(min_length=1)] | None = None
     """Starts an MCP server on standard input and output."""
@@ -303,10 +319,12 @@ class External(Shape):
 
 
 class Agents(Shape):
-    """What agents may do: each one's policy, which keys, by how much and how often, and what it may cost.
+    """What agents may do: each one's policy, which keys, by how much and how often, and what it may
+    cost.
 
-    A proposal promises that a figure falls by a share; ``minutes_a_percent`` is what one percent less loss may cost.
-    Domains are alike by what ``embedding_model`` makes of their records, or by their words.
+    A proposal promises that a figure falls by a share; ``minutes_a_percent`` is what one percent
+    less loss may cost. Domains are alike by what ``embedding_model`` makes of their records, or by
+    their words.
     """
 
     policy: dict[Name, Literal["accept", "ask", "never"]] = {
@@ -351,14 +369,16 @@ class Range(Shape):
 
 
 class Tuning(Shape):
-    """What ``meetara-build tune`` searches, and how: see ``optuna.pruners.SuccessiveHalvingPruner``."""
+    """What ``meetara-build tune`` searches, and how: see
+    ``optuna.pruners.SuccessiveHalvingPruner``."""
 
     space: Annotated[dict[str, Range], Field(min_length=1)]
     reduction_factor: Annotated[int, Field(ge=2)]
 
 
 class Build(Shape):
-    """``conf/build.yaml``: what to build, and how, unless a base, machine or domain says otherwise."""
+    """``conf/build.yaml``: what to build, and how, unless a base, machine or domain says
+    otherwise."""
 
     domains: Literal["all"] | list[str]
     root: str

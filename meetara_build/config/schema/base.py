@@ -56,7 +56,8 @@ class Pretraining(Shape):
 
 
 class GgufFile(Shape):
-    """A GGUF file that a base is taken back from: a path, a file of a Python package, or a file of a hub repository."""
+    """A GGUF file that a base is taken back from: a path, a file of a Python package, or a file of
+    a hub repository."""
 
     path: str | None = None
     """A file, seen from the project."""
@@ -80,7 +81,8 @@ class GgufFile(Shape):
         wanted = needs[given[0]]
         if missing := [key for key in wanted if getattr(self, key) is None]:
             raise ValueError(
-                f"a GGUF file of a {given[0].removesuffix('_id')} has a {' and a '.join(missing)} too"
+                f"a GGUF file of a {given[0].removesuffix('_id')} has a {' and a '.join(missing)} "
+                "too"
             )
         beyond = [
             key
@@ -89,13 +91,15 @@ class GgufFile(Shape):
         ]
         if beyond:
             raise ValueError(
-                f"{' and '.join(beyond)} mean nothing for a GGUF file with a {given[0]}; remove them"
+                f"{' and '.join(beyond)} mean nothing for a GGUF file with a {given[0]}; remove "
+                "them"
             )
         return self
 
 
 class Base(Shape):
-    """``conf/base/NAME.yaml``: a model to adapt, made here (``tokenizer``, ``model``, ``pretraining``) or loaded."""
+    """``conf/base/NAME.yaml``: a model to adapt, made here (``tokenizer``, ``model``,
+    ``pretraining``) or loaded."""
 
     description: str
     """For people."""
@@ -138,10 +142,12 @@ class Base(Shape):
         others = self.made_here or self.hub_id is not None or self.folder is not None
         if others == (self.gguf is not None):
             raise ValueError(
-                "a base has a hub_id, a folder, a gguf file, or is made here (tokenizer, model, pretraining); gguf goes with no other"
+                "a base has a hub_id, a folder, a gguf file, or is made here (tokenizer, model, "
+                "pretraining); gguf goes with no other"
             )
         if self.hub_id is not None and self.folder is None and self.revision is None:
             raise ValueError(
-                "a base of a hub is pinned to a commit: add `revision:` with its 40 hex digits, as the hub lists them under Files"
+                "a base of a hub is pinned to a commit: add `revision:` with its 40 hex digits, "
+                "as the hub lists them under Files"
             )
         return self

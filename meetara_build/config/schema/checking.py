@@ -1,4 +1,5 @@
-"""A base for every shape, and a message for each fault: file, line, key, and what should stand there."""
+"""A base for every shape, and a message for each fault: file, line, key, and what should stand
+there."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -41,7 +42,8 @@ def check(shape: type[S], content: Any, path: Path, locate: Locate | None = None
 
 
 def _faults(shape: type[Shape], errors: Iterable[Any], content: Any, locate: Locate) -> list[str]:
-    """A line for each place that is wrong; what the members of a union say of one place is one fault."""
+    """A line for each place that is wrong; what the members of a union say of one place is one
+    fault."""
     by_place: dict[Place, list[Any]] = {}
     for error in errors:
         by_place.setdefault(_place(error, content), []).append(error)
@@ -49,7 +51,8 @@ def _faults(shape: type[Shape], errors: Iterable[Any], content: Any, locate: Loc
 
 
 def _place(error: Any, content: Any) -> Place:
-    """Where in the content a fault is: pydantic's own path without the names of a union's members."""
+    """Where in the content a fault is: pydantic's own path without the names of a union's
+    members."""
     at: Place = ()
     for part in error["loc"]:
         if look_up(content, (*at, part)) or not str(part).startswith(UNION_MEMBERS):

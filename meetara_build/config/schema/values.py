@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 LONGEST_PATTERN, MOST_REPEATS = 500, 4
-"""Characters, enough to name every layer, and quantifiers: each multiplies the time that a search may take."""
+"""Characters, enough to name every layer, and quantifiers: each multiplies the time that a search
+may take."""
 
 NAME = "[a-z][a-z0-9_]{0,63}"
-"""What folders, rules and reports can be called, and so every file below conf/ that stands for something."""
+"""What folders, rules and reports can be called, and so every file below conf/ that stands for
+something."""
 
 Name = Annotated[
     str, Field(pattern=f"^{NAME}$", description="lower-case letters, digits and _, 64 at most")
@@ -55,8 +57,8 @@ def _check_tensor_pattern(pattern: str) -> str:
         or re.search(r"\)[*+{]", plain)
     ):
         raise ValueError(
-            f"'{pattern[:80]}' may take for ever to search for; repeat no group, repeat at most {MOST_REPEATS} times, and use "
-            f"at most {LONGEST_PATTERN} characters"
+            f"'{pattern[:80]}' may take for ever to search for; repeat no group, repeat at most "
+            f"{MOST_REPEATS} times, and use at most {LONGEST_PATTERN} characters"
         )
     return pattern
 

@@ -1,4 +1,5 @@
-"""adapter: a LoRA adapter for the base, trained on the dataset's answers, the best one by validation loss."""
+"""adapter: a LoRA adapter for the base, trained on the dataset's answers, the best one by
+validation loss."""
 
 import json
 import math
@@ -28,18 +29,21 @@ NOT_SETTINGS = {"warm_start", "joint", "topic_weights", "observers"}
 def run(
     recipe: AdapterRecipe, inputs: Inputs, output: Path, observe: Observer | None = None
 ) -> Metrics:
-    """Train and write adapter_model.safetensors, adapter_config.json, training.json and records.jsonl.
+    """Train and write adapter_model.safetensors, adapter_config.json, training.json and
+    records.jsonl.
 
-    The frozen base is held in ``recipe.precision``, the adapter and its optimizer always in float32.
+    The frozen base is held in ``recipe.precision``, the adapter and its optimizer always in
+    float32.
 
     Args:
-        inputs: base and dataset folders, and as ``joint/NAME`` those of the neighbours whose training records are learnt too;
-            the file ``warm_start``, another adapter's weights to race against a cold start, if there is one.
+        inputs: base and dataset folders, and as ``joint/NAME`` those of the neighbours whose
+            training records are learnt too; the file ``warm_start``, another adapter's weights to
+            race against a cold start, if there is one.
         observe: called after each step, see training.settings.
 
     Raises:
-        TrainingError: nothing to learn from, a base that cannot be used, a loss that is not finite, or an adapter
-            that did not move.
+        TrainingError: nothing to learn from, a base that cannot be used, a loss that is not finite,
+            or an adapter that did not move.
     """
     base = inputs["base"]
     tokenizer = load_tokenizer(base)
@@ -52,7 +56,8 @@ def run(
     )
     if not moved(adapted):
         raise UnmovedError(
-            f"{recipe.domain}: the adapter did not move: raise training.learning_rate or training.epochs"
+            f"{recipe.domain}: the adapter did not move: raise training.learning_rate or "
+            "training.epochs"
         )
     save_adapter(adapted, recipe.base, output)
     metrics = {**_metrics(history), **learnt.counts(), **raced}

@@ -1,4 +1,5 @@
-"""What an adapter learns from: the domain's records, weighted by topic, and its neighbours'; and what it showed of each."""
+"""What an adapter learns from: the domain's records, weighted by topic, and its neighbours'; and
+what it showed of each."""
 
 import statistics
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -35,8 +36,8 @@ class Records:
     Attributes:
         own: the domain's training records.
         neighbours: those of the domains that are learnt jointly.
-        long: how many of all these and of the validation records are left out as too long (of neighbours' also those that the base's
-            chat template cannot use).
+        long: how many of all these and of the validation records are left out as too long (of
+            neighbours' also those that the base's chat template cannot use).
     """
 
     own: list[Learnt]
@@ -75,7 +76,8 @@ class Records:
 def read(
     recipe: AdapterRecipe, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, positions: int | None
 ) -> Records:
-    """The records of at most ``max_tokens`` tokens. Neighbours' records that the domain has itself, held out or not, are left out.
+    """The records of at most ``max_tokens`` tokens. Neighbours' records that the domain has itself,
+    held out or not, are left out.
 
     Raises:
         ConfigError: ``topic_weights`` names a topic that no training record has.
@@ -105,8 +107,8 @@ def _refuse_unknown(weights: Mapping[str, int], records: Iterable[Learnt], domai
     for topic in weights:
         if topic not in topics:
             raise ConfigError(
-                f"{domain}: training.topic_weights: no training record has the topic '{topic}'{nearest(topic, topics)}; "
-                "name another, or remove it"
+                f"{domain}: training.topic_weights: no training record has the topic "
+                f"'{topic}'{nearest(topic, topics)}; name another, or remove it"
             )
 
 
@@ -120,7 +122,8 @@ class _Reader:
         self.left_out = 0
 
     def read(self, path: Path, known: Container[str] = ()) -> list[Learnt]:
-        """A file's records but for those with a known id, those that are too long, and those that the base's chat template cannot use.
+        """A file's records but for those with a known id, those that are too long, and those that
+        the base's chat template cannot use.
 
         Only a neighbour's data set, made for another base, holds such.
         """
@@ -138,8 +141,9 @@ class _Reader:
                 continue
             if self.positions is not None and len(one.ids) > self.positions:
                 raise TooLongError(
-                    f"{path.name} line {line} (record {record['id']}): {len(one.ids)} tokens, but the base has positions "
-                    f"for {self.positions}: set data.max_tokens to {self.positions} or less, or take another base"
+                    f"{path.name} line {line} (record {record['id']}): {len(one.ids)} tokens, but "
+                    f"the base has positions for {self.positions}: set data.max_tokens to "
+                    f"{self.positions} or less, or take another base"
                 )
             found.append(Learnt(record["id"], record["topic"], one))
         return found

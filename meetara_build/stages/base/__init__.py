@@ -1,5 +1,5 @@
-"""The model that adapters are trained on: made here from the embedded data, copied from a folder or the hub, or taken back from a
-GGUF file."""
+"""The model that adapters are trained on: made here from the embedded data, copied from a folder or
+the hub, or taken back from a GGUF file."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ def run(
 ) -> Metrics:
     """Write a Hugging Face folder: config, safetensors, tokenizer and chat template.
 
-    One with a ``model`` is pretrained on ``inputs["corpus"]``; one of a folder is ``inputs["folder"]``. ``observe`` is called after
-    each step of pretraining.
+    One with a ``model`` is pretrained on ``inputs["corpus"]``; one of a folder is
+    ``inputs["folder"]``. ``observe`` is called after each step of pretraining.
 
     Raises:
         ConfigError: the base lacks a part that later stages need, or cannot be fetched.

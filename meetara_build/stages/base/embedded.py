@@ -1,4 +1,5 @@
-"""The embedded base: a byte-level BPE tokenizer with ChatML, and a small Llama, both made from the corpus alone."""
+"""The embedded base: a byte-level BPE tokenizer with ChatML, and a small Llama, both made from the
+corpus alone."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from meetara_build.training.settings import Observer
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + "
+    "message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt "
+    "%}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -34,7 +36,8 @@ def make(
     assert tokens and sizes and pretraining and seed is not None
     if recipe.chat_template != "chatml":
         raise ConfigError(
-            f"base {recipe.name}: chat_template '{recipe.chat_template}': a base made here speaks chatml; say so"
+            f"base {recipe.name}: chat_template '{recipe.chat_template}': a base made here speaks "
+            "chatml; say so"
         )
     records = list(read_records(corpus / "corpus.jsonl"))
     texts = (text for record in records for text in _texts(record))
@@ -57,7 +60,8 @@ def make(
 def make_tokenizer(
     texts: Iterable[str], vocab_size: int, positions: int
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE (Sennrich et al., arXiv 1508.07909; bytes as in GPT-2), so that no text of any script is unknown."""
+    """A byte-level BPE (Sennrich et al., arXiv 1508.07909; bytes as in GPT-2), so that no text of
+    any script is unknown."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = decoders.ByteLevel()

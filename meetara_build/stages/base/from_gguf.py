@@ -1,7 +1,8 @@
-"""A base taken back from a GGUF file: float weights, configuration, tokenizer and template, by transformers.
+"""A base taken back from a GGUF file: float weights, configuration, tokenizer and template, by
+transformers.
 
-What stands in such a file may have been quantized: the weights are then those that llama.cpp works out from it, and no others. That they
-are is proved by the base's own gguf stage.
+What stands in such a file may have been quantized: the weights are then those that llama.cpp works
+out from it, and no others. That they are is proved by the base's own gguf stage.
 """
 
 import json
@@ -36,17 +37,19 @@ VOCABULARY, PREFIX = "tokenizer.ggml.model", "tokenizer.ggml.add_space_prefix"
 PROJECTORS = ("clip", "mmproj")
 PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
-"""Names of the cut that is GPT-2's after each digit was cut off (``llama-vocab.cpp``, ``LLAMA_VOCAB_PRE_TYPE_SMOLLM``)."""
+"""Names of the cut that is GPT-2's after each digit was cut off (``llama-vocab.cpp``,
+``LLAMA_VOCAB_PRE_TYPE_SMOLLM``)."""
 
 
 def take_back(name: str, origin: Original, inputs: Inputs, output: Path) -> dict[str, str | None]:
     """Write the base ``name`` as a Hugging Face folder with ``origin.json``; what the latter says.
 
-    The matrices of a quantized file are kept in float16, in which the base's own F16 file then holds them exactly; where one does not
-    fit into it, in float32.
+    The matrices of a quantized file are kept in float16, in which the base's own F16 file then
+    holds them exactly; where one does not fit into it, in float32.
 
     Raises:
-        ConfigError: the file is not a whole model, has no chat template, or is of an architecture that transformers does not know.
+        ConfigError: the file is not a whole model, has no chat template, or is of an architecture
+            that transformers does not know.
         SetupError: the package that it is a file of is not fetched.
     """
     path = find_original(name, origin, inputs)
@@ -80,7 +83,8 @@ def _check(name: str, path: Path) -> Header:
         )
     if PROJECTORS[0] == stored.texts.get(ARCHITECTURE) or stored.texts.get(KIND) in PROJECTORS:
         raise ConfigError(
-            f"{where}: is the image or sound part of a multimodal model; name the file of its language model"
+            f"{where}: is the image or sound part of a multimodal model; name the file of its "
+            "language model"
         )
     if (size := path.stat().st_size) < stored.size:
         raise ConfigError(
@@ -88,7 +92,8 @@ def _check(name: str, path: Path) -> Header:
         )
     if PART.search(path.name):
         raise ConfigError(
-            f"{where}: is one part of several; put them together with `llama-gguf-split --merge`, and name the whole"
+            f"{where}: is one part of several; put them together with `llama-gguf-split --merge`, "
+            "and name the whole"
         )
     if not stored.texts.get(TEMPLATE):
         raise ConfigError(
@@ -110,8 +115,9 @@ def _load(name: str, path: Path, stored: Header) -> tuple[Any, Any]:
         except Exception as error:  # whatever its reader of this architecture runs into
             reason = first_line(error)
             raise ConfigError(
-                f"base {name}: {path.name}: transformers cannot take back a GGUF file of the architecture "
-                f"'{stored.texts.get(ARCHITECTURE, 'none')}' ({reason}); use the model's own folder or hub_id, or another base"
+                f"base {name}: {path.name}: transformers cannot take back a GGUF file of the "
+                f"architecture '{stored.texts.get(ARCHITECTURE, 'none')}' ({reason}); use the "
+                "model's own folder or hub_id, or another base"
             ) from None
     model.hf_quantizer = None  # the weights are floats now: it is saved as any other model
     if hasattr(model.config, "quantization_config"):
@@ -122,11 +128,13 @@ def _load(name: str, path: Path, stored: Header) -> tuple[Any, Any]:
 
 
 def _cut_as_llama_cpp_does(tokenizer: Any, texts: Mapping[str, str]) -> None:
-    """Mend where transformers 5.23 cuts text otherwise than llama.cpp, which is what the file was made for.
+    """Mend where transformers 5.23 cuts text otherwise than llama.cpp, which is what the file was
+    made for.
 
-    Byte-level: it reads the names of most cuts, but not of those that cut off single digits first. SentencePiece: it leaves out the
-    space before a text that begins with one; llama.cpp always adds it, as Llama 2's own tokenizer did. Gemma's files have a reader of
-    their own. Whatever else differs, the base's own proof finds.
+    Byte-level: it reads the names of most cuts, but not of those that cut off single digits first.
+    SentencePiece: it leaves out the space before a text that begins with one; llama.cpp always adds
+    it, as Llama 2's own tokenizer did. Gemma's files have a reader of their own. Whatever else
+    differs, the base's own proof finds.
     """
     if texts.get(CUT) in SINGLE_DIGITS:
         digits = pre_tokenizers.Digits(individual_digits=True)
@@ -141,10 +149,12 @@ def _cut_as_llama_cpp_does(tokenizer: Any, texts: Mapping[str, str]) -> None:
 
 
 def read_tokenizer(name: str, path: Path) -> Any:
-    """The tokenizer of a GGUF file alone, for who wants to count tokens before the base is taken back.
+    """The tokenizer of a GGUF file alone, for who wants to count tokens before the base is taken
+    back.
 
     Raises:
-        ConfigError: the file is not a whole model, has no chat template, or transformers cannot read its tokenizer.
+        ConfigError: the file is not a whole model, has no chat template, or transformers cannot
+            read its tokenizer.
     """
     stored = _check(name, path)
     with tempfile.TemporaryDirectory() as alone:
@@ -154,7 +164,8 @@ def read_tokenizer(name: str, path: Path) -> Any:
         except Exception as error:  # whatever its reader of this architecture runs into
             reason = first_line(error)
             raise ConfigError(
-                f"base {name}: {path.name}: transformers cannot read its tokenizer ({reason}); use another base"
+                f"base {name}: {path.name}: transformers cannot read its tokenizer ({reason}); use "
+                "another base"
             ) from None
     _cut_as_llama_cpp_does(tokenizer, stored.texts)
     return tokenizer

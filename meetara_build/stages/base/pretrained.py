@@ -1,4 +1,5 @@
-"""A base that others trained: safetensors only, no code from elsewhere, and every part that later stages need."""
+"""A base that others trained: safetensors only, no code from elsewhere, and every part that later
+stages need."""
 
 import shutil
 from math import prod
@@ -95,8 +96,8 @@ def _refuse_quantized(name: str, folder: Path) -> None:
 
 def _quantized(name: str, method: object) -> ConfigError:
     return ConfigError(
-        f"base {name}: its weights are quantized ({method}), and training, merging and converting need floats; use the model "
-        "that it was made from (the same name without GPTQ, AWQ, bnb…)"
+        f"base {name}: its weights are quantized ({method}), and training, merging and converting "
+        "need floats; use the model that it was made from (the same name without GPTQ, AWQ, bnb…)"
     )
 
 
@@ -106,11 +107,13 @@ def _check_files(name: str, origin: Path, output: Path) -> None:
         raise ConfigError(f"{where}: no config.json; point folder: at a model in Hugging Face form")
     if not _weights(name, origin):
         raise ConfigError(
-            f"{where}: no .safetensors file; convert the weights to safetensors (pickled .bin files are not loaded)"
+            f"{where}: no .safetensors file; convert the weights to safetensors (pickled .bin "
+            "files are not loaded)"
         )
     if not any(all((output / file).exists() for file in files) for files in TOKENIZER_FILES):
         raise ConfigError(
-            f"{where}: no tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt); save the model's tokenizer beside it"
+            f"{where}: no tokenizer (tokenizer.json, tokenizer.model, or vocab.json with "
+            "merges.txt); save the model's tokenizer beside it"
         )
 
 
@@ -123,7 +126,8 @@ def _load(name: str, folder: Path) -> tuple[Any, Any]:
     except Exception as error:  # a damaged file ends in whatever the parser runs into
         reason = first_line(error)
         raise ConfigError(
-            f"base {name}: transformers cannot load it ({reason}); use a base of a supported architecture"
+            f"base {name}: transformers cannot load it ({reason}); use a base of a supported "
+            "architecture"
         ) from None
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model")):
         # vocab.json and merges.txt alone: later stages and llama.cpp read tokenizer.json.
@@ -134,7 +138,8 @@ def _load(name: str, folder: Path) -> tuple[Any, Any]:
 def _check_chat(name: str, tokenizer: Any) -> None:
     if not tokenizer.chat_template:
         raise ConfigError(
-            f"base {name}: its tokenizer has no chat template; use the instruct version, or put chat_template.jinja into its folder"
+            f"base {name}: its tokenizer has no chat template; use the instruct version, or put "
+            "chat_template.jinja into its folder"
         )
     try:
         answer = encode(tokenizer, TURNS).completion_tokens
@@ -144,7 +149,8 @@ def _check_chat(name: str, tokenizer: Any) -> None:
         ) from None
     if not answer:
         raise ConfigError(
-            f"base {name}: its chat template leaves out the assistant's answer; mend chat_template.jinja"
+            f"base {name}: its chat template leaves out the assistant's answer; mend "
+            "chat_template.jinja"
         )
 
 
@@ -171,7 +177,8 @@ def _parameters(name: str, folder: Path) -> int:
 
 
 def _weights(name: str, folder: Path) -> list[str]:
-    """The files that hold the model: what else lies beside them, older weights or an adapter, is no part of it."""
+    """The files that hold the model: what else lies beside them, older weights or an adapter, is no
+    part of it."""
     index = folder / INDEX
     if not index.exists():
         return [WHOLE] if (folder / WHOLE).exists() else []

@@ -1,7 +1,8 @@
-"""Special tokens that a tokenizer knows and its model has no row for, as Gemma 3 1B's <image_soft_token>.
+"""Special tokens that a tokenizer knows and its model has no row for, as Gemma 3 1B's
+<image_soft_token>.
 
-No text needs them. They are taken out of the base's tokenizer, so that a text in which one is written is read as the letters that it is,
-by training, by transformers and by llama.cpp alike.
+No text needs them. They are taken out of the base's tokenizer, so that a text in which one is
+written is read as the letters that it is, by training, by transformers and by llama.cpp alike.
 """
 
 import json
@@ -60,8 +61,9 @@ def _refuse_needed(
 def _refuse(name: str, tokens: Set[str]) -> ConfigError:
     shown = ", ".join(map(show_line, sorted(tokens)[:3]))
     return ConfigError(
-        f"base {name}: its tokenizer knows {len(tokens)} more tokens than the model ({shown}{', …' if len(tokens) > 3 else ''}); "
-        "take both from the same place, or enlarge the model's embeddings"
+        f"base {name}: its tokenizer knows {len(tokens)} more tokens than the model "
+        f"({shown}{', …' if len(tokens) > 3 else ''}); take both from the same place, or enlarge "
+        "the model's embeddings"
     )
 
 
@@ -81,7 +83,8 @@ def _rewrite_vocabulary(path: Path, surplus: Set[str]) -> None:
 
 
 def _without(value: Any, tokens: Set[str]) -> Any:
-    """A JSON value without what names one of some tokens: roles, lists of tokens, tables of them."""
+    """A JSON value without what names one of some tokens: roles, lists of tokens, tables of
+    them."""
     if isinstance(value, dict):
         kept = {
             key: item

@@ -1,4 +1,5 @@
-"""The dataset stage: sources → train, validation and test records, with a card that counts them and an account of every one.
+"""The dataset stage: sources → train, validation and test records, with a card that counts them and
+an account of every one.
 
 ::
 

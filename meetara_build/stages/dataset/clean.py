@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-# Texts of fewer letters (counted in UTF-8 bytes, so that a Chinese character weighs more than a Latin one) are too
-# short to ask py3langid which of all languages they are in.
+# Texts of fewer letters (counted in UTF-8 bytes, so that a Chinese character weighs more than a
+# Latin one) are too short to ask py3langid which of all languages they are in.
 SHORT = 40
 ENCODINGS = re.compile(
     r"mojibake|\butf|latin-?1|iso-?8859|windows-?12|cp-?12|unicode|encod|decod|charset",
@@ -21,14 +21,15 @@ ABOUT_TEXT = re.compile(
     r"csv|excel|\bimport|\bexport|browser|terminal|database|html|json|xml|python|pandas|weird|strange|broken|turns? into|becomes?\b",
     re.IGNORECASE,
 )
-"""Words of those who ask why a text is garbled: what is garbled there has to stay so. Too many rather than too few: a text that is
-left as it is can be told of, one that was right cannot be brought back."""
+"""Words of those who ask why a text is garbled: what is garbled there has to stay so. Too many
+rather than too few: a text that is left as it is can be told of, one that was right cannot be
+brought back."""
 QUOTED = re.compile(r"""(["'`«(])[^\s"'`»)]*[^\x00-\x7f][^\s"'`»)]*["'`»)]""")
 """A word beyond ASCII that is quoted, as a text does that speaks of it."""
 LOOK_AT = 300  # characters of each side that decide the language
 
-# The languages with most speakers and most data. Out of all 140 that py3langid knows, English commands and recipes
-# come out as Esperanto, Latin or Wallon now and then.
+# The languages with most speakers and most data. Out of all 140 that py3langid knows, English
+# commands and recipes come out as Esperanto, Latin or Wallon now and then.
 COMMON = {
     "ar",
     "bn",
@@ -86,10 +87,11 @@ COMMON = {
 def mend(texts: Sequence[str]) -> list[tuple[str, list[str]]]:
     """The texts of one record as they were meant, each with what was changed in it.
 
-    Mended are line ends, Unicode (to NFC), newlines before and after a text, and garbled text (UTF-8 read as something else:
-    ``cafÃ©``) where the record is not about such text. Whatever else a text holds stays: indentation, which is part of an answer
-    in code; escape characters, which are part of one about terminals; curly quotes, HTML entities, full-width punctuation. A
-    text with NUL or half a surrogate pair comes back as it is, for the check to refuse.
+    Mended are line ends, Unicode (to NFC), newlines before and after a text, and garbled text
+    (UTF-8 read as something else: ``cafÃ©``) where the record is not about such text. Whatever else
+    a text holds stays: indentation, which is part of an answer in code; escape characters, which
+    are part of one about terminals; curly quotes, HTML entities, full-width punctuation. A text
+    with NUL or half a surrogate pair comes back as it is, for the check to refuse.
     """
     garbled = _is_garbled(texts)
     return [_mended(text, garbled) for text in texts]
@@ -114,7 +116,8 @@ def _mended(text: str, garbled: bool) -> tuple[str, list[str]]:
 
 
 def looks_garbled(text: str) -> bool:
-    """Whether a text holds what UTF-8 looks like where it was read as something else, and says nothing of encodings."""
+    """Whether a text holds what UTF-8 looks like where it was read as something else, and says
+    nothing of encodings."""
     return _is_garbled_text(text) and not ENCODINGS.search(text)
 
 
@@ -123,7 +126,8 @@ def _is_garbled_text(text: str) -> bool:
 
 
 def _is_garbled(texts: Sequence[str]) -> bool:
-    """Whether a record came garbled: its texts have no letter beyond ASCII that is right, and do not talk of garbled text."""
+    """Whether a record came garbled: its texts have no letter beyond ASCII that is right, and do
+    not talk of garbled text."""
     beyond = [text for text in texts if not text.isascii()]
     if not beyond or not all(
         _is_garbled_text(text) and _ungarbled(text) != text for text in beyond
@@ -139,7 +143,8 @@ def _ungarbled(text: str) -> str:
 
 
 def encodable(text: str) -> bool:
-    """False where the text holds half a surrogate pair, as a broken ``\\ud83d`` escape in JSON does."""
+    """False where the text holds half a surrogate pair, as a broken ``\\ud83d`` escape in JSON
+    does."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -152,8 +157,8 @@ def language_of(
 ) -> str:
     """ISO 639-1 code: what the source states for the record, else py3langid.
 
-    A long text is looked up among the common languages; a short one only among those the domain expects, and takes
-    the ``fallback`` where that leaves no choice or py3langid is unsure.
+    A long text is looked up among the common languages; a short one only among those the domain
+    expects, and takes the ``fallback`` where that leaves no choice or py3langid is unsure.
     """
     if stated and (code := re.fullmatch(r"([A-Za-z]{2,3})([-_].*)?", stated.strip())):
         return code[1].lower()
@@ -166,7 +171,8 @@ def language_of(
 
 
 def languages_of(texts: Sequence[str]) -> list[str]:
-    """The languages that at least a tenth of some texts are in, the most frequent first; English where none can be told.
+    """The languages that at least a tenth of some texts are in, the most frequent first; English
+    where none can be told.
 
     Short texts are looked at many together.
     """
@@ -220,5 +226,6 @@ def _ftfy() -> Any:
 
 @lru_cache(maxsize=1)
 def _settings() -> Any:
-    # A text is garbled as a whole; one with right letters beside the garbled ones speaks of them, more often than not.
+    # A text is garbled as a whole; one with right letters beside the garbled ones speaks of them,
+    # more often than not.
     return _ftfy().TextFixerConfig(decode_inconsistent_utf8=False, explain=False)

@@ -1,4 +1,5 @@
-"""Which column of a source is the question and which the answer: by the domain's mapping, else by common names."""
+"""Which column of a source is the question and which the answer: by the domain's mapping, else by
+common names."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -10,7 +11,8 @@ FIELDS = ("prompt", "input", "response", "messages", "system", "topic", "languag
 CHOSEN = ("chosen", "preferred_output")
 """Names of the better answer in preference sets; the worse one is never learnt."""
 
-# Names in order of preference. `input` is Alpaca's: what an instruction is applied to; alone, it is the question.
+# Names in order of preference. `input` is Alpaca's: what an instruction is applied to; alone, it is
+# the question.
 NAMES: dict[str, tuple[str, ...]] = {
     "messages": (
         "messages",
@@ -87,8 +89,9 @@ def mapping(name: str, given: Mapping[str, str] | None, columns: Sequence[str]) 
         fields = recognise(columns)
         if "messages" not in fields and not {"prompt", "response"} <= set(fields):
             raise DataError(
-                f"{name}: cannot tell which columns hold the question and the answer: there are {listed(columns)}: "
-                "map them in the domain's file, e.g. `columns: {prompt: question, response: answer}`"
+                f"{name}: cannot tell which columns hold the question and the answer: there are "
+                f"{listed(columns)}: map them in the domain's file, e.g. `columns: {{prompt: "
+                "question, response: answer}`"
             )
         return fields
     unknown = sorted(set(given) - set(FIELDS))
@@ -115,7 +118,8 @@ def find_missing(given: Mapping[str, str], columns: Sequence[str]) -> tuple[str,
 
 
 def value_at(values: Mapping[str, object], column: str) -> object:
-    """A row's cell; ``instances.0.output`` reaches into lists and objects where no column has that very name.
+    """A row's cell; ``instances.0.output`` reaches into lists and objects where no column has that
+    very name.
 
     Raises:
         KeyError: there is no such cell.

@@ -21,7 +21,8 @@ TABBED = (".tsv", ".tab")
 
 @dataclass(frozen=True)
 class Table:
-    """A file's lines and how to read them; ``literal``: a quote is a character like any other, and a line is a record."""
+    """A file's lines and how to read them; ``literal``: a quote is a character like any other, and
+    a line is a record."""
 
     lines: list[str]
     start: int
@@ -32,7 +33,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Found:
-    """One record: the place of its first line, how many lines it takes, its cells, and what is wrong with it."""
+    """One record: the place of its first line, how many lines it takes, its cells, and what is
+    wrong with it."""
 
     at: int
     used: int
@@ -43,10 +45,10 @@ class Found:
 def read_csv(path: Path, name: str) -> Iterator[Row | Fault]:
     """The records of a CSV file with a header; a record's line is the one it starts on.
 
-    The delimiter is the one that Excel's ``sep=`` line names, a tab in a .tsv file, else the one of comma, semicolon and
-    tab that the header uses most. Between tabs, quotes are text, unless the file shows that they are not. After a record
-    that cannot be read (a quote that is never closed, say) reading resumes on the next line, so that one bad quote costs
-    one record.
+    The delimiter is the one that Excel's ``sep=`` line names, a tab in a .tsv file, else the one of
+    comma, semicolon and tab that the header uses most. Between tabs, quotes are text, unless the
+    file shows that they are not. After a record that cannot be read (a quote that is never closed,
+    say) reading resumes on the next line, so that one bad quote costs one record.
     """
     lines = [line for _, line in read_lines(path, name)]
     with _long_fields():
@@ -80,7 +82,8 @@ def _open_table(lines: list[str], name: str) -> Table:
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise DataError(
-            f"{name}: line {start + 1}: two columns are called '{show_line(twice[0])}': rename one of them"
+            f"{name}: line {start + 1}: two columns are called '{show_line(twice[0])}': rename one "
+            "of them"
         )
     table = Table(lines, start + found.used, header, delimiter, literal=False)
     if delimiter == "\t" and not lines[start].startswith('"') and _keeps_quotes(table):
@@ -93,8 +96,8 @@ def _first(lines: Sequence[str], start: int) -> int:
 
 
 def _keeps_quotes(table: Table) -> bool:
-    """Are the quotes of a file with tabs text? Not where fewer records are bad if they are CSV's; nor, where no line is bad,
-    if each quote is written as CSV writes it and one is doubled."""
+    """Are the quotes of a file with tabs text? Not where fewer records are bad if they are CSV's;
+    nor, where no line is bad, if each quote is written as CSV writes it and one is doubled."""
     lines = [line.rstrip("\r\n") for line in table.lines[table.start :] if line.strip("\r\n")]
     width = len(table.header)
     bad = sum(len(line.split("\t")) != width for line in lines)
@@ -123,8 +126,8 @@ def _records(table: Table, alone: frozenset[int] = frozenset()) -> Iterator[Foun
 
 
 def _without_swallowed(table: Table, found: list[Found]) -> Iterator[Found]:
-    """The records, but for those that a stray quote has made of several: where a file has cells over many lines, and each
-    of these lines could be a record itself."""
+    """The records, but for those that a stray quote has made of several: where a file has cells
+    over many lines, and each of these lines could be a record itself."""
     spanning = [one for one in found if one.used > 1]
     if not spanning or not all(_looks_swallowed(table, one) for one in spanning):
         return iter(found)
@@ -183,7 +186,8 @@ def _show(text: str) -> str:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """The csv module's limit on a cell, 131,072 characters, is process-wide: raise it only while we read."""
+    """The csv module's limit on a cell, 131,072 characters, is process-wide: raise it only while we
+    read."""
     before = csv.field_size_limit(MAX_FIELD)
     try:
         yield

@@ -1,19 +1,22 @@
 """Exact and near-duplicates: which records to drop, and which to keep on one side of the split.
 
-Similarity is the cosine of TF-IDF vectors of character trigrams within words, of a text without case and sentence
-punctuation. Trigrams work in every script and survive a typo. Each trigram weighs the square root of its IDF: in a
-cosine the weight of both texts is multiplied, and with the whole IDF a single typo, being rare, outweighed the rest
-of a short question (of 900 questions of public sets, two letters swapped in each, 69% stayed above 0.85, not 46%).
+Similarity is the cosine of TF-IDF vectors of character trigrams within words, of a text without
+case and sentence punctuation. Trigrams work in every script and survive a typo. Each trigram weighs
+the square root of its IDF: in a cosine the weight of both texts is multiplied, and with the whole
+IDF a single typo, being rare, outweighed the rest of a short question (of 900 questions of public
+sets, two letters swapped in each, 69% stayed above 0.85, not 46%).
 
 Two records are
-- *near-duplicates*, and the later is dropped, where both the questions and the answers reach ``near_duplicate``.
-  Either alone is no reason to lose a record: another good answer to the same question, or the same answer to another
-  question, teaches something (a comparison of question and answer as one text dropped "stages of anal cancer" as a
-  copy of "stages of renal cancer", and a third of a set with short labels as answers);
-- *kin*, and kept on one side of the split, where the questions are the same (`SAME`), or the answers are and are not
-  mere labels (`LONG_ANSWER`), or question and answer taken together are, or both the questions and the whole reach
-  ``near_group``. Kinship is passed on: groups are connected components. What more than `COMMON` of the records share
-  (one instruction for all, one refusal) makes no kin: it would leave nothing to hold out.
+- *near-duplicates*, and the later is dropped, where both the questions and the answers reach
+  ``near_duplicate``. Either alone is no reason to lose a record: another good answer to the same
+  question, or the same answer to another question, teaches something (a comparison of question and
+  answer as one text dropped "stages of anal cancer" as a copy of "stages of renal cancer", and a
+  third of a set with short labels as answers);
+- *kin*, and kept on one side of the split, where the questions are the same (`SAME`), or the
+  answers are and are not mere labels (`LONG_ANSWER`), or question and answer taken together are, or
+  both the questions and the whole reach ``near_group``. Kinship is passed on: groups are connected
+  components. What more than `COMMON` of the records share (one instruction for all, one refusal)
+  makes no kin: it would leave nothing to hold out.
 """
 
 import re
@@ -58,7 +61,8 @@ def distinct(
     """Drop duplicates and group kin; a record is dropped for an earlier one that stays.
 
     Args:
-        near_duplicate: cosine from which records are near-duplicates; 1 drops exact duplicates only.
+        near_duplicate: cosine from which records are near-duplicates; 1 drops exact duplicates
+            only.
         near_group: cosine from which records are kin.
         tell: hears how far the comparison is; 100,000 records take minutes.
     """
@@ -115,7 +119,8 @@ def _near(texts: _Texts, threshold: float, tell: Tell) -> Iterator[tuple[int, in
     """(dropped, the kept one that it matches best, similarity), in order."""
     if threshold >= 1.0:
         return
-    # Both cosines must reach the threshold, so pairs are looked for on the side where fewer come into question.
+    # Both cosines must reach the threshold, so pairs are looked for on the side where fewer come
+    # into question.
     sides = (texts.prompts, texts.responses)
     heads = min((Heads(side, threshold) for side in sides), key=lambda side: side.products)
     other = texts.responses if heads.vectors is texts.prompts else texts.prompts
@@ -160,7 +165,8 @@ def _kin(texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell)
 def _join_questions(
     groups: "_Groups", texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell
 ) -> None:
-    """Join the records whose questions are the same, or are alike as the wholes are. Thousands may share one question."""
+    """Join the records whose questions are the same, or are alike as the wholes are. Thousands may
+    share one question."""
     asks = ~_common([folded(record.prompt) for record in records])
     same = _Same.of([_plain(record.prompt) for record in records])
     some_ask = np.bincount(same.number, asks) > 0
@@ -183,7 +189,8 @@ def _join_questions(
 
 @dataclass(frozen=True)
 class _Same:
-    """Equal texts: ``number[i]`` is that of text i, ``first[n]`` the first text with number n, ``members[n]`` all of them."""
+    """Equal texts: ``number[i]`` is that of text i, ``first[n]`` the first text with number n,
+    ``members[n]`` all of them."""
 
     number: Ints
     first: Ints

@@ -22,8 +22,9 @@ if TYPE_CHECKING:  # a tokenizer's library takes seconds to import
 class Examined:
     """What a build would make of sources.
 
-    ``refusal`` is the error it would stop with, if any; ``records`` are those it would train on, or all good ones where it stops;
-    ``notes`` are sentences on what is no fault and yet may not be meant.
+    ``refusal`` is the error it would stop with, if any; ``records`` are those it would train on, or
+    all good ones where it stops; ``notes`` are sentences on what is no fault and yet may not be
+    meant.
     """
 
     records: list[Record]
@@ -39,7 +40,8 @@ def examine(
     tokenizer: "PreTrainedTokenizerBase | None",
     tell: Tell = say_nothing,
 ) -> Examined:
-    """What a build would make of these sources; without a tokenizer, but for the limits in tokens."""
+    """What a build would make of these sources; without a tokenizer, but for the limits in
+    tokens."""
     faults = [fault for source in sources for fault in source.faults]
     good = [record for source in sources for record in source.records]
     counts = {part: sum(getattr(source, part) for source in sources) for part in ("read", "bad")}
@@ -63,24 +65,28 @@ def _notes(recipe: DatasetRecipe, records: Sequence[Record]) -> list[str]:
     if changed := tally([change for record in records for change in record.kinds_of_change]):
         said = ", ".join(f"{kind} in {count:,}" for kind, count in changed.items())
         notes.append(
-            f"texts are changed (records): {said}; data.repair_text and data.html_to_text decide, account.jsonl lists them"
+            f"texts are changed (records): {said}; data.repair_text and data.html_to_text decide, "
+            "account.jsonl lists them"
         )
     html = sum(markup.is_html(record.response) for record in records)
     if html > len(records) / 2:
         notes.append(
-            f"{html:,} of {len(records):,} answers hold HTML, which is learnt as it stands; data.html_to_text: true makes it text"
+            f"{html:,} of {len(records):,} answers hold HTML, which is learnt as it stands; "
+            "data.html_to_text: true makes it text"
         )
     garbled = [
         record for record in records if clean.looks_garbled(f"{record.prompt}\n{record.response}")
     ]
     if garbled:
         notes.append(
-            f"text looks garbled, like 'Ã©' for 'é', and stays as it is in {len(garbled):,} of {len(records):,} records "
-            f"({garbled[0].source} is the first): mend the source where it is not about such text"
+            f"text looks garbled, like 'Ã©' for 'é', and stays as it is in {len(garbled):,} of "
+            f"{len(records):,} records ({garbled[0].source} is the first): mend the source where "
+            "it is not about such text"
         )
     language, count = Counter(record.language for record in records).most_common(1)[0]
     if language not in recipe.languages:
         notes.append(
-            f"{count:,} of {len(records):,} records are in '{language}', which the domain's `languages` does not name"
+            f"{count:,} of {len(records):,} records are in '{language}', which the domain's "
+            "`languages` does not name"
         )
     return notes

@@ -44,7 +44,8 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Guess:
-    """How to read a file: keys of a ``sources:`` entry (``format``, ``columns``), and what a person should know of them."""
+    """How to read a file: keys of a ``sources:`` entry (``format``, ``columns``), and what a person
+    should know of them."""
 
     source: dict[str, Any]
     notes: list[str]
@@ -52,7 +53,8 @@ class Guess:
 
 @dataclass(frozen=True)
 class Look:
-    """What a column holds: mean words of a cell, share of cells that differ, share that are filled."""
+    """What a column holds: mean words of a cell, share of cells that differ, share that are
+    filled."""
 
     column: str
     words: float
@@ -66,22 +68,25 @@ class Look:
 
 
 def guess(path: Path, given: Mapping[str, str] | None = None, form: str | None = None) -> Guess:
-    """``{"format": "csv", "columns": {"prompt": "text", "response": "category"}}`` of a file, and notes.
+    """``{"format": "csv", "columns": {"prompt": "text", "response": "category"}}`` of a file, and
+    notes.
 
-    ``given`` columns and a given ``form`` are taken as they are; with both prompt and response, or messages, only what may
-    stand beside them is looked for. Else by common names first, then by content: of two columns with free text, the one
-    with longer text is the response; a column of labels is the response where only one column holds free text. Links,
-    numbers, dates and ids never are, unless their column is called an answer. Texts inside lists and objects are reached by
-    a dotted path: ``instances.0.output``, where no list holds more than that one.
+    ``given`` columns and a given ``form`` are taken as they are; with both prompt and response, or
+    messages, only what may stand beside them is looked for. Else by common names first, then by
+    content: of two columns with free text, the one with longer text is the response; a column of
+    labels is the response where only one column holds free text. Links, numbers, dates and ids
+    never are, unless their column is called an answer. Texts inside lists and objects are reached
+    by a dotted path: ``instances.0.output``, where no list holds more than that one.
 
     Raises:
-        DataError: the file cannot be read, a given column is not there, or nothing in it is surely a question and its answer.
+        DataError: the file cannot be read, a given column is not there, or nothing in it is surely
+            a question and its answer.
     """
     kind = form or find_format(path, path.name)
     if kind is None:
         raise DataError(
-            f"{path.name}: cannot tell its format: give it an ending that says it (.jsonl, .json, .csv, .tsv, .parquet), "
-            "or say it with `--format`"
+            f"{path.name}: cannot tell its format: give it an ending that says it (.jsonl, .json, "
+            ".csv, .tsv, .parquet), or say it with `--format`"
         )
     reading = _read(path, kind)
     given = dict(given or {})
@@ -107,9 +112,15 @@ def _read(path: Path, kind: str) -> Reading:
     reading = read_source(SourceRecipe(name=path.name, format=kind, limit=LOOK_AT), path)
     if len(reading.rows) < len(reading.faults):
         first = reading.faults[0]
-        advice = f"most of it cannot be read ({len(reading.faults)} of {reading.read} records); is it {kind}?"
+        advice = (
+            f"most of it cannot be read ({len(reading.faults)} of {reading.read} records); is it "
+            f"{kind}?"
+        )
         if "is not UTF-8" in first.problem:
-            advice = f"it was probably saved by a Windows program: convert it, e.g. {advise_encoding(path.name)}"
+            advice = (
+                "it was probably saved by a Windows program: convert it, e.g. "
+                f"{advise_encoding(path.name)}"
+            )
         raise DataError(f"{path.name}: line {first.line} {first.problem}: {advice}")
     return reading
 
@@ -117,10 +128,12 @@ def _read(path: Path, kind: str) -> Reading:
 def _choose(
     name: str, reading: Reading, given: Mapping[str, str], values: Sequence[Mapping[str, object]]
 ) -> dict[str, str]:
-    """The columns of the question and the answer, or of the conversation, and what stands inside lists beside them."""
+    """The columns of the question and the answer, or of the conversation, and what stands inside
+    lists beside them."""
     if reading.read == 1:
         raise DataError(
-            f"{name}: holds one record, with {listed(reading.columns)}: write one record a line, or a list of records"
+            f"{name}: holds one record, with {listed(reading.columns)}: write one record a line, "
+            "or a list of records"
         )
     columns = [column for column in reading.columns if not WORSE.search(column)]
     fields = recognise(columns)
@@ -144,8 +157,8 @@ def _choose(
             f"'{look.column}' (about {look.words:.0f} words)" for look in looks if look.words >= 2
         )
         raise DataError(
-            f"{name}: cannot tell which columns hold the question and the answer: there are {listed(reading.columns)}"
-            f"{f'; texts stand in {texts}' if texts else ''}: {SETTLE}"
+            f"{name}: cannot tell which columns hold the question and the answer: there are "
+            f"{listed(reading.columns)}{f'; texts stand in {texts}' if texts else ''}: {SETTLE}"
         )
     taken = [*pair, *given]
     inside = {
@@ -161,7 +174,8 @@ def _choose(
 
 
 def _pair(named: Mapping[str, str], looks: Sequence[Look]) -> dict[str, str] | None:
-    """The prompt's and the response's columns: both by name, one by name and one by content, or both by content."""
+    """The prompt's and the response's columns: both by name, one by name and one by content, or
+    both by content."""
     if {"prompt", "response"} <= set(named):
         return {"prompt": named["prompt"], "response": named["response"]}
     taken = {column for field, column in named.items() if field in ("language", "system")}
@@ -200,7 +214,8 @@ def _find_other(
     labels: Sequence[Look],
     looks: Sequence[Look],
 ) -> Look | None:
-    """The column that goes with a known one: the longest text, a label, or an amount; None where two would do as well."""
+    """The column that goes with a known one: the longest text, a label, or an amount; None where
+    two would do as well."""
     beside = {known, *(column for field, column in named.items() if field in EXTRA)}
     for among, without in ((free, beside), (labels, beside), (looks, beside), (labels, {known})):
         found = sorted(
@@ -264,7 +279,8 @@ def _last_names(paths: Sequence[str]) -> list[str]:
 
 
 def _named(names: Mapping[str, str], paths: Sequence[str], usable: set[str]) -> dict[str, str]:
-    """Field → path for the fields whose path ends with the recognised name; the shallowest path of that name."""
+    """Field → path for the fields whose path ends with the recognised name; the shallowest path of
+    that name."""
     found = {}
     for field, name in names.items():
         of_name = [path for path in paths if path.rsplit(".", 1)[-1] == name]
@@ -280,7 +296,8 @@ def _holds_turns(values: Sequence[Mapping[str, object]], column: str) -> bool:
 
 
 def _holds_numbers(values: Sequence[Mapping[str, object]], field: str, column: str) -> bool:
-    """Is a column that is called an answer one of numbers or amounts? Its name says that they are the answers."""
+    """Is a column that is called an answer one of numbers or amounts? Its name says that they are
+    the answers."""
     cells = [row.get(column) for row in values]
     filled = [cell for cell in cells if cell is not None and cell != ""]
     numbers = [
@@ -292,7 +309,8 @@ def _holds_numbers(values: Sequence[Mapping[str, object]], field: str, column: s
 
 
 def _unreached(column: str, values: Sequence[Mapping[str, object]]) -> tuple[str, int] | None:
-    """A list of which a dotted path takes one entry of several: its path, and the most that it holds."""
+    """A list of which a dotted path takes one entry of several: its path, and the most that it
+    holds."""
     steps = column.split(".")
     for at in range(1, len(steps)):
         if steps[at].isdigit():
@@ -312,14 +330,15 @@ def _refuse_unreached(
         if found := _unreached(column, values):
             path, most = found
             raise DataError(
-                f"{name}: '{path}' holds up to {most} entries a record, of which '{column}' ({field}) is one: write a "
-                f"record for each, e.g. `jq -c '{_flattening(column)}' {shlex.quote(name)} > records.jsonl`; if one of "
-                f"them is enough, {SETTLE}"
+                f"{name}: '{path}' holds up to {most} entries a record, of which '{column}' "
+                f"({field}) is one: write a record for each, e.g. `jq -c '{_flattening(column)}' "
+                f"{shlex.quote(name)} > records.jsonl`; if one of them is enough, {SETTLE}"
             )
 
 
 def _flattening(column: str) -> str:
-    """jq's program that makes a record of each entry of the lists on a path, together with what stands around them."""
+    """jq's program that makes a record of each entry of the lists on a path, together with what
+    stands around them."""
     steps = column.split(".")
     lists, start = [], 0
     for at, step in enumerate(steps):
@@ -336,12 +355,16 @@ def _notes(
     chosen: Mapping[str, str], columns: Sequence[str], values: Sequence[Mapping[str, object]]
 ) -> list[str]:
     """What of the file will not be learnt."""
-    unused = "is not used: where answers depend on it, map it to `input` under `columns:` in the domain's file"
+    unused = (
+        "is not used: where answers depend on it, map it to `input` under `columns:` in the "
+        "domain's file"
+    )
     notes = []
     for field, column in chosen.items():
         if found := _unreached(column, values):
             notes.append(
-                f"'{found[0]}' holds up to {found[1]} entries a record: {field} is only one of them, '{column}'"
+                f"'{found[0]}' holds up to {found[1]} entries a record: {field} is only one of "
+                f"them, '{column}'"
             )
     used = {column.split(".")[0] for column in chosen.values()} | set(chosen.values())
     for column in columns:

@@ -1,4 +1,5 @@
-"""JSON: an object a line, or one document (a list of objects, or an object that holds one), on one line or over many."""
+"""JSON: an object a line, or one document (a list of objects, or an object that holds one), on one
+line or over many."""
 
 import json
 import re
@@ -23,7 +24,8 @@ HOLDERS = ("data", "records", "rows", "examples", "items", "train")
 
 @dataclass(frozen=True)
 class Item:
-    """A JSON value and where it stands; ``twice`` is a key that one of its objects has two times."""
+    """A JSON value and where it stands; ``twice`` is a key that one of its objects has two
+    times."""
 
     start: int
     end: int
@@ -34,10 +36,12 @@ class Item:
 def read_json(path: Path, name: str) -> Iterator[Row | Fault]:
     """The objects of a JSON file; blank lines are skipped.
 
-    A record's line is the one it begins on; in a document in which several begin on one line, it is the record's number.
+    A record's line is the one it begins on; in a document in which several begin on one line, it is
+    the record's number.
 
     Raises:
-        DataError: the file is one document that is not JSON as a whole, or that holds several lists of records.
+        DataError: the file is one document that is not JSON as a whole, or that holds several lists
+            of records.
     """
     lines = ((number, line) for number, line in read_lines(path, name) if line.strip())
     first, second = next(lines, None), next(lines, None)
@@ -87,7 +91,8 @@ class Scanner:
         """The next value.
 
         Raises:
-            JSONDecodeError: it is not JSON, or it cannot be held: nested too deep, a number of thousands of digits.
+            JSONDecodeError: it is not JSON, or it cannot be held: nested too deep, a number of
+                thousands of digits.
         """
         self.peek()
         self._twice = None
@@ -151,7 +156,8 @@ def _begins_document(first: str, second: str | None) -> bool:
     try:
         parse_json(first)
     except ValueError:
-        # A broken line of an object a line is followed by another object, not by a key or a bracket.
+        # A broken line of an object a line is followed by another object, not by a key or a
+        # bracket.
         return first[0] == "[" or (first[0] == "{" and (first[-1] == "[" or second[0] in '"}['))
     return False
 
@@ -194,8 +200,9 @@ def _read_document(path: Path, name: str) -> Iterator[Row | Fault]:
             yield _read_line(Scanner(), text, name, 1)
             return
         raise DataError(
-            f"{name}: line {error.lineno}: is not JSON: {error.msg} at character {error.colno}: mend it there (one JSON "
-            "document is read whole; of an object a line, only the bad lines are left out)"
+            f"{name}: line {error.lineno}: is not JSON: {error.msg} at character {error.colno}: "
+            "mend it there (one JSON document is read whole; of an object a line, only the bad "
+            "lines are left out)"
         ) from None
     for number, item in zip(_numbers(text, items), items, strict=True):
         yield _record(text, item, name, number)
@@ -241,8 +248,9 @@ def _held(members: Sequence[tuple[str, Item | list[Item]]], name: str) -> list[I
     if len(filled) > 1:
         several = ", ".join(f"'{show_line(key)}' ({len(lists[key])})" for key in filled)
         raise DataError(
-            f"{name}: holds several lists of records: {several}: write the one you want to a file of its own, "
-            f"e.g. `jq -c '.{show_line((named or filled)[0])}[]' {shlex.quote(name)} > records.jsonl`"
+            f"{name}: holds several lists of records: {several}: write the one you want to a file "
+            f"of its own, e.g. `jq -c '.{show_line((named or filled)[0])}[]' {shlex.quote(name)} > "
+            "records.jsonl`"
         )
     if filled or named:
         return lists[(filled or named)[0]]

@@ -1,4 +1,5 @@
-"""Which of the prepared records are left out: too short or too long for the recipe, or named in it; and whether enough stay."""
+"""Which of the prepared records are left out: too short or too long for the recipe, or named in it;
+and whether enough stay."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ def limit(
     Without a tokenizer no length is known, and none leaves a record out.
 
     Raises:
-        DataError: ``drop`` leaves nothing to train on, or names a record that the domain does not have.
+        DataError: ``drop`` leaves nothing to train on, or names a record that the domain does not
+            have.
     """
     limited, lengths = (prepared, []) if tokenizer is None else _within(recipe, prepared, tokenizer)
     return _without_named(limited, recipe), lengths
@@ -43,20 +45,23 @@ def refuse_losses(recipe: DatasetRecipe, prepared: Prepared, limited: Prepared) 
     """Refuse a data set that would lose most of itself, or one of its sides.
 
     Raises:
-        DataError: more than ``max_drop_share`` of the good records are dropped, or a side has none within the limits.
+        DataError: more than ``max_drop_share`` of the good records are dropped, or a side has none
+            within the limits.
     """
     found = losses(limited)
     if found.exceeds(recipe.max_drop_share):
         raise DataError(
-            f"{recipe.domain}: {found.text(recipe.model_dump())}. That is more than data.max_drop_share {recipe.max_drop_share} allows: "
-            "change the keys that decide, mend the records, or raise data.max_drop_share to go on with what is left"
+            f"{recipe.domain}: {found.text(recipe.model_dump())}. That is more than "
+            f"data.max_drop_share {recipe.max_drop_share} allows: change the keys that decide, "
+            "mend the records, or raise data.max_drop_share to go on with what is left"
         )
     for side in SIDES:
         had, left = len(getattr(prepared, side)), len(getattr(limited, side))
         if had and not left:
             raise DataError(
-                f"{recipe.domain}: none of the {had} {side} records has between data.min_tokens {recipe.min_tokens} and "
-                f"data.max_tokens {recipe.max_tokens} tokens: change the limits, or use shorter or longer records"
+                f"{recipe.domain}: none of the {had} {side} records has between data.min_tokens "
+                f"{recipe.min_tokens} and data.max_tokens {recipe.max_tokens} tokens: change the "
+                "limits, or use shorter or longer records"
             )
 
 
@@ -91,12 +96,14 @@ def _reason(tokens: int, recipe: DatasetRecipe) -> str:
 
 
 def _without_named(prepared: Prepared, recipe: DatasetRecipe) -> Prepared:
-    """The records without those training records that ``drop`` names: what is held out stays, so that figures stay comparable."""
+    """The records without those training records that ``drop`` names: what is held out stays, so
+    that figures stay comparable."""
     named = set(recipe.drop)
     if unknown := sorted(named - prepared.ids):
         raise DataError(
-            f"{recipe.domain}: data.drop: {', '.join(unknown[:5])}: the domain has no such record (it was changed, or the id "
-            "is mistyped): remove the id, or take one from the dataset's account.jsonl"
+            f"{recipe.domain}: data.drop: {', '.join(unknown[:5])}: the domain has no such record "
+            "(it was changed, or the id is mistyped): remove the id, or take one from the "
+            "dataset's account.jsonl"
         )
     kept = [record for record in prepared.train if record.id not in named]
     if prepared.train and not kept:

@@ -77,7 +77,8 @@ def is_html(text: str) -> bool:
 
 
 def to_text(text: str) -> str:
-    """What a browser would show of a text in HTML: paragraphs, lists and tables by lines, code as it is.
+    """What a browser would show of a text in HTML: paragraphs, lists and tables by lines, code as
+    it is.
 
     Any other text stays as it is, as does one of which nothing would be seen: a picture alone, say.
     """

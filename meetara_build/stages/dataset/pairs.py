@@ -1,11 +1,12 @@
 """All pairs of rows whose cosine reaches a threshold, without comparing each row with each other.
 
-Put all columns in one order, those that few rows have first. The *head* of a row is its first columns, as few as leave a
-length of at most s = t - SLACK to the rest, its tail. Take two rows with cosine ≥ t, of which x has the head that ends
-first: all that they share up to there is in both heads, and the rest, which is x's tail times something no longer than 1,
-is at most s. So their heads alone have a product of at least t - s, which few pairs reach: those are compared in full.
-Heads hold what few rows have, so that their products are few: a fiftieth of all for 20,000 records of text. After
-R. Bayardo, Y. Ma and R. Srikant, Scaling up all pairs similarity search, WWW 2007.
+Put all columns in one order, those that few rows have first. The *head* of a row is its first
+columns, as few as leave a length of at most s = t - SLACK to the rest, its tail. Take two rows with
+cosine ≥ t, of which x has the head that ends first: all that they share up to there is in both
+heads, and the rest, which is x's tail times something no longer than 1, is at most s. So their
+heads alone have a product of at least t - s, which few pairs reach: those are compared in full.
+Heads hold what few rows have, so that their products are few: a fiftieth of all for 20,000 records
+of text. After R. Bayardo, Y. Ma and R. Srikant, Scaling up all pairs similarity search, WWW 2007.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIRST, GROWTH = 512, 1.25
-"""Rows that are compared in the first round, and how much further each round goes: rows that are gone by then cost nothing."""
+"""Rows that are compared in the first round, and how much further each round goes: rows that are
+gone by then cost nothing."""
 BLOCK_PRODUCTS = 8_000_000
 """Products of two entries that a thread makes at once, about 100 MB."""
 THREADS = 2
@@ -73,11 +75,13 @@ class Heads:
     def pairs(
         self, tell: Callable[[float], None] = lambda share: None, gone: Bools | None = None
     ) -> Iterator[tuple[Ints, Ints, Floats]]:
-        """Pairs (later, earlier) with their cosine, a block of later rows at a time, in their order.
+        """Pairs (later, earlier) with their cosine, a block of later rows at a time, in their
+        order.
 
         Args:
             tell: hears which share of the rows has been compared.
-            gone: rows that need not be found any more, which the caller may mark between two blocks.
+            gone: rows that need not be found any more, which the caller may mark between two
+                blocks.
         """
         for begin, end in _rounds(self.vectors.shape[0]):
             known = self.heads[:end] if gone is None else _without(self.heads[:end], gone[:end])
@@ -91,10 +95,12 @@ class Heads:
     def _compare(
         self, columns: Any, block: tuple[int, int]
     ) -> tuple[int, tuple[Ints, Ints, Floats]]:
-        """The pairs of a block's rows with earlier ones, and where the block ends; ``columns`` are the heads of those, turned."""
+        """The pairs of a block's rows with earlier ones, and where the block ends; ``columns`` are
+        the heads of those, turned."""
         start, stop = block
         product = self.heads[start:stop] @ columns
-        # Of hundreds of millions of products few are large: no other array is made as long as they are.
+        # Of hundreds of millions of products few are large: no other array is made as long as they
+        # are.
         large = np.flatnonzero(
             product.data >= self.threshold - self.tails.max(initial=0.0) - MARGIN
         )

@@ -18,7 +18,8 @@ from meetara_build.stages.types import Inputs
 
 @dataclass(frozen=True)
 class Prepared:
-    """Records by side, in the order of the sources; what was dropped, what was bad, and how much was read of each.
+    """Records by side, in the order of the sources; what was dropped, what was bad, and how much
+    was read of each.
 
     ``ids`` are of all good records, duplicates too.
     """
@@ -57,8 +58,9 @@ def prepare(recipe: Preparation, inputs: Inputs, tell: Tell = say_nothing) -> Pr
     """The records of a domain by side, before any limit in tokens.
 
     Raises:
-        DataError: a source cannot be read or lacks a column, more than ``max_bad_share`` of its records are bad
-            (the message holds the table of faults), or too few records are left to split.
+        DataError: a source cannot be read or lacks a column, more than ``max_bad_share`` of its
+            records are bad (the message holds the table of faults), or too few records are left to
+            split.
     """
     return divide(recipe, read_all(recipe, inputs), tell)
 
@@ -79,7 +81,8 @@ def divide(recipe: Preparation, sources: Sequence[Checked], tell: Tell = say_not
     """The records of sources by side, copies left out; ``tell`` hears how far the comparison is.
 
     Raises:
-        DataError: more than ``max_bad_share`` of a source's records are bad, or too few are left to split.
+        DataError: more than ``max_bad_share`` of a source's records are bad, or too few are left to
+            split.
     """
     faults = [fault for source in sources for fault in source.faults]
     _refuse_bad(sources, recipe.max_bad_share)
@@ -183,8 +186,8 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
         if not source.records and not source.faults:
             reasons = ", ".join(sorted({drop.reason for drop in source.drops}))
             raise DataError(
-                f"{source.reading.name}: none of its {source.read} records is to be learnt ({reasons}): "
-                "add records, or take it out of the domain's sources"
+                f"{source.reading.name}: none of its {source.read} records is to be learnt "
+                f"({reasons}): add records, or take it out of the domain's sources"
             )
     over = [
         source for source in sources if source.bad > allowed * source.read or not source.records
@@ -196,8 +199,9 @@ def _refuse_bad(sources: Sequence[Checked], allowed: float) -> None:
     )
     faults = [fault for source in over for fault in source.faults]
     raise BadRecordsError(
-        f"{shares} (data.max_bad_share allows {allowed:.0%})\n{check.table(faults)}\n{_advice(over)}"
-        "Mend these lines, or raise `data.max_bad_share` to leave them out"
+        f"{shares} (data.max_bad_share allows "
+        f"{allowed:.0%})\n{check.table(faults)}\n{_advice(over)}Mend these lines, or raise "
+        "`data.max_bad_share` to leave them out"
     )
 
 
@@ -208,4 +212,7 @@ def _advice(over: Sequence[Checked]) -> str:
     )
     if broken is None:
         return ""
-    return f"{broken.source} was probably saved by a Windows program: convert it, e.g. {advise_encoding(broken.source)}\n"
+    return (
+        f"{broken.source} was probably saved by a Windows program: convert it, e.g. "
+        f"{advise_encoding(broken.source)}\n"
+    )

@@ -18,7 +18,8 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Row:
-    """One record as a source holds it; ``line`` counts from 1 (Parquet and hub data sets: the row)."""
+    """One record as a source holds it; ``line`` counts from 1 (Parquet and hub data sets: the
+    row)."""
 
     source: str
     line: int
@@ -42,7 +43,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Drop:
-    """A good record that is left out; a duplicate names the record that it ``matched`` and how closely."""
+    """A good record that is left out; a duplicate names the record that it ``matched`` and how
+    closely."""
 
     source: str
     reason: str
@@ -60,7 +62,8 @@ class Drop:
 
 @dataclass(frozen=True)
 class Record:
-    """One conversation, clean and checked; ``source`` is ``file:line``, ``changed`` says by column how its text was changed."""
+    """One conversation, clean and checked; ``source`` is ``file:line``, ``changed`` says by column
+    how its text was changed."""
 
     id: str
     messages: list[Message] = field(hash=False)
@@ -85,15 +88,17 @@ class Record:
         return sorted({change for changes in self.changed.values() for change in changes})
 
     def as_json(self) -> dict[str, object]:
-        """The record as a line of the data set: without its source, so that who reads it does not see a line that moved."""
+        """The record as a line of the data set: without its source, so that who reads it does not
+        see a line that moved."""
         return {key: getattr(self, key) for key in ("id", "messages", "language", "topic")}
 
 
 def content_id(messages: Sequence[Message]) -> str:
     """16 hex digits of what is asked and answered.
 
-    System prompts do not count, nor do case and spacing: the same question and answer are the same record in every
-    domain, so that they land on the same side of every split. A turn that is not to be learnt makes another record.
+    System prompts do not count, nor do case and spacing: the same question and answer are the same
+    record in every domain, so that they land on the same side of every split. A turn that is not to
+    be learnt makes another record.
     """
     said = [
         f"{m['role']}\x1f{folded(m['content'])}"

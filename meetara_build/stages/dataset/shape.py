@@ -1,4 +1,5 @@
-"""Rows of any form as conversations: prompt and response, Alpaca, chat messages, ShareGPT, preferences."""
+"""Rows of any form as conversations: prompt and response, Alpaca, chat messages, ShareGPT,
+preferences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,8 @@ class Draft:
 
 
 def draft(row: Row, fields: Mapping[str, str]) -> Draft | Fault | Drop:
-    """A row's conversation; a Fault where it has none, a Drop where it is one that must not be learnt."""
+    """A row's conversation; a Fault where it has none, a Drop where it is one that must not be
+    learnt."""
     used = tuple(fields.values())
     if _is_labelled_bad(row, used):
         return Drop(f"{row.source}:{row.line}", "labelled as bad")
@@ -78,7 +80,8 @@ def messages(cells: Sequence[Cell]) -> list[Message]:
 
 
 def describe_disorder(roles: Sequence[str]) -> str:
-    """What is wrong with turns that are not in order: [system,] user, assistant, user, assistant …"""
+    """What is wrong with turns that are not in order: [system,] user, assistant, user, assistant
+    …"""
     turns = list(roles[1:] if roles and roles[0] == "system" else roles)
     if "assistant" not in turns:
         return "has no answer: nothing to learn from"
@@ -95,7 +98,8 @@ def describe_disorder(roles: Sequence[str]) -> str:
 def _pair(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
     """The turns of a question and its answer, each a text or turns itself.
 
-    An answer that begins with the user's turn is the whole conversation; of a question that is one, no answer is learnt.
+    An answer that begins with the user's turn is the whole conversation; of a question that is one,
+    no answer is learnt.
     """
     found: dict[str, object] = {}
     for field in ("prompt", "response"):
@@ -156,7 +160,8 @@ def _side(row: Row, role: str, column: str, value: object) -> list[Cell] | Fault
 
 
 def _chat(row: Row, fields: Mapping[str, str]) -> list[Cell] | Fault:
-    """The turns of a conversation; where its last answer stands in a column of its own, with that one."""
+    """The turns of a conversation; where its last answer stands in a column of its own, with that
+    one."""
     column = fields["messages"]
     chat = _cell(row, column)
     turns: object = turns_in(chat)
@@ -193,7 +198,8 @@ def _topic(value: object) -> str | None:
 
 
 def _optional(row: Row, column: str | None) -> object:
-    """A cell that need not be there: None where it is missing, null, not a number, blank or an empty list."""
+    """A cell that need not be there: None where it is missing, null, not a number, blank or an
+    empty list."""
     value = None if column is None else _cell(row, column)
     if isinstance(value, str):
         return value if value.strip() else None

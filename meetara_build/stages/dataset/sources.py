@@ -25,7 +25,8 @@ SUFFIXES = {
 
 @dataclass(frozen=True)
 class Reading:
-    """All that one source holds: its ``columns`` in order of appearance, good rows, faults, records read."""
+    """All that one source holds: its ``columns`` in order of appearance, good rows, faults, records
+    read."""
 
     name: str
     columns: list[str]
@@ -64,7 +65,8 @@ def read_source(source: SourceRecipe, path: Path | None) -> Reading:
 
 
 def find_format(path: Path, name: str) -> str | None:
-    """The format that a path's suffix stands for; a folder is a data set of the ``datasets`` library. None: it says nothing.
+    """The format that a path's suffix stands for; a folder is a data set of the ``datasets``
+    library. None: it says nothing.
 
     Raises:
         DataError: the suffix says nothing, and the file is an archive, a workbook …
@@ -92,7 +94,8 @@ def _rows(source: SourceRecipe, path: Path | None, name: str) -> Iterator[Row | 
     kind = source.format or find_format(path, name)
     if kind is None:
         raise DataError(
-            f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to jsonl, csv or parquet"
+            f"{name}: cannot tell its format from '{path.suffix or path.name}': set `format:` to "
+            "jsonl, csv or parquet"
         )
     if path.is_dir():
         return tables.read_hub(path, name, source.split or "train")

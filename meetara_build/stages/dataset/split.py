@@ -1,4 +1,5 @@
-"""Which side of the split a record is on: decided by what it says, not by where it stands or what stands beside it."""
+"""Which side of the split a record is on: decided by what it says, not by where it stands or what
+stands beside it."""
 
 import hashlib
 from collections import Counter
@@ -17,10 +18,11 @@ FEWEST_GROUPS = 3
 def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: float) -> list[Side]:
     """The side of each record.
 
-    A group has a place on [0, 1): the hash of the smallest id of its members. (The smallest id itself would draw large
-    groups to one end.) From 0 up to ``validation`` lies the validation side, from 1 - ``test`` on the test side, and
-    train in between. So a further record moves no other one, unless it joins groups, with one exception: a side that
-    is left with too few groups (see ``_fewest``) borrows the nearest ones of train, and gives them back when it grows.
+    A group has a place on [0, 1): the hash of the smallest id of its members. (The smallest id
+    itself would draw large groups to one end.) From 0 up to ``validation`` lies the validation
+    side, from 1 - ``test`` on the test side, and train in between. So a further record moves no
+    other one, unless it joins groups, with one exception: a side that is left with too few groups
+    (see ``_fewest``) borrows the nearest ones of train, and gives them back when it grows.
 
     Raises:
         DataError: there are too few records, or too few that are not alike, for three sides.
@@ -35,8 +37,9 @@ def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: fl
         smallest[group] = min(name, smallest.get(group, name))
     if len(smallest) < FEWEST_GROUPS:
         raise DataError(
-            f"the {len(ids)} usable records are so alike that they form {len(smallest)} group(s), and near-duplicates "
-            "must stay on one side of the split: add records that differ, or raise data.near_group"
+            f"the {len(ids)} usable records are so alike that they form {len(smallest)} group(s), "
+            "and near-duplicates must stay on one side of the split: add records that differ, or "
+            "raise data.near_group"
         )
     places = {group: place(name) for group, name in smallest.items()}
     sides: dict[int, Side] = {group: _side(at, validation, test) for group, at in places.items()}
@@ -72,7 +75,8 @@ def _fewest(groups: int, validation: float, test: float) -> dict[Side, int]:
 def _borrow(
     sides: dict[int, Side], nearest: Sequence[int], side: Side, least: dict[Side, int]
 ) -> None:
-    """Fill a side up to its least with the nearest groups of a side that can spare them, of train if it can."""
+    """Fill a side up to its least with the nearest groups of a side that can spare them, of train
+    if it can."""
     count = Counter(sides.values())
     for lender in SIDES:
         for group in nearest:

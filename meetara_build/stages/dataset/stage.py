@@ -17,15 +17,17 @@ SECONDS_BETWEEN = 10.0
 
 
 def run(recipe: DatasetRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Write ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``card.json`` and ``account.jsonl``.
+    """Write ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``, ``card.json`` and
+    ``account.jsonl``.
 
-    The account alone names files and lines: what became of each record that was read. No other stage reads it, so that
-    a source with another name, or a blank line more, trains nothing again.
+    The account alone names files and lines: what became of each record that was read. No other
+    stage reads it, so that a source with another name, or a blank line more, trains nothing again.
 
-    Recipe keys: domain, system_prompt, languages, sources, min_tokens, max_tokens (tokens of a whole conversation),
-    near_duplicate, near_group, validation, test, max_bad_share, max_drop_share, repair_text, html_to_text, drop (ids of records
-    that are not trained on).
-    Inputs: ``base``, a folder with a tokenizer, and ``source_0``, ``source_1`` … for the sources that are files or folders.
+    Recipe keys: domain, system_prompt, languages, sources, min_tokens, max_tokens (tokens of a
+    whole conversation), near_duplicate, near_group, validation, test, max_bad_share,
+    max_drop_share, repair_text, html_to_text, drop (ids of records that are not trained on).
+    Inputs: ``base``, a folder with a tokenizer, and ``source_0``, ``source_1`` … for the sources
+    that are files or folders.
 
     A token limit, or ``drop``, drops a record, but never moves one to another side.
 
@@ -105,7 +107,8 @@ def _card(
 
 
 def _account(prepared: Prepared) -> list[dict[str, object]]:
-    """What became of every record: its side and what was changed in its text, why it was dropped, or each of its faults."""
+    """What became of every record: its side and what was changed in its text, why it was dropped,
+    or each of its faults."""
     kept = [
         {"source": record.source, "id": record.id, "side": side}
         | ({"changed": record.changed} if record.changed else {})

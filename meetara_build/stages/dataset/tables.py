@@ -57,7 +57,8 @@ def _rows(batch: Any) -> list[dict[str, Any] | None]:
 
 
 def _decode(value: Any) -> Any:
-    """The value with text in the place of bytes that are UTF-8: some writers know no type for text."""
+    """The value with text in the place of bytes that are UTF-8: some writers know no type for
+    text."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
@@ -80,15 +81,18 @@ def _refuse_other(path: Path, name: str) -> None:
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder is a data set as the library ``datasets`` saves it, which it alone can read."""
+    """Whether a folder is a data set as the library ``datasets`` saves it, which it alone can
+    read."""
     return any((folder / file).is_file() for file in SAVED)
 
 
 def read_hub(path: Path | None, hub: str, split: str, revision: str | None = None) -> Iterator[Row]:
-    """The rows of one split of a data set: a local folder, or a hub id at a commit where ``path`` is None."""
+    """The rows of one split of a data set: a local folder, or a hub id at a commit where ``path``
+    is None."""
     name = path.name if path else hub
     with tempfile.TemporaryDirectory(prefix="meetara-") as cache:
-        # A folder's own files are the truth; a copy of them in the user's cache would outlive their edits.
+        # A folder's own files are the truth; a copy of them in the user's cache would outlive their
+        # edits.
         data = _load(path, hub, split, revision, cache if path else None)
         for number, values in enumerate(data, 1):
             yield Row(name, number, dict(values))

@@ -1,4 +1,5 @@
-"""Text files as numbered lines, however they were saved: gzip, UTF-8 or UTF-16, line ends of Unix, Windows or old Macs."""
+"""Text files as numbered lines, however they were saved: gzip, UTF-8 or UTF-16, line ends of Unix,
+Windows or old Macs."""
 
 import codecs
 import gzip
@@ -20,7 +21,8 @@ HEAD = 1 << 20  # bytes that tell how a file was saved
 GZIP = b"\x1f\x8b"
 ESCAPED = re.compile("[\udc80-\udcff]")  # what stands for a byte that is not UTF-8
 
-# What a file that is no text begins with; the zip of a workbook differs from others by the names in it.
+# What a file that is no text begins with; the zip of a workbook differs from others by the names in
+# it.
 OTHERS = (
     (b"PK\x03\x04", "a zip archive: unpack it (`unzip {name}`) and name the file in it"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Word file: save it as CSV (UTF-8) there"),
@@ -39,10 +41,12 @@ TAR = "a tar archive: unpack it (`tar -xf {name}`) and name the file in it"
 
 
 def read_lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers; a byte that is not UTF-8 stays in its line as one of ``ESCAPED``.
+    """The lines of a file with their numbers; a byte that is not UTF-8 stays in its line as one of
+    ``ESCAPED``.
 
     Raises:
-        DataError: the file is no text (an archive, a workbook), or gzip or UTF-16 that is cut short.
+        DataError: the file is no text (an archive, a workbook), or gzip or UTF-16 that is cut
+            short.
     """
     with unpack(path, name) as file:
         head = file.read(HEAD)
@@ -50,7 +54,8 @@ def read_lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
         file.seek(0)
         encoding, errors = _encoding(head)
         start = head.decode(encoding, "ignore")[:-1]
-        # Only where no line ends otherwise is a lone carriage return a line's end; then the reader makes it "\n".
+        # Only where no line ends otherwise is a lone carriage return a line's end; then the reader
+        # makes it "\n".
         newline = None if "\r" in start and "\n" not in start else "\n"
         with io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline) as lines:
             try:
@@ -150,7 +155,8 @@ def kind(value: object) -> str:
 
 
 def _encoding(head: bytes) -> tuple[str, str]:
-    """How the text is encoded, and how Python is to take what is not: by the mark at the beginning, or by NULs in step."""
+    """How the text is encoded, and how Python is to take what is not: by the mark at the beginning,
+    or by NULs in step."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32", "surrogatepass"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

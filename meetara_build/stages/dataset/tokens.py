@@ -13,7 +13,8 @@ from meetara_build.stages.dataset.records import Record
 from meetara_build.training.chat import encode_all
 
 NO_LIMIT = 10**30
-"""Records are measured to leave out those that are too long: no warning of the library's is needed."""
+"""Records are measured to leave out those that are too long: no warning of the library's is
+needed."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ Ints = NDArray[np.int64]
 
 
 def count_trigrams(texts: Sequence[str]) -> Any:
-    """How often each trigram occurs in each text: a float32 CSR matrix, texts × trigrams in the order of their code points.
+    """How often each trigram occurs in each text: a float32 CSR matrix, texts × trigrams in the
+    order of their code points.
 
-    Words are bordered by a space on each side, as ``CountVectorizer(analyzer="char_wb", ngram_range=(3, 3))`` of scikit-learn
-    does, which takes several times longer. Words of a text must be separated by single spaces.
+    Words are bordered by a space on each side, as
+    ``CountVectorizer(analyzer="char_wb", ngram_range=(3, 3))`` of scikit-learn does, which takes
+    several times longer. Words of a text must be separated by single spaces.
     """
     from scipy.sparse import csr_matrix
 
@@ -33,7 +35,8 @@ def count_trigrams(texts: Sequence[str]) -> Any:
 
 
 def weigh(counts: Any) -> Any:
-    """Rows of length 1, each trigram weighed by 1 + ln of its count and the square root of its IDF: see ``duplicates``."""
+    """Rows of length 1, each trigram weighed by 1 + ln of its count and the square root of its IDF:
+    see ``duplicates``."""
     from scipy.sparse import diags
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.preprocessing import normalize
@@ -44,7 +47,8 @@ def weigh(counts: Any) -> Any:
 
 
 def _count(texts: Sequence[str], letters: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Number of the text, code of the trigram, and count, of all trigrams of all texts, in order; a chunk at a time."""
+    """Number of the text, code of the trigram, and count, of all trigrams of all texts, in order; a
+    chunk at a time."""
     base = len(letters)
     number_of = np.zeros(letters[-1] + 1, np.int64)
     number_of[letters] = np.arange(base)
@@ -57,7 +61,8 @@ def _count(texts: Sequence[str], letters: Ints) -> Iterator[tuple[Ints, Ints, In
             number_of[points],
             np.repeat(np.arange(last - first), [len(text) for text in bordered]),
         )
-        # A window is a trigram where its middle is no space: it lies within one word, its borders included.
+        # A window is a trigram where its middle is no space: it lies within one word, its borders
+        # included.
         middle = np.flatnonzero(spelt != space)
         keys = ((owner[middle] * base + spelt[middle - 1]) * base + spelt[middle]) * base + spelt[
             middle + 1

@@ -1,4 +1,5 @@
-"""A conversation in all the forms that it has in data: chat messages, ShareGPT, parts of content, ``Human:`` and ``Assistant:``."""
+"""A conversation in all the forms that it has in data: chat messages, ShareGPT, parts of content,
+``Human:`` and ``Assistant:``."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,8 @@ TEXTS = ("text", "input_text", "output_text")
 """Kinds of parts of a content that are text."""
 CALLS = ("tool_calls", "function_call", "tools", "functions")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-# Where a picture goes into a question, as LLaVA's data write it; within a sentence it is a word about a tag.
+# Where a picture goes into a question, as LLaVA's data write it; within a sentence it is a word
+# about a tag.
 MARK = re.compile(
     r"^\s*<(image|video|audio)>|<(image|video|audio)>\s*$|\n\s*<(image|video|audio)>\s*\n"
 )
@@ -38,9 +40,9 @@ SPOKEN = re.compile(r"\n\n(Human|Assistant|System):")
 class Cell:
     """One piece of text as the source holds it, not yet known to be text at all.
 
-    ``role`` is system, user or assistant; ``input`` for Alpaca's input, which belongs to the user's turn; ``topic``.
-    ``column`` says where it stands: ``answer``, ``messages[2].content``. ``learn`` is false for an assistant's turn that
-    the source keeps from being learnt (``weight: 0``).
+    ``role`` is system, user or assistant; ``input`` for Alpaca's input, which belongs to the user's
+    turn; ``topic``. ``column`` says where it stands: ``answer``, ``messages[2].content``. ``learn``
+    is false for an assistant's turn that the source keeps from being learnt (``weight: 0``).
     """
 
     role: str
@@ -50,7 +52,8 @@ class Cell:
 
 
 def turns_in(value: Any) -> list[Any] | None:
-    """The turns that a cell holds, as a list, in an object's ``messages``, as JSON or as ``Human: … Assistant: …``; else None."""
+    """The turns that a cell holds, as a list, in an object's ``messages``, as JSON or as
+    ``Human: … Assistant: …``; else None."""
     if isinstance(value, str):
         return _spoken(value) or (
             turns_in(parse_text(value)) if value.lstrip().startswith("[") else None
@@ -107,7 +110,8 @@ def read_cell(
 ) -> Cell | Fault:
     """A cell with its content as text, where that is a number or a list of parts of text.
 
-    A part of another kind (a picture, a tool's result) is a fault, and so is the mark of a picture in a question.
+    A part of another kind (a picture, a tool's result) is a fault, and so is the mark of a picture
+    in a question.
     """
     if isinstance(content, list) and _are_parts(content):
         for at, part in enumerate(content):
@@ -140,7 +144,8 @@ def plain_value(value: object) -> object:
 def find_unlearnable(
     row: Row, values: Mapping[str, object], where: str = "", used: Sequence[str] = ()
 ) -> Fault | None:
-    """What stands beside the texts of a row or a turn and cannot be learnt as text: calls of tools, pictures, sound.
+    """What stands beside the texts of a row or a turn and cannot be learnt as text: calls of tools,
+    pictures, sound.
 
     ``used`` are columns that somebody has named as texts.
     """

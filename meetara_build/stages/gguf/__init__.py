@@ -58,14 +58,15 @@ OWN_TEXTS = 100
 def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Make and prove the GGUF files of one model.
 
-    Inputs: ``merged`` (Hugging Face folder in float32, or the base itself), ``dataset`` (text for the imatrix and for the proofs;
-    optional), ``adapter`` and ``base``, ``base_gguf`` (folder of the base's F16 file; optional). What every file is proved
-    against is base + adapter in float32, never a rounded copy. The LoRA file is proved on the base's file, or else by taking it out
-    of the merged F16 file again, which has to give the base.
+    Inputs: ``merged`` (Hugging Face folder in float32, or the base itself), ``dataset`` (text for
+    the imatrix and for the proofs; optional), ``adapter`` and ``base``, ``base_gguf`` (folder of
+    the base's F16 file; optional). What every file is proved against is base + adapter in float32,
+    never a rounded copy. The LoRA file is proved on the base's file, or else by taking it out of
+    the merged F16 file again, which has to give the base.
 
     Raises:
-        ConfigError: an unknown type, one that needs an imatrix where there is none or does not fit the rows of a tensor, a
-            pattern that matches no tensor, or an unknown architecture.
+        ConfigError: an unknown type, one that needs an imatrix where there is none or does not fit
+            the rows of a tensor, a pattern that matches no tensor, or an unknown architecture.
         ProofError: tokens, conversations or logits differ.
         SetupError: the three parts of llama.cpp are not from one source.
     """
@@ -162,7 +163,8 @@ class _Stage:
         self._took("proofs", started)
 
     def _apply_adapter(self, model: PreTrainedModel) -> tuple[PreTrainedModel, list[Floats]]:
-        """The base with the adapter merged, for the imatrix, and the logits of the two before that, which the files are held to."""
+        """The base with the adapter merged, for the imatrix, and the logits of the two before that,
+        which the files are held to."""
         if "adapter" not in self.inputs:
             return model, [proof.torch_logits(model, ids) for ids in self.prompts]
         adapted = PeftModel.from_pretrained(model, str(self.inputs["adapter"])).eval()
@@ -170,10 +172,12 @@ class _Stage:
         return adapted.merge_and_unload(), logits
 
     def prove_original(self) -> None:
-        """That a base taken back from a GGUF file is what llama.cpp reads from that file: tokens, conversations, logits.
+        """That a base taken back from a GGUF file is what llama.cpp reads from that file: tokens,
+        conversations, logits.
 
-        The logits compared are those of the file written out in float32 by llama.cpp. As it is, llama.cpp also rounds what goes
-        through a quantized file's layers: how far that is from the base is reported, and no fault of it.
+        The logits compared are those of the file written out in float32 by llama.cpp. As it is,
+        llama.cpp also rounds what goes through a quantized file's layers: how far that is from the
+        base is reported, and no fault of it.
         """
         started = time.process_time()
         assert self.recipe.original is not None
@@ -201,7 +205,8 @@ class _Stage:
         self._took("original", started)
 
     def make_variants(self) -> None:
-        """The other types, quantized from the F16 file; F32 and BF16 come from the converter, unrounded by F16."""
+        """The other types, quantized from the F16 file; F32 and BF16 come from the converter,
+        unrounded by F16."""
         types = self._tensor_types()
         importance = self._imatrix()
         overrides.check_importance(types, importance)
@@ -278,7 +283,8 @@ class _Stage:
         return overrides.resolve(patterns, self.f16, quantized) if patterns and quantized else {}
 
     def _imatrix(self) -> Imatrix:
-        """Importance of the weights' columns over the domain's training text; empty where it is not wanted."""
+        """Importance of the weights' columns over the domain's training text; empty where it is not
+        wanted."""
         settings = self.recipe.imatrix
         if not (settings.enabled and weighed(self.quants, self.recipe.tensor_types.values())):
             return {}
@@ -340,7 +346,8 @@ def _check(recipe: GgufRecipe) -> None:
 
 
 def _stored(path: Path) -> dict[str, dict[str, int]]:
-    """Bytes of a file's tensors by what they are and how they are stored: ``{"attn_v": {"q4_K": 98304, "q6_K": 53760}}``."""
+    """Bytes of a file's tensors by what they are and how they are stored:
+    ``{"attn_v": {"q4_K": 98304, "q6_K": 53760}}``."""
     found: dict[str, dict[str, int]] = {}
     for name, tensor in tensors(path).items():
         by_type = found.setdefault(overrides.group(name), {})
@@ -354,7 +361,8 @@ def _counted(fallbacks: Sequence[Fallback]) -> dict[str, int]:
 
 
 def _records(inputs: Inputs) -> list[dict[str, Any]]:
-    """The training records, in an order whose beginning is spread over the whole file: topics stand together there."""
+    """The training records, in an order whose beginning is spread over the whole file: topics stand
+    together there."""
     if "dataset" not in inputs:
         return []
     records = list(read_records(inputs["dataset"] / "train.jsonl"))

@@ -1,7 +1,7 @@
 """A model's configuration as llama.cpp's converter reads it.
 
-The converter was written for configurations as models were published with. transformers 5 renames keys and values even while it loads
-them, and leaves out what its own code has built in.
+The converter was written for configurations as models were published with. transformers 5 renames
+keys and values even while it loads them, and leaves out what its own code has built in.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,8 @@ SIGMOID = (
     ),
     *("mimo_v2_flash", "minimax_m2", "nemotron_h", "solar_open"),
 )
-"""Model types whose router is a sigmoid in transformers' code, where the converter takes it for a softmax unless a key says so."""
+"""Model types whose router is a sigmoid in transformers' code, where the converter takes it for a
+softmax unless a key says so."""
 BUILT_IN: dict[str, dict[str, Any]] = {
     "cohere2": {"rotary_pct": 1.0},
     "afmoe": {"route_norm": True},
@@ -35,7 +36,8 @@ HYBRIDS = ("granitemoehybrid", "bamba")
 
 
 def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the keys and values that transformers 5 renamed or left out, where the converter still reads them.
+    """A configuration with the keys and values that transformers 5 renamed or left out, where the
+    converter still reads them.
 
     What the configuration itself says by an old name stays.
     """
@@ -75,7 +77,8 @@ def _rope(hparams: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers' code does where the configuration says nothing of it, and the converter asks for."""
+    """What transformers' code does where the configuration says nothing of it, and the converter
+    asks for."""
     found = dict(BUILT_IN.get(kind, {}))
     if kind in SIGMOID:
         found["scoring_func"] = "sigmoid"
@@ -93,7 +96,8 @@ def _built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known_spelling(architecture: str) -> str:
-    """An architecture's name with the capitals that the converter knows it by (``PhiMoEForCausalLM``)."""
+    """An architecture's name with the capitals that the converter knows it by
+    (``PhiMoEForCausalLM``)."""
     known = {name.lower(): name for name in conversion.TEXT_MODEL_MAP}
     return (
         architecture

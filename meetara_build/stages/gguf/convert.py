@@ -1,4 +1,5 @@
-"""llama.cpp's own converter, run inside this process: a Hugging Face folder becomes one GGUF file."""
+"""llama.cpp's own converter, run inside this process: a Hugging Face folder becomes one GGUF
+file."""
 
 import logging
 import re
@@ -24,8 +25,9 @@ from meetara_build.stages.gguf.vocabulary import Vocabulary
 from meetara_build.stages.recipes.gguf import GgufRecipe
 
 SWITCHES = (("phi-3", "phi 3"), ("phi3", "phi 3"), ("modern-bert", "modern bert"))
-"""Words of ``general.name`` at which llama.cpp treats a vocabulary in a way of its own (``llama-vocab.cpp``), and what is written instead.
-A person may call a domain or a base as they like; where a vocabulary needs such a word, ``proof.search_cut`` adds it."""
+"""Words of ``general.name`` at which llama.cpp treats a vocabulary in a way of its own
+(``llama-vocab.cpp``), and what is written instead. A person may call a domain or a base as they
+like; where a vocabulary needs such a word, ``proof.search_cut`` adds it."""
 
 _LOGGERS = ("hf-to-gguf", "gguf", "lora-to-gguf", "transformers.tokenization_utils_base")
 
@@ -82,7 +84,8 @@ def converter_class(folder: Path) -> tuple[type[Any], dict[str, Any]]:
 
 
 def _whole_class(official: type[Any], hparams: Mapping[str, Any]) -> type[Any]:
-    """Ministral's class only hands on to one of two within it, each with a writer of its own: that one."""
+    """Ministral's class only hands on to one of two within it, each with a writer of its own: that
+    one."""
     if official.__name__ != "Mistral3Model":
         return official
     inner: type[Any] = (
@@ -99,7 +102,8 @@ def convert(
     """Write ``source`` as a GGUF file of type F16, BF16 or F32.
 
     Returns:
-        The GGUF name of each weight, by module: ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
+        The GGUF name of each weight, by module:
+        ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
 
     Raises:
         ConfigError: llama.cpp knows no such architecture.
@@ -128,15 +132,17 @@ def convert(
             if self.model_arch == gguf.MODEL_ARCH.LLAMA and (
                 window := hparams.get("sliding_window")
             ):
-                # llama.cpp runs Mistral as Llama, which attends to all of a text: right only inside the window.
+                # llama.cpp runs Mistral as Llama, which attends to all of a text: right only inside
+                # the window.
                 longest = min(window, hparams["max_position_embeddings"])
                 self.gguf_writer.add_context_length(longest)
 
     rows = {**hparams, **hparams.get("text_config", {})}.get("vocab_size", vocabulary.size)
     if vocabulary.size > rows:
         raise ProofError(
-            f"{source.name}: the tokenizer has {vocabulary.size} tokens, but the model only {rows} (vocab_size in "
-            "config.json). Put the model's own tokenizer beside it, or resize the model's embeddings."
+            f"{source.name}: the tokenizer has {vocabulary.size} tokens, but the model only {rows} "
+            "(vocab_size in config.json). Put the model's own tokenizer beside it, or resize the "
+            "model's embeddings."
         )
     kind = gguf.LlamaFileType.ALL_F32 if quant == "F32" else gguf.LlamaFileType[f"MOSTLY_{quant}"]
     with refused_as_proof(source), torch.inference_mode():
@@ -209,7 +215,10 @@ def tell(error: BaseException) -> str:
     if said:
         return f"{kind}: {said}"
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{kind} without a word, in {place.name} ({Path(place.filename).name}, line {place.lineno}: {place.line})"
+    return (
+        f"{kind} without a word, in {place.name} ({Path(place.filename).name}, line "
+        f"{place.lineno}: {place.line})"
+    )
 
 
 def _names(model: Any) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""The importance matrix: how strongly each input column of a weight is used by the domain's own text."""
+"""The importance matrix: how strongly each input column of a weight is used by the domain's own
+text."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -17,10 +18,11 @@ WINDOW = 512
 def measure(
     model: PreTrainedModel, texts: Iterable[Sequence[int]], names: Mapping[str, str], tokens: int
 ) -> tuple[Imatrix, int]:
-    """Mean squared input of each linear layer over up to ``tokens`` tokens of ``texts``, and how many there were.
+    """Mean squared input of each linear layer over up to ``tokens`` tokens of ``texts``, and how
+    many there were.
 
-    ``names`` gives the GGUF name of a module's weight; layers without one are skipped, as is the output layer, which
-    llama.cpp's imatrix tool leaves out too.
+    ``names`` gives the GGUF name of a module's weight; layers without one are skipped, as is the
+    output layer, which llama.cpp's imatrix tool leaves out too.
     """
     sums: dict[str, Tensor] = {}
     hooks = []

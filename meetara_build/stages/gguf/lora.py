@@ -19,7 +19,8 @@ from meetara_build.stages.gguf.convert import Labels, converter_class, refused_a
 
 _PREFIX = "base_model.model."
 _HALVES = {(".lora_A.", ".lora_embedding_B"): "A", (".lora_B.", ".lora_embedding_A"): "B"}
-"""Which matrix a tensor of an adapter is, of the two whose product is added to the weight as it stands."""
+"""Which matrix a tensor of an adapter is, of the two whose product is added to the weight as it
+stands."""
 
 
 def check_expressible(adapter: Path) -> dict[str, Any]:
@@ -36,8 +37,8 @@ def check_expressible(adapter: Path) -> dict[str, Any]:
     }
     if found := [label for key, label in beyond.items() if config.get(key)]:
         raise ConfigError(
-            f"gguf.lora: llama.cpp cannot hold {' and '.join(found)} in a LoRA file: set gguf.lora to false "
-            "(the merged model is not affected), or train a plain LoRA"
+            f"gguf.lora: llama.cpp cannot hold {' and '.join(found)} in a LoRA file: set gguf.lora "
+            "to false (the merged model is not affected), or train a plain LoRA"
         )
     return config
 
@@ -45,8 +46,8 @@ def check_expressible(adapter: Path) -> dict[str, Any]:
 def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> int:
     """Write a PEFT adapter as a float32 LoRA GGUF; how many weights it changes.
 
-    llama.cpp scales by alpha / rank alone. What rsLoRA and patterns of ranks and alphas change about that goes into
-    the file's alpha and the B matrices.
+    llama.cpp scales by alpha / rank alone. What rsLoRA and patterns of ranks and alphas change
+    about that goes into the file's alpha and the B matrices.
 
     Raises:
         ConfigError: the adapter is more than pairs of low-rank matrices.
@@ -94,12 +95,14 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
                 raise _refuse_rewritten(name, error) from error
             if not placed:
                 raise ProofError(
-                    f"gguf.lora: the adapter changes {name}, which the GGUF file of this base does not hold so: set gguf.lora to false "
-                    "(the merged model is not affected), or choose other lora.targets"
+                    f"gguf.lora: the adapter changes {name}, which the GGUF file of this base does "
+                    "not hold so: set gguf.lora to false (the merged model is not affected), or "
+                    "choose other lora.targets"
                 )
             for gguf_name, pair in placed:
                 a, b = pair.get_lora_A_B()
-                # llama.cpp looks rows up in an embedding's, and so wants its two matrices the other way round.
+                # llama.cpp looks rows up in an embedding's, and so wants its two matrices the other
+                # way round.
                 is_embedding = gguf_name == "token_embd.weight"
                 yield f"{gguf_name}.lora_a", b if is_embedding else a
                 yield f"{gguf_name}.lora_b", a.T if is_embedding else b
@@ -112,13 +115,15 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
 def _refuse_rewritten(name: str, error: Exception) -> ProofError:
     leaf = [part for part in name.split(".")[:-1] if not part.isdecimal()][-1]
     return ProofError(
-        f"gguf.lora: llama.cpp's converter splits or rewrites {name}, which it cannot do to an adapter of it ({tell(error)}): "
-        f"set gguf.lora to false (the merged model is not affected), or leave {leaf} out of lora.targets"
+        f"gguf.lora: llama.cpp's converter splits or rewrites {name}, which it cannot do to an "
+        f"adapter of it ({tell(error)}): set gguf.lora to false (the merged model is not "
+        f"affected), or leave {leaf} out of lora.targets"
     )
 
 
 def _stored_turned(base: Path) -> set[str]:
-    """The weights that the base holds as (columns, rows), as GPT-2 does, which the converter turns round."""
+    """The weights that the base holds as (columns, rows), as GPT-2 does, which the converter turns
+    round."""
     with torch.device("meta"):  # no weights are made: what kind of layer each is, is enough
         config = AutoConfig.from_pretrained(base, local_files_only=True)
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]

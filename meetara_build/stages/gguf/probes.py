@@ -208,7 +208,8 @@ _CODE = (
 
 
 def texts() -> list[str]:
-    """A few hundred short texts: scripts, emoji, odd spaces, numbers, words, code and their neighbours."""
+    """A few hundred short texts: scripts, emoji, odd spaces, numbers, words, code and their
+    neighbours."""
     plain = [*_SCRIPTS, *_EMOJI, *_SPACE, *_NUMBERS, *_WORDS, *_CODE]
     joined = [
         left + gap + right
@@ -219,7 +220,8 @@ def texts() -> list[str]:
 
 
 def with_token(token: str) -> list[str]:
-    """One special token in the surroundings where it tends to be missed or to swallow its neighbours."""
+    """One special token in the surroundings where it tends to be missed or to swallow its
+    neighbours."""
     return [
         token,
         f"a{token}b",

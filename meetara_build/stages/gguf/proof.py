@@ -1,4 +1,5 @@
-"""Proofs that a GGUF file is the model it was made from: same tokens, same conversations, same logits."""
+"""Proofs that a GGUF file is the model it was made from: same tokens, same conversations, same
+logits."""
 
 import json
 import math
@@ -23,7 +24,8 @@ from meetara_build.training.chat import read_plain, write
 from meetara_build.training.turns import is_control
 
 MOST_SPECIAL = 64
-"""Special tokens tried in all surroundings; models have hundreds of reserved ones, all made alike."""
+"""Special tokens tried in all surroundings; models have hundreds of reserved ones, all made
+alike."""
 
 
 _FORMS: tuple[Literal["NFKC"], Literal["NFKD"], Literal["NFC"], Literal["NFD"]] = (
@@ -36,7 +38,8 @@ _FORMS: tuple[Literal["NFKC"], Literal["NFKD"], Literal["NFC"], Literal["NFD"]] 
 
 @dataclass(frozen=True)
 class Case:
-    """A text, and its tokens by transformers; ``special`` where control tokens in it are tokens, as in what a template writes."""
+    """A text, and its tokens by transformers; ``special`` where control tokens in it are tokens, as
+    in what a template writes."""
 
     text: str
     ids: list[int]
@@ -47,10 +50,11 @@ class Case:
 def cases(
     tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequence[str]
 ) -> list[Case]:
-    """What both tokenizers are compared on: general texts, special tokens, the domain's texts, conversations.
+    """What both tokenizers are compared on: general texts, special tokens, the domain's texts,
+    conversations.
 
-    llama.cpp does not normalise Unicode. Where a tokenizer does (Qwen: NFC), llama.cpp is given the normalised text:
-    people type, and data sets hold, normalised text already.
+    llama.cpp does not normalise Unicode. Where a tokenizer does (Qwen: NFC), llama.cpp is given the
+    normalised text: people type, and data sets hold, normalised text already.
     """
     normal = _normaliser(tokenizer)
     added = list(tokenizer.added_tokens_decoder.values())[:MOST_SPECIAL]
@@ -79,7 +83,8 @@ def cases(
 def _from_vocabulary(tokenizer: PreTrainedTokenizerBase, count: int = 200) -> list[str]:
     """Tokens of this vocabulary thrown together, where its own merges may run across a cut.
 
-    Plain ASCII only: on rare characters the Unicode tables of both sides may differ, which says nothing of the cut.
+    Plain ASCII only: on rare characters the Unicode tables of both sides may differ, which says
+    nothing of the cut.
     """
     triples = np.random.default_rng(0).integers(0, len(tokenizer), (8 * count, 3)).tolist()
     texts = (str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in triples)
@@ -109,7 +114,8 @@ def _normaliser(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
 
 
 def first_difference(model: Model, wanted: Iterable[Case]) -> str | None:
-    """The first text that llama.cpp cuts otherwise, told with both cuts; None where all are the same."""
+    """The first text that llama.cpp cuts otherwise, told with both cuts; None where all are the
+    same."""
     for case in wanted:
         ids = model.tokenize(case.text, add_special=case.add_special, special=case.special)
         if ids != case.ids:
@@ -128,9 +134,11 @@ def search_cut(
     cuts: bool,
     rstrip: bool,
 ) -> dict[str, str] | None:
-    """Metadata with which llama.cpp cuts as transformers does, found by trying; None where there is none.
+    """Metadata with which llama.cpp cuts as transformers does, found by trying; None where there is
+    none.
 
-    What is found so has to pass many more texts than a guess that has the tokenizer's own expression behind it.
+    What is found so has to pass many more texts than a guess that has the tokenizer's own
+    expression behind it.
     """
     more = _by_transformers(
         tokenizer, _from_vocabulary(tokenizer, 3000), _normaliser(tokenizer), False
@@ -152,8 +160,9 @@ def search_cut(
 def refuse_tokens(difference: str) -> ProofError:
     """The error for a tokenizer that llama.cpp has no equal for."""
     return ProofError(
-        f"llama.cpp cuts text otherwise than the base's tokenizer: {difference}. None of llama.cpp's ways to cut fits. "
-        "Use a base with a tokenizer that llama.cpp knows (GPT-2's, Llama 3's, Qwen 2's or SmolLM's pre_tokenizer)."
+        f"llama.cpp cuts text otherwise than the base's tokenizer: {difference}. None of "
+        "llama.cpp's ways to cut fits. Use a base with a tokenizer that llama.cpp knows (GPT-2's, "
+        "Llama 3's, Qwen 2's or SmolLM's pre_tokenizer)."
     )
 
 
@@ -167,8 +176,9 @@ def prove_special(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
         ours, theirs = model.special_token(name), getattr(tokenizer, f"{name}_token_id")
         if theirs is not None and ours != theirs:
             raise ProofError(
-                f"{name.upper()} is token {theirs} by transformers and {ours} in {model.path.name}. "
-                f"Set {name}_token in tokenizer_config.json to a token of the vocabulary."
+                f"{name.upper()} is token {theirs} by transformers and {ours} in "
+                f"{model.path.name}. Set {name}_token in tokenizer_config.json to a token of the "
+                "vocabulary."
             )
 
 
@@ -180,15 +190,17 @@ def prove_turn_end(model: Model, token: int | None) -> None:
     """
     if token is not None and not model.is_end(token):
         raise ProofError(
-            f"{model.path.name}: {model.text_of(token)!r} ends an assistant's turn in the base's chat template, and llama.cpp does not "
-            "stop at it: mend chat_template.jinja, or choose another base."
+            f"{model.path.name}: {model.text_of(token)!r} ends an assistant's turn in the base's "
+            "chat template, and llama.cpp does not stop at it: mend chat_template.jinja, or "
+            "choose another base."
         )
 
 
 def rendered_conversations(
     tokenizer: PreTrainedTokenizerBase, system: str | None
 ) -> list[tuple[Any, bool, str | None]]:
-    """Conversations, whether they end with a question, and how transformers writes them (None: it refuses)."""
+    """Conversations, whether they end with a question, and how transformers writes them (None: it
+    refuses)."""
     if tokenizer.chat_template is None:
         return []
     return [
@@ -205,14 +217,16 @@ def prove_template(model: Model, conversations: Sequence[tuple[Any, bool, str | 
     """
     if conversations and "tokenizer.chat_template" not in model.metadata():
         raise ProofError(
-            f"{model.path.name}: the base's chat template is missing. Keep chat_template.jinja beside tokenizer.json."
+            f"{model.path.name}: the base's chat template is missing. Keep chat_template.jinja "
+            "beside tokenizer.json."
         )
     for turns, ask, theirs in conversations:
         ours = _or_none(partial(model.render, turns, ask=ask))
         if ours != theirs:
             raise ProofError(
-                f"{model.path.name}: the chat template writes {_place(theirs, ours)} for {turns[-1]['role']}'s turn "
-                f"{len(turns)}. Simplify the template: llama.cpp renders it with Jinja's own filters only."
+                f"{model.path.name}: the chat template writes {_place(theirs, ours)} for "
+                f"{turns[-1]['role']}'s turn {len(turns)}. Simplify the template: llama.cpp "
+                "renders it with Jinja's own filters only."
             )
     return sum(theirs is not None for _, _, theirs in conversations)
 
@@ -232,7 +246,10 @@ def _place(theirs: str | None, ours: str | None) -> str:
         (i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b),
         min(len(theirs), len(ours)),
     )
-    return f"{theirs[at - 20 : at + 20]!r} by transformers and {ours[at - 20 : at + 20]!r} by llama.cpp"
+    return (
+        f"{theirs[at - 20 : at + 20]!r} by transformers and {ours[at - 20 : at + 20]!r} by "
+        "llama.cpp"
+    )
 
 
 def prompts(
@@ -252,9 +269,11 @@ def torch_logits(model: nn.Module, ids: Sequence[int]) -> Floats:
 
 
 def distances(theirs: Floats, ours: Floats) -> Floats:
-    """How far logits are from those they should be, for each position, as a share of their own spread.
+    """How far logits are from those they should be, for each position, as a share of their own
+    spread.
 
-    Both are centred first, for softmax ignores a constant; a share does not depend on the scale of a model's logits.
+    Both are centred first, for softmax ignores a constant; a share does not depend on the scale of
+    a model's logits.
     """
     wanted = theirs - theirs.mean(axis=1, keepdims=True)
     missed = (ours - ours.mean(axis=1, keepdims=True)) - wanted
@@ -273,8 +292,8 @@ def prove_logits(
 ) -> dict[str, float]:
     """Refuse logits further from those of the ``reference`` than ``bound`` at any position.
 
-    ``routed``: in a mixture of experts rounding sends a token now and then to another expert, so the bound holds for
-    nine positions in ten. ``hint`` is what may be the matter with this model.
+    ``routed``: in a mixture of experts rounding sends a token now and then to another expert, so
+    the bound holds for nine positions in ten. ``hint`` is what may be the matter with this model.
 
     Returns:
         The worst and the mean distance, and the number of positions.
@@ -287,9 +306,10 @@ def prove_logits(
     if not worst <= bound:
         kind = ProofError if math.isfinite(worst) else LogitsError
         raise kind(
-            f"{label}: logits differ from those of {reference} by {worst:.2g} of their spread, more than {bound:g}. "
-            f"{hint}The file is not the model: build it again; if it stays so, llama.cpp does not support this base "
-            "fully (or its values do not fit into F16). Only for a small excess raise gguf.logits_bound."
+            f"{label}: logits differ from those of {reference} by {worst:.2g} of their spread, "
+            f"more than {bound:g}. {hint}The file is not the model: build it again; if it stays "
+            "so, llama.cpp does not support this base fully (or its values do not fit into F16). "
+            "Only for a small excess raise gguf.logits_bound."
         )
     return {
         "worst": round_figure(worst),

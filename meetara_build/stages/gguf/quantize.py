@@ -39,8 +39,8 @@ def check_needs(quants: list[str], imatrix: bool) -> None:
     """
     if (needing := sorted(NEEDS_IMATRIX.intersection(quants))) and not imatrix:
         raise ConfigError(
-            f"quants of the domain's file: {', '.join(needing)} can be made only with an importance matrix: "
-            "set gguf.imatrix.enabled to true, or choose other types"
+            f"quants of the domain's file: {', '.join(needing)} can be made only with an "
+            "importance matrix: set gguf.imatrix.enabled to true, or choose other types"
         )
 
 
@@ -65,7 +65,8 @@ def quantize(
     threads: int,
     types: Mapping[str, str] | None = None,
 ) -> list[Fallback]:
-    """Quantize an F16 file; ``types`` are tensors that get a type of their own, whatever the rest gets.
+    """Quantize an F16 file; ``types`` are tensors that get a type of their own, whatever the rest
+    gets.
 
     Raises:
         OSError: the disk is full.
@@ -74,7 +75,8 @@ def quantize(
     params = _params(quant, threads, imatrix)
     fallbacks = _run(source, target, quant, params)
     if types:
-        # Which layers get more bits depends on how many have no type of their own: all get the one that the plain file has.
+        # Which layers get more bits depends on how many have no type of their own: all get the one
+        # that the plain file has.
         plain = {name: kind.upper() for name, kind in tensor_types(target).items() if kind != "f32"}
         params.tt_overrides = _tensor_types({**plain, **types})
         _run(source, target, quant, params)
@@ -123,7 +125,8 @@ def _run(source: Path, target: Path, quant: str, params: Any) -> list[Fallback]:
         if shutil.disk_usage(target.parent).free < source.stat().st_size:
             raise OSError(errno.ENOSPC, "no space left for the quantized file", str(target))
         raise ProofError(
-            f"{target.name}: llama.cpp cannot quantize to {quant}: {last_words()}. Choose another type."
+            f"{target.name}: llama.cpp cannot quantize to {quant}: {last_words()}. Choose another "
+            "type."
         )
     found = _FALLBACK.findall(" ".join(lines))
     return sorted(
@@ -147,7 +150,8 @@ def _imatrix_data(imatrix: Imatrix) -> Any:
 
 
 def _tensor_types(types: Mapping[str, str]) -> Any:
-    """The array that llama.h wants, ended by an entry without a pattern; each pattern matches one name."""
+    """The array that llama.h wants, ended by an entry without a pattern; each pattern matches one
+    name."""
     array = (ll.llama_model_tensor_override * (len(types) + 1))()
     for slot, (name, kind) in zip(array, types.items(), strict=False):
         slot.pattern = f"^{name.replace('.', '[.]')}$".encode()

@@ -1,12 +1,13 @@
 """How a Hugging Face tokenizer is written into a GGUF file.
 
-llama.cpp has its own tokenizers. It cuts text by one of a fixed list of regular expressions, named by the key
-``tokenizer.ggml.pre``; its converter knows which one belongs to a published tokenizer by a hash. For any other
-tokenizer a name is guessed here from ``tokenizer.json``; ``proof.py`` then shows whether it cuts as the original does,
-and tries the other names if not.
+llama.cpp has its own tokenizers. It cuts text by one of a fixed list of regular expressions, named
+by the key ``tokenizer.ggml.pre``; its converter knows which one belongs to a published tokenizer by
+a hash. For any other tokenizer a name is guessed here from ``tokenizer.json``; ``proof.py`` then
+shows whether it cuts as the original does, and tries the other names if not.
 
-What the converter itself does for its models is reached by a method of theirs with a private name, and keys that it has set are
-set anew in its writer's table; tried with the converter of llama-cpp-python 0.3.36.
+What the converter itself does for its models is reached by a method of theirs with a private name,
+and keys that it has set are set anew in its writer's table; tried with the converter of
+llama-cpp-python 0.3.36.
 """
 
 import json
@@ -39,7 +40,8 @@ _BY_REGEX = {
     _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _TAIL: "qwen2",
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _TAIL: "ufakzeka",
 }
-"""Expressions of ``Split`` steps, as published models write them, and the name of the same cut in llama.cpp."""
+"""Expressions of ``Split`` steps, as published models write them, and the name of the same cut in
+llama.cpp."""
 
 CUTS = (
     *(
@@ -76,16 +78,18 @@ CUTS = (
         "default",
     ),
 )
-"""One name for each different cut of llama.cpp's ``llm_tokenizer_bpe``; its special cases are left out."""
+"""One name for each different cut of llama.cpp's ``llm_tokenizer_bpe``; its special cases are left
+out."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """What the GGUF file has to say so that llama.cpp tokenizes as transformers does.
 
-    ``pre`` is the name of the cut, None where there is none. ``eot`` ends an assistant's turn: llama.cpp stops at it whatever the
-    token is called, where it else goes by a list of names. ``rstrip`` tells that special tokens swallow the spaces
-    after them (Phi-3), which llama.cpp does for models whose name says "phi-3".
+    ``pre`` is the name of the cut, None where there is none. ``eot`` ends an assistant's turn:
+    llama.cpp stops at it whatever the token is called, where it else goes by a list of names.
+    ``rstrip`` tells that special tokens swallow the spaces after them (Phi-3), which llama.cpp does
+    for models whose name says "phi-3".
     """
 
     kind: Kind
@@ -104,7 +108,8 @@ class Vocabulary:
         """Read a model folder's tokenizer.
 
         Raises:
-            ProofError: llama.cpp has no such tokenizer, or cannot add the tokens that this one adds around a text.
+            ProofError: llama.cpp has no such tokenizer, or cannot add the tokens that this one adds
+                around a text.
         """
         written = _written(folder, tokenizer)
         kind = _kind(folder, written)
@@ -127,7 +132,8 @@ class Vocabulary:
         return replace(self, pre=pre)
 
     def write(self, model: Any, official: Any) -> None:
-        """Put tokens, types, merges and special tokens into a converter's writer; ``official`` is its own way.
+        """Put tokens, types, merges and special tokens into a converter's writer; ``official`` is
+        its own way.
 
         Raises:
             ProofError: two tokens are written alike, which llama.cpp answers with an abort.
@@ -160,7 +166,8 @@ def _put(writer: Any, key: str, value: Any, kind: gguf.GGUFValueType) -> None:
 
 
 def _written(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The tokenizer as transformers really runs it: its classes may differ from the file they were given."""
+    """The tokenizer as transformers really runs it: its classes may differ from the file they were
+    given."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         return dict(json.loads(backend.to_str()))
@@ -179,8 +186,8 @@ def _kind(folder: Path, written: dict[str, Any]) -> Kind:
         return "tokenizer.model"
     kind = model.get("type", "unknown")
     raise ProofError(
-        f"the base's tokenizer is of a kind ('{kind}') that llama.cpp cannot run from tokenizer.json. "
-        "Use a base with a BPE tokenizer, byte-level or with byte fallback."
+        f"the base's tokenizer is of a kind ('{kind}') that llama.cpp cannot run from "
+        "tokenizer.json. Use a base with a BPE tokenizer, byte-level or with byte fallback."
     )
 
 
@@ -221,8 +228,8 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
             if full == [*before, *bare, *after]:
                 return bool(before), bool(after)
     raise ProofError(
-        f"the base's tokenizer writes 'a' as {full}: llama.cpp can add only BOS before and EOS after {bare}. "
-        "Change the post_processor in tokenizer.json."
+        f"the base's tokenizer writes 'a' as {full}: llama.cpp can add only BOS before and EOS "
+        f"after {bare}. Change the post_processor in tokenizer.json."
     )
 
 
@@ -237,10 +244,11 @@ def _prepends_space(written: dict[str, Any]) -> bool:
 
 
 def _write_sentencepiece(model: Any) -> None:
-    """A ``tokenizer.json`` in the manner of Llama 2: BPE over ``▁`` for space, unknown characters as bytes.
+    """A ``tokenizer.json`` in the manner of Llama 2: BPE over ``▁`` for space, unknown characters
+    as bytes.
 
-    llama.cpp joins the pair whose result has the highest score, transformers the pair that was learnt first: a token's
-    score is thus the rank of the first merge that makes it, negated.
+    llama.cpp joins the pair whose result has the highest score, transformers the pair that was
+    learnt first: a token's score is thus the rank of the first merge that makes it, negated.
     """
     written = json.loads((model.dir_model / "tokenizer.json").read_text("utf-8"))
     part = written["model"]
@@ -279,7 +287,8 @@ def _refuse_twins(tokens: list[str | bytes]) -> None:
         if raw in seen:
             text = raw.decode("utf-8", "replace")
             raise ProofError(
-                f"tokens {seen[raw]} and {index} of the base's tokenizer are both written {text!r} in a GGUF file, "
-                "which llama.cpp cannot hold. Rename one of them in tokenizer.json."
+                f"tokens {seen[raw]} and {index} of the base's tokenizer are both written {text!r} "
+                "in a GGUF file, which llama.cpp cannot hold. Rename one of them in "
+                "tokenizer.json."
             )
         seen[raw] = index

@@ -1,4 +1,5 @@
-"""The domain's folder for people: Ollama Modelfile, model card and checksums, if the models reach their bounds."""
+"""The domain's folder for people: Ollama Modelfile, model card and checksums, if the models reach
+their bounds."""
 
 import hashlib
 from pathlib import Path
@@ -41,7 +42,8 @@ def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
 
 
 def _models(recipe: PackageRecipe) -> list[str]:
-    """The domain's GGUF files: what else lies in their folder was left behind, and nobody proved it."""
+    """The domain's GGUF files: what else lies in their folder was left behind, and nobody proved
+    it."""
     kinds = {"F16", *recipe.quants, *(["lora"] if recipe.lora else [])}
     return sorted(f"{recipe.domain}-{kind}.gguf" for kind in kinds)
 
@@ -52,7 +54,8 @@ def _default(recipe: PackageRecipe) -> str:
 
 
 def _origin(base: Path) -> dict[str, Any] | None:
-    """What the base stage says of the GGUF file that it took the base back from; None for any other base."""
+    """What the base stage says of the GGUF file that it took the base back from; None for any other
+    base."""
     path = base / "origin.json"
     return dict(parse_json(path.read_text(encoding="utf-8"))) if path.exists() else None
 

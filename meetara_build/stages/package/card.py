@@ -1,4 +1,5 @@
-"""The model card: what the model is for, what it was trained on, and how good it is, as measured."""
+"""The model card: what the model is for, what it was trained on, and how good it is, as
+measured."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,8 @@ def model_card(
     sizes: Mapping[str, int],
     origin: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name, ``origin`` is the ``origin.json`` of a base
-    that was taken back from a GGUF file."""
+    """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name,
+    ``origin`` is the ``origin.json`` of a base that was taken back from a GGUF file."""
     from huggingface_hub import ModelCardData
 
     front = ModelCardData(
@@ -30,7 +31,8 @@ def model_card(
     )
     parts = [
         f"---\n{front.to_yaml()}\n---",
-        f"# {recipe.domain}\n\n{recipe.description}. A LoRA fine-tune of `{recipe.base}`, merged and quantized.{_base(origin)}",
+        f"# {recipe.domain}\n\n{recipe.description}. A LoRA fine-tune of `{recipe.base}`, merged "
+        f"and quantized.{_base(origin)}",
         _use(recipe, default),
         _figures(evaluation, sizes, recipe.domain),
         _data(data),
@@ -38,8 +40,9 @@ def model_card(
     ]
     if recipe.safety == "strict":
         parts.append(
-            "## Limits\n\nThis is a small language model: it can be wrong and sound sure. It does not replace a professional, "
-            "and in an emergency the local emergency number (112, 911, 999) comes first."
+            "## Limits\n\nThis is a small language model: it can be wrong and sound sure. It does "
+            "not replace a professional, and in an emergency the local emergency number (112, "
+            "911, 999) comes first."
         )
     return "\n\n".join(parts) + "\n"
 
@@ -84,7 +87,8 @@ def _use(recipe: PackageRecipe, default: str) -> str:
     return (
         "## Use\n\n"
         f"```\nollama create {recipe.domain} -f Modelfile && ollama run {recipe.domain}\n```\n\n"
-        f"or open `../gguf/{default}` in llama.cpp or LM Studio. `meetara-build verify` proves the files against `SHA256SUMS`."
+        f"or open `../gguf/{default}` in llama.cpp or LM Studio. `meetara-build verify` proves the "
+        "files against `SHA256SUMS`."
     )
 
 
@@ -98,9 +102,13 @@ def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: st
         size = sizes.get(f"{domain}-{name}.gguf")
         rows.append(
             f"| {name} | {_megabytes(size)} | {figures['loss']:.4f} | {figures['perplexity']:.2f} "
-            f"| {_optional(figures.get('kl_mean'), '.4f')} | {_optional(figures.get('top_token_agreement'), '.1%')} |"
+            f"| {_optional(figures.get('kl_mean'), '.4f')} | "
+            f"{_optional(figures.get('top_token_agreement'), '.1%')} |"
         )
-    counted = f"{evaluation['records']} held-out records, {evaluation['tokens']} answer tokens, through llama.cpp"
+    counted = (
+        f"{evaluation['records']} held-out records, {evaluation['tokens']} answer tokens, through "
+        "llama.cpp"
+    )
     return f"## Figures\n\nMeasured on {counted}; loss in nats per token.\n\n" + "\n".join(rows)
 
 
@@ -112,8 +120,8 @@ def _data(card: Mapping[str, Any]) -> str:
     changed = f" Texts were changed (records): {changes}." if changes else ""
     return (
         "## Data\n\n"
-        f"{counts['kept']} of {counts['read']} records kept: {counts['train']} to train, {counts['validation']} to validate, "
-        f"{counts['test']} held out.{lost}{changed}"
+        f"{counts['kept']} of {counts['read']} records kept: {counts['train']} to train, "
+        f"{counts['validation']} to validate, {counts['test']} held out.{lost}{changed}"
     )
 
 

@@ -1,4 +1,5 @@
-"""The gate: a domain's models are packaged only if their held-out figures reach the domain's bounds."""
+"""The gate: a domain's models are packaged only if their held-out figures reach the domain's
+bounds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,14 +28,15 @@ def check_bounds(recipe: PackageRecipe, evaluation: Mapping[str, Any]) -> dict[s
         gain = 1.0 - figures["loss"] / base
         if not (gain > 0.0 and gain >= wanted):  # so that no number is a miss too
             missed.append(
-                f"{quant}: held-out loss {figures['loss']:.4f} is {_percent(gain)} the base's {base:.4f}; "
-                f"it must be below it by {wanted:.1%} (evaluation.beat_base_by)"
+                f"{quant}: held-out loss {figures['loss']:.4f} is {_percent(gain)} the base's "
+                f"{base:.4f}; it must be below it by {wanted:.1%} (evaluation.beat_base_by)"
             )
         bound, kl = recipe.max_kl.get(quant), figures.get("kl_mean")
         if bound is not None and kl is not None and not kl <= bound:
             kind = QuantError
             missed.append(
-                f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token (evaluation.max_kl.{quant})"
+                f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token "
+                f"(evaluation.max_kl.{quant})"
             )
     if missed:
         raise kind(

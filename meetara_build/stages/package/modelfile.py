@@ -19,7 +19,8 @@ ENDING = re.compile(r'"""(?=\s*[\r\n])')
 
 
 class Turns(NamedTuple):
-    """What a chat template writes around each turn's text; ``preamble`` is what it writes where nobody gives a system text."""
+    """What a chat template writes around each turn's text; ``preamble`` is what it writes where
+    nobody gives a system text."""
 
     before_system: str
     after_system: str
@@ -40,7 +41,8 @@ def modelfile(system_prompt: str | None, file: str, base: Path) -> str:
     lines += [f'PARAMETER stop "{stop}"' for stop in _stops(turns, tokenizer)]
     if system and ENDING.search(system):
         lines.append(
-            "# Ollama would end the text at a line that ends with three quotation marks: a space stands before the third."
+            "# Ollama would end the text at a line that ends with three quotation marks: a space "
+            "stands before the third."
         )
     if system:
         lines.append(f"SYSTEM {_quoted(system)}")
@@ -56,7 +58,8 @@ def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
     )
     asked, answered, following = (plain.index(mark) for mark in (ASKED, ANSWERED, NEXT))
     between = plain[answered + 1 : following]
-    # Some templates write a space before an answer that they do not end a question with: the model says it itself.
+    # Some templates write a space before an answer that they do not end a question with: the model
+    # says it itself.
     after_user = render(tokenizer, [_turn("user", ASKED)], ask=True).partition(ASKED)[2]
     ended = render(tokenizer, [_turn("user", ASKED), _turn("assistant", ANSWERED)])
     after_assistant = _common_start(tokenizer, ended[ended.index(ANSWERED) + 1 :], between)
@@ -75,7 +78,8 @@ def take_apart(tokenizer: PreTrainedTokenizerBase) -> Turns:
 
 
 def _with_preamble(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> tuple[Turns, str]:
-    """The template's own system text (Qwen2.5's), or else its preamble's longest text (Llama 3.2's dates), as ``SYSTEM``."""
+    """The template's own system text (Qwen2.5's), or else its preamble's longest text (Llama 3.2's
+    dates), as ``SYSTEM``."""
     own = turns.preamble.removeprefix(turns.before_system).removesuffix(turns.after_system)
     if turns.preamble == turns.before_system + own + turns.after_system and own:
         return turns, own
@@ -85,7 +89,8 @@ def _with_preamble(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> tuple[Tu
 
 
 def _quoted(text: str) -> str:
-    """A text as Ollama's reader takes it whole: it ends at the first line that ends with three quotation marks, and knows no escapes."""
+    """A text as Ollama's reader takes it whole: it ends at the first line that ends with three
+    quotation marks, and knows no escapes."""
     whole = ENDING.sub('"" "', text)
     return f'"""{whole}"""'
 
@@ -116,7 +121,8 @@ def _stops(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Texts that are one special token each, longest first; not all of them have a role that the tokenizer names."""
+    """Texts that are one special token each, longest first; not all of them have a role that the
+    tokenizer names."""
     added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     return sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token))
 
@@ -141,8 +147,8 @@ def _common_start(tokenizer: PreTrainedTokenizerBase, one: str, other: str) -> s
 
 
 def _without_start(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Ollama adds the beginning-of-text token itself where the file's ``add_bos_token`` says so, as the gguf stage writes it there:
-    where the tokenizer adds it."""
+    """Ollama adds the beginning-of-text token itself where the file's ``add_bos_token`` says so, as
+    the gguf stage writes it there: where the tokenizer adds it."""
     ids = tokenizer("a")["input_ids"]
     adds = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if adds else text

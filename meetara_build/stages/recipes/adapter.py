@@ -17,7 +17,8 @@ class LoraRecipe(Recipe):
 
 
 class TrainingRecipe(Recipe):
-    """How it is trained, from where, on what else, and who watches: ``warm_start`` is the digest of another adapter's weights."""
+    """How it is trained, from where, on what else, and who watches: ``warm_start`` is the digest of
+    another adapter's weights."""
 
     epochs: int
     batch_tokens: int

@@ -33,8 +33,8 @@ class Pretraining(Recipe):
 
 
 class BaseRecipe(Recipe):
-    """One made here has a ``model`` and all that goes with it; one that is taken back a ``gguf`` file; one of a hub a ``hub_id``; one
-    of a folder none of them."""
+    """One made here has a ``model`` and all that goes with it; one that is taken back a ``gguf``
+    file; one of a hub a ``hub_id``; one of a folder none of them."""
 
     name: str
     seed: int | None = None

@@ -4,7 +4,8 @@ from meetara_build.stages.types import Recipe
 
 
 class EvaluateRecipe(Recipe):
-    """``context`` is the longest text in tokens, None the model's own; of the records ``max_records``, None all."""
+    """``context`` is the longest text in tokens, None the model's own; of the records
+    ``max_records``, None all."""
 
     domain: str
     base: str

@@ -18,8 +18,10 @@ class GgufRecipe(Recipe):
         name: what the files' names begin with.
         recipe: the digest of the recipes of the stages before, which the files name.
         lora: whether to write the adapter alone too.
-        tensor_types: by a regular expression over tensor names, the type that they get in every quantized file.
-        logits_bound: largest distance from the logits that transformers gives, as a share of their spread.
+        tensor_types: by a regular expression over tensor names, the type that they get in every
+            quantized file.
+        logits_bound: largest distance from the logits that transformers gives, as a share of their
+            spread.
         original: the file that a base was taken back from.
     """
 

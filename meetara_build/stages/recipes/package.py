@@ -5,7 +5,8 @@ from meetara_build.stages.types import Recipe
 
 
 class PackageRecipe(Recipe):
-    """``beat_base_by`` is a share of the base's held-out loss; ``max_loss`` the F16 file's, and ``max_kl`` by type, in nats per token."""
+    """``beat_base_by`` is a share of the base's held-out loss; ``max_loss`` the F16 file's, and
+    ``max_kl`` by type, in nats per token."""
 
     domain: str
     description: str

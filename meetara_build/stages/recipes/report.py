@@ -4,7 +4,8 @@ from meetara_build.stages.types import Recipe
 
 
 class ReportRecipe(Recipe):
-    """By domain its category, the one whose adapter it begins from, and those whose records it learns too."""
+    """By domain its category, the one whose adapter it begins from, and those whose records it
+    learns too."""
 
     domains: dict[str, str]
     begins_from: dict[str, str]

@@ -1,6 +1,8 @@
-"""Attention for records that lie end to end in one row: causal inside each record, none across records.
+"""Attention for records that lie end to end in one row: causal inside each record, none across
+records.
 
-``L_i`` is the length of record ``i`` in tokens, ``T`` the sum of all; ``H`` heads, ``K`` key-value heads of size ``D``.
+``L_i`` is the length of record ``i`` in tokens, ``T`` the sum of all; ``H`` heads, ``K`` key-value
+heads of size ``D``.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 NAME = "meetara_packed"
-"""What ``set_attn_implementation`` calls this function. Masks are never made for it, so none costs [T, T]."""
+"""What ``set_attn_implementation`` calls this function. Masks are never made for it, so none costs
+[T, T]."""
 
 
 def packed_attention(
@@ -26,7 +29,8 @@ def packed_attention(
     record_lengths: Sequence[int] | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attend within each record only, in the form that transformers' ``AttentionInterface`` asks for.
+    """Attend within each record only, in the form that transformers' ``AttentionInterface`` asks
+    for.
 
     Args:
         query: [1, H, T, D]
@@ -39,7 +43,8 @@ def packed_attention(
         [1, T, H, D], None
 
     Raises:
-        ValueError: keys of another length than queries (a cache), or lengths that do not add up to T.
+        ValueError: keys of another length than queries (a cache), or lengths that do not add up to
+            T.
     """
     lengths = list(record_lengths) if record_lengths is not None else [query.shape[2]]
     if key.shape[2] != query.shape[2] or sum(lengths) != query.shape[2]:
@@ -53,7 +58,8 @@ def packed_attention(
         return _attend(query, key, value, dropout, scaling, softcap, sliding_window).transpose(
             1, 2
         ).to(kept), None
-    # split, not slices: its backward is one concatenation instead of a zero-filled [T] tensor for each record.
+    # split, not slices: its backward is one concatenation instead of a zero-filled [T] tensor for
+    # each record.
     parts = [torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)]
     outputs = [
         _attend(q, k, v, dropout, scaling, softcap, sliding_window)

@@ -1,9 +1,10 @@
 """Products with a matrix that never changes: laid out once as the CPU likes it, used in every step.
 
-A matrix product rearranges the weight's values for the processor's vector units each time it runs. For a weight that is
-frozen this can be done once, with oneDNN, whose products are also the faster ones here: 104 instead of 85 GFLOP/s in
-float32 for a batch of 145 tokens, 104 instead of 50 for an output layer of 49,152 rows. It costs two copies of the
-weight, one for each direction, so bases beyond ``MEMORY`` go without.
+A matrix product rearranges the weight's values for the processor's vector units each time it runs.
+For a weight that is frozen this can be done once, with oneDNN, whose products are also the faster
+ones here: 104 instead of 85 GFLOP/s in float32 for a batch of 145 tokens, 104 instead of 50 for an
+output layer of 49,152 rows. It costs two copies of the weight, one for each direction, so bases
+beyond ``MEMORY`` go without.
 """
 
 from collections.abc import Iterable
@@ -42,7 +43,8 @@ class FrozenMatrix:
 
 
 def rearrangeable(weights: Iterable[Tensor]) -> bool:
-    """Whether rearranged copies of all these weights exist for this processor and fit into ``MEMORY``."""
+    """Whether rearranged copies of all these weights exist for this processor and fit into
+    ``MEMORY``."""
     several = list(weights)
     return (
         all(weight.device.type == "cpu" and can_reorder(weight.dtype) for weight in several)

@@ -1,8 +1,10 @@
-"""LoRA adapters: PEFT attaches, names and saves them; the arithmetic of plain ones runs as one function a layer.
+"""LoRA adapters: PEFT attaches, names and saves them; the arithmetic of plain ones runs as one
+function a layer.
 
-PEFT computes ``W x + s B A x`` as five separate operations, each with a [T, width] tensor kept for the backward pass.
-Done as one autograd function with in-place ``addmm`` it needs two, keeps only the input, and gives the same numbers.
-Layers that are more than plain LoRA on a plain linear layer (DoRA, quantized bases) stay with PEFT.
+PEFT computes ``W x + s B A x`` as five separate operations, each with a [T, width] tensor kept for
+the backward pass. Done as one autograd function with in-place ``addmm`` it needs two, keeps only
+the input, and gives the same numbers. Layers that are more than plain LoRA on a plain linear layer
+(DoRA, quantized bases) stay with PEFT.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,8 +39,8 @@ LONGEST_REASON = 300
 class _LoraProduct(torch.autograd.Function):
     """``x W' + b + scale * (d A') B'`` with ``d`` the input after dropout, or ``x`` itself.
 
-    Products with a rank of eight are written so that the long side lies along memory, ``A d'`` rather than ``d A'``:
-    up to three times as fast on a CPU.
+    Products with a rank of eight are written so that the long side lies along memory, ``A d'``
+    rather than ``d A'``: up to three times as fast on a CPU.
     """
 
     @staticmethod
@@ -85,7 +87,8 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
     """A fresh adapter on ``model``; A is random from ``seed``, B zero.
 
     Args:
-        settings: rank, alpha, dropout, targets ("all-linear" or a list of module names), rslora, dora.
+        settings: rank, alpha, dropout, targets ("all-linear" or a list of module names), rslora,
+            dora.
 
     Raises:
         TargetsError: a target is no layer of the model, or one that no adapter can change.
@@ -115,7 +118,8 @@ def attach(model: PreTrainedModel, settings: Mapping[str, Any], seed: int) -> Pe
 
 
 def begin_from(model: PeftModel, weights: Path) -> None:
-    """Give a fresh adapter another's weights: those of a neighbour's adapter on the same base, to train on from there.
+    """Give a fresh adapter another's weights: those of a neighbour's adapter on the same base, to
+    train on from there.
 
     Raises:
         WarmStartError: they are of another base, rank or set of target modules, or cannot be read.
@@ -131,13 +135,15 @@ def begin_from(model: PeftModel, weights: Path) -> None:
         name: tensor.shape for name, tensor in found.items()
     }:
         raise WarmStartError(
-            "training.warm_start: that adapter is of another base, lora.rank or lora.targets: pin one that is made with the same"
+            "training.warm_start: that adapter is of another base, lora.rank or lora.targets: pin "
+            "one that is made with the same"
         )
     set_peft_model_state_dict(model, found, adapter_name=ADAPTER)
 
 
 def fuse(model: nn.Module) -> int:
-    """Let plain LoRA layers compute as one function; returns how many do. Weights and their names do not change."""
+    """Let plain LoRA layers compute as one function; returns how many do. Weights and their names
+    do not change."""
     layers = [part for part in model.modules() if type(part) is LoraLinear and _plain(part)]
     weights: list[Tensor] = [cast(nn.Linear, layer.get_base_layer()).weight for layer in layers]
     rearrange = rearrangeable(weights)
@@ -147,7 +153,8 @@ def fuse(model: nn.Module) -> int:
 
 
 def moved(model: nn.Module) -> bool:
-    """Whether training changed anything: B starts at zero, an embedding's A, and with it the adapter's whole effect."""
+    """Whether training changed anything: B starts at zero, an embedding's A, and with it the
+    adapter's whole effect."""
     halves = ("lora_B", "lora_embedding_A")
     ups: Sequence[Tensor] = [
         value for name, value in model.named_parameters() if any(half in name for half in halves)

@@ -1,9 +1,9 @@
 """Cross-entropy straight from hidden states, without ever holding the logits of a whole batch.
 
-The output layer of a small model is a fifth of its work and most of its memory: 49,152 logits of four bytes for each
-token. As in Liger Kernel (Hsu et al., arXiv 2410.10989) and Cut Cross-Entropy (Wijmans et al., arXiv 2411.09009), the
-logits are made a few rows at a time and turned in place into what their gradient needs; only positions whose next
-token counts are passed in at all.
+The output layer of a small model is a fifth of its work and most of its memory: 49,152 logits of
+four bytes for each token. As in Liger Kernel (Hsu et al., arXiv 2410.10989) and Cut Cross-Entropy
+(Wijmans et al., arXiv 2411.09009), the logits are made a few rows at a time and turned in place
+into what their gradient needs; only positions whose next token counts are passed in at all.
 """
 
 import math
@@ -15,7 +15,8 @@ from torch import Tensor
 from meetara_build.training.kernels.frozen import FrozenMatrix
 
 CHUNK_BYTES = 16 * 2**20
-"""Logits held at once. 300 rows of 49,152 took 0.55 s with 2 MB, 0.39 s with 8 MB, 0.37 s with 16 to 64 MB."""
+"""Logits held at once. 300 rows of 49,152 took 0.55 s with 2 MB, 0.39 s with 8 MB, 0.37 s with 16
+to 64 MB."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -95,9 +96,11 @@ def linear_cross_entropy(
     softcap: float | None = None,
     frozen: FrozenMatrix | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The summed cross-entropy of ``softcap(hidden @ weight.T + bias)`` against ``targets``, in float32.
+    """The summed cross-entropy of ``softcap(hidden @ weight.T + bias)`` against ``targets``, in
+    float32.
 
-    The gradient is worked out in the forward pass, chunk by chunk, so call it once for each backward pass.
+    The gradient is worked out in the forward pass, chunk by chunk, so call it once for each
+    backward pass.
 
     Args:
         hidden: [N, hidden size], only rows that count.
@@ -107,7 +110,8 @@ def linear_cross_entropy(
         frozen: the same ``weight`` laid out for fast products, where it takes no gradient.
 
     Returns:
-        A scalar, the sum over rows, in nats; and [N], what each row adds to it, which takes no gradient.
+        A scalar, the sum over rows, in nats; and [N], what each row adds to it, which takes no
+        gradient.
     """
     total, losses = _LinearCrossEntropy.apply(hidden, weight, bias, targets, softcap, frozen)  # type: ignore[no-untyped-call]
     return total, losses

@@ -1,8 +1,10 @@
-"""A causal language model that reads several records as one row without padding, and proves that it may.
+"""A causal language model that reads several records as one row without padding, and proves that it
+may.
 
-Whether a model's layers keep records apart, and whether its output layer is one plain matrix, depends on the
-architecture. So nothing is taken from a list of known names: each short cut is tried once on two real records, compared
-with what transformers computes for each record alone, and left out where the two differ.
+Whether a model's layers keep records apart, and whether its output layer is one plain matrix,
+depends on the architecture. So nothing is taken from a list of known names: each short cut is tried
+once on two real records, compared with what transformers computes for each record alone, and left
+out where the two differ.
 """
 
 import warnings
@@ -25,7 +27,8 @@ from meetara_build.training.transformers_internals import attention_in_use
 EVALUATION_TOKENS = 2048
 """Tokens in one forward pass without gradients."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
-"""Largest difference from the model's own computation, relative to its largest value: rounding, never a leak."""
+"""Largest difference from the model's own computation, relative to its largest value: rounding,
+never a leak."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Row:
 
 
 def lay(records: Sequence[Encoded], device: torch.device, *, every_token: bool = False) -> Row:
-    """One row of whole records; ``every_token`` counts all but turns that are never learnt. A record's first token is never predicted."""
+    """One row of whole records; ``every_token`` counts all but turns that are never learnt. A
+    record's first token is never predicted."""
     ids: list[int] = []
     positions: list[int] = []
     keep: list[int] = []
@@ -94,7 +98,8 @@ class PackedModel:
 
     Attributes:
         packs: several records may share a row.
-        fused: the output layer is one matrix (with Gemma's bound on logits where the architecture has it).
+        fused: the output layer is one matrix (with Gemma's bound on logits where the architecture
+            has it).
     """
 
     def __init__(self, model: nn.Module, probe: Sequence[Encoded]) -> None:
@@ -140,7 +145,8 @@ class PackedModel:
     def mean_loss(
         self, examples: Sequence[Encoded], *, every_token: bool = False
     ) -> tuple[float, int]:
-        """Mean cross-entropy in nats over the tokens that count, and how many they are; the model's mode stays.
+        """Mean cross-entropy in nats over the tokens that count, and how many they are; the model's
+        mode stays.
 
         Raises:
             TrainingError: no token counts.
@@ -192,8 +198,8 @@ class PackedModel:
             if not self.packs:
                 self.release()
                 warnings.warn(
-                    f"{type(self.inner).__name__} cannot take several records in one row: training one at a time, "
-                    "which is slower",
+                    f"{type(self.inner).__name__} cannot take several records in one row: training "
+                    "one at a time, which is slower",
                     stacklevel=3,
                 )
             self.fused = self._same_logits(alone[1])

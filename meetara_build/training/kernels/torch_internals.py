@@ -1,4 +1,5 @@
-"""What of PyTorch's private operators is used, tried with torch 2.13: oneDNN's own layout of a weight has no public name."""
+"""What of PyTorch's private operators is used, tried with torch 2.13: oneDNN's own layout of a
+weight has no public name."""
 
 from collections.abc import Sequence
 

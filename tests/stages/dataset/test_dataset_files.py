@@ -1,4 +1,5 @@
-"""A file is read the same however it was saved; what is no text is refused with what to do about it."""
+"""A file is read the same however it was saved; what is no text is refused with what to do about
+it."""
 
 import csv
 import gzip

@@ -1,4 +1,5 @@
-"""What a source says of its turns is heeded: what is learnt, what is not, and what no text can teach."""
+"""What a source says of its turns is heeded: what is learnt, what is not, and what no text can
+teach."""
 
 import json
 
