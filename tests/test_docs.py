@@ -305,6 +305,8 @@ def test_each_is_answered_by_a_file_that_holds_the_name(
             defined.add(node.name)
         for target in node.targets if isinstance(node, ast.Assign) else ():
             defined.add(ast.unparse(target))
+        if isinstance(node, ast.AnnAssign):
+            defined.add(ast.unparse(node.target))
     assert name in defined, question
 
 

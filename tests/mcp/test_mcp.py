@@ -244,7 +244,7 @@ def test_similar_domains_come_with_their_results(call: Callable[..., Any], conte
         (
             "report_error",
             {"domain": "nutrition", "message": "m", "stage": "../x"},
-            "Input should be 'corpus'",
+            "String should match pattern",
         ),
         (
             "report_metrics",

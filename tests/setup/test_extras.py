@@ -46,7 +46,7 @@ def test_a_command_that_lacks_an_extra_says_how_to_get_it(
 ) -> None:
     said = without(library, built_project, *words, context=context)
     told = f"{library} is not installed; get it with `pip install 'meetara-build[{extra}]'`"
-    assert " ".join(said.split()).endswith(told)
+    assert " ".join(said.split()).endswith(f"{told} [setup]")
 
 
 def test_a_report_that_cannot_be_drawn_is_refused_before_anything_is_built(project: Path) -> None:
