@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from commands import models, processes, start, until
-from projects import copy_built, edit, override, read_yaml, write_yaml
+from projects import copy_built, edit, override
 
 Victim = Callable[[Popen[str], Path], None]
 
@@ -36,8 +36,7 @@ def fast(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "training.checkpoint_seconds": 1,
         },
     )
-    path = project / "conf" / "domain" / "storytelling.yaml"
-    write_yaml(path, {**read_yaml(path), "quants": ["Q8_0"]})
+    edit(project / "conf" / "domain" / "storytelling.yaml", "quants", ["Q8_0"])
     for name in ("adapter", "merged", "gguf", "package"):
         shutil.rmtree(project / "artifacts" / "storytelling" / name, ignore_errors=True)
     return project
