@@ -108,7 +108,8 @@ def tool(tmp_path: Path) -> Path:
 def run(tool: Path, project: Path, tmp_path: Path) -> Run:
     """Run the copy on a built project that has the rule."""
     (project / "rules" / "words.smk").write_text(RULE.lstrip())
-    environment = {**os.environ, "PYTHONPATH": str(tool), "TMPDIR": str(tmp_path)}
+    own = {"PYTHONPATH": str(tool), "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, **own, "PYTEST_ADDOPTS": ""}
 
     def run(*words: str) -> str:
         done = subprocess.run(
