@@ -29,6 +29,8 @@ WARM_START = "warm_start"
 OBSERVER, JOINT = "observer/", "joint/"
 """How the names of a training's further sources and inputs begin: agents that watch it, and
 neighbours' records."""
+READINGS = 5
+"""How often conf/ is read anew where it changes meanwhile."""
 OVERRIDDEN, MOST_OVERRIDDEN = "overridden", 8
 """Where graphs are kept for command lines with overrides, and how many."""
 
@@ -210,7 +212,6 @@ def load(project: Path, hardware: str | None = None, overrides: Overrides = NO_O
         ConfigError: anything below conf/ is wrong.
     """
     kept_in = _kept_in(project, hardware, overrides)
-    signature = _signature(project, [])
     try:
         kept = parse_json(kept_in.read_bytes())
         now = _signature(project, kept["sources"], kept["environment"])
@@ -220,8 +221,12 @@ def load(project: Path, hardware: str | None = None, overrides: Overrides = NO_O
         pass
     from meetara_build.graph.compose import composed
 
-    packed = composed(project, hardware, overrides)
-    if _signature(project, []) != signature:
+    for _ in range(READINGS):  # several may accept decisions at the same moment
+        signature = _signature(project, [])
+        packed = composed(project, hardware, overrides)
+        if _signature(project, []) == signature:
+            break
+    else:
         raise ConfigError(f"{project / 'conf'}: changed while it was read; run the command again")
     if is_outdated():
         warn_outdated()

@@ -14,7 +14,7 @@ from projects import DOMAINS, edit, override, read_yaml, small_project, write_ya
 
 from meetara_build.config.overrides import split_words
 from meetara_build.errors import ConfigError
-from meetara_build.graph import Graph, load
+from meetara_build.graph import Graph, compose, load
 from meetara_build.graph.stages import NAMES as STAGES
 from meetara_build.project import find_project
 
@@ -180,6 +180,31 @@ def test_a_broken_cache_is_made_again(project: Path, broken: str) -> None:
     (project / ".meetara" / "graph-default.json").write_text(broken)
     (project / ".meetara" / "digests.json").write_text(broken)
     assert load(project) == before
+
+
+def test_what_changes_while_it_is_read_is_read_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several accept decisions at the same moment: each is told what it asked, with all of them."""
+    real, patience = compose.composed, iter(range(3, 100))
+
+    def disturbed(times: int) -> Any:
+        left = iter(range(times))
+
+        def composed(*given: Any) -> Any:
+            made = real(*given)
+            if next(left, None) is not None:
+                edit(project / "conf" / "build.yaml", "training.patience", next(patience))
+            return made
+
+        return composed
+
+    monkeypatch.setattr(compose, "composed", disturbed(2))
+    assert load(project).step("adapter", "nutrition").recipe["training"]["patience"] == 4
+    edit(project / "conf" / "build.yaml", "seed", 99)
+    monkeypatch.setattr(compose, "composed", disturbed(100))
+    with pytest.raises(ConfigError, match="changed while it was read; run the command again"):
+        load(project)
 
 
 def test_another_machine_has_a_graph_of_its_own(project: Path) -> None:
