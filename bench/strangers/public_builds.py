@@ -265,6 +265,8 @@ def odd_values(place: Place) -> None:
     whole = read_yaml(path)
     prompt = r"Weigh {{ all }} of ${it}, ${oc.env:HOME} and C:\new\table; 100 % of {it}."
     write_yaml(path, {**whole, "system_prompt": prompt})
+    expect_refusal(place.run(project, "plan", "nutrition"), "system_prompt", r"write `\${`")
+    write_yaml(path, {**whole, "system_prompt": prompt.replace("${", r"\${")})
     kept = {chat[0]["content"] for chat in prepare(place, project, "nutrition").chats}
     expect(kept == {prompt}, kept)
     for values, words in (

@@ -12,7 +12,7 @@ import typer
 
 from meetara_build.cli.options import Json
 from meetara_build.cli.output import out, print_json
-from meetara_build.config.yaml_files import render_yaml
+from meetara_build.config.yaml_files import escape_interpolations, render_yaml
 from meetara_build.errors import ConfigError, DataError, nearest
 from meetara_build.graph.stages import refuse_reserved
 from meetara_build.outside import show_line
@@ -85,7 +85,7 @@ def add_domain(
     check(Domain, content, path)
     looked = look_at(project, name, content, source)
     content["languages"] = looked.languages
-    text = f"# Added from {show_line(source.name)}.\n{render_yaml(content, str(path))}"
+    text = f"# Added from {show_line(source.name)}.\n{render_yaml(escape_interpolations(content), str(path))}"
     if as_json:
         print_json(
             {

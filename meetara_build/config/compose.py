@@ -26,7 +26,7 @@ from meetara_build.config.layers import (
     put,
 )
 from meetara_build.config.overrides import COMMAND_LINE
-from meetara_build.config.yaml_files import Content, Place, Value
+from meetara_build.config.yaml_files import Content, Place, Value, escape_interpolations
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.outside import show_line, show_short
 
@@ -195,7 +195,7 @@ def finish(
 
     escaped = copy.deepcopy(content)
     for key, value in decided.items():
-        put(escaped, tuple(key.split(".")), _escaped(value))
+        put(escaped, tuple(key.split(".")), escape_interpolations(value))
     config = OmegaConf.create(cast("dict[str, object]", escaped))
     OmegaConf.set_struct(config, True)
     for one in said.values if said else []:
@@ -298,8 +298,8 @@ def _resolved(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, s
             except (OmegaConfBaseException, RecursionError) as error:
                 faults.append(
                     f"{where}: {key}: '{show_line(text)}' leads nowhere ({_first_line(error)}); "
-                    "set the variable, name a key that is there in full, or give a default: "
-                    "`${oc.env:NAME,DEFAULT}`"
+                    "set the variable, name a key that is there in full, give a default: "
+                    "`${oc.env:NAME,DEFAULT}`, or write `\\${` where the text itself is meant"
                 )
             else:
                 _replace(content, at, cast(Value, value))
@@ -339,17 +339,6 @@ def unresolved(content: Value, at: Place = ()) -> Iterator[tuple[Place, str]]:
             yield from unresolved(value, (*at, number))
     elif isinstance(content, str) and ("${" in content or content == MISSING):
         yield at, content
-
-
-def _escaped(value: Value) -> Value:
-    """A value of which OmegaConf reads no text as an interpolation."""
-    if isinstance(value, dict):
-        return {key: _escaped(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_escaped(one) for one in value]
-    if isinstance(value, str):
-        return re.sub(r"(?<!\\)(\\*)(?=\$\{)", lambda found: found[1] * 2 + "\\", value)
-    return value
 
 
 def _replace(content: Content, at: Place, value: Value) -> None:

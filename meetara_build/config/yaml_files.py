@@ -65,6 +65,17 @@ def parse_yaml(text: str, name: str) -> Any:
         ) from None
 
 
+def escape_interpolations(value: Value) -> Value:
+    """A value of which OmegaConf reads no text as an interpolation."""
+    if isinstance(value, dict):
+        return {key: escape_interpolations(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [escape_interpolations(one) for one in value]
+    if isinstance(value, str):
+        return re.sub(r"(?<!\\)(\\*)(?=\$\{)", lambda found: found[1] * 2 + "\\", value)
+    return value
+
+
 def render_yaml(content: Any, name: str, width: int = 120) -> str:
     """Content as YAML that `parse_yaml` reads back the same; ``name`` is what messages call it.
 

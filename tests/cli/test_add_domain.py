@@ -97,6 +97,23 @@ def test_a_column_that_looks_like_a_number_is_written_as_a_name(
     assert "repairs" in load(fresh).domains
 
 
+def test_a_dollar_in_a_column_or_a_description_is_no_interpolation(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        "ask ${q},Answer",
+        *(f"How do I do thing {n}?,Take tool {n}; turn it {n} times." for n in range(40)),
+    ]
+    (tmp_path / "faq.csv").write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.chdir(fresh)
+    said = r"Costs of ${oc.env:HOME} and C:\${x}"
+    add_domain("repairs", tmp_path / "faq.csv", description=said, category="home", as_json=True)
+    domain = Configuration(fresh).resolve("repairs").domain
+    assert domain.description == said
+    assert domain.sources[0].columns["prompt"] == "ask ${q}"
+    assert "repairs" in load(fresh).domains
+
+
 @pytest.mark.parametrize("name", ["x" * 65, "x" * 300])
 def test_a_name_that_no_folder_rule_and_report_can_have_is_refused(
     fresh: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -218,7 +218,9 @@ def test_a_missing_variable_is_one_message_with_file_line_and_key(
         f"{path}:{line_of(path, 'root:')}: root: '${{oc.env:SCRATCH}}/a' leads nowhere"
     )
     assert "Environment variable 'SCRATCH' not found" in said
-    assert said.endswith("or give a default: `${oc.env:NAME,DEFAULT}`")
+    assert said.endswith(
+        "give a default: `${oc.env:NAME,DEFAULT}`, or write `\\${` where the text itself is meant"
+    )
     edit(path, "root", "${oc.env:SCRATCH,artifacts}")
     assert Configuration(project).build.root == "artifacts"
 
