@@ -6,6 +6,7 @@ the first ``Model`` starts the backend.
 
 import ctypes
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,26 @@ _LOGITS_BUFFER = 1 << 26
 """Bytes of logits that one decoding step may return: what bounds memory for large vocabularies."""
 
 
-class Model:
+class _Closing(ABC):
+    """What is closed at the end of a ``with``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the memory back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Model(_Closing):
     """A GGUF file opened by llama.cpp.
 
     ``vocab_only`` reads no weights. ``overrides`` replaces string metadata while loading, without
@@ -62,17 +82,6 @@ class Model:
         self._vocab = ll.llama_model_get_vocab(self._model)
         self.n_vocab = int(ll.llama_vocab_n_tokens(self._vocab))
         self.trained_context = int(ll.llama_model_n_ctx_train(self._model))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the memory back; the object is of no use afterwards."""
@@ -191,7 +200,7 @@ class _Formatter(Jinja2ChatFormatter):
     strftime_now = staticmethod(write_date)
 
 
-class Session:
+class Session(_Closing):
     """One sequence at a time through a model."""
 
     def __init__(self, model: Model, context: int, *, threads: int, exact: bool) -> None:
@@ -211,17 +220,6 @@ class Session:
                 f"{model.path.name}: no context of {context} tokens: {last_words()}"
             )
         self._batch = ll.llama_batch_init(self.step, 0, 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the memory back."""
