@@ -37,7 +37,7 @@ graph = load(Path.cwd())
 step = graph.step("adapter", "nutrition")
 with contextlib.ExitStack() as off:
     if sys.argv[1] == "without":
-        off.enter_context(mock.patch.object(job, "_watched", lambda *_: contextlib.nullcontext({})))
+        off.enter_context(mock.patch.object(job, "_watch", lambda *_: contextlib.nullcontext({})))
         off.enter_context(mock.patch.object(courier, "start"))
         off.enter_context(mock.patch.object(stage_run, "Outbox", mock.MagicMock()))
     print(stage_run.run(graph, step, cold=True))

@@ -38,8 +38,8 @@ def compare(
     """
     graph = load(find_project())
     names = (one, other)
-    models = [Model(*_named(graph, name)) for name in names]
-    asked = questions or _held_out(graph, names, count)
+    models = [Model(*_find_named(graph, name)) for name in names]
+    asked = questions or _read_questions(graph, names, count)
     rows = []
     for question in asked:
         turns = [{"role": "user", "content": question}]
@@ -59,7 +59,7 @@ def compare(
     out.print(shown)
 
 
-def _held_out(graph: Graph, names: Sequence[str], count: int) -> list[str]:
+def _read_questions(graph: Graph, names: Sequence[str], count: int) -> list[str]:
     """Questions that neither model has seen."""
     domain = next((name.partition(":")[0] for name in names if not name.startswith("base:")), None)
     if domain is None:
@@ -74,7 +74,7 @@ def _held_out(graph: Graph, names: Sequence[str], count: int) -> list[str]:
     ]
 
 
-def _named(graph: Graph, name: str) -> tuple[Path, str | None]:
+def _find_named(graph: Graph, name: str) -> tuple[Path, str | None]:
     word, _, rest = name.partition(":")
     if word != "base":
         return find_model(graph, word, rest or None)

@@ -45,14 +45,14 @@ def explain(
         ArtifactError: it is not built.
     """
     graph = project_graph(profile)
-    steps = _named(graph, what)
+    steps = _find_steps(graph, what)
     made = look(graph)
     items = {item.step.name: item for item in made.items}
     last = {
         (run.stage, run.target): run for run in journal.runs(graph.root) if run.outcome != "failed"
     }
     found = [
-        _explained(
+        _explain(
             graph, step, items.get(step.name), last.get((step.stage, step.target)), made.manifests
         )
         for step in steps
@@ -64,7 +64,7 @@ def explain(
         _print_explained(entry)
 
 
-def _named(graph: Graph, what: str) -> list[Step]:
+def _find_steps(graph: Graph, what: str) -> list[Step]:
     """The steps that ``nutrition``, ``nutrition/adapter`` or a file's path means."""
     inside = (graph.root / what, Path.cwd() / what)
     for file in inside:
@@ -116,7 +116,7 @@ def _manifest(graph: Graph, step: Step) -> Manifest | None:
         return None if step.keep else store.recall(store.referred(step.reference))
 
 
-def _explained(
+def _explain(
     graph: Graph,
     step: Step,
     item: Item | None,

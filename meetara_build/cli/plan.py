@@ -40,7 +40,7 @@ def plan(
     graph = project_graph(profile, overrides)
     named = wanted(graph, overrides.domains)
     planned = estimated(graph, look(graph, named), profile)
-    proposed = _proposed(graph, named)
+    proposed = _list_proposals(graph, named)
     if as_json:
         shown = content(graph, planned.made, planned.estimates, planned.total, named, profile)
         print_json({**shown, "proposals": proposed})
@@ -67,7 +67,7 @@ def plan(
         raise typer.Exit(2)
 
 
-def _proposed(graph: Graph, domains: Sequence[str]) -> list[dict[str, Any]]:
+def _list_proposals(graph: Graph, domains: Sequence[str]) -> list[dict[str, Any]]:
     """What the agents proposed last for these domains and no one has answered."""
     chosen = set(domains or graph.domains)
     found = [

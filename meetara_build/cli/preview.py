@@ -41,14 +41,14 @@ def _pieces(record: Record, tokenizer: Any, *, whole: bool) -> Iterator[tuple[st
             learnt = [
                 said or (whole and at not in encoded.never) for at, said in enumerate(encoded.mask)
             ]
-            yield from _decoded(tokenizer, encoded.ids, learnt)
+            yield from _decode(tokenizer, encoded.ids, learnt)
             return
     for message in record.messages:
         is_learnt = (whole or message["role"] == "assistant") and message.get("learn", True)
         yield f"{message['role']}: {message['content']}", is_learnt
 
 
-def _decoded(
+def _decode(
     tokenizer: Any, ids: Sequence[int], learnt: Sequence[bool]
 ) -> Iterator[tuple[str, bool]]:
     start = 0

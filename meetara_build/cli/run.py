@@ -222,12 +222,12 @@ class Loop:
             and not self.quiet
             and sys.stdin.isatty()
             and out.is_terminal
-            and _agreed(asked)
+            and _is_agreed(asked)
         )
         return [one for one in found if yes or one not in asked]
 
 
-def _agreed(asked: "Sequence[Verdict]") -> bool:
+def _is_agreed(asked: "Sequence[Verdict]") -> bool:
     for one in asked:
         change = (
             f"{one.proposal.domain} {one.proposal.key}: {show_short(one.now)} → "

@@ -69,7 +69,7 @@ def verify(
     if names or bases or not words:
         graph = project_graph(profile or LOCAL)
         ends = [("gguf", base) for base in bases]
-        built = _built(
+        built = _list_built(
             graph, ends + (graph.ends(wanted(graph, names)) if names or not words else [])
         )
         checked += len(built)
@@ -148,7 +148,7 @@ def _is_own_manifest(path: Path) -> bool:
         return False
 
 
-def _built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:
+def _list_built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:
     built = [
         step
         for step in graph.above(ends)

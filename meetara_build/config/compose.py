@@ -200,7 +200,7 @@ def finish(
     OmegaConf.set_struct(config, True)
     for one in said.values if said else []:
         _apply(config, one)
-    return _resolved(config, layers)
+    return _resolve(config, layers)
 
 
 def _parse(words: Sequence[str]) -> "Iterator[Override]":
@@ -269,13 +269,13 @@ def _keys(content: Content, above: str = "") -> list[tuple[str, Value]]:
     return found
 
 
-def _resolved(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, set[str]]:
+def _resolve(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, set[str]]:
     from omegaconf import Container, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     content = cast(Content, OmegaConf.to_container(config))
     faults: list[str] = []
-    with _recorded() as used:
+    with _record_environment() as used:
         for at, text in list(unresolved(content)):
             where, key = locate(layers, at)
             strange = [name for name in CALLS.findall(text) if name not in RESOLVERS]
@@ -309,7 +309,7 @@ def _resolved(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, s
 
 
 @contextlib.contextmanager
-def _recorded() -> Iterator[set[str]]:
+def _record_environment() -> Iterator[set[str]]:
     """The environment variables that are asked for meanwhile: whoever keeps a result looks whether
     they are the same."""
     from omegaconf import OmegaConf

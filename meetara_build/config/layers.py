@@ -181,7 +181,7 @@ def read_build(path: Path, memo: Memo) -> Layer:
     entries = content.pop("defaults", [])
     choices = _build_choices(entries if isinstance(entries, list) else [], layer)
     faults: dict[Place, str] = {
-        (key,): _unknown(
+        (key,): _describe_unknown(
             layer,
             (key,),
             f"; write `- {key}: NAME` in `defaults:`, and its keys in conf/{key}/NAME.yaml",
@@ -212,14 +212,14 @@ def read_member(group: str, path: Path, memo: Memo) -> Layer:
                 _domain_choices(entries, layer) if group == "domain" else _refuse_choices(layer)
             )
         return Layer(
-            group, layer.name, content, choices, (), layer.text, faults=_misplaced(layer, content)
+            group, layer.name, content, choices, (), layer.text, faults=_find_misplaced(layer, content)
         )
     if "defaults" in content and group != "domain":
         _refuse_choices(layer)
     below = Layer(group, layer.name, {group: content}, {}, (group,), layer.text)
     odd = [key for key in content if key not in SHAPES[group].model_fields]
     faults: dict[Place, str] = {
-        (group, key): _unknown(below, (group, key), _new_form(group))
+        (group, key): _describe_unknown(below, (group, key), _new_form(group))
         for key in odd
         if key in ("overrides", "defaults", *SECTIONS)
     }
@@ -247,7 +247,7 @@ def _read(kind: str, path: Path, memo: Memo) -> tuple[Layer, Content]:
             )
         if "hydra" in content:
             raise ConfigError(
-                _unknown(layer, ("hydra",), "; Hydra itself is set up by the tool: remove it")
+                _describe_unknown(layer, ("hydra",), "; Hydra itself is set up by the tool: remove it")
             )
         if faults := list(_odd_values(layer, content)):
             raise ConfigError("\n".join(faults))
@@ -343,11 +343,11 @@ def _refuse_choices(layer: Layer) -> dict[str, str]:
     )
 
 
-def _misplaced(layer: Layer, content: Content) -> dict[Place, str]:
+def _find_misplaced(layer: Layer, content: Content) -> dict[Place, str]:
     """What a file of the global form may not have at its top."""
     known = (*MAY_SET[layer.kind], *SECTIONS)
     return {
-        (key,): _unknown(layer, (key,), misplaced(layer.kind, key))
+        (key,): _describe_unknown(layer, (key,), misplaced(layer.kind, key))
         for key in content
         if key not in known
     }
@@ -371,7 +371,7 @@ def misplaced(kind: str, key: str) -> str:
     return nearest(key, [*MAY_SET[kind], *SECTIONS])
 
 
-def _unknown(layer: Layer, at: Place, advice: str) -> str:
+def _describe_unknown(layer: Layer, at: Place, advice: str) -> str:
     return f"{layer.where(at)}: unknown key '{show_line(layer.key(at))}'{advice}"
 
 

@@ -18,8 +18,8 @@ def plugin_files(project: Path) -> dict[str, Path]:
     Raises:
         ConfigError: two agents have the same name.
     """
-    found = _named(project)
-    for name, path in _installed().items():
+    found = _list_own(project)
+    for name, path in _list_installed().items():
         if name in found:
             raise ConfigError(
                 f"{found[name]}: an installed package has an agent '{name}' too ({path}); rename "
@@ -37,7 +37,7 @@ def misnamed_plugins(project: Path) -> dict[str, str]:
     )
     found = {
         name: path
-        for name, path in {**_installed(), **_named(project)}.items()
+        for name, path in {**_list_installed(), **_list_own(project)}.items()
         if not _can_speak(name)
     }
     return {show_line(name): f"{show_line(path)}: {wanted}" for name, path in found.items()}
@@ -48,7 +48,7 @@ def is_project_file(file: Path) -> bool:
     return file.parent.name == FOLDER and not (file.parent / "__init__.py").exists()
 
 
-def _named(project: Path) -> dict[str, Path]:
+def _list_own(project: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((project / FOLDER).glob("[!_.]*.py"))}
 
 
@@ -56,7 +56,7 @@ def _can_speak(name: str) -> bool:
     return re.fullmatch(SPEAKER, name) is not None
 
 
-def _installed() -> dict[str, Path]:
+def _list_installed() -> dict[str, Path]:
     """The files of the entry points, found without importing them."""
     from importlib.machinery import PathFinder
     from importlib.metadata import entry_points

@@ -155,7 +155,7 @@ class Configuration:
         self.environment: set[str] = set()
         self.files = {group: list_named(self.conf, group) for group in NAMED}
         self.domains = self.files["domain"]
-        self.build = self._shared(self.defaults["base"]).typed.build
+        self.build = self._compose_shared(self.defaults["base"]).typed.build
         self._refuse_unknown_locks(self.build.locked, self.lowest, ("locked",))
         for name, path in list_group(self.conf, "overlay").items():
             if name not in self.domains:
@@ -190,23 +190,23 @@ class Configuration:
         Raises:
             ConfigError: with every fault, each with file, line and key.
         """
-        return self._resolve(name) if not proposed else self._described(name, proposed)
+        return self._resolve(name) if not proposed else self._describe(name, proposed)
 
     @cache  # noqa: B019  (one short-lived object a command)
     def _resolve(self, name: str) -> Resolved:
-        return self._described(name, ())
+        return self._describe(name, ())
 
     @cache  # noqa: B019
     def common(self, base_name: str) -> Common:
         """What the steps of a base itself are made with: an override in a domain's file is no
         matter of its neighbours."""
-        found = self._shared(base_name)
+        found = self._compose_shared(base_name)
         typed = found.typed
         return Common(base_name, typed.base, typed.hardware, typed.build, self._changes(found, []))
 
     def explain(self, name: str) -> list[Decided]:
         """Every value of a domain's configuration, with the file and line that decided it."""
-        found, decisions = self._composed(name, ())
+        found, decisions = self._compose(name, ())
         typed, why = found.typed, {decision.key: decision for decision in decisions}
         groups = {"base": typed.base, "hardware": typed.hardware, "domain": typed.domain}
         whole: Content = {
@@ -244,14 +244,14 @@ class Configuration:
     def keys(self) -> list[str]:
         """The dotted keys that a decision may set."""
         sections = self.build.model_dump(include=set(SECTIONS))
-        return [*_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
+        return [*_list_dotted(sections), "domain.quants", "domain.sources", *GROUPS]
 
     def save(self) -> None:
         """Keep what was composed for the next time."""
         self.memo.save()
 
-    def _described(self, name: str, proposed: Sequence[Decision]) -> Resolved:
-        found, decisions = self._composed(name, proposed)
+    def _describe(self, name: str, proposed: Sequence[Decision]) -> Resolved:
+        found, decisions = self._compose(name, proposed)
         typed = found.typed
         assert typed.domain is not None
         return Resolved(
@@ -266,7 +266,7 @@ class Configuration:
         )
 
     @cache  # noqa: B019
-    def _shared(self, base_name: str) -> Composed:
+    def _compose_shared(self, base_name: str) -> Composed:
         """build.yaml, a base and the machine of the build: what no domain has a say in."""
         chosen: dict[str, tuple[str, Layer | None]] = {
             "base": (base_name, None),
@@ -278,9 +278,9 @@ class Configuration:
         content, used = compose.finish(pair, {}, None, stack)
         self.environment |= used
         under = {"base": self.lowest.content, "hardware": self.lowest.content}
-        return Composed(self._typed(content, stack), content, stack, chosen, under)
+        return Composed(self._check_types(content, stack), content, stack, chosen, under)
 
-    def _composed(self, name: str, proposed: Sequence[Decision]) -> tuple[Composed, list[Decision]]:
+    def _compose(self, name: str, proposed: Sequence[Decision]) -> tuple[Composed, list[Decision]]:
         """A domain's layers put together, and the decisions in its overlay with those that are
         proposed."""
         if name not in self.domains:
@@ -310,7 +310,7 @@ class Configuration:
         decided = {one.key: one.value for one in decisions if one.key not in GROUPS}
         content, used = compose.finish(below, decided, said, stack)
         self.environment |= used
-        typed = self._typed(content, stack)
+        typed = self._check_types(content, stack)
         assert typed.domain is not None
         self._refuse_unknown_locks(typed.domain.locked, own, ("domain", "locked"))
         _refuse_locked(decisions, [*self.build.locked, *typed.domain.locked], overlay)
@@ -349,7 +349,7 @@ class Configuration:
                 composed = compose.compose_pair(self.conf, *names)
             except ConfigError:  # the schema may know more exactly what it is, and where
                 joined = functools.reduce(compose.join, [layer.content for layer in parts])
-                self._typed(joined, parts)
+                self._check_types(joined, parts)
                 raise
             if any(read_text(Path(layer.name)) != layer.text for layer in parts):
                 raise ConfigError(f"{self.conf}: changed while it was read; run the command again")
@@ -372,7 +372,7 @@ class Configuration:
         found: Content = self.memo.get(digest_json(texts), make)
         return found
 
-    def _typed(self, content: Content, stack: Sequence[Layer]) -> Typed:
+    def _check_types(self, content: Content, stack: Sequence[Layer]) -> Typed:
         """A composed configuration in its shapes; with every fault of its layers where there are
         any."""
         faults = {at: fault for layer in stack for at, fault in layer.faults.items()}
@@ -404,9 +404,9 @@ class Configuration:
         own = next((layer for layer in stack if layer.kind == "domain"), None)
         domain = typed(Domain, parts["domain"], "domain") if own else None
         if own is None:
-            typed(Build, _unmasked(self.lowest, content), first=self.lowest)
+            typed(Build, _unmask(self.lowest, content), first=self.lowest)
         elif any(layer.has(("domain",)) for layer in stack[stack.index(own) + 1 :]):
-            alone = _unmasked(own, {"domain": parts["domain"]})["domain"]
+            alone = _unmask(own, {"domain": parts["domain"]})["domain"]
             typed(Domain, alone, "domain", first=own)
         if said or build is None or base is None or hardware is None:
             raise ConfigError("\n".join(dict.fromkeys(said)))
@@ -481,7 +481,7 @@ class Configuration:
                 )
 
 
-def _unmasked(layer: Layer, content: Content) -> Content:
+def _unmask(layer: Layer, content: Content) -> Content:
     """A composed configuration with a layer's own values on top: a wrong one is a fault, whatever
     another layer sets there."""
     own = copy.deepcopy(layer.content)
@@ -527,11 +527,11 @@ def _refuse_locked(decisions: Iterable[Decision], locked: Iterable[str], overlay
                 )
 
 
-def _dotted(content: Mapping[str, Value], above: str = "") -> list[str]:
+def _list_dotted(content: Mapping[str, Value], above: str = "") -> list[str]:
     keys = []
     for key, value in content.items():
         name = f"{above}{key}"
         keys += (
-            _dotted(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else [name]
+            _list_dotted(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else [name]
         )
     return keys

@@ -25,7 +25,7 @@ def learn(connection: sa.Connection, runs: Iterable[Run]) -> list[Report]:
         if run.outcome == "failed":
             found.append(_error(run))
             continue
-        found = [_solved(one, run) for one in found]
+        found = [_make_solution(one, run) for one in found]
         _solve(connection, run)
         if run.stage in FIGURE:
             step = (run.domain, run.stage)
@@ -81,7 +81,7 @@ def _solution(recipe: Mapping[str, Any], run: Run) -> str:
     )
 
 
-def _solved(report: Report, run: Run) -> Report:
+def _make_solution(report: Report, run: Run) -> Report:
     """An error of the same delivery, solved by a later run of it."""
     if (
         isinstance(report, Error)

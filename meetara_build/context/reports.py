@@ -274,10 +274,10 @@ def checked(reports: Iterable[Mapping[str, Any]]) -> list[Report]:
         ReportError: one of them is of no known kind, too large, or not of its kind's shape; all its
             faults are named.
     """
-    return [_checked(number, report) for number, report in enumerate(reports, 1)]
+    return [_check(number, report) for number, report in enumerate(reports, 1)]
 
 
-def _checked(number: int, report: Mapping[str, Any]) -> Report:
+def _check(number: int, report: Mapping[str, Any]) -> Report:
     kind = report.get("kind")
     shape = SHAPES.get(kind) if isinstance(kind, str) else None
     if shape is None:

@@ -257,7 +257,7 @@ class Store:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(TABLES_LOCK)))
                     yield
                 return
-            with _locked_beside(self.shown):
+            with _lock_beside(self.shown):
                 yield
 
     def insert(self, table: sa.Table) -> Any:
@@ -373,7 +373,7 @@ def _migrate(store: Store) -> None:
 
 
 @contextlib.contextmanager
-def _locked_beside(path: str) -> Iterator[None]:
+def _lock_beside(path: str) -> Iterator[None]:
     """SQLite makes tables outside of transactions, so that a lock beside the file holds the others
     off."""
     try:

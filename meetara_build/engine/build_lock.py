@@ -56,7 +56,7 @@ def _refuse_overlap(project: Path, ours: set[str], others: Iterable[tuple[str, s
         both = ours & theirs or (theirs if ANY in ours else ours if ANY in theirs else set())
         if both:
             raise BuildError(
-                f"another build is at work on {_named(both)} ({owner}); wait for it, stop it, or "
+                f"another build is at work on {_name_owner(both)} ({owner}); wait for it, stop it, or "
                 "name other domains"
             )
     if not running:
@@ -85,7 +85,7 @@ def _others(folder: Path, mine: Path) -> Iterator[tuple[str, set[str]]]:
                 path.unlink(missing_ok=True)
 
 
-def _named(steps: Iterable[str]) -> str:
+def _name_owner(steps: Iterable[str]) -> str:
     names = ["this project" if name == ANY else name for name in sorted(steps)]
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 

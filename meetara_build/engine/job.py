@@ -75,11 +75,11 @@ def perform(request: Mapping[str, Any]) -> int:
             warnings.filterwarnings("default", module=r"meetara_build\.")
             _perform(request)
     except Exception as error:
-        return _failed(request, error)
+        return _report_failure(request, error)
     return 0
 
 
-def _failed(request: Mapping[str, Any], error: Exception) -> int:
+def _report_failure(request: Mapping[str, Any], error: Exception) -> int:
     if not (isinstance(error, OSError) and error.errno in UNWRITABLE) and is_full(
         Path(request["output"])
     ):
@@ -159,7 +159,7 @@ def _perform(request: Mapping[str, Any]) -> None:
     output = Path(request["output"])
     inputs = {name: Path(path) for name, path in request["inputs"].items()}
     started, cpu = time.monotonic(), _cpu_seconds()
-    with _watched(request, module.run) as more:
+    with _watch(request, module.run) as more:
         metrics = module.run(recipe, inputs, output, **more)
     figures = {
         "metrics": metrics,
@@ -172,7 +172,7 @@ def _perform(request: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _watched(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+def _watch(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[dict[str, Any]]:
     """Have the context hear what the job uses, and the agents that observe it see how far it is;
     what its function takes for it."""
     from meetara_build.context.outbox import Outbox

@@ -40,7 +40,7 @@ def profile_folder(project: Path, name: str) -> Path:
 
 def profile_hardware(project: Path, name: str) -> str | None:
     """The machine that a profile names in its ``config:``, if it does."""
-    return _configured(project, name, "hardware")
+    return _read_setting(project, name, "hardware")
 
 
 def profile_prices(project: Path, name: str) -> dict[str, float] | None:
@@ -50,7 +50,7 @@ def profile_prices(project: Path, name: str) -> dict[str, float] | None:
     Raises:
         ConfigError: the provider's file is missing or wrong.
     """
-    provider = _configured(project, name, "provider")
+    provider = _read_setting(project, name, "provider")
     if provider is None:
         return None
     from meetara_build.config.prices import provider_prices
@@ -71,7 +71,7 @@ def profile_entries(project: Path, name: str) -> list[str]:
     return [str(entry) for entry in entries] if isinstance(entries, list) else []
 
 
-def _configured(project: Path, name: str, wanted: str) -> str | None:
+def _read_setting(project: Path, name: str, wanted: str) -> str | None:
     for entry in profile_entries(project, name):
         key, _, value = entry.partition("=")
         if key == wanted:

@@ -148,7 +148,7 @@ class Rules:
         """The files of a rule whose targets all declare the same."""
         variants = self.variants(rule)
         assert len(variants) < 2, f"{rule}: its targets declare different files; see variants()"
-        return variants[0].outputs if variants else self._declared(RULES[rule], ())
+        return variants[0].outputs if variants else self._list_declared(RULES[rule], ())
 
     def output(self, rule: str, name: str) -> str:
         """One of these, which Snakemake is to show."""
@@ -175,10 +175,10 @@ class Rules:
             words = [rule, *(own if len(found) > 1 and not row.temporary else [])]
             name = "_".join([*words, *(["kept"] if kept and row.temporary else [])])
             folder = None if kept else f"{self.root}/{row.place(_target(row))}"
-            variants.append(Variant(name, names, self._declared(row, files), folder))
+            variants.append(Variant(name, names, self._list_declared(row, files), folder))
         return variants
 
-    def _declared(self, row: Stage, files: Iterable[str]) -> list[str]:
+    def _list_declared(self, row: Stage, files: Iterable[str]) -> list[str]:
         return [f"{self.root}/{row.place(_target(row))}/{file}" for file in (MANIFEST, *files)]
 
     def inputs(self, rule: str) -> Value:

@@ -39,7 +39,7 @@ first, and no core waits at the end for one domain's training and all that follo
 people want to see the first one soon."""
 
 
-def _handed_on(graph: Graph, profile: str) -> list[str]:
+def _list_handed_on(graph: Graph, profile: str) -> list[str]:
     """The command line's overrides for the processes of a build; a ``--config`` takes the place of
     the profile's whole."""
     if not graph.overrides.words:
@@ -67,7 +67,7 @@ def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = (
         *("--directory", str(graph.project), "--snakefile", str(graph.project / "Snakefile")),
         *("--profile", str(profile_folder(graph.project, profile))),
         *("--resources", f"mem_mb={graph.memory_mb}", f"gpu={graph.gpus}"),
-        *_handed_on(graph, profile),
+        *_list_handed_on(graph, profile),
         *first,
         *arguments,
     ]
@@ -89,14 +89,14 @@ def build(
     log = graph.root / "logs" / f"snakemake-{os.environ.get(journal.BUILD, 'build')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        status, failed = _watched(graph, command(graph, made, profile, arguments), output, listen)
+        status, failed = _watch(graph, command(graph, made, profile, arguments), output, listen)
     if status == -signal.SIGINT or status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if status != 0:
         raise BuildError(_failure(graph, log, failed))
 
 
-def _watched(
+def _watch(
     graph: Graph, command: list[str], output: Any, listen: Listener
 ) -> tuple[int, list[journal.Run]]:
     follow, failed = _Tail(graph.root), []

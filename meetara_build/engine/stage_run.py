@@ -67,12 +67,12 @@ def run(
     outcome, made, failure = "failed", None, None
     courier.start(graph)
     try:
-        with _locked(graph.root, step):
+        with _lock(graph.root, step):
             _recall_temporaries(graph, step, cold=cold, debug=debug)
             inputs = _input_digests(graph, step)
             key = work_key(step.stage, step.target, step.fingerprint, inputs)
             manifest = (
-                _known(graph, step, key, inputs)
+                _find_known(graph, step, key, inputs)
                 if step.keep
                 else _hollow(graph, step, key, whole=whole)
             )
@@ -80,7 +80,7 @@ def run(
                 inputs = _input_digests(graph, step)
                 key = work_key(step.stage, step.target, step.fingerprint, inputs)
             if manifest is None:
-                manifest, figures = _worked_out(graph, step, key, inputs, cold=cold, debug=debug)
+                manifest, figures = _work_out(graph, step, key, inputs, cold=cold, debug=debug)
                 outcome = "built"
             else:
                 outcome = "restored"
@@ -90,7 +90,7 @@ def run(
                 step.reference, key, step.place.manifest if step.keep else ""
             )
     except Exception as fault:
-        failure = None if str(fault) else _said_by_job(graph, step, key)
+        failure = None if str(fault) else _read_failure(graph, step, key)
         failure = failure or job.explain(fault, str(graph.root))
         if isinstance(fault, OSError) and failure.code == UnwritableError.code:
             raise UnwritableError(failure.message) from None
@@ -100,16 +100,16 @@ def run(
     return outcome
 
 
-def _known(graph: Graph, step: Step, key: str, inputs: Mapping[str, str]) -> Manifest | None:
+def _find_known(graph: Graph, step: Step, key: str, inputs: Mapping[str, str]) -> Manifest | None:
     """The result of this work that is in its place already, or else from the store."""
-    current = _known_here(graph, step, inputs)
+    current = _find_known_here(graph, step, inputs)
     if current is None:
-        return _restored(graph, step, key)
+        return _restore(graph, step, key)
     Store(graph.store, graph.root).add(key, current, graph.root / step.place.folder)
     return current
 
 
-def _known_here(graph: Graph, step: Step, inputs: Mapping[str, str]) -> Manifest | None:
+def _find_known_here(graph: Graph, step: Step, inputs: Mapping[str, str]) -> Manifest | None:
     """The result of a step's work from these inputs, if it is in its place already, and whole."""
     current = _current(graph, step)
     if current is None or (current.fingerprint, current.inputs) != (step.fingerprint, inputs):
@@ -120,7 +120,7 @@ def _known_here(graph: Graph, step: Step, inputs: Mapping[str, str]) -> Manifest
     )
 
 
-def _restored(graph: Graph, step: Step, key: str) -> Manifest | None:
+def _restore(graph: Graph, step: Step, key: str) -> Manifest | None:
     store = Store(graph.store, graph.root)
     manifest = store.look_up(key)
     if manifest is None:
@@ -164,7 +164,7 @@ def _is_read(graph: Graph, step: Step, manifest: Manifest) -> bool:
                 for name, given in sorted(reader.inputs.items())
             }
             key = work_key(reader.stage, reader.target, reader.fingerprint, inputs)
-            if store.look_up(key) is None and _known_here(graph, reader, inputs) is None:
+            if store.look_up(key) is None and _find_known_here(graph, reader, inputs) is None:
                 return True
     return False
 
@@ -205,7 +205,7 @@ def _make_temporaries(graph: Graph, step: Step, *, cold: bool, debug: bool) -> b
     return made
 
 
-def _worked_out(
+def _work_out(
     graph: Graph, step: Step, key: str, inputs: Mapping[str, str], *, cold: bool, debug: bool
 ) -> tuple[Manifest, dict[str, Any]]:
     with _output_folder(graph, step, key) as output:
@@ -279,7 +279,7 @@ def _output_folder(graph: Graph, step: Step, key: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, step: Step) -> Iterator[None]:
+def _lock(root: Path, step: Step) -> Iterator[None]:
     """One run of a step at a time, whichever build it belongs to; freed by the kernel when the
     holder dies."""
     path = root / ".locks" / step.reference
@@ -338,7 +338,7 @@ def _workload(graph: Graph, step: Step) -> float:
     )
 
 
-def _said_by_job(graph: Graph, step: Step, key: str) -> job.Failure | None:
+def _read_failure(graph: Graph, step: Step, key: str) -> job.Failure | None:
     """Why the job failed: it said so itself, on standard error and in this file."""
     path = work_folder(graph, step, key) / job.FAILURE
     failure = None

@@ -90,7 +90,7 @@ def ask(request: Mapping[str, Any]) -> int:
     status, hung = _ask(request)
     if status < 0:
         print(
-            f"{request['name']}: {_ended(status, hung)}; begun once more",
+            f"{request['name']}: {_describe_end(status, hung)}; begun once more",
             file=sys.stderr,
             flush=True,
         )
@@ -100,11 +100,11 @@ def ask(request: Mapping[str, Any]) -> int:
         status, hung = _ask(request)
     if status < 0:
         kind = JobMemoryError if status == -signal.SIGKILL and not hung else BuildError
-        raise kind(f"{request['name']}: {_ended(status, hung)}, twice; build again")
+        raise kind(f"{request['name']}: {_describe_end(status, hung)}, twice; build again")
     return status
 
 
-def _ended(status: int, hung: float) -> str:
+def _describe_end(status: int, hung: float) -> str:
     if hung:
         return (
             f"the job hung: it used no CPU for {hung:g} s and was ended (set {HANG} if that was "

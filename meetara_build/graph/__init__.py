@@ -211,7 +211,7 @@ def load(project: Path, hardware: str | None = None, overrides: Overrides = NO_O
     Raises:
         ConfigError: anything below conf/ is wrong.
     """
-    kept_in = _kept_in(project, hardware, overrides)
+    kept_in = _find_cache(project, hardware, overrides)
     try:
         kept = parse_json(kept_in.read_bytes())
         now = _signature(project, kept["sources"], kept["environment"])
@@ -237,7 +237,7 @@ def load(project: Path, hardware: str | None = None, overrides: Overrides = NO_O
     return _unpack(project, packed, overrides)
 
 
-def _kept_in(project: Path, hardware: str | None, overrides: Overrides) -> Path:
+def _find_cache(project: Path, hardware: str | None, overrides: Overrides) -> Path:
     """Where a graph is kept."""
     name = f"graph-{hardware or 'default'}"
     if not overrides.words:

@@ -41,7 +41,7 @@ def code_digests(stage: str) -> dict[str, str]:
     package."""
     return {
         name.removeprefix(f"{PACKAGE.name}."): _tree_digest(path)[:16]
-        for name, path in sorted(_reached(stage).items())
+        for name, path in sorted(_find_reached(stage).items())
     }
 
 
@@ -50,7 +50,7 @@ def library_versions(stage: str) -> dict[str, str]:
     """Versions of Python and of the third-party libraries that a stage's code imports."""
     modules = {
         name.partition(".")[0]
-        for path in _reached(stage).values()
+        for path in _find_reached(stage).values()
         for name in _imports(path, path == _init(path))
     }
     modules -= sys.stdlib_module_names | {PACKAGE.name} | UNDECIDING
@@ -109,7 +109,7 @@ def agent_digests(plugin: Path) -> dict[str, str]:
 
 
 @cache
-def _reached(stage: str) -> dict[str, Path]:
+def _find_reached(stage: str) -> dict[str, Path]:
     """Package modules that a stage's module imports, directly or through others, and the packages
     they lie in.
 

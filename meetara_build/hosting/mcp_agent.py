@@ -71,7 +71,7 @@ async def _ask(spec: Mapping[str, Any], hook: str, context: Context) -> Any:
                 return found
             if hook not in found:
                 return None
-            return _understood(hook, await client.call_tool(hook, {"context": _told(context)}))
+            return _understood(hook, await client.call_tool(hook, {"context": _call_tool(context)}))
 
 
 def _server(spec: Mapping[str, Any]) -> Any:
@@ -94,7 +94,7 @@ def _end_server() -> None:
             process.kill()
 
 
-def _told(context: Context) -> Any:
+def _call_tool(context: Context) -> Any:
     """A context as JSON values."""
     return json.loads(
         json.dumps(as_json(replace(context, runs=context.runs[-MOST_RUNS:])), default=_value)

@@ -36,7 +36,7 @@ def add_resources(server: MCPServer[Any], served: Served) -> None:
             mime_type=JSON,
         )
         def of_domain(domain: str) -> str:
-            return _resource(lambda: served.context.section(section, _found(served, domain)))
+            return _resource(lambda: served.context.section(section, _find(served, domain)))
 
     for section in SECTIONS:
         add(section)
@@ -49,7 +49,7 @@ def add_resources(server: MCPServer[Any], served: Served) -> None:
         return Completion(values=values[:100], total=len(values), has_more=len(values) > 100)
 
 
-def _found(served: Served, domain: str) -> str:
+def _find(served: Served, domain: str) -> str:
     try:
         return served.domain(domain)
     except ConfigError as error:

@@ -59,12 +59,12 @@ class Changes:
     async def watch(self) -> None:
         """Take in what waits in the outbox, and tell of what is new, until cancelled."""
         while True:
-            for changed in await anyio.to_thread.run_sync(self._changed):
+            for changed in await anyio.to_thread.run_sync(self._list_changed):
                 await self.bus.publish(ResourceUpdated(uri=changed))
                 await self.older_clients.tell(changed)
             await anyio.sleep(POLL_SECONDS)
 
-    def _changed(self) -> list[str]:
+    def _list_changed(self) -> list[str]:
         try:
             self.delivery.once()
             self.last, found = self.context.store.changes(self.last)
@@ -212,7 +212,7 @@ async def _over_http(
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         max_request_body_size=LARGEST_REQUEST,
-        transport_security=_allowed(host, names),
+        transport_security=_make_security(host, names),
     )
     config = uvicorn.Config(
         EndWithToken(app, verifier.is_valid) if guarded else app,
@@ -265,7 +265,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _allowed(host: str, names: Sequence[str]) -> TransportSecuritySettings:
+def _make_security(host: str, names: Sequence[str]) -> TransportSecuritySettings:
     """Whom requests may be meant for, and where pages that send them may come from: a page of
     another site may not."""
     hosts = {*LOOPBACK, *names}

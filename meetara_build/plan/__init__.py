@@ -106,17 +106,17 @@ class _Planner:
         key = (step.stage, step.target)
         for given in step.inputs.values():
             self.readers.setdefault((given.stage, given.target), []).append(key)
-        self.items[key] = self._kept(step) if step.keep else self._temporary(step)
+        self.items[key] = self._mark_kept(step) if step.keep else self._temporary(step)
 
     def settled(self) -> list[Item]:
         """All items; a temporary is only there where a step that is not fresh reads it."""
         return [
-            item if item.step.keep else self._needed(key, item)
+            item if item.step.keep else self._mark_needed(key, item)
             for key, item in self.items.items()
             if item.step.keep or self._read_by(key, {RUN, RESTORE, MAYBE})
         ]
 
-    def _needed(self, key: Key, item: Item) -> Item:
+    def _mark_needed(self, key: Key, item: Item) -> Item:
         """A temporary whose result is known is made again only for a reader that is worked out."""
         action = (
             RUN if self._read_by(key, {RUN}) else MAYBE if self._read_by(key, {MAYBE}) else RESTORE
@@ -134,7 +134,7 @@ class _Planner:
     def _read_by(self, key: Key, actions: set[str]) -> bool:
         return any(self.items[reader].action in actions for reader in self.readers.get(key, ()))
 
-    def _kept(self, step: Step) -> Item:
+    def _mark_kept(self, step: Step) -> Item:
         manifest = self.sight.manifest(step)
         self.found[step.stage, step.target] = manifest
         causes = self._own(step, manifest)
@@ -144,16 +144,16 @@ class _Planner:
             # will turn out to have.
             sure = causes and not self.store.knows(step.fingerprint)
             return Item(
-                step, RUN if sure else MAYBE, tuple(causes), self._inherited(step), tuple(waits)
+                step, RUN if sure else MAYBE, tuple(causes), self._list_inherited(step), tuple(waits)
             )
         inputs = self._inputs(step)
         inherited: tuple[Cause, ...] = ()
         if manifest is not None and (
             changed := [name for name in inputs if manifest.inputs.get(name) != inputs[name]]
         ):
-            inherited = self._inherited(step)
+            inherited = self._list_inherited(step)
             if not causes and not inherited:
-                causes = [Cause(INPUT, self._given(step, name)) for name in changed]
+                causes = [Cause(INPUT, self._describe_given(step, name)) for name in changed]
         key = _key(step, inputs)
         if not causes and not inherited:
             return Item(step, FRESH, key=key)
@@ -182,7 +182,7 @@ class _Planner:
         if causes and causes[0].kind == NEW and waits:
             causes = []
         return Item(
-            step, MAYBE if waits else RUN, tuple(causes), self._inherited(step), tuple(waits), key
+            step, MAYBE if waits else RUN, tuple(causes), self._list_inherited(step), tuple(waits), key
         )
 
     def _waits(self, step: Step) -> list[str]:
@@ -193,7 +193,7 @@ class _Planner:
         ]
         return sorted({item.step.name for item in above if item.action in (RUN, MAYBE)})
 
-    def _inherited(self, step: Step) -> tuple[Cause, ...]:
+    def _list_inherited(self, step: Step) -> tuple[Cause, ...]:
         above = [
             self.items[given.stage, given.target] for given in step.inputs.values() if given.reads
         ]
@@ -214,7 +214,7 @@ class _Planner:
             )
         return self.digests[given]
 
-    def _given(self, step: Step, name: str) -> str:
+    def _describe_given(self, step: Step, name: str) -> str:
         given = step.inputs[name]
         return self.graph.step(given.stage, given.target).name
 

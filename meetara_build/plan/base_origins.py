@@ -35,13 +35,13 @@ def base_origins(graph: Graph, domains: Iterable[str] = ()) -> list[BaseOrigin]:
         BaseOrigin(
             step.recipe["name"],
             step.recipe["gguf"]["file"].rpartition("/")[2],
-            _built(graph, step) or _in_file(step),
+            _read_built(graph, step) or _in_file(step),
         )
         for step in steps
     ]
 
 
-def _built(graph: Graph, step: Step) -> str | None:
+def _read_built(graph: Graph, step: Step) -> str | None:
     """What the base's own manifest says."""
     try:
         found: str | None = read_manifest(graph.root / step.place.manifest).metrics.get("quantized")

@@ -81,11 +81,11 @@ def recipe_causes(graph: Graph, step: Step, old: MadeFrom) -> list[Cause]:
     """What differs between what a step is made from and what it was made from."""
     new = step.made_from
     found = list(_recipe_causes(graph, step, old.get("recipe", {}), new["recipe"]))
-    for module, one, other in _changed(old.get("code", {}), new["code"]):
+    for module, one, other in _list_changed(old.get("code", {}), new["code"]):
         found.append(Cause(CODE, file_of(module), "", one, other))
-    for library, one, other in _changed(old.get("libraries", {}), new["libraries"]):
+    for library, one, other in _list_changed(old.get("libraries", {}), new["libraries"]):
         found.append(Cause(LIBRARY, library, "", one, other))
-    for name, one, other in _changed(old.get("sources", {}), new["sources"]):
+    for name, one, other in _list_changed(old.get("sources", {}), new["sources"]):
         found.append(Cause(SOURCE, seen_from(graph, step.sources.get(name, name)), "", one, other))
     # A key of a recipe may come from where another does.
     return list(dict.fromkeys(found))
@@ -132,7 +132,7 @@ def _follows(path: Sequence[str], old: Slice, new: Slice) -> bool:
     return path[0] == "max_kl" and other_types and not asked_twice
 
 
-def _changed(
+def _list_changed(
     old: Mapping[str, str], new: Mapping[str, str]
 ) -> Iterable[tuple[str, str | None, str | None]]:
     return [

@@ -103,7 +103,7 @@ def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any])
             for cause in recipe_causes(graph, step, before[name]):
                 reached.setdefault(cause, []).append(name)
     direct = {cause: names for cause, names in reached.items() if cause.kind != ABOVE}
-    lines += [f"{cause.text()} ({_named(names)})" for cause, names in (direct or reached).items()]
+    lines += [f"{cause.text()} ({_name_action(names)})" for cause, names in (direct or reached).items()]
     if lines:
         return lines
     one, other = (
@@ -120,6 +120,6 @@ def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any])
     return lines
 
 
-def _named(names: Sequence[str]) -> str:
+def _name_action(names: Sequence[str]) -> str:
     """The first of some steps, and how many more there are."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

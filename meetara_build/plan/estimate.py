@@ -105,14 +105,14 @@ class Estimator:
             -RECENT:
         ]
         if near := [run for run in own if 1 / NEAR < work / run.work < NEAR]:
-            return self._measured(
+            return self._estimate_measured(
                 item, [run.seconds * work / run.work for run in near], near, HISTORY
             )
         alike = self._same_hardware(self.by_stage.get(step.stage, ()), step.target)
         if len(alike) > 1 or own:
-            start, rate = self._fitted(step.stage, self.graph.hardware(step.target), alike)
+            start, rate = self._fit(step.stage, self.graph.hardware(step.target), alike)
             errors = [run.seconds / max(start + rate * run.work, 1e-3) for run in alike]
-            return self._measured(
+            return self._estimate_measured(
                 item, [(start + rate * work) * error for error in errors], own or alike, SIMILAR
             )
         start, rate = step.row.seconds
@@ -123,12 +123,12 @@ class Estimator:
             seconds / SPREAD[MODEL], seconds, seconds * SPREAD[MODEL], max(peak, 450.0), size, MODEL
         )
 
-    def _fitted(self, stage: str, hardware: str, runs: Sequence[Run]) -> tuple[float, float]:
+    def _fit(self, stage: str, hardware: str, runs: Sequence[Run]) -> tuple[float, float]:
         if (stage, hardware) not in self.lines:
             self.lines[stage, hardware] = fit([(run.work, run.seconds) for run in runs])
         return self.lines[stage, hardware]
 
-    def _measured(
+    def _estimate_measured(
         self, item: Item, seconds: Sequence[float], runs: Sequence[Run], source: str
     ) -> Estimate:
         middle = statistics.median(seconds)

@@ -59,7 +59,7 @@ def _training(step: Step, manifest: Manifests) -> float:
     return step.parameters * min(tokens, most)
 
 
-def _held_out(step: Step, manifest: Manifests) -> float:
+def _weigh_held_out(step: Step, manifest: Manifests) -> float:
     files = step.parameters * (2 + len(step.recipe["quants"]))
     return files * _side(manifest("dataset"), "test") / BYTES_A_TOKEN
 
@@ -70,7 +70,7 @@ WORK: dict[str, Callable[[Step, Manifests], float]] = {
     "training": _training,
     "weights": lambda step, _: float(step.parameters),
     "types": lambda step, _: float(step.parameters * (1 + len(step.recipe["quants"]))),
-    "held_out": _held_out,
+    "held_out": _weigh_held_out,
     "inputs": lambda step, _: float(len(step.inputs)),
 }
 """By the name that the table of stages has for it, how work is reckoned."""

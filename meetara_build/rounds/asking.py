@@ -106,7 +106,7 @@ def ask(
         ConfigError: two agents have the same name.
     """
     policy = context.policy
-    prepared = _prepared(project, context)
+    prepared = _prepare(project, context)
     both = ask_in_turn(
         prepared, [{"hook": "propose"}, {"hook": "insights"}], policy["seconds"], root / LOGS
     )
@@ -225,7 +225,7 @@ def read_verdict(content: Mapping[str, Any]) -> Verdict:
     return Verdict(**{**content, "proposal": Proposal(**content["proposal"])})
 
 
-def _prepared(project: Path, context: Context) -> dict[str, Prepare]:
+def _prepare(project: Path, context: Context) -> dict[str, Prepare]:
     """Every agent that policy does not shut out, ready to be asked."""
     known = agents(project, context.policy)
     return {
@@ -263,7 +263,7 @@ def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]
         seen: set[str] = set()
         for one in answer.value or ():
             try:
-                proposal = _shaped(one)
+                proposal = _read_proposal(one)
                 id = proposal_id(name, proposal)
                 reports.checked([_message(name, id, proposal)])
             except (ValueError, ReportError) as fault:
@@ -278,7 +278,7 @@ def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]
     return found, faults
 
 
-def _shaped(content: Mapping[str, object]) -> Proposal:
+def _read_proposal(content: Mapping[str, object]) -> Proposal:
     """A proposal, its fields of the types and sizes that the shared context takes.
 
     Raises:
@@ -315,7 +315,7 @@ def _from_messages(context: Context, asked: Container[str], known: Container[str
         sender, id = message["sender"], message["id"]
         if message["about"] != "proposal" or message["answers"] or sender in asked or id in known:
             continue
-        proposal = _shaped({**message["body"], "domain": message["domain"]})
+        proposal = _read_proposal({**message["body"], "domain": message["domain"]})
         if id != proposal_id(sender, proposal):
             found.append((sender, id, proposal))
     return found
@@ -336,7 +336,7 @@ class Trial:
         Raises:
             ConfigError: the configuration refuses it.
         """
-        self._tried(one)
+        self._try_out(one)
 
     def take(self, one: Proposal) -> None:
         """Try it, and keep it for those that follow.
@@ -344,10 +344,10 @@ class Trial:
         Raises:
             ConfigError: the configuration refuses it.
         """
-        decisions, tried = self._tried(one)
+        decisions, tried = self._try_out(one)
         self.taken[one.domain], self.resolved[one.domain] = decisions, tried
 
-    def _tried(self, one: Proposal) -> tuple[list[Decision], Resolved]:
+    def _try_out(self, one: Proposal) -> tuple[list[Decision], Resolved]:
         try:
             proposed = Decision(key=one.key, value=one.value, agent="an agent", reason=one.reason)
         except ValidationError as error:

@@ -38,7 +38,7 @@ def refusal(context: Context, agent: str, id: str, proposal: Proposal, attempt: 
         return "it is so already"
     if too_far := _too_far(domain.config.get(key), proposal.value, policy["at_most_times"]):
         return too_far
-    if unknown := _unknown_topic(domain, key, proposal.value):
+    if unknown := _find_unknown_topic(domain, key, proposal.value):
         return unknown
     if past := _past(context, domain, agent, id, key):
         return past
@@ -63,7 +63,7 @@ def _too_far(now: Any, value: Any, at_most: float) -> str | None:
     )
 
 
-def _unknown_topic(domain: Domain, key: str, value: Any) -> str | None:
+def _find_unknown_topic(domain: Domain, key: str, value: Any) -> str | None:
     """A topic that no record has, where the data set is there to tell: its training would fail."""
     records = (
         domain.read("dataset/train.jsonl")

@@ -75,7 +75,7 @@ def settle(
         groups.setdefault((verdict.proposal.domain, verdict.proposal.key), []).append(verdict)
     settled = [one for group in groups.values() for one in _contest(group, records)]
     settled += [verdict for verdict in verdicts if verdict.status == REFUSED]
-    return shown(_limited(settled, most, careful))
+    return shown(_limit(settled, most, careful))
 
 
 def shown(verdicts: Iterable[Verdict]) -> list[Verdict]:
@@ -111,7 +111,7 @@ def _contest(group: Sequence[Verdict], records: Mapping[str, Record]) -> Iterabl
         yield replace(other, status=OUTVOTED, why=why)
 
 
-def _limited(verdicts: Sequence[Verdict], most: int, careful: Collection[str]) -> list[Verdict]:
+def _limit(verdicts: Sequence[Verdict], most: int, careful: Collection[str]) -> list[Verdict]:
     """The best so many winners of each domain; the rest wait, so that what is measured can be told
     apart."""
     taken: dict[str, int] = {}

@@ -91,7 +91,7 @@ def outcomes(messages: Iterable[Mapping[str, object]], runs: Sequence[Run]) -> l
     for run in runs:
         by_step.setdefault((run.domain, run.stage), []).append(run)
     found = [_outcome(message, by_step) for message in messages if answered(message, "accepted")]
-    return _shared([outcome for outcome in found if outcome is not None])
+    return _share_out([outcome for outcome in found if outcome is not None])
 
 
 def answered(message: Mapping[str, Any], answer: str) -> float | None:
@@ -179,14 +179,14 @@ def _outcome(
         float(body.get("expected_gain") or 0.0),
         None if before is None else _fall(_measure(figure, before), _measure(figure, after)),
         None if before is None else _fall(loss(before), loss(after)),
-        _solved(by_step, message["domain"], accepted),
+        _is_solved(by_step, message["domain"], accepted),
         after.outcome == "failed" and not failed_before,
         None if before is None else before.id,
         after.id,
     )
 
 
-def _solved(by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accepted: float) -> bool:
+def _is_solved(by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accepted: float) -> bool:
     """Whether the first step of a domain that failed before a decision went through after it."""
     for row in CHAIN:
         runs = by_step.get((domain, row.name), ())
@@ -196,7 +196,7 @@ def _solved(by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accep
     return False
 
 
-def _shared(found: Sequence[Outcome]) -> list[Outcome]:
+def _share_out(found: Sequence[Outcome]) -> list[Outcome]:
     """Each outcome with its part of a gain that several have in common."""
     together: dict[tuple[object, ...], list[Outcome]] = {}
     for outcome in found:

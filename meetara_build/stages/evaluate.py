@@ -51,7 +51,7 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
         runners = {
             name: stack.enter_context(_Runner.opened(name, path)) for name, path in files.items()
         }
-        texts, topics, counts = _held_out(recipe, inputs, runners)
+        texts, topics, counts = _read_held_out(recipe, inputs, runners)
         longest = max(len(text.ids) for text in texts) + GENERATED
         for runner in runners.values():
             stack.enter_context(runner.start(longest, recipe.threads))
@@ -157,9 +157,9 @@ class _ByTopic:
         means = {topic: self.nats[topic] / self.tokens[topic] for topic in sorted(self.nats)}
         return {
             "by_topic": {
-                topic: [_rounded(ours), self.tokens[topic]] for topic, (ours, _) in means.items()
+                topic: [_round(ours), self.tokens[topic]] for topic, (ours, _) in means.items()
             },
-            "base_by_topic": {topic: _rounded(base) for topic, (_, base) in means.items()},
+            "base_by_topic": {topic: _round(base) for topic, (_, base) in means.items()},
         }
 
 
@@ -172,7 +172,7 @@ def _files(recipe: EvaluateRecipe, inputs: Inputs) -> dict[str, Path]:
     }
 
 
-def _held_out(
+def _read_held_out(
     recipe: EvaluateRecipe, inputs: Inputs, runners: dict[str, _Runner]
 ) -> tuple[list[Encoded], list[str | None], dict[str, int]]:
     """The held-out records as tokens, cut to the context, their topics, and how many there are."""
@@ -260,25 +260,25 @@ def _report(runners: dict[str, _Runner], counts: dict[str, int]) -> dict[str, An
         **counts,
         BASE: base,
         "variants": figures,
-        "improvement": _rounded((base["loss"] - loss) / base["loss"]),
+        "improvement": _round((base["loss"] - loss) / base["loss"]),
     }
 
 
 def _figures(runner: _Runner, tokens: int) -> dict[str, Any]:
     loss = runner.loss_sum / tokens
     figures = {
-        "loss": _rounded(loss),
-        "perplexity": _rounded(math.exp(loss)),
+        "loss": _round(loss),
+        "perplexity": _round(math.exp(loss)),
         "bytes": runner.path.stat().st_size,
     }
     if runner.divergences:
         each = np.concatenate(runner.divergences)
-        figures["kl_mean"] = _rounded(float(each.mean()))
-        figures["kl_p99"] = _rounded(float(np.quantile(each, 0.99)))
-        figures["top_token_agreement"] = _rounded(runner.agreed / tokens)
+        figures["kl_mean"] = _round(float(each.mean()))
+        figures["kl_p99"] = _round(float(np.quantile(each, 0.99)))
+        figures["top_token_agreement"] = _round(runner.agreed / tokens)
     return figures
 
 
-def _rounded(figure: float) -> float:
+def _round(figure: float) -> float:
     """Six digits: what float32 arithmetic can vouch for."""
     return float(f"{figure:.6g}")

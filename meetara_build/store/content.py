@@ -118,7 +118,7 @@ class Store:
         Raises:
             ArtifactError: the store cannot be written, or its disk is full.
         """
-        with self._shared(), self.explain_refusals("written"):
+        with self._share_rights(), self.explain_refusals("written"):
             if self.look_up(key) == manifest and self.knows(manifest.fingerprint):
                 self._mark_used(key)
                 return
@@ -137,7 +137,7 @@ class Store:
         Raises:
             ArtifactError: the store cannot be read.
         """
-        with self._shared():
+        with self._share_rights():
             for name, entry in manifest.files.items():
                 blob = self.blob(entry["sha256"])
                 try:
@@ -229,7 +229,7 @@ class Store:
     # Who may use it
 
     @contextlib.contextmanager
-    def _shared(self) -> Iterator[None]:
+    def _share_rights(self) -> Iterator[None]:
         """Nothing is collected meanwhile."""
         with self.locked(fcntl.LOCK_SH):
             yield
@@ -295,7 +295,7 @@ class Store:
         except OSError as error:
             if error.errno not in (*REFUSED, *FULL):
                 raise
-            raise self._explained(error, what) from None
+            raise self._explain(error, what) from None
 
     @contextlib.contextmanager
     def _if_ours_to_write(self) -> Iterator[None]:
@@ -307,7 +307,7 @@ class Store:
                 if error.errno not in REFUSED:
                     raise
 
-    def _explained(self, error: OSError, what: str) -> Exception:
+    def _explain(self, error: OSError, what: str) -> Exception:
         path = Path(error.filename) if isinstance(error.filename, str) else self.folder
         if not path.is_relative_to(self.folder):
             return error
@@ -320,7 +320,7 @@ class Store:
             )
         path = next(one for one in (path, *path.parents) if _can_be_seen(one))
         return ArtifactError(
-            f"{path}: cannot be {what} ({reason}); it is {_described(path)}. A store for several "
+            f"{path}: cannot be {what} ({reason}); it is {_describe(path)}. A store for several "
             f"users is a folder of their group: `chgrp -R GROUP {self.folder} && chmod -R g+rwX "
             f"{self.folder}`, by whose it is. Or set `store:` in conf/build.yaml to a folder of "
             "yours"
@@ -333,7 +333,7 @@ def _can_be_seen(path: Path) -> bool:
     return False
 
 
-def _described(path: Path) -> str:
+def _describe(path: Path) -> str:
     """Whose a file is, and with which rights."""
     state = path.stat()
     try:
@@ -361,12 +361,12 @@ def share(source: Path, target: Path) -> None:
     to it.
     """
     with replace_file(target) as temporary:
-        if not _cloned(source, temporary) and not _linked(source, temporary):
+        if not _clone(source, temporary) and not _link(source, temporary):
             _copy(source, temporary)
         temporary.chmod(0o444)
 
 
-def _cloned(source: Path, target: Path) -> bool:
+def _clone(source: Path, target: Path) -> bool:
     """Whether the file system could make a copy that shares its blocks; unlike a link, no later
     edit reaches the other."""
     try:
@@ -378,7 +378,7 @@ def _cloned(source: Path, target: Path) -> bool:
     return True
 
 
-def _linked(source: Path, target: Path) -> bool:
+def _link(source: Path, target: Path) -> bool:
     try:
         if source.stat().st_uid == os.geteuid():
             os.link(source, target)

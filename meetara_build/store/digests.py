@@ -45,7 +45,7 @@ class Digests:
         Raises:
             OSError: it is not there or cannot be read.
         """
-        return self._remembered(str(path), digest_file, _file_state)
+        return self._recall(str(path), digest_file, _file_state)
 
     def source(self, path: str | Path) -> str:
         """sha256 of a raw source: a file's bytes, or the names and bytes of all files in a folder.
@@ -53,9 +53,9 @@ class Digests:
         Raises:
             OSError: it is not there or cannot be read.
         """
-        return self._remembered(str(path), digest_source, state)
+        return self._recall(str(path), digest_source, state)
 
-    def _remembered(
+    def _recall(
         self, path: str, digest: Callable[[Path], str], state: Callable[[str], State]
     ) -> str:
         if path not in self.used:

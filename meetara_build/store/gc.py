@@ -65,13 +65,13 @@ def collect(
         ArtifactError: the store cannot be read or written.
     """
     with store.locked(fcntl.LOCK_EX), store.explain_refusals("written"):
-        keep = set(wanted) | set(_referred(store, wanted, dry_run=dry_run))
+        keep = set(wanted) | set(_list_referred(store, wanted, dry_run=dry_run))
         works = sorted(_works(store), key=lambda work: (work.key in keep, work.used, work.key))
         # What a current result began from was pinned by whoever built it, here or in another
         # checkout.
         pins = {*pinned, *(source for work in works if work.key in keep for source in work.sources)}
         sizes = {path.name: path.stat().st_size for path in _files(store.folder / "blobs")}
-        held = _counted(works)
+        held = _count(works)
         size = sum(sizes.get(blob, 0) for blob in held)
         now, gone = time.time(), []
         for work in works:
@@ -92,7 +92,7 @@ def collect(
         freed = sum(path.stat().st_size for path in dead if path.stat().st_nlink == 1)
         dropped = sum(sizes[path.name] for path in dead)
         half = [
-            path for path in store.folder.rglob(".*.*") if path.is_file() and _abandoned(path, now)
+            path for path in store.folder.rglob(".*.*") if path.is_file() and _is_abandoned(path, now)
         ]
         if not dry_run:
             known = {work.fingerprint for work in works if work not in gone}
@@ -111,7 +111,7 @@ def collect(
         )
 
 
-def _abandoned(path: Path, now: float) -> bool:
+def _is_abandoned(path: Path, now: float) -> bool:
     """Whether a half-written file has been left by whoever wrote it."""
     return now - path.stat().st_ctime > IN_FLIGHT_SECONDS
 
@@ -121,7 +121,7 @@ def _collectable(path: Path, held: dict[str, int], now: float) -> bool:
     return path.name in held or now - path.stat().st_ctime > IN_FLIGHT_SECONDS
 
 
-def _referred(store: Store, wanted: Collection[str], *, dry_run: bool) -> Iterator[str]:
+def _list_referred(store: Store, wanted: Collection[str], *, dry_run: bool) -> Iterator[str]:
     """Keys that some root's artifacts are the results of; references to what is gone from this
     machine are dropped."""
     for folder in (store.folder / "roots").glob("*"):
@@ -169,7 +169,7 @@ def _works(store: Store) -> Iterator[Work]:
         yield Work(path, path.stem, path.stat().st_mtime, named, fingerprint, sources)
 
 
-def _counted(works: list[Work]) -> dict[str, int]:
+def _count(works: list[Work]) -> dict[str, int]:
     held: dict[str, int] = {}
     for work in works:
         for blob in work.blobs:

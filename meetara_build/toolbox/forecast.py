@@ -67,7 +67,7 @@ def curve_of(report: Mapping[str, Any] | None) -> Curve | None:
     points = [tuple(point) for point in report["curve"]]
     if not points or all(point[2] is None for point in points):
         return None
-    steps = _planned([point[3] for point in points]) if report.get("stopped_early") else len(points)
+    steps = _count_planned([point[3] for point in points]) if report.get("stopped_early") else len(points)
     return Curve(points, steps, report.get("validation_loss_before"))
 
 
@@ -201,7 +201,7 @@ def _top(rates: Sequence[float]) -> int:
     return max(index for index, rate in enumerate(rates) if rate == highest)
 
 
-def _planned(rates: Sequence[float]) -> int:
+def _count_planned(rates: Sequence[float]) -> int:
     """How many steps a training that was stopped would have had, by how far its cosine had come
     down."""
     top, last = _top(rates), len(rates) - 1

@@ -111,7 +111,7 @@ def shape_of(
 
 def terms(shape: Shape) -> list[float]:
     """The bytes of each of ``TERMS``; one for the fixed part."""
-    size, adapted = BYTES[shape.precision], _adapted(shape)
+    size, adapted = BYTES[shape.precision], _list_adapted(shape)
     states = size * shape.tokens
     kept = states * (1 if shape.checkpointed else shape.layers)
     inputs = states * shape.layers * INPUT[shape.device] if shape.checkpointed else 0.0
@@ -169,7 +169,7 @@ def fitted(measured: Iterable[tuple[Shape, float]], device: str = "cpu") -> Memo
     )
 
 
-def _adapted(shape: Shape) -> list[tuple[int, int]]:
+def _list_adapted(shape: Shape) -> list[tuple[int, int]]:
     """In and out of every layer that gets an adapter, as Llama and its kin name them."""
     hidden, inner, keys = shape.hidden_size, shape.intermediate_size, shape.key_size
     known = {

@@ -55,7 +55,7 @@ def suspects(
 ) -> list[Suspect]:
     """The records that look wrong, the worst first. ``losses`` are those of training, an epoch
     each, by record, where known."""
-    said = {record["id"]: _said(record) for record in records}
+    said = {record["id"]: _read_turns(record) for record in records}
     topics = {record["id"]: record["topic"] for record in records if record.get("topic")}
     hard = hardness({key: several for key, several in losses.items() if key in said})
     found = [
@@ -66,7 +66,7 @@ def suspects(
     return sorted(found, key=lambda one: (-one.score, one.id))
 
 
-def _said(record: Mapping[str, Any]) -> tuple[str, str]:
+def _read_turns(record: Mapping[str, Any]) -> tuple[str, str]:
     """What is asked and what is answered."""
     by_role = {
         role: [m["content"] for m in record["messages"] if m["role"] == role]

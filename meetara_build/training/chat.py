@@ -229,7 +229,7 @@ class _Base:
             if turn["role"] != "assistant":
                 continue
             asked = self.render(turns[: end - 1], ask=True)
-            answered = whole if end == len(turns) else self._kept(self.render(turns[:end]), whole)
+            answered = whole if end == len(turns) else self._keep(self.render(turns[:end]), whole)
             if not (
                 asked.startswith(written)
                 and answered.startswith(asked)
@@ -244,7 +244,7 @@ class _Base:
             written = answered
         return texts
 
-    def _kept(self, answered: str, whole: str) -> str:
+    def _keep(self, answered: str, whole: str) -> str:
         """The text up to an answer without the control tokens that a template writes only where
         nothing follows (Phi 3's)."""
         while not whole.startswith(answered) and (token := self.controls.find_ending(answered)):

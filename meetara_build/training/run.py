@@ -89,7 +89,7 @@ class Run:
             [loss if math.isfinite(loss) else None for loss in row]
             for row in self.kept.losses.tolist()
         ]
-        return replace(self._timed(), losses=losses, micro_batch_tokens=self.state.micro_tokens)
+        return replace(self._time(), losses=losses, micro_batch_tokens=self.state.micro_tokens)
 
     def go_for(self, steps: int) -> float:
         """The first ``steps`` alone; the validation loss after them, of which nothing else in the
@@ -254,7 +254,7 @@ class Run:
         """What the observer says to the step just taken, or to one that failed."""
         if self.observe is None:
             return None
-        history = self._timed()
+        history = self._time()
         progress = Progress(
             step=self.state.step,
             steps=len(self.plan),
@@ -307,12 +307,12 @@ class Run:
     def _save(self) -> None:
         if self.folder is None:
             return
-        self.state.history = self._timed()
+        self.state.history = self._time()
         kept = pack(self.state, self.kept, self.weights, self.optimizer, self.packed.device)
         checkpoint.save(self.folder, self.name, kept)
         self.saved = time.monotonic()
 
-    def _timed(self) -> History:
+    def _time(self) -> History:
         """The history until now."""
         cuda = self.packed.device.type == "cuda"
         unit = 1 if sys.platform == "darwin" else 1024

@@ -62,7 +62,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
         and not _ROUTER.search(name)
         and _peft_allows(model, name)
     }
-    return sorted(_kept_as_layers(model, found))
+    return sorted(_list_kept_layers(model, found))
 
 
 def output_layer(model: PreTrainedModel) -> nn.Module | None:
@@ -85,7 +85,7 @@ def _peft_allows(model: PreTrainedModel, name: str) -> bool:
     return True
 
 
-def _kept_as_layers(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
+def _list_kept_layers(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
     """Those of some names that PEFT takes for layers: where experts were separate layers once, it
     takes these for the fused ones."""
     config = LoraConfig(target_modules=list(names))
@@ -108,7 +108,7 @@ def _refuse_unknown(model: PreTrainedModel, names: Sequence[str]) -> None:
     unknown = [
         name
         for name in names
-        if name in _kept_as_layers(model, [name]) and not _matching(model, name)
+        if name in _list_kept_layers(model, [name]) and not _matching(model, name)
     ]
     if unknown:
         raise TargetsError(

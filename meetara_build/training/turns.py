@@ -89,12 +89,12 @@ class Controls:
 
     def _hide(self, text: str) -> str:
         pieces, end = [], 0
-        for token, at in self._found(text):
+        for token, at in self._find_controls(text):
             pieces += [text[end:at], f"{self._mark}-{self._numbers[token.text]}-"]
             end = at + len(token.text)
         return "".join([*pieces, text[end:]])
 
-    def _found(self, text: str) -> Iterator[tuple[Control, int]]:
+    def _find_controls(self, text: str) -> Iterator[tuple[Control, int]]:
         """Each control token in a text and where it begins; of two that begin at one place the
         longer."""
         at = 0
@@ -108,7 +108,7 @@ class Controls:
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Where each control token begins and ends, with the space that it takes into itself."""
-        for token, at in self._found(text):
+        for token, at in self._find_controls(text):
             end = at + len(token.text)
             begin = len(text[:at].rstrip()) if token.lstrip else at
             yield begin, len(text) - len(text[end:].lstrip()) if token.rstrip else end

@@ -99,7 +99,7 @@ class Tuning:
         missing = trials - len(finished(self.study))
         if missing > 0:
             take_trials(self._task(ends), missing, workers, listen)
-        return self._judged(known, listen)
+        return self._judge(known, listen)
 
     def _starts(self, shared: Shared) -> list[Start]:
         alike = [
@@ -133,7 +133,7 @@ class Tuning:
             log,
         )
 
-    def _judged(self, known: list[Start], listen: Callable[[Told], None]) -> Found:
+    def _judge(self, known: list[Start], listen: Callable[[Told], None]) -> Found:
         trials = finished(self.study)
         current, top = tried(trials, self.space.current), best(trials)
         if current is None or top is None or current.value is None or top.value is None:
@@ -147,7 +147,7 @@ class Tuning:
         if top.value < current.value:
             repeats = self._repeated(current, top, listen)
             gained = verdict.gain(repeats)
-        steps = steps_taken(trials) + sum(steps for _, steps in self._kept_repeats().values())
+        steps = steps_taken(trials) + sum(steps for _, steps in self._read_repeats().values())
         if repeats and gained and gained.beyond_noise:
             evidence = (
                 f"study {self.study.study_name}, trial {top.number} of {len(trials)}",
@@ -195,14 +195,14 @@ class Tuning:
 
         if missing:
             train_each(self._task(None), recipes, keep)
-        kept = self._kept_repeats()
+        kept = self._read_repeats()
         current_losses, top_losses = (
             [float(trial.value or 0.0), *(kept[_repeat(trial, seed)][0] for seed in seeds)]
             for trial in (current, top)
         )
         return verdict.Repeats([own, *seeds], current_losses, top_losses)
 
-    def _kept_repeats(self) -> dict[str, tuple[float, int]]:
+    def _read_repeats(self) -> dict[str, tuple[float, int]]:
         return {
             key: tuple(value)
             for key, value in self.study.user_attrs.items()

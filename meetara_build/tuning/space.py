@@ -65,7 +65,7 @@ class Dimension(NamedTuple):
         if self.whole:
             return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
         value = trial.suggest_float(self.key, float(self.low), float(self.high), log=self.log)
-        return min(max(_rounded(value), float(self.low)), float(self.high))
+        return min(max(_round(value), float(self.low)), float(self.high))
 
     def parameter(self, value: Any) -> Any:
         """A value as the sampler has it."""
@@ -175,7 +175,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 

@@ -169,9 +169,9 @@ def _search(task: Task, place: int, left: "Synchronized[int]", connection: Conne
             task.url, task.study, task.recipe["seed"], place, task.reduction_factor
         )
         objective = search.Objective(trainer, task.space, task.recipe)
-        while (task.ends is None or time.time() < task.ends) and _claimed(left):
+        while (task.ends is None or time.time() < task.ends) and _claim(left):
             study.optimize(
-                objective, n_trials=1, callbacks=[lambda _, trial: connection.send(_told(trial))]
+                objective, n_trials=1, callbacks=[lambda _, trial: connection.send(_make_told(trial))]
             )
 
 
@@ -186,14 +186,14 @@ def _train(
             connection.send(Told("", number, history.validation_after, len(history.curve)))
 
 
-def _told(trial: Any) -> Told:
+def _make_told(trial: Any) -> Told:
     from meetara_build.tuning.studies import STEPS, in_full
 
     loss = trial.value if in_full(trial) else None
     return Told(f"trial {trial.number}", trial.number, loss, trial.user_attrs.get(STEPS, 0))
 
 
-def _claimed(left: "Synchronized[int]") -> bool:
+def _claim(left: "Synchronized[int]") -> bool:
     with left.get_lock():
         left.value -= 1
         return left.value >= 0

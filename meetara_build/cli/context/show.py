@@ -71,7 +71,7 @@ def show(
                 "why"
             )
         found = {name: context.section(name, domain) for name in names}
-        print_json(found) if as_json else out.print(_rendered(found))
+        print_json(found) if as_json else out.print(_render(found))
     finally:
         context.close()
 
@@ -88,7 +88,7 @@ def _watch(
         console=out, screen=out.is_terminal, auto_refresh=False, vertical_overflow="crop"
     ) as live:
         for found in _changing(context, delivery, names, domain):
-            live.update(_rendered(found), refresh=True)
+            live.update(_render(found), refresh=True)
 
 
 def _changing(
@@ -104,7 +104,7 @@ def _changing(
         time.sleep(POLL_SECONDS)
 
 
-def _rendered(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+def _render(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     parts: list[RenderableType] = []
     for name, section in found.items():
         parts.append(style_line((name, "bold")))

@@ -43,7 +43,7 @@ def check(domains: Domains = None, as_json: Json = False) -> None:
             if tokenizers[base.target] is None:
                 unmeasured[base.recipe["name"]] = None
             try:
-                examined[domain] = _examined(step, tokenizers[base.target], bar)
+                examined[domain] = _examine(step, tokenizers[base.target], bar)
             except DataError as fault:
                 unusable[domain] = str(fault)
     refused = unusable | {
@@ -57,7 +57,7 @@ def check(domains: Domains = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _examined(step: Step, tokenizer: Any, bar: Progress) -> "Examined":
+def _examine(step: Step, tokenizer: Any, bar: Progress) -> "Examined":
     from meetara_build.stages.dataset import examine, read_all
     from meetara_build.stages.recipes.dataset import DatasetRecipe
 

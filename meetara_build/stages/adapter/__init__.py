@@ -65,7 +65,7 @@ def run(
         "curve": history.curve,
         **metrics,
         "actions": history.actions,
-        MEASURED: _measured(history, recipe.device),
+        MEASURED: _collect_measured(history, recipe.device),
     }
     (output / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [json.dumps(line) + "\n" for line in learnt.seen(history.losses)]
@@ -144,7 +144,7 @@ def _metrics(history: History) -> Metrics:
     }
 
 
-def _measured(history: History, device: str) -> dict[str, Any]:
+def _collect_measured(history: History, device: str) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "seconds": history.seconds,

@@ -20,7 +20,7 @@ def faults_of(drafts: Sequence[Draft]) -> dict[int, list[Fault]]:
     cells = [(at, cell) for at, draft in enumerate(drafts) for cell in draft.cells]
     for model, needed in ((Turn, True), (Text, False)):
         some = [(at, cell) for at, cell in cells if (cell.role in NEEDED) == needed]
-        contents = [_held(cell.content) for _, cell in some]
+        contents = [_find_value(cell.content) for _, cell in some]
         for place, check in _failures(model, "content", contents, object):
             at, cell = some[place]
             problem = _problem(check, cell.content)
@@ -57,7 +57,7 @@ def _roles(draft: Draft) -> list[str]:
     return [cell.role for cell in draft.cells if cell.role in ("system", *NEEDED)]
 
 
-def _held(content: object) -> object:
+def _find_value(content: object) -> object:
     """pandas cannot hold half a surrogate pair where it makes a table of failures; bytes are no
     text either."""
     return content if not isinstance(content, str) or encodable(content) else b""

@@ -94,14 +94,14 @@ def mend(texts: Sequence[str]) -> list[tuple[str, list[str]]]:
     with NUL or half a surrogate pair comes back as it is, for the check to refuse.
     """
     garbled = _is_garbled(texts)
-    return [_mended(text, garbled) for text in texts]
+    return [_mend(text, garbled) for text in texts]
 
 
-def _mended(text: str, garbled: bool) -> tuple[str, list[str]]:
+def _mend(text: str, garbled: bool) -> tuple[str, list[str]]:
     if "\0" in text or not encodable(text):
         return text, []
     steps: list[tuple[str, Callable[[str], str]]] = [
-        ("garbled text", _ungarbled if garbled and not text.isascii() else str),
+        ("garbled text", _ungarble if garbled and not text.isascii() else str),
         ("line ends", lambda old: CARRIAGES.sub("\n", old) if "\r" in old else old),
         ("Unicode form", lambda old: unicodedata.normalize("NFC", old)),
         ("newlines at the ends", lambda old: old.strip("\n")),
@@ -130,7 +130,7 @@ def _is_garbled(texts: Sequence[str]) -> bool:
     not talk of garbled text."""
     beyond = [text for text in texts if not text.isascii()]
     if not beyond or not all(
-        _is_garbled_text(text) and _ungarbled(text) != text for text in beyond
+        _is_garbled_text(text) and _ungarble(text) != text for text in beyond
     ):
         return False
     return not any(ABOUT_TEXT.search(text) for text in texts) and not any(
@@ -138,7 +138,7 @@ def _is_garbled(texts: Sequence[str]) -> bool:
     )
 
 
-def _ungarbled(text: str) -> str:
+def _ungarble(text: str) -> str:
     return str(_ftfy().fix_encoding(text, _settings()))
 
 

@@ -145,7 +145,7 @@ def _choose(
         }
     paths = _paths(values, columns)
     looks = [look for look in (_look(values, path) for path in paths) if look]
-    named = _named(recognise(_last_names(paths)), paths, {look.column for look in looks})
+    named = _find_by_name(recognise(_last_names(paths)), paths, {look.column for look in looks})
     for field in ("prompt", "response"):
         if field in fields and (
             _holds_turns(values, fields[field]) or _holds_numbers(values, field, fields[field])
@@ -190,7 +190,7 @@ def _pair(named: Mapping[str, str], looks: Sequence[Look]) -> dict[str, str] | N
         if known in named:
             best = _find_other(named, named[known], free, labels, looks)
             return {known: named[known], other: best.column} if best else None
-    hinted = {field: _hinted(field, [*free, *labels]) for field in HINTS}
+    hinted = {field: _find_hinted(field, [*free, *labels]) for field in HINTS}
     if hinted["prompt"] and hinted["response"]:
         return {field: str(column) for field, column in hinted.items()}
     if len(free) == 2:
@@ -226,7 +226,7 @@ def _find_other(
     return None
 
 
-def _hinted(field: str, looks: Sequence[Look]) -> str | None:
+def _find_hinted(field: str, looks: Sequence[Look]) -> str | None:
     by_name = {look.column.casefold(): look.column for look in looks}
     return next((by_name[name] for name in HINTS[field] if name in by_name), None)
 
@@ -278,7 +278,7 @@ def _last_names(paths: Sequence[str]) -> list[str]:
     return [path.rsplit(".", 1)[-1] for path in paths]
 
 
-def _named(names: Mapping[str, str], paths: Sequence[str], usable: set[str]) -> dict[str, str]:
+def _find_by_name(names: Mapping[str, str], paths: Sequence[str], usable: set[str]) -> dict[str, str]:
     """Field → path for the fields whose path ends with the recognised name; the shallowest path of
     that name."""
     found = {}
@@ -308,7 +308,7 @@ def _holds_numbers(values: Sequence[Mapping[str, object]], field: str, column: s
     return field == "response" and len(numbers) > 0.5 * len(values)
 
 
-def _unreached(column: str, values: Sequence[Mapping[str, object]]) -> tuple[str, int] | None:
+def _find_unreached(column: str, values: Sequence[Mapping[str, object]]) -> tuple[str, int] | None:
     """A list of which a dotted path takes one entry of several: its path, and the most that it
     holds."""
     steps = column.split(".")
@@ -327,7 +327,7 @@ def _refuse_unreached(
 ) -> None:
     """A guess that takes one entry of many would leave most of the file out."""
     for field, column in chosen.items():
-        if found := _unreached(column, values):
+        if found := _find_unreached(column, values):
             path, most = found
             raise DataError(
                 f"{name}: '{path}' holds up to {most} entries a record, of which '{column}' "
@@ -361,7 +361,7 @@ def _notes(
     )
     notes = []
     for field, column in chosen.items():
-        if found := _unreached(column, values):
+        if found := _find_unreached(column, values):
             notes.append(
                 f"'{found[0]}' holds up to {found[1]} entries a record: {field} is only one of "
                 f"them, '{column}'"

@@ -223,14 +223,14 @@ def _records_of(scan: Scanner, name: str) -> list[Item]:
         while scan.peek():
             items.append(scan.read_value())
         return items
-    held = _held(members, name)
+    held = _find_list(members, name)
     if held is not None:
         return held
     scan.at = start
     return [scan.read_value()]
 
 
-def _held(members: Sequence[tuple[str, Item | list[Item]]], name: str) -> list[Item] | None:
+def _find_list(members: Sequence[tuple[str, Item | list[Item]]], name: str) -> list[Item] | None:
     """The list of records among an object's members; None where the object is a record itself."""
     keys = [key for key, _ in members]
     if {"prompt", "response"} <= set(recognise(keys)):

@@ -137,14 +137,14 @@ def _check(source: SourceRecipe, path: Path | None, recipe: Preparation) -> Chec
 
 
 def _record(draft: shape.Draft, source: SourceRecipe, recipe: Preparation) -> Record:
-    cells, changed = _cleaned(draft.cells, recipe)
+    cells, changed = _clean(draft.cells, recipe)
     messages = shape.messages([cell for cell in cells if cell.content.strip()])
     if messages[0]["role"] != "system" and recipe.system_prompt:
         messages.insert(0, {"role": "system", "content": recipe.system_prompt})
     languages = recipe.languages
     language = clean.language_of(
-        _said_by(messages, "user"),
-        _said_by(messages, "assistant"),
+        _name_place(messages, "user"),
+        _name_place(messages, "assistant"),
         draft.language,
         source.language or (languages[0] if languages else "en"),
         languages,
@@ -154,7 +154,7 @@ def _record(draft: shape.Draft, source: SourceRecipe, recipe: Preparation) -> Re
     return Record(content_id(messages), messages, language, topic or None, where, changed)
 
 
-def _cleaned(
+def _clean(
     cells: Sequence[shape.Cell], recipe: Preparation
 ) -> tuple[list[shape.Cell], dict[str, list[str]]]:
     """Checked cells as they are learnt, and by column what was changed in them."""
@@ -176,7 +176,7 @@ def _cleaned(
     return list(cells), changed
 
 
-def _said_by(messages: Sequence[Message], role: str) -> str:
+def _name_place(messages: Sequence[Message], role: str) -> str:
     return "\n".join(message["content"] for message in messages if message["role"] == role)
 
 

@@ -88,8 +88,8 @@ def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
         "logits_distance": stage.report["logits"]["worst"],
         "texts_compared": stage.report["tokens"]["texts"],
         "bytes": {quant: stage.path(quant).stat().st_size for quant in stage.quants},
-        "tensors": {quant: _stored(stage.path(quant)) for quant in stage.quants},
-        "fallbacks": {quant: _counted(found) for quant, found in stage.fallbacks.items() if found},
+        "tensors": {quant: _count_stored(stage.path(quant)) for quant in stage.quants},
+        "fallbacks": {quant: _count_types(found) for quant, found in stage.fallbacks.items() if found},
     }
 
 
@@ -121,7 +121,7 @@ class _Stage:
         rendered = [text for _, _, text in self.conversations if text is not None]
         cases = proof.cases(self.tokenizer, self._own_texts(), rendered)
         self.names = convert(self.merged, self.f16, self.labels, vocabulary)
-        with _made(self.f16, vocab_only=True) as model:
+        with _make_model(self.f16, vocab_only=True) as model:
             difference = proof.first_difference(model, cases)
         if difference:
             cuts, rstrip = vocabulary.pre is not None, vocabulary.rstrip
@@ -153,7 +153,7 @@ class _Stage:
         texts = [*(text for _, _, text in self.conversations[-1:] if text), *self._own_texts()[:3]]
         self.prompts = proof.prompts(self.tokenizer, texts, config.vocab_size, limit)
         self.model, self.logits = self._apply_adapter(model)
-        with _made(self.f16) as made:
+        with _make_model(self.f16) as made:
             proof.prove_special(made, self.tokenizer)
             proof.prove_turn_end(made, self.vocabulary.eot)
             conversations = proof.prove_template(made, self.conversations)
@@ -183,7 +183,7 @@ class _Stage:
         assert self.recipe.original is not None
         path = find_original(self.recipe.base, self.recipe.original, self.inputs)
         rendered = [text for _, _, text in self.conversations if text is not None]
-        with _made(path) as model:
+        with _make_model(path) as model:
             difference = proof.first_difference(model, proof.cases(self.tokenizer, (), rendered))
             if difference:
                 raise proof.refuse_tokens(difference)
@@ -195,7 +195,7 @@ class _Stage:
         with tempfile.TemporaryDirectory(dir=self.output.parent) as scratch:
             whole = Path(scratch) / path.name
             expand(path, whole, self.recipe.threads)
-            with _made(whole) as model:
+            with _make_model(whole) as model:
                 figures = self._prove_logits(path.name, self.logits, self._llama_logits(model))
         rounded = {
             "mean": proof.round_figure(float(as_it_is.mean())),
@@ -345,7 +345,7 @@ def _check(recipe: GgufRecipe) -> None:
     check_needs(list(recipe.quants), bool(recipe.imatrix.enabled))
 
 
-def _stored(path: Path) -> dict[str, dict[str, int]]:
+def _count_stored(path: Path) -> dict[str, dict[str, int]]:
     """Bytes of a file's tensors by what they are and how they are stored:
     ``{"attn_v": {"q4_K": 98304, "q6_K": 53760}}``."""
     found: dict[str, dict[str, int]] = {}
@@ -355,7 +355,7 @@ def _stored(path: Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def _counted(fallbacks: Sequence[Fallback]) -> dict[str, int]:
+def _count_types(fallbacks: Sequence[Fallback]) -> dict[str, int]:
     """How many tensors of which kind have rows that do not fit."""
     return dict(sorted(Counter(overrides.group(fallback.tensor) for fallback in fallbacks).items()))
 
@@ -370,7 +370,7 @@ def _records(inputs: Inputs) -> list[dict[str, Any]]:
     return [record for start in range(step) for record in records[start::step]]
 
 
-def _made(path: Path, *, vocab_only: bool = False) -> Model:
+def _make_model(path: Path, *, vocab_only: bool = False) -> Model:
     """Open a file just made; a shape that llama.cpp's loader refuses shows only here."""
     try:
         return Model(path, vocab_only=vocab_only)

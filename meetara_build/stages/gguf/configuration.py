@@ -44,9 +44,9 @@ def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
     if isinstance(text := hparams.get("text_config"), dict):
         hparams = {**hparams, "text_config": with_old_names(text)}
     kind = str(hparams.get("model_type"))
-    found = {**_renamed(hparams), **_built_in(kind, hparams)}
+    found = {**_rename(hparams), **_find_built_in(kind, hparams)}
     changed = (
-        {"architectures": [*map(_known_spelling, hparams.get("architectures") or ())]}
+        {"architectures": [*map(_find_spelling, hparams.get("architectures") or ())]}
         if "architectures" in hparams
         else {}
     )
@@ -59,7 +59,7 @@ def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _renamed(hparams: Mapping[str, Any]) -> dict[str, Any]:
+def _rename(hparams: Mapping[str, Any]) -> dict[str, Any]:
     flat = _rope(hparams)
     return {
         "n_ctx": hparams.get("n_positions") or hparams.get("max_position_embeddings"),
@@ -76,7 +76,7 @@ def _rope(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return {**rope, **rope.get("full_attention", {})} if isinstance(rope, dict) else {}
 
 
-def _built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
+def _find_built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers' code does where the configuration says nothing of it, and the converter
     asks for."""
     found = dict(BUILT_IN.get(kind, {}))
@@ -95,7 +95,7 @@ def _built_in(kind: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _known_spelling(architecture: str) -> str:
+def _find_spelling(architecture: str) -> str:
     """An architecture's name with the capitals that the converter knows it by
     (``PhiMoEForCausalLM``)."""
     known = {name.lower(): name for name in conversion.TEXT_MODEL_MAP}

@@ -55,7 +55,7 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
     """
     config = check_expressible(adapter)
     official, hparams = converter_class(base)
-    pairs, turned = _pairs(adapter, config), _stored_turned(base)
+    pairs, turned = _pairs(adapter, config), _list_turned(base)
 
     class Converter(official):  # type: ignore[misc, valid-type]
         model_arch = official.model_arch
@@ -121,7 +121,7 @@ def _refuse_rewritten(name: str, error: Exception) -> ProofError:
     )
 
 
-def _stored_turned(base: Path) -> set[str]:
+def _list_turned(base: Path) -> set[str]:
     """The weights that the base holds as (columns, rows), as GPT-2 does, which the converter turns
     round."""
     with torch.device("meta"):  # no weights are made: what kind of layer each is, is enough

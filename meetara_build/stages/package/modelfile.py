@@ -37,7 +37,7 @@ def modelfile(system_prompt: str | None, file: str, base: Path) -> str:
     turns, system = take_apart(tokenizer), system_prompt
     if turns.preamble and not system:
         turns, system = _with_preamble(turns, tokenizer)
-    lines = [f"FROM ../gguf/{file}", f"TEMPLATE {_quoted(_template(turns))}"]
+    lines = [f"FROM ../gguf/{file}", f"TEMPLATE {_quote(_template(turns))}"]
     lines += [f'PARAMETER stop "{stop}"' for stop in _stops(turns, tokenizer)]
     if system and ENDING.search(system):
         lines.append(
@@ -45,7 +45,7 @@ def modelfile(system_prompt: str | None, file: str, base: Path) -> str:
             "stands before the third."
         )
     if system:
-        lines.append(f"SYSTEM {_quoted(system)}")
+        lines.append(f"SYSTEM {_quote(system)}")
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +88,7 @@ def _with_preamble(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> tuple[Tu
     return turns._replace(before_system=before, after_system=after), own
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A text as Ollama's reader takes it whole: it ends at the first line that ends with three
     quotation marks, and knows no escapes."""
     whole = ENDING.sub('"" "', text)

@@ -148,7 +148,7 @@ def fuse(model: nn.Module) -> int:
     weights: list[Tensor] = [cast(nn.Linear, layer.get_base_layer()).weight for layer in layers]
     rearrange = rearrangeable(weights)
     for layer, weight in zip(layers, weights, strict=True):
-        layer.forward = _fused(layer, FrozenMatrix(weight, rearrange=rearrange))  # type: ignore[method-assign]
+        layer.forward = _fuse(layer, FrozenMatrix(weight, rearrange=rearrange))  # type: ignore[method-assign]
     return len(layers)
 
 
@@ -174,7 +174,7 @@ def _plain(layer: LoraLinear) -> bool:
     )
 
 
-def _fused(layer: LoraLinear, matrix: FrozenMatrix) -> Any:
+def _fuse(layer: LoraLinear, matrix: FrozenMatrix) -> Any:
     base, down, up = layer.get_base_layer(), layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     scale, dropout, slow = layer.scaling[ADAPTER], layer.lora_dropout[ADAPTER], layer.forward
 
