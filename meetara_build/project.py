@@ -25,12 +25,12 @@ def find_project(start: Path | None = None) -> Path:
     )
 
 
-def written_path(folder: Path, written: str) -> Path:
+def expand_path(folder: Path, written: str) -> Path:
     """A path as conf/ has it: from a folder, from ``~``, or absolute; links in it are left for
     whoever opens it."""
     return folder / os.path.expanduser(written)  # noqa: PTH111  (pathlib's fails on a file called ~name)
 
 
-def located(folder: Path, written: str) -> Path:
+def locate(folder: Path, written: str) -> Path:
     """Where a path as conf/ has it leads now."""
-    return written_path(folder, written).resolve()
+    return expand_path(folder, written).resolve()

@@ -63,15 +63,15 @@ def insights(context: Context) -> Iterator[str]:
         )
     for (key, old, new), several in sorted(_patterns(past).items()):
         gains = paired_runs.by_domain(several)
-        if len(gains) >= LEAST_DOMAINS and _bound(gains) > 0.5:
-            yield f"Universal: {key} {old} → {new} helped {_counted(gains)}"
+        if len(gains) >= LEAST_DOMAINS and _find_bound(gains) > 0.5:
+            yield f"Universal: {key} {old} → {new} helped {_show_count(gains)}"
 
 
-def _bound(gains: Mapping[str, float]) -> float:
+def _find_bound(gains: Mapping[str, float]) -> float:
     return paired_runs.lower_bound(sum(gain > 0 for gain in gains.values()), len(gains))
 
 
-def _counted(gains: Mapping[str, float]) -> str:
+def _show_count(gains: Mapping[str, float]) -> str:
     return f"in {sum(gain > 0 for gain in gains.values())} of {len(gains)} domains"
 
 
@@ -101,7 +101,7 @@ def joint(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[Prop
             continue  # what is learnt of others would be taken from its own
         names = sorted(other.domain for other in near)
         past_of_it = (
-            f"it helped {_counted(known)} so far" if known else "nothing of it is measured yet"
+            f"it helped {_show_count(known)} so far" if known else "nothing of it is measured yet"
         )
         yield Proposal(
             name,
@@ -156,7 +156,7 @@ def universal(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[
     and have not tried."""
     for (key, old, new), several in sorted(_patterns(past).items()):
         gains = paired_runs.by_domain(several)
-        if len(gains) < LEAST_DOMAINS or (bound := _bound(gains)) <= 0.5:
+        if len(gains) < LEAST_DOMAINS or (bound := _find_bound(gains)) <= 0.5:
             continue
         mean = sum(gains.values()) / len(gains)
         for name, domain in context.domains.items():
@@ -173,7 +173,7 @@ def universal(context: Context, past: Sequence[paired_runs.Change]) -> Iterator[
                 name,
                 key,
                 several[0].new,
-                f"{key} {old} → {new} helped {_counted(gains)} that tried it",
+                f"{key} {old} → {new} helped {_show_count(gains)} that tried it",
                 [
                     f"run {change.runs[1]}: {change.gain:+.1%} less validation loss"
                     for change in several[:5]

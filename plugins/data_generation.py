@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from meetara_build.agents import Context, Domain, Proposal, hookimpl
-from meetara_build.toolbox.paired_runs import by_domain, changes, loss, told
+from meetara_build.toolbox.paired_runs import by_domain, changes, describe_run, loss
 from meetara_build.toolbox.topics import Law, law, more_records, topics_of
 
 WEIGHTS = "training.topic_weights"
@@ -48,16 +48,16 @@ def propose(context: Context) -> Iterator[Proposal]:
 def weights(context: Context, domain: Domain, gain: float) -> Proposal | None:
     """The weights of today, and those of the weakest topics that have none."""
     now = domain.config.get(WEIGHTS) or {}
-    weak = [topic for topic in topics_of(_trained(domain)) if topic.weak and topic.name not in now][
-        :MOST_TOPICS
-    ]
+    weak = [
+        topic for topic in topics_of(_list_trained(domain)) if topic.weak and topic.name not in now
+    ][:MOST_TOPICS]
     if not weak:
         return None
     names = ", ".join(
         f"'{topic.name}' ({topic.above:+.1%}, {topic.records} records)" for topic in weak
     )
     run = context.current(domain.name, "adapter")
-    evidence = [told(run)] if run is not None and isinstance(loss(run), float) else []
+    evidence = [describe_run(run)] if run is not None and isinstance(loss(run), float) else []
     return Proposal(
         domain.name,
         WEIGHTS,
@@ -81,7 +81,7 @@ def insights(context: Context) -> Iterator[str]:
 
 def weak_topics(domain: Domain, found: Law | None) -> Iterator[str]:
     """A line for each topic that is weak, with the records it needs where past domains tell."""
-    shares, trained = _shares(domain), _trained(domain)
+    shares, trained = _shares(domain), _list_trained(domain)
     for topic in topics_of(trained)[:SHOWN]:
         if not topic.weak:
             continue
@@ -91,11 +91,13 @@ def weak_topics(domain: Domain, found: Law | None) -> Iterator[str]:
         )
         if topic.name in shares:
             line += f"; held out, training took it to {shares[topic.name]:.1%} of the base's loss"
-            line += _needed(topic.records, shares[topic.name], fmean(shares.values()), found)
+            line += _describe_needed(
+                topic.records, shares[topic.name], fmean(shares.values()), found
+            )
         yield line
 
 
-def _needed(records: int, share: float, target: float, found: Law | None) -> str:
+def _describe_needed(records: int, share: float, target: float, found: Law | None) -> str:
     if share <= target:
         return ", no less than its other topics: it may be harder by nature"
     needed = more_records(records, share, target, found)
@@ -112,7 +114,7 @@ def _needed(records: int, share: float, target: float, found: Law | None) -> str
 def sizes(domain: Domain) -> list[tuple[int, float]]:
     """Of every topic: its training records, and which share of the base's loss is left on held-out
     ones."""
-    counts = Counter(line["topic"] for line in _trained(domain) if line.get("topic"))
+    counts = Counter(line["topic"] for line in _list_trained(domain) if line.get("topic"))
     return [(counts[name], share) for name, share in _shares(domain).items() if counts[name]]
 
 
@@ -125,7 +127,7 @@ def losing_sources(domain: Domain) -> Iterator[str]:
     for file, reasons in sorted(records.items()):
         lost = Counter(reason for reason in reasons.values() if reason)
         if lost.total() >= REJECTED * len(reasons):
-            told = "; ".join(_told(reason, count) for reason, count in lost.most_common(SHOWN))
+            told = "; ".join(_describe(reason, count) for reason, count in lost.most_common(SHOWN))
             yield (
                 f"{domain.name}: {file}: {lost.total()} of {len(reasons)} records are left out: "
                 f"{told}"
@@ -144,12 +146,12 @@ def _became(line: Mapping[str, Any]) -> tuple[str, int, str | None]:
     return file, int(place), line.get("reason")
 
 
-def _told(reason: str, count: int) -> str:
+def _describe(reason: str, count: int) -> str:
     remedy = REMEDIES.get(reason)
     return f"{count} {reason}{f' ({remedy})' if remedy else ''}"
 
 
-def _trained(domain: Domain) -> list[dict[str, Any]]:
+def _list_trained(domain: Domain) -> list[dict[str, Any]]:
     """The domain's own training records, as they were learnt; those of joint domains are left
     out."""
     own = {record["id"] for record in domain.read("dataset/train.jsonl") or []}

@@ -147,7 +147,10 @@ class Known:
                 made[run.domain] = run
             elif run.stage == "evaluate" and run.domain in made:
                 found.update(
-                    {(file.made, file.quant): file for file in _measured(made[run.domain], run)}
+                    {
+                        (file.made, file.quant): file
+                        for file in _list_measured(made[run.domain], run)
+                    }
                 )
         return cls([*found.values()], [*context.domains.values()])
 
@@ -199,7 +202,7 @@ class Known:
         return [(file, plain) for file, plain in mixed if plain is not None and plain.kl > 0]
 
 
-def _measured(gguf: Run, evaluation: Run) -> Iterator[File]:
+def _list_measured(gguf: Run, evaluation: Run) -> Iterator[File]:
     if "tensors" not in gguf.metrics or evaluation.metrics.get("bytes") != gguf.metrics["bytes"]:
         return
     stored, kl = gguf.metrics["tensors"], evaluation.metrics["kl"]
@@ -327,7 +330,7 @@ def _smaller(domain: Domain, now: Sequence[File], known: Known) -> Proposal | No
     for file in sorted(now, key=lambda one: -one.bytes):
         below = _types_below(domain, file)
         for quant in reversed(below):
-            most, evidence = _expected(file, quant, known)
+            most, evidence = _estimate_gain(file, quant, known)
             size = _bytes(file, quant, known)
             if not evidence and not (quant == below[0] and _is_first(domain, quant, known)):
                 continue
@@ -376,7 +379,7 @@ def _is_within_bounds(domain: Domain, file: File, quant: str, most: float, known
     return most <= allowed and all(one.kl <= allowed for one in last)
 
 
-def _expected(file: File, quant: str, known: Known) -> tuple[float, list[str]]:
+def _estimate_gain(file: File, quant: str, known: Known) -> tuple[float, list[str]]:
     """The most that a type's divergence should be in place of a file's, and what was measured of it
     on this base."""
     pairs = known.pairs(file.base, file.quant, quant)

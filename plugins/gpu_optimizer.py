@@ -47,7 +47,7 @@ def propose(context: Context) -> Iterator[Proposal]:
     """For each domain a micro-batch, and what has to go with it."""
     measured = Measured(context)
     for _, domain in sorted(context.domains.items()):
-        remembered = _remembered(context, domain)
+        remembered = _recall(context, domain)
         for one in (
             [remembered] if remembered else _smaller(measured, domain) or _larger(measured, domain)
         ):
@@ -123,9 +123,11 @@ class Measured:
             if run.stage == "adapter" and run.outcome == "built" and run.recipe
         ]
         self.runs = [run for run in runs if self._base(run) in self.facts]
-        self.peaks = [(shape, peak) for run in self.runs for shape, peak in self._measured(run)]
+        self.peaks = [
+            (shape, peak) for run in self.runs for shape, peak in self._list_measured(run)
+        ]
         devices = {domain.machine.get("device", "cpu") for domain in context.domains.values()}
-        self.models = {device: memory_model.fitted(self.peaks, device) for device in devices}
+        self.models = {device: memory_model.fit_model(self.peaks, device) for device in devices}
 
     def shape(self, domain: Domain) -> memory_model.Shape | None:
         """The training of a domain as it is configured now."""
@@ -183,7 +185,7 @@ class Measured:
     def _base(self, run: Run) -> str | None:
         return self.bases.get(run.inputs.get("base", ""))
 
-    def _measured(self, run: Run) -> Iterator[tuple[memory_model.Shape, float]]:
+    def _list_measured(self, run: Run) -> Iterator[tuple[memory_model.Shape, float]]:
         device = run.recipe.get("device", "cpu")
         tokens = min(_micro(run), _tokens_an_epoch(run))
         precision = run.recipe.get("precision", "float32")
@@ -218,7 +220,7 @@ def _tokens_an_epoch(run: Run) -> int:
     return max(LEAST, int(tokens / run.value("training.epochs")))
 
 
-def _remembered(context: Context, domain: Domain) -> Proposal | None:
+def _recall(context: Context, domain: Domain) -> Proposal | None:
     """What a training had to halve, from the start of the next one."""
     last = context.current(domain.name, "adapter")
     report = domain.read("adapter/training.json") or {}

@@ -72,13 +72,13 @@ def insights(context: Context) -> Iterator[str]:
     started = paired_runs.by_domain(change for change in knowledge.past if change.key == WARM)
     if started:
         yield (
-            f"Warm starts: {_helped(started)}, {sum(started.values()) / len(started):.1%} less "
+            f"Warm starts: {_describe_help(started)}, {sum(started.values()) / len(started):.1%} less "
             "loss on average"
         )
     for (key, old, new), gains in sorted(knowledge.tried.items(), key=str):
         if len(gains) >= FEW:
             verdict = "kept" if paired_runs.lower_bound(*_counts(gains)) > 0.5 else "forgotten"
-            yield f"{key} {old} → {new}: {_helped(gains)}: {verdict}"
+            yield f"{key} {old} → {new}: {_describe_help(gains)}: {verdict}"
 
 
 def _best(found: Sequence[Proposal]) -> list[Proposal]:
@@ -95,7 +95,7 @@ def _counts(gains: Mapping[str, float]) -> tuple[int, int]:
     return sum(gain > 0 for gain in gains.values()), len(gains)
 
 
-def _helped(gains: Mapping[str, float]) -> str:
+def _describe_help(gains: Mapping[str, float]) -> str:
     helped, tried = _counts(gains)
     return f"helped in {helped} of {tried} domain{'s' if tried > 1 else ''}"
 
@@ -155,7 +155,7 @@ class Knowledge:
         if idea.key in (WARM, JOINT):
             same = paired_runs.by_domain(one for one in self.past if one.key == idea.key)
         seen = _counts({name: gain for name, gain in same.items() if name != idea.domain})
-        told_of = paired_runs.remembered(self.context).get(
+        told_of = paired_runs.list_remembered(self.context).get(
             f"{idea.key}: {idea.old} → {idea.new}", (0, 0)
         )
         return max(seen, told_of, key=lambda counts: counts[1])
@@ -180,7 +180,7 @@ class Knowledge:
                 gains.setdefault(name, {})[change] = gain
         return {
             name: {
-                other: _blended(cosine, gains[name], gains[other]) for other, cosine in row.items()
+                other: _blend(cosine, gains[name], gains[other]) for other, cosine in row.items()
             }
             for name, row in words.items()
         }
@@ -294,7 +294,7 @@ class Knowledge:
         return model.fit([self.features(change) for change in known], helped)
 
 
-def _blended(cosine: float, one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
+def _blend(cosine: float, one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
     likeness, trust = paired_runs.agreement(one, other)
     return (1 - trust) * cosine + trust * likeness
 
@@ -335,14 +335,14 @@ def warm_starts(knowledge: Knowledge) -> Iterator[Proposal]:
             continue
         above[name] = teacher
         idea = Idea(name, WARM, None, pins[teacher])
-        past = f"warm starts {_helped(known)}" if known else "no warm start was measured yet"
+        past = f"warm starts {_describe_help(known)}" if known else "no warm start was measured yet"
         run = knowledge.context.current(teacher, "adapter")
         yield Proposal(
             name,
             WARM,
             pins[teacher],
             f"begin from {teacher}, the most similar domain that fits; {past}",
-            [f"similarity {alike:.2f}", *([paired_runs.told(run)] if run else [])],
+            [f"similarity {alike:.2f}", *([paired_runs.describe_run(run)] if run else [])],
             max(knowledge.expected(idea), LEAST_GAIN) if known else FIRST_GAIN,
             knowledge.chance(idea),
         )
@@ -441,7 +441,7 @@ def _settings_of(
         if gain < LEAST_GAIN or chance < 0.5 or domain.name in known or knowledge.forgotten(idea):
             continue
         past = (
-            f"it {_helped(known)}"
+            f"it {_describe_help(known)}"
             if known
             else f"with {len(keys) - 1} other changes it helped there"
         )
@@ -450,7 +450,11 @@ def _settings_of(
             key,
             idea.new,
             f"as in the best run of {neighbour}, a similar domain; {past}",
-            [f"similarity {alike:.2f}", paired_runs.told(start), paired_runs.told(best)],
+            [
+                f"similarity {alike:.2f}",
+                paired_runs.describe_run(start),
+                paired_runs.describe_run(best),
+            ],
             gain,
             chance,
         )
@@ -506,7 +510,7 @@ def bases(knowledge: Knowledge) -> Iterator[Proposal]:
                     name,
                     BASE,
                     new,
-                    f"base {new} instead of {old} {_helped(gains)} like it",
+                    f"base {new} instead of {old} {_describe_help(gains)} like it",
                     [
                         f"{other}: {gain:.1%} fewer nats for the same text"
                         for other, gain in gains.items()

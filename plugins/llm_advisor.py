@@ -71,7 +71,7 @@ class Settings:
 def propose(context: Context) -> list[Proposal]:
     """Have the model look at the domains with the highest loss."""
     settings = understood(context.settings)
-    shown = shown_domains(context)
+    shown = pick_domains(context)
     keys = {name: allowed(domain, context.policy) for name, domain in shown.items()}
     types = {key: value for found in keys.values() for key, value in found.items()}
     if not types:
@@ -111,7 +111,7 @@ def understood(given: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def shown_domains(context: Context) -> dict[str, Domain]:
+def pick_domains(context: Context) -> dict[str, Domain]:
     """Those that have been trained as they are now, the highest loss first."""
     losses = {
         name: loss(run) for name in context.domains if (run := context.current(name, "adapter"))

@@ -17,8 +17,8 @@ from meetara_build.agents import Action, Context, Domain, Progress, Proposal, ho
 from meetara_build.toolbox.divergence import diverges, nothing_left
 from meetara_build.toolbox.forecast import Curve, curve_of, forecast, still_falling
 from meetara_build.toolbox.mislabelled import Suspect, suspects
-from meetara_build.toolbox.paired_runs import loss, told
-from meetara_build.toolbox.regressions import TOLERANCE, difference, evaluated, regression
+from meetara_build.toolbox.paired_runs import describe_run, loss
+from meetara_build.toolbox.regressions import TOLERANCE, difference, list_evaluated, regression
 
 NAME = "quality_assurance"
 OBSERVERS, DROP, BOUND = "training.observers", "data.drop", "evaluation.max_loss"
@@ -48,11 +48,11 @@ def observe(progress: Progress) -> Action | None:
         return Action.ROLL_BACK if progress.fault == NOT_FINITE else None
     curve = Curve(progress.curve, progress.steps, progress.validation_before)
     if diverges(curve):
-        return Action.LOWER_LEARNING_RATE if _gained(curve) else Action.ROLL_BACK
+        return Action.LOWER_LEARNING_RATE if _has_gained(curve) else Action.ROLL_BACK
     return Action.STOP if nothing_left(curve) else None
 
 
-def _gained(curve: Curve) -> bool:
+def _has_gained(curve: Curve) -> bool:
     """Whether the training has done any good: if not, a fresh optimizer from the best weights is
     better than going on slower."""
     return curve.before is None or (curve.best is not None and curve.best < curve.before)
@@ -141,7 +141,7 @@ def _would_take(curve: Curve) -> int:
 
 def _evidence(context: Context, domain: Domain) -> list[str]:
     run = context.current(domain.name, "adapter")
-    return [told(run)] if run is not None and isinstance(loss(run), float) else []
+    return [describe_run(run)] if run is not None and isinstance(loss(run), float) else []
 
 
 def longer(context: Context, domain: Domain) -> Iterator[Proposal]:
@@ -221,7 +221,7 @@ def dropping(context: Context, domain: Domain) -> Proposal | None:
     found = look(domain)
     if found is None:
         return None
-    tried = _dropped_in_vain(context, domain)
+    tried = _list_dropped_in_vain(context, domain)
     worst = [one for one in found.suspects if one.other_answer and one.id not in tried]
     worst = worst[: int(DROPPED * found.records)]
     if not worst:
@@ -236,7 +236,7 @@ def dropping(context: Context, domain: Domain) -> Proposal | None:
     return Proposal(domain.name, DROP, sorted(set(dropped)), reason, evidence, DROP_GAIN, 0.4)
 
 
-def _dropped_in_vain(context: Context, domain: Domain) -> set[str]:
+def _list_dropped_in_vain(context: Context, domain: Domain) -> set[str]:
     """Records that were to be dropped by proposals of this agent that were rejected, by people or
     by the measurement."""
     own = [
@@ -271,7 +271,7 @@ def bound(context: Context, domain: Domain) -> Proposal | None:
 
     Nothing is chosen by the test records: they only tell that something has become worse.
     """
-    results, now = evaluated(context, domain.name), domain.config.get(BOUND)
+    results, now = list_evaluated(context, domain.name), domain.config.get(BOUND)
     if len(results) < 2:
         return None
     best = min(results, key=lambda one: one.loss)
@@ -288,7 +288,7 @@ def bound(context: Context, domain: Domain) -> Proposal | None:
 def regressions(context: Context, domain: Domain) -> Iterator[str]:
     """Where the newest model is worse than the best before it, and what differs between the two
     trainings."""
-    if worse := regression(evaluated(context, domain.name)):
+    if worse := regression(list_evaluated(context, domain.name)):
         best, newest = worse
         yield (
             f"{domain.name}: held-out loss rose from {best.loss:.3f} (run {best.run.id}) to "

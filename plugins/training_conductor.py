@@ -56,7 +56,7 @@ def insights(context: Context) -> Iterator[str]:
         found = [f"{key}: {value}" for key, value in failure.changes.items()]
         advice = f"proposed: {', '.join(found)}" if found else failure.advice
         yield (
-            f"{failure.domain.name}/{failure.run.stage} failed: {_shown(failure.run.error)}; "
+            f"{failure.domain.name}/{failure.run.stage} failed: {_show(failure.run.error)}; "
             f"{advice}"
         )
     for name, domain in sorted(context.domains.items()):
@@ -233,8 +233,8 @@ def _may(context: Context, domain: Domain, run: Run, key: str, value: Any) -> bo
 def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
     domain, run = failure.domain, failure.run
     for key, value in failure.changes.items():
-        solved, again = _fared(context, run, key)
-        said = [f"run {run.id}: {_shown(run.error)}"]
+        solved, again = _count_outcomes(context, run, key)
+        said = [f"run {run.id}: {_show(run.error)}"]
         if times := solved + again:
             said.append(
                 f"of {times} times that {key} was changed after this error, {solved} solved it"
@@ -251,7 +251,7 @@ def _remedies(context: Context, failure: Failure) -> Iterator[Proposal]:
         )
 
 
-def _fared(context: Context, run: Run, key: str) -> tuple[int, int]:
+def _count_outcomes(context: Context, run: Run, key: str) -> tuple[int, int]:
     """How often a change of a key came between an error like this and a run that went through, or
     one that failed so again."""
     signature = _signature(run)
@@ -274,7 +274,7 @@ def _learnt(context: Context, domain: Domain, run: Run) -> Changes:
     for changes in _solutions(context, run):
         for key, old, new in changes:
             if key in domain.config:
-                votes.setdefault(key, []).append(_applied(domain.config[key], old, new))
+                votes.setdefault(key, []).append(_apply(domain.config[key], old, new))
     if not votes:
         return {}
     key = max(sorted(votes), key=lambda one: len(votes[one]))
@@ -282,7 +282,7 @@ def _learnt(context: Context, domain: Domain, run: Run) -> Changes:
     return {key: values[len(values) // 2]}
 
 
-def _applied(now: Any, old: Any, new: Any) -> Any:
+def _apply(now: Any, old: Any, new: Any) -> Any:
     """A number is changed in proportion, anything else to what it became."""
     if (
         all(isinstance(one, int | float) and not isinstance(one, bool) for one in (now, old, new))
@@ -293,7 +293,7 @@ def _applied(now: Any, old: Any, new: Any) -> Any:
     return new
 
 
-def _parsed(solution: str | None) -> Iterator[tuple[str, Any, Any]]:
+def _parse(solution: str | None) -> Iterator[tuple[str, Any, Any]]:
     """``training.learning_rate: 0.01 → 0.005; …`` as keys and values; long values were cut, so they
     are left out."""
     for part in (solution or "").split("; "):
@@ -313,9 +313,9 @@ def _value(text: str) -> Any:
 def _solutions(context: Context, run: Run) -> Iterator[list[tuple[str, Any, Any]]]:
     """What was changed each time an error like a run's was solved."""
     for entry in context.sections.get("knowledge_base", {}).get("error_solutions", []):
-        named = _named(entry["code"], entry["message"], entry["domain"])
+        named = _name_change(entry["code"], entry["message"], entry["domain"])
         if entry["solved"] and (entry["stage"], named) == (run.stage, _signature(run)):
-            yield list(_parsed(entry["solution"]))
+            yield list(_parse(entry["solution"]))
 
 
 def _remedy(run: Run) -> Remedy | None:
@@ -323,10 +323,10 @@ def _remedy(run: Run) -> Remedy | None:
 
 
 def _signature(run: Run) -> str:
-    return _named(run.code, run.error, run.domain) if run.outcome == "failed" else ""
+    return _name_change(run.code, run.error, run.domain) if run.outcome == "failed" else ""
 
 
-def _named(code: str, message: str | None, domain: str) -> str:
+def _name_change(code: str, message: str | None, domain: str) -> str:
     """What the same error is called wherever it comes: its code, if that tells one from all others,
     or else its first line without its numbers and the domain's name."""
     if any(code in remedy.codes for remedy in REMEDIES):
@@ -339,14 +339,14 @@ def _first_line(message: str | None) -> str:
     return lines[0] if len(lines[0]) > 40 or len(lines) == 1 else f"{lines[0]} {lines[1].strip()}"
 
 
-def _shown(message: str | None) -> str:
+def _show(message: str | None) -> str:
     line = _first_line(message)
     return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
 def _priorities(context: Context) -> Iterator[Proposal]:
     """Which domains to begin with, where that makes a build shorter; what people set stays."""
-    chains, measured = makespan.expected(context)
+    chains, measured = makespan.estimate_seconds(context)
     gpus = max(
         (int(domain.machine.get("gpus", 0)) for domain in context.domains.values()), default=0
     )

@@ -81,7 +81,7 @@ def propose(context: Context) -> Iterator[Proposal]:
         now = {key: domain.config[key] for key in ranges}
         tried = [one.settings for one in known[name]]
         points = _points(context, domain, ranges, now, known, learnt)
-        if point := next((one for one in points if _merged(now, one.settings) not in tried), None):
+        if point := next((one for one in points if _merge(now, one.settings) not in tried), None):
             yield from _proposals(domain, point)
 
 
@@ -119,12 +119,7 @@ def pasts(context: Context, domain: Domain) -> list[Past]:
         complete = all(
             value is not None or domain.config[key] is None for key, value in settings.items()
         )
-        if (
-            last
-            and complete
-            and run.inputs == last.inputs
-            and _fixed(run, keys) == _fixed(last, keys)
-        ):
+        if last and complete and run.inputs == last.inputs and _fix(run, keys) == _fix(last, keys):
             found[run.key] = Past(settings, loss(run) or 0.0, run.id)
     return list(found.values())
 
@@ -178,8 +173,8 @@ def _points(
     is luck, and not looked for."""
     yield from _larger(domain, ranges, now, known[domain.name][-1])
     if context.runs_of(domain.name, "adapter")[-1].metrics.get("validation_records", 0) >= FEWEST:
-        yield from _borrowed(context, domain, now, known)
-        yield _sampled(context, domain, ranges, now, known[domain.name], learnt)
+        yield from _borrow(context, domain, now, known)
+        yield _sample(context, domain, ranges, now, known[domain.name], learnt)
 
 
 def _larger(
@@ -213,7 +208,7 @@ def _in(given: Mapping[str, Any], value: Any) -> bool:
     return value in choices if choices is not None else bool(given["low"] <= value <= given["high"])
 
 
-def _borrowed(
+def _borrow(
     context: Context, domain: Domain, now: Settings, known: Mapping[str, Sequence[Past]]
 ) -> Iterator[Point]:
     """The best settings of the most similar domains on the same base."""
@@ -228,9 +223,9 @@ def _borrowed(
         if not trainings:
             continue
         top = min(trainings, key=lambda one: one.loss)
-        before = [one for one in trainings if _merged(now, one.settings) == now]
+        before = [one for one in trainings if _merge(now, one.settings) == now]
         reference = before[0].loss if before else median(one.loss for one in trainings)
-        settings = _few(_bounded(context, now, _merged(now, top.settings)), now, {})
+        settings = _few(_keep_in_bounds(context, now, _merge(now, top.settings)), now, {})
         gain = 1 - top.loss / reference
         if settings != now and gain > 0:
             yield Point(
@@ -248,7 +243,7 @@ def _borrowed(
             )
 
 
-def _sampled(
+def _sample(
     context: Context,
     domain: Domain,
     ranges: Mapping[str, Mapping[str, Any]],
@@ -266,7 +261,7 @@ def _sampled(
     )
     seed = zlib.crc32(f"{domain.name} {len(trainings)} {refused}".encode())
     asked = _study(ranges, trainings, now, seed).ask(_distributions(ranges, trainings, now)).params
-    chosen = _bounded(context, now, {key: _rounded(value) for key, value in asked.items()})
+    chosen = _keep_in_bounds(context, now, {key: _round(value) for key, value in asked.items()})
     settings = _few(chosen, now, importances(ranges, trainings))
     best = min(trainings, key=lambda one: one.loss)
     return Point(
@@ -331,7 +326,7 @@ def _distributions(
     return found
 
 
-def _bounded(context: Context, now: Settings, settings: Settings) -> Settings:
+def _keep_in_bounds(context: Context, now: Settings, settings: Settings) -> Settings:
     """No number further from the present one than policy allows in one go."""
     most = context.policy.get("at_most_times", float("inf"))
     return {key: _near(now[key], value, most) for key, value in settings.items()}
@@ -358,18 +353,18 @@ def _few(settings: Settings, now: Settings, shares: Mapping[str, float]) -> Sett
     return {**now, **{key: settings[key] for key in kept}}
 
 
-def _merged(now: Settings, settings: Settings) -> Settings:
+def _merge(now: Settings, settings: Settings) -> Settings:
     """The settings of the keys that are searched for a domain."""
     return {
         key: settings[key] if settings.get(key) is not None else value for key, value in now.items()
     }
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def _fixed(run: Run, keys: Sequence[str]) -> Any:
+def _fix(run: Run, keys: Sequence[str]) -> Any:
     """All of a recipe but the keys that are searched."""
     parts = {
         part: {

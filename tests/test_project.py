@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meetara_build.errors import ConfigError
-from meetara_build.project import find_project, located, written_path
+from meetara_build.project import expand_path, find_project, locate
 
 
 def test_the_project_is_this_folder_or_the_nearest_above(tmp_path: Path) -> None:
@@ -34,11 +34,11 @@ def test_a_path_is_from_the_project_from_home_or_absolute(
     written: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert written_path(Path("/project"), written) == Path(expected)
+    assert expand_path(Path("/project"), written) == Path(expected)
 
 
 def test_a_link_on_the_way_is_followed_where_it_leads_now(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to("disk")
-    assert located(tmp_path, "link/artifacts") == (tmp_path / "disk" / "artifacts").resolve()
-    assert written_path(tmp_path, "link/artifacts") == tmp_path / "link" / "artifacts"
+    assert locate(tmp_path, "link/artifacts") == (tmp_path / "disk" / "artifacts").resolve()
+    assert expand_path(tmp_path, "link/artifacts") == tmp_path / "link" / "artifacts"

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from bench import machine
 from bench.result_files import keep_result
-from meetara_build.toolbox.memory_model import MemoryModel, Shape, fitted, shape_of
+from meetara_build.toolbox.memory_model import MemoryModel, Shape, fit_model, shape_of
 
 BOUND = 0.15
 LORA = {"alpha": 32, "dropout": 0.0, "targets": "all-linear", "rslora": False, "dora": False}
@@ -226,8 +226,8 @@ def main() -> None:
     held_out = {tried: measure(tried) for tried in HELD_OUT}
     larger = {tried: measure(tried) for tried in LARGER}
     checkpointed = {tried: measure(tried) for tried in CHECKPOINTED}
-    code = fitted([])
-    model = fitted([(run.shape, run.peak) for run in calibration.values()])
+    code = fit_model([])
+    model = fit_model([(run.shape, run.peak) for run in calibration.values()])
     seen = report("calibration", model, calibration)
     unseen = report("held out, within the calibration's range", model, held_out)
     beyond = report("held out, larger than any of the calibration", model, larger)

@@ -48,7 +48,7 @@ def package_of(project: Path) -> tuple[Step, Store, Path]:
 def action_of(project: Path) -> Path:
     """The file in the store that answers for the package as it is now."""
     step, store, _ = package_of(project)
-    return store.action(store.referred(step.reference))
+    return store.action(store.read_reference(step.reference))
 
 
 def make_package(place: Place, project: Path) -> None:

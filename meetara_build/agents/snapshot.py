@@ -199,7 +199,7 @@ def as_json(context: Context) -> dict[str, Any]:
     }
 
 
-def folded(keys: Iterable[str], content: Mapping[str, Any]) -> dict[str, Any]:
+def pick_values(keys: Iterable[str], content: Mapping[str, Any]) -> dict[str, Any]:
     """The values of dotted keys in a nested mapping."""
     found = {}
     for key in keys:

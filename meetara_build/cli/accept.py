@@ -8,7 +8,7 @@ from meetara_build.cli.completion import complete_proposals
 from meetara_build.cli.output import amount, out
 from meetara_build.engine.planning import project_graph
 from meetara_build.errors import ConfigError
-from meetara_build.rounds.inbox import REJECTED, kept, mark
+from meetara_build.rounds.inbox import REJECTED, mark, read_inbox
 
 
 def accept(
@@ -35,7 +35,7 @@ def accept(
 
     named = ids or []
     graph = project_graph()
-    content = kept(graph.root)
+    content = read_inbox(graph.root)
     verdicts = [asking.read_verdict(one) for one in content["verdicts"]]
     back = {one["id"]: asking.Withdrawal(**one) for one in content["withdrawals"]}
     chosen = (

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from meetara_build.cli.options import Json
 from meetara_build.cli.output import out, print_json, table
-from meetara_build.config.plugins import misnamed_plugins
+from meetara_build.config.plugins import find_misnamed_plugins
 from meetara_build.engine.planning import project_graph
 from meetara_build.hosting.host import ask_all
 from meetara_build.outside import show_line
@@ -32,7 +32,7 @@ def agents(as_json: Json = False) -> None:
     made = {name: make(Context({})) for name, make in list_agents(graph.project, policy).items()}
     answers = ask_all(made, {"hook": "verify"}, policy["seconds"], graph.root / "logs" / "agents")
     found = {}
-    misnamed = misnamed_plugins(graph.project)
+    misnamed = find_misnamed_plugins(graph.project)
     for name in [*answers, *misnamed, *(name for name in known if name not in answers)]:
         answer, record = answers.get(name), known.get(name, Record())
         found[name] = {

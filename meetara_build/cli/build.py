@@ -11,7 +11,7 @@ from meetara_build.cli.output import amount, err, out, print_json, progress, tab
 from meetara_build.config.overrides import split_words
 from meetara_build.engine.build_lock import at_work
 from meetara_build.engine.cleanup import sweep
-from meetara_build.engine.planning import look, project_graph, wanted
+from meetara_build.engine.planning import look, project_graph, select_domains
 from meetara_build.engine.snakemake import build as run_snakemake
 from meetara_build.errors import ArtifactError, BuildError
 from meetara_build.graph import Graph
@@ -76,7 +76,7 @@ def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quie
     os.environ[journal.BUILD] = journal.new_build()
     overrides = split_words(words)
     graph = project_graph(profile, overrides)
-    targets = wanted(graph, overrides.domains)
+    targets = select_domains(graph, overrides.domains)
     made = look(graph, targets)
     started = time.monotonic()
     done: list[journal.Run] = []

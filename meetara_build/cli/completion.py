@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from meetara_build.config.conf_files import list_group
-from meetara_build.project import find_project, located
+from meetara_build.project import find_project, locate
 
 WORD = r"[\w./:@=-]+"
 """What every shell takes for one word; a file with another name is no domain."""
@@ -73,12 +73,12 @@ def complete_proposals(incomplete: str) -> list[str]:
     """Ids of what the agents proposed last and no one has answered."""
     with contextlib.suppress(Exception):
         from meetara_build.config.yaml_files import read_yaml
-        from meetara_build.rounds.inbox import REJECTED, TAKEN, kept
+        from meetara_build.rounds.inbox import REJECTED, TAKEN, read_inbox
 
         project = find_project()
-        root = located(project, read_yaml(project / "conf" / "build.yaml")["root"])
+        root = locate(project, read_yaml(project / "conf" / "build.yaml")["root"])
         open_ones = [
-            one for one in kept(root)["verdicts"] if one["status"] not in (TAKEN, REJECTED)
+            one for one in read_inbox(root)["verdicts"] if one["status"] not in (TAKEN, REJECTED)
         ]
         return _starting(incomplete, [one["id"] for one in open_ones])
     return []
@@ -97,14 +97,14 @@ def _keys() -> list[str]:
     with contextlib.suppress(Exception):
         from meetara_build.config.yaml_files import read_yaml
 
-        return list(_written(read_yaml(find_project() / "conf" / "build.yaml")))
+        return list(_list_overrides(read_yaml(find_project() / "conf" / "build.yaml")))
     return []
 
 
-def _written(content: Mapping[str, Any], above: str = "") -> Iterator[str]:
+def _list_overrides(content: Mapping[str, Any], above: str = "") -> Iterator[str]:
     for key, value in content.items():
         if isinstance(value, dict):
-            yield from _written(value, f"{above}{key}.")
+            yield from _list_overrides(value, f"{above}{key}.")
         elif not isinstance(value, list) and (above or key not in ("domains", "root", "store")):
             yield f"{above}{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
 

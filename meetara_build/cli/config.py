@@ -39,7 +39,7 @@ def config(
     if as_json:
         print_json({"domain": domain, "values": [one._asdict() for one in found]})
         return
-    shown = [(f"{one.key}: {_written(one.value)}", one) for one in found]
+    shown = [(f"{one.key}: {_render(one.value)}", one) for one in found]
     width = min(60, max(len(text) for text, _ in shown))
     for text, one in shown:
         out.print(style_line((f"{text:{width}}", ""), (f"  {_place(one)}", "dim")))
@@ -54,7 +54,7 @@ def _place(one: "Decided") -> str:
     return f"{one.file}{line}{said}"
 
 
-def _written(value: "Value") -> str:
+def _render(value: "Value") -> str:
     return show_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 

@@ -102,11 +102,11 @@ def _llama() -> Check:
 
 def _packages() -> list[Check]:
     """The bases that are files of packages, of the project around."""
-    from meetara_build.cli.setup import packaged_bases
+    from meetara_build.cli.setup import list_packaged_bases
     from meetara_build.setup.originals import package_file
 
     try:
-        wanted = packaged_bases(find_project() / "conf")
+        wanted = list_packaged_bases(find_project() / "conf")
     except MeetaraError:
         return []  # the check of the project says why
     kept = {one.asked_by.stem: package_file(one.package, one.file).exists() for one in wanted}

@@ -10,14 +10,14 @@ import typer
 from meetara_build.cli.completion import complete_targets
 from meetara_build.cli.options import LOCAL, Json, Profile
 from meetara_build.cli.output import out, print_json, size, span, style_line
-from meetara_build.engine.planning import look, project_graph, wanted
+from meetara_build.engine.planning import look, project_graph, select_domains
 from meetara_build.errors import ArtifactError, ConfigError, nearest
 from meetara_build.graph import Graph, Step
 from meetara_build.graph.fingerprint import file_of
 from meetara_build.graph.stages import NAMES
 from meetara_build.outside import show_line, show_short
 from meetara_build.plan import FRESH, Item
-from meetara_build.plan.causes import seen_from
+from meetara_build.plan.causes import shorten_path
 from meetara_build.plan.provenance import origin
 from meetara_build.store import journal
 from meetara_build.store.content import Store
@@ -86,7 +86,7 @@ def _find_steps(graph: Graph, what: str) -> list[Step]:
         bases = {step.target for step in graph.steps.values() if step.target.startswith("base/")}
         raise ConfigError(f"{what}: no such base in this build{nearest(what, sorted(bases))}")
     if stage in NAMES or not target:
-        wanted(graph, [target or what])
+        select_domains(graph, [target or what])
     raise ConfigError(f"{what}: no domain, stage or file of this build; see `meetara-build status`")
 
 
@@ -113,7 +113,7 @@ def _manifest(graph: Graph, step: Step) -> Manifest | None:
         return read_manifest(graph.root / step.place.manifest)
     except ArtifactError:
         store = Store(graph.store, graph.root)
-        return None if step.keep else store.recall(store.referred(step.reference))
+        return None if step.keep else store.recall(store.read_reference(step.reference))
 
 
 def _explain(
@@ -152,7 +152,7 @@ def _explain(
         "files": dict(manifest.files),
         "inputs": inputs,
         "sources": {
-            seen_from(graph, step.sources.get(name, name)): digest
+            shorten_path(graph, step.sources.get(name, name)): digest
             for name, digest in manifest.made_from["sources"].items()
         },
         "keys": keys,

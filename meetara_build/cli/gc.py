@@ -48,7 +48,7 @@ def gc(
         made = look(graph)
         store = Store(graph.store, graph.root)
         found = collect(
-            store, made.keys, pinned(graph), max_size=largest, max_age=oldest, dry_run=dry_run
+            store, made.keys, list_pinned(graph), max_size=largest, max_age=oldest, dry_run=dry_run
         )
         cleared = 0 if dry_run else sweep(graph, made, [])
     if as_json:
@@ -70,7 +70,7 @@ def gc(
         )
 
 
-def pinned(graph: Graph) -> set[str]:
+def list_pinned(graph: Graph) -> set[str]:
     """sha256 of the files that the configuration names by their content: what a warm start begins
     from."""
     trained = (step.recipe["training"] for step in graph.steps.values() if step.stage == "adapter")

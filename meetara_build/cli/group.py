@@ -46,7 +46,7 @@ def make_group(package: str, commands: Sequence[str], **settings: Any) -> typer.
     app.callback()(show_help_alone)
     folder = Path(str(import_module(package).__file__)).parent
     for name in commands:
-        app.command(name, help=_first_line(folder / file_of(name)))(_listed)
+        app.command(name, help=_first_line(folder / file_of(name)))(_stand_in)
     return app
 
 
@@ -83,5 +83,5 @@ def _first_line(path: Path) -> str:
         return next(lines).strip().strip('"')
 
 
-def _listed() -> None:
+def _stand_in() -> None:
     """Stands in the list for a command that is not imported."""

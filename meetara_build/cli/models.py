@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.engine.planning import wanted
+from meetara_build.engine.planning import select_domains
 from meetara_build.errors import ArtifactError, ConfigError, DataError, nearest
 from meetara_build.graph import Graph
 from meetara_build.graph.stages import list_types
@@ -82,7 +82,7 @@ class Model:
 
 def find_model(graph: Graph, domain: str, quant: str | None) -> tuple[Path, str | None]:
     """A domain's GGUF file and system prompt; its last type where none is named."""
-    wanted(graph, [domain])
+    select_domains(graph, [domain])
     step = graph.step("gguf", domain)
     kinds = list_types(step.recipe)
     if quant is not None and quant not in kinds:

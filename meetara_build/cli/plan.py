@@ -11,12 +11,12 @@ from meetara_build.cli.options import LOCAL, Json, Profile, Words
 from meetara_build.cli.output import print_json
 from meetara_build.cli.plan_text import print_plan, print_proposals
 from meetara_build.config.overrides import split_words
-from meetara_build.engine.planning import estimated, look, project_graph, wanted
+from meetara_build.engine.planning import add_estimates, look, project_graph, select_domains
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph
 from meetara_build.outside import quote_command, show_line
 from meetara_build.plan.content import content
-from meetara_build.rounds.inbox import REJECTED, TAKEN, kept
+from meetara_build.rounds.inbox import REJECTED, TAKEN, read_inbox
 from meetara_build.store.manifest import write_text
 
 
@@ -38,8 +38,8 @@ def plan(
     """
     overrides = split_words(words or [])
     graph = project_graph(profile, overrides)
-    named = wanted(graph, overrides.domains)
-    planned = estimated(graph, look(graph, named), profile)
+    named = select_domains(graph, overrides.domains)
+    planned = add_estimates(graph, look(graph, named), profile)
     proposed = _list_proposals(graph, named)
     if as_json:
         shown = content(graph, planned.made, planned.estimates, planned.total, named, profile)
@@ -72,7 +72,7 @@ def _list_proposals(graph: Graph, domains: Sequence[str]) -> list[dict[str, Any]
     chosen = set(domains or graph.domains)
     found = [
         one
-        for one in kept(graph.root)["verdicts"]
+        for one in read_inbox(graph.root)["verdicts"]
         if one["status"] not in (TAKEN, REJECTED, "refused")
     ]
     return [one for one in found if one["proposal"]["domain"] in chosen]

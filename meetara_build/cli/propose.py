@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from meetara_build.cli.options import LOCAL, Domains, Json, Profile
 from meetara_build.cli.output import print_json, progress
-from meetara_build.engine.planning import project_graph, wanted
+from meetara_build.engine.planning import project_graph, select_domains
 
 
 def propose(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = False) -> None:
@@ -16,7 +16,7 @@ def propose(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = F
     from meetara_build.rounds.policy import ACCEPT, stance
 
     graph = project_graph(profile)
-    named = wanted(graph, domains or [])
+    named = select_domains(graph, domains or [])
     with progress() as bar:
         bar.add_task("asking the agents", total=None)
         advice = advise(graph, profile, named)

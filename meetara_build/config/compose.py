@@ -20,9 +20,9 @@ from meetara_build.config.layers import (
     MAY_SET,
     SECTIONS,
     Layer,
+    describe_misplaced,
     find_layer,
     locate,
-    misplaced,
     put,
 )
 from meetara_build.config.overrides import COMMAND_LINE
@@ -72,7 +72,7 @@ def lay_over(below: Content, own: Content) -> Content:
     Only where a text is not what it says does it take OmegaConf itself, whose import alone takes
     0.1 s.
     """
-    if not any(True for content in (below, own) for _ in unresolved(content)):
+    if not any(True for content in (below, own) for _ in find_unresolved(content)):
         return join(below, own)
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -100,7 +100,7 @@ def refuse_broken(layer: Layer) -> None:
     Raises:
         ConfigError: with every such text, each with file, line and key.
     """
-    texts = [(at, text) for at, text in unresolved(layer.content) if text != MISSING]
+    texts = [(at, text) for at, text in find_unresolved(layer.content) if text != MISSING]
     if not texts:
         return
     from omegaconf import OmegaConf
@@ -153,7 +153,7 @@ class Said:
                 advice = (
                     "; name domains without it"
                     if key == "domain"
-                    else misplaced(COMMAND_LINE, first)
+                    else describe_misplaced(COMMAND_LINE, first)
                 )
                 raise _wrong(word, advice.removeprefix("; "), f"unknown key '{show_line(key)}'")
             if not one.is_delete():
@@ -186,7 +186,7 @@ def finish(
     Raises:
         ConfigError: with every interpolation that leads nowhere, each with file, line and key.
     """
-    if not (said and said.values) and not any(True for _ in unresolved(content)):
+    if not (said and said.values) and not any(True for _ in find_unresolved(content)):
         plain = copy.deepcopy(content) if decided else content
         for key, value in decided.items():
             put(plain, tuple(key.split(".")), value)
@@ -276,7 +276,7 @@ def _resolve(config: "DictConfig", layers: Sequence[Layer]) -> tuple[Content, se
     content = cast(Content, OmegaConf.to_container(config))
     faults: list[str] = []
     with _record_environment() as used:
-        for at, text in list(unresolved(content)):
+        for at, text in list(find_unresolved(content)):
             where, key = locate(layers, at)
             strange = [name for name in CALLS.findall(text) if name not in RESOLVERS]
             if text == MISSING:
@@ -328,15 +328,15 @@ def _record_environment() -> Iterator[set[str]]:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
-def unresolved(content: Value, at: Place = ()) -> Iterator[tuple[Place, str]]:
+def find_unresolved(content: Value, at: Place = ()) -> Iterator[tuple[Place, str]]:
     """Every text that is not what it says: an interpolation, or a value that is still to be
     given."""
     if isinstance(content, dict):
         for key, value in content.items():
-            yield from unresolved(value, (*at, key))
+            yield from find_unresolved(value, (*at, key))
     elif isinstance(content, list):
         for number, value in enumerate(content):
-            yield from unresolved(value, (*at, number))
+            yield from find_unresolved(value, (*at, number))
     elif isinstance(content, str) and ("${" in content or content == MISSING):
         yield at, content
 

@@ -212,7 +212,13 @@ def read_member(group: str, path: Path, memo: Memo) -> Layer:
                 _domain_choices(entries, layer) if group == "domain" else _refuse_choices(layer)
             )
         return Layer(
-            group, layer.name, content, choices, (), layer.text, faults=_find_misplaced(layer, content)
+            group,
+            layer.name,
+            content,
+            choices,
+            (),
+            layer.text,
+            faults=_find_misplaced(layer, content),
         )
     if "defaults" in content and group != "domain":
         _refuse_choices(layer)
@@ -247,7 +253,9 @@ def _read(kind: str, path: Path, memo: Memo) -> tuple[Layer, Content]:
             )
         if "hydra" in content:
             raise ConfigError(
-                _describe_unknown(layer, ("hydra",), "; Hydra itself is set up by the tool: remove it")
+                _describe_unknown(
+                    layer, ("hydra",), "; Hydra itself is set up by the tool: remove it"
+                )
             )
         if faults := list(_odd_values(layer, content)):
             raise ConfigError("\n".join(faults))
@@ -347,13 +355,13 @@ def _find_misplaced(layer: Layer, content: Content) -> dict[Place, str]:
     """What a file of the global form may not have at its top."""
     known = (*MAY_SET[layer.kind], *SECTIONS)
     return {
-        (key,): _describe_unknown(layer, (key,), misplaced(layer.kind, key))
+        (key,): _describe_unknown(layer, (key,), describe_misplaced(layer.kind, key))
         for key in content
         if key not in known
     }
 
 
-def misplaced(kind: str, key: str) -> str:
+def describe_misplaced(kind: str, key: str) -> str:
     """What to do about a key at the top of a layer that may not stand there."""
     if key in WHOLE_BUILD:
         return "; it belongs to the whole build: set it in conf/build.yaml"

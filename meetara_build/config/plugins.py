@@ -29,7 +29,7 @@ def plugin_files(project: Path) -> dict[str, Path]:
     return {name: found[name] for name in sorted(found) if _can_speak(name)}
 
 
-def misnamed_plugins(project: Path) -> dict[str, str]:
+def find_misnamed_plugins(project: Path) -> dict[str, str]:
     """By name, as it can be shown, what is wrong with the names that no agent can have."""
     wanted = (
         "an agent's name is of letters, digits and _ . @ -, begins with one of the first two, and "

@@ -163,7 +163,7 @@ class Configuration:
                     f"{path}: decides for an unknown domain{nearest(name, list(self.domains))}"
                 )
 
-    def selected(self) -> list[str]:
+    def list_selected(self) -> list[str]:
         """The domains that ``domains:`` of build.yaml names, by name or category.
 
         Raises:
@@ -485,7 +485,7 @@ def _unmask(layer: Layer, content: Content) -> Content:
     """A composed configuration with a layer's own values on top: a wrong one is a fault, whatever
     another layer sets there."""
     own = copy.deepcopy(layer.content)
-    for at in (*layer.faults, *(at for at, _ in compose.unresolved(layer.content))):
+    for at in (*layer.faults, *(at for at, _ in compose.find_unresolved(layer.content))):
         lists = [number for number, part in enumerate(at) if isinstance(part, int)]
         drop(own, at[: lists[0]] if lists else at)
     return compose.join(content, own)
@@ -532,6 +532,8 @@ def _list_dotted(content: Mapping[str, Value], above: str = "") -> list[str]:
     for key, value in content.items():
         name = f"{above}{key}"
         keys += (
-            _list_dotted(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else [name]
+            _list_dotted(value, f"{name}.")
+            if isinstance(value, dict) and name not in WHOLE
+            else [name]
         )
     return keys

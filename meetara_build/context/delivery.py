@@ -90,7 +90,9 @@ class Delivery:
         self.refused += 1
         with (
             contextlib.suppress(OSError),
-            refused_file(self.root).open("a", encoding="utf-8", errors="backslashreplace") as file,
+            make_refused_path(self.root).open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            ) as file,
         ):
             file.write(f"{reason}\n{line[:LONGEST]}\n")
 
@@ -102,7 +104,7 @@ def _write_line(report: Report) -> str:
         return "it is nested too deep to be written again"
 
 
-def refused_file(root: Path) -> Path:
+def make_refused_path(root: Path) -> Path:
     """Where reports are put aside that no context takes, each below the reason."""
     return folder(root) / "refused.txt"
 

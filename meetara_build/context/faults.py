@@ -22,7 +22,7 @@ DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @contextlib.contextmanager
-def cleared(shown: str) -> Iterator[None]:
+def translate_errors(shown: str) -> Iterator[None]:
     """Turn what the database raises into a ContextError; ``shown`` names it, without its
     password."""
     try:

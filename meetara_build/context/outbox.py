@@ -102,7 +102,7 @@ def parcels(root: Path) -> Iterator[Parcel]:
             yield Parcel(path, reports, [line for line, report in lines if report is None], closed)
 
 
-def abandoned(root: Path) -> list[Path]:
+def find_abandoned(root: Path) -> list[Path]:
     """Files whose process was killed before they could be seen."""
     before = time.time() - LONGEST_START
     found = (path for path in folder(root).glob(".*.reports"))

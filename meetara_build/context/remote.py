@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 
 from meetara_build.context.outbox import Report
-from meetara_build.context.reports import checked
+from meetara_build.context.reports import check_reports
 from meetara_build.errors import ConfigError, ContextError, ReportError, needs
 from meetara_build.outside import parse_json
 
@@ -35,7 +35,7 @@ class Remote:
     def deliver(self, reports: list[Report]) -> list[str]:
         """Report through the server, under the name of the token where there is one; the ids of
         those that were new."""
-        checked(reports)
+        check_reports(reports)
         said = [report for report in reports if report["kind"] in ("message", "reply", "metrics")]
         left = [report for report in reports if report not in said]
 

@@ -267,7 +267,7 @@ SHAPES: dict[str, type[Report]] = {
 }
 
 
-def checked(reports: Iterable[Mapping[str, Any]]) -> list[Report]:
+def check_reports(reports: Iterable[Mapping[str, Any]]) -> list[Report]:
     """Reports in their shapes.
 
     Raises:

@@ -15,7 +15,7 @@ SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def sampled(outbox: Outbox, *, gpu: bool) -> Iterator[None]:
+def sample_resources(outbox: Outbox, *, gpu: bool) -> Iterator[None]:
     """Report what this process uses while the block runs: at its beginning, every second, and at
     its end."""
     ended = threading.Event()

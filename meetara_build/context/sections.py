@@ -145,7 +145,7 @@ def _training_state(connection: sa.Connection, domain: str | None) -> dict[str, 
                 **_step(row),
                 "build": row["build"],
                 **_only(row, *figures),
-                "seconds_left": _left(row),
+                "seconds_left": _estimate_left(row),
             }
             for row in _newest(connection, "progress", tables.progress, domain)
         ],
@@ -155,7 +155,7 @@ def _training_state(connection: sa.Connection, domain: str | None) -> dict[str, 
     }
 
 
-def _left(row: Mapping[str, Any]) -> float | None:
+def _estimate_left(row: Mapping[str, Any]) -> float | None:
     """Seconds that a training has to go at its speed so far."""
     return row["seconds"] / row["step"] * (row["steps"] - row["step"]) if row["step"] else None
 
@@ -357,7 +357,7 @@ READERS = {
 }
 
 
-def reported(store: Store) -> set[str]:
+def list_reported(store: Store) -> set[str]:
     """The domains that any run was reported of."""
     with store.reading() as connection:
         return set(connection.scalars(sa.select(tables.total.c.domain)))

@@ -18,8 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from meetara_build.context import lessons, tables
-from meetara_build.context.faults import cleared
-from meetara_build.context.reports import Report, Run, checked
+from meetara_build.context.faults import translate_errors
+from meetara_build.context.reports import Report, Run, check_reports
 from meetara_build.errors import ContextError, needs
 
 RESOURCES, QUALITY, TRAINING, KNOWLEDGE = (
@@ -73,7 +73,7 @@ class Store:
             ReportError: a report is not of its kind's shape.
             ContextError: the database cannot be written.
         """
-        by_id = {report.id: report for report in checked(reports)}
+        by_id = {report.id: report for report in check_reports(reports)}
         if not by_id:
             return []
         with self.writing() as connection:
@@ -232,14 +232,14 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection that sees one state of the database."""
-        with cleared(self.shown), self.engine.connect() as connection:
+        with translate_errors(self.shown), self.engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that no other writes beside."""
         with (
-            cleared(self.shown),
+            translate_errors(self.shown),
             self.engine.connect().execution_options(writes=True) as connection,
             connection.begin(),
         ):
@@ -251,7 +251,7 @@ class Store:
     def making_tables(self) -> Iterator[None]:
         """One process at a time makes tables, ours or another library's, each on a connection of
         its own."""
-        with cleared(self.shown):
+        with translate_errors(self.shown):
             if self.engine.dialect.name == "postgresql":
                 with self.engine.connect() as connection, connection.begin():
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(TABLES_LOCK)))

@@ -69,7 +69,7 @@ def revoke(store: Store, name: str) -> None:
             )
 
 
-def listed(store: Store) -> list[dict[str, Any]]:
+def list_tokens(store: Store) -> list[dict[str, Any]]:
     """All tokens, without anything that would open a door."""
     with store.reading() as connection:
         rows = connection.execute(

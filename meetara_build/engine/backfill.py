@@ -30,7 +30,7 @@ def preserve(graph: Graph, made: Plan) -> None:
             key = find_work_key(manifest)
             if store.look_up(key) is None and not sight.faults(step, manifest):
                 store.add(key, manifest, graph.root / step.place.folder)
-        if key and store.referred(step.reference) != key:
+        if key and store.read_reference(step.reference) != key:
             store.refer(step.reference, key, step.place.manifest)
 
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from meetara_build.context.outbox import abandoned
+from meetara_build.context.outbox import find_abandoned
 from meetara_build.graph import Graph, Step, work_folder
 from meetara_build.plan import FRESH, Plan
 
@@ -35,7 +35,7 @@ def sweep(graph: Graph, made: Plan, domains: Iterable[str]) -> int:
         elif item is not None and item.key:
             left += [folder for folder in folders if folder != work_folder(graph, step, item.key)]
         left += _half_written(graph, step)
-    left += abandoned(graph.root)
+    left += find_abandoned(graph.root)
     there = [path for path in left if path.exists() and not _in_use(path)]
     for path in there:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

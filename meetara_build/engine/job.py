@@ -176,10 +176,10 @@ def _watch(request: Mapping[str, Any], stage: Callable[..., Any]) -> Iterator[di
     """Have the context hear what the job uses, and the agents that observe it see how far it is;
     what its function takes for it."""
     from meetara_build.context.outbox import Outbox
-    from meetara_build.context.sampler import ProgressReporter, sampled
+    from meetara_build.context.sampler import ProgressReporter, sample_resources
 
     outbox = Outbox(Path(request["root"]), **request["about"])
-    with _observers(request) as ask, sampled(outbox, gpu=request["gpus"] > 0):
+    with _observers(request) as ask, sample_resources(outbox, gpu=request["gpus"] > 0):
         report = ProgressReporter(outbox)
 
         def observe(progress: Any) -> Any:
@@ -203,7 +203,7 @@ def _observers(request: Mapping[str, Any]) -> Iterator[Callable[[Any], Any]]:
         return
     from meetara_build.hosting.observers import Observers
 
-    def lost(name: str, fault: str) -> None:
+    def report_lost(name: str, fault: str) -> None:
         print(
             f"{request['name']}: observer '{name}' {fault}; training goes on without it",
             file=sys.stderr,
@@ -211,7 +211,7 @@ def _observers(request: Mapping[str, Any]) -> Iterator[Callable[[Any], Any]]:
         )
         _tell_lost(request, name, fault)
 
-    observers = Observers(files, Path(request["report"]).with_suffix(""), lost)
+    observers = Observers(files, Path(request["report"]).with_suffix(""), report_lost)
     try:
         yield observers
     finally:

@@ -35,7 +35,7 @@ def project_graph(profile: str = "local", overrides: Overrides = NO_OVERRIDES) -
     return load(project, profile_hardware(project, profile), overrides)
 
 
-def wanted(graph: Graph, words: Sequence[str]) -> list[str]:
+def select_domains(graph: Graph, words: Sequence[str]) -> list[str]:
     """Domains named on the command line.
 
     Raises:
@@ -61,7 +61,7 @@ def look(graph: Graph, domains: Sequence[str] = ()) -> Plan:
     return made
 
 
-def estimated(graph: Graph, made: Plan, profile: str) -> Planned:
+def add_estimates(graph: Graph, made: Plan, profile: str) -> Planned:
     """A plan with its estimates; a machine without any history is probed, once."""
     to_do = made.to_do()
     runs = list(journal.runs(graph.root, journal.TAIL_BYTES)) if to_do else []
@@ -123,7 +123,7 @@ def read_kept(path: Path) -> Kept:
             f"{graph.project}"
         )
     now = content(
-        graph, look(graph, wanted(graph, domains)), {}, None, domains, profile, whole=True
+        graph, look(graph, select_domains(graph, domains)), {}, None, domains, profile, whole=True
     )
     try:
         changed = stale_reasons(graph, kept, now)

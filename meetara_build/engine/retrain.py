@@ -11,7 +11,7 @@ from meetara_build.graph import Graph
 from meetara_build.outside import parse_json
 
 
-def repeated(graph: Graph, domain: str, seed: int) -> dict[str, Any]:
+def repeat_training(graph: Graph, domain: str, seed: int) -> dict[str, Any]:
     """The metrics of a domain's adapter as it is configured now, trained with another seed.
 
     Raises:

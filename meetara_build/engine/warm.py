@@ -132,7 +132,7 @@ def _hang_seconds() -> float:
 def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
     """The exit status of a job, below zero where a signal ended it; and for how many seconds it had
     hung, if it had."""
-    with _connected() as connection:
+    with _open_connection() as connection:
         line = json.dumps(request).encode() + b"\n"
         files = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
         connection.sendmsg([line[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
@@ -152,7 +152,7 @@ def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
     return int(said["status"]), float(said["hung"])
 
 
-def _connected() -> socket.socket:
+def _open_connection() -> socket.socket:
     path = _socket_path()
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

@@ -20,7 +20,7 @@ from meetara_build.config.overrides import NO_OVERRIDES, Overrides
 from meetara_build.errors import ConfigError
 from meetara_build.graph.stages import ALL, ENDS, NAMES, REPORT, Stage, row_of
 from meetara_build.outside import Json, parse_json
-from meetara_build.project import CACHE, located
+from meetara_build.project import CACHE, locate
 from meetara_build.store.digests import state
 from meetara_build.store.manifest import MadeFrom, Place, Slice, digest_json, write_cache
 
@@ -219,11 +219,11 @@ def load(project: Path, hardware: str | None = None, overrides: Overrides = NO_O
             return _unpack(project, kept, overrides)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
-    from meetara_build.graph.compose import composed
+    from meetara_build.graph.compose import compose_graph
 
     for _ in range(READINGS):  # several may accept decisions at the same moment
         signature = _signature(project, [])
-        packed = composed(project, hardware, overrides)
+        packed = compose_graph(project, hardware, overrides)
         if _signature(project, []) == signature:
             break
     else:
@@ -274,8 +274,8 @@ def _unpack(project: Path, packed: dict[str, Any], overrides: Overrides) -> Grap
         steps[step.stage, step.target] = step
     return Graph(
         project,
-        located(project, packed["root"]),
-        located(project, packed["store"]),
+        locate(project, packed["root"]),
+        locate(project, packed["store"]),
         packed["context"],
         packed["domains"],
         packed["memory_mb"],

@@ -78,7 +78,7 @@ class _Deciding:
             self.memo.save()
 
 
-def composed(project: Path, hardware: str | None, overrides: Overrides) -> dict[str, Any]:
+def compose_graph(project: Path, hardware: str | None, overrides: Overrides) -> dict[str, Any]:
     """The graph as JSON values, as the cache keeps it.
 
     Raises:
@@ -87,7 +87,7 @@ def composed(project: Path, hardware: str | None, overrides: Overrides) -> dict[
     configuration = Configuration(project, hardware, overrides)
     for name, path in configuration.domains.items():
         refuse_reserved(name, f"{path}: ")
-    domains = configuration.selected()
+    domains = configuration.list_selected()
     if not domains:
         raise ConfigError(
             f"{project / 'conf' / 'domain'}: no domain yet; add one with `meetara-build add-domain "

@@ -16,7 +16,7 @@ from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import JOINT, OBSERVER, WARM_START, Input
 from meetara_build.graph.stages import LEARNT
 from meetara_build.outside import parse_json
-from meetara_build.project import written_path
+from meetara_build.project import expand_path
 from meetara_build.setup.originals import ORIGINAL
 from meetara_build.store.digests import state
 
@@ -74,7 +74,7 @@ def _origin(configuration: Configuration, item: Common, taught: Mapping[str, Res
         return Given({"corpus": Input("corpus", f"base/{item.base_name}", ("corpus.jsonl",))})
     if base.folder is None:
         return _original(configuration, item, taught)
-    folder = written_path(configuration.conf.parent, base.folder)
+    folder = expand_path(configuration.conf.parent, base.folder)
     if not folder.is_dir():
         raise ConfigError(
             f"{path}: folder: '{base.folder}' is no folder (looked at {folder}); mend the path, or "
@@ -88,7 +88,7 @@ def _original(configuration: Configuration, item: Common, _: Mapping[str, Resolv
     """The GGUF file of one's own that a base is taken back from."""
     if item.base.gguf is None or item.base.gguf.path is None:
         return Given()
-    file = written_path(configuration.conf.parent, item.base.gguf.path)
+    file = expand_path(configuration.conf.parent, item.base.gguf.path)
     if not file.is_file():
         raise ConfigError(
             f"{_base_file(configuration, item)}: gguf: '{item.base.gguf.path}' is no file (looked "
@@ -108,7 +108,7 @@ def find_warm_start(configuration: Configuration, item: Resolved) -> dict[str, s
     domain, _, digest = item.build.training.warm_start.partition("@")
     path = _set_in(item, "training.warm_start")
     store = configuration.build.store or f"{configuration.build.root}/store"
-    blob = written_path(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
+    blob = expand_path(configuration.conf.parent, store) / "blobs" / digest[:2] / digest
     if not blob.exists():
         raise ConfigError(
             f"{path}: training.warm_start: the store has no adapter {digest[:12]}… of {domain}; "
@@ -150,7 +150,7 @@ def _set_in(item: Resolved, key: str) -> str:
 
 def find_joint(configuration: Configuration, item: Resolved) -> dict[str, Input]:
     """The neighbours whose training records a domain learns too."""
-    found, built = {}, configuration.selected()
+    found, built = {}, configuration.list_selected()
     for name in item.build.training.joint:
         if name == item.name or name not in built:
             fault = "is the domain itself" if name == item.name else "is no domain of this build"
@@ -185,7 +185,7 @@ def source_paths(configuration: Configuration, item: Resolved) -> dict[str, str]
     for index, source in enumerate(item.domain.sources):
         written = source.path or source.hub
         assert written is not None
-        file = written_path(path.parent, written)
+        file = expand_path(path.parent, written)
         if file.exists():
             _refuse_unreadable(file, f"{path}: sources: '{written}'")
             found[f"source_{index}"] = str(file)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from meetara_build.config.resolve import Common, Resolved
 from meetara_build.config.schema import GgufFile, Imatrix, Source, Training
 from meetara_build.graph.stages import Each, Fields, Key, Stage
-from meetara_build.llama_cpp.quants import CONVERTED, weighed
+from meetara_build.llama_cpp.quants import CONVERTED, needs_imatrix
 from meetara_build.setup.originals import Original
 from meetara_build.stages.recipes.adapter import TrainingRecipe
 from meetara_build.stages.recipes.base import Pretraining
@@ -90,13 +90,13 @@ def original(file: GgufFile) -> Original:
     return Original(file.file, file.package, file.hub_id, file.revision, file.sha256)
 
 
-def _used_imatrix(imatrix: Imatrix, scope: Scope) -> Slice:
-    types = _used_tensor_types(scope.item.build.gguf.tensor_types, scope)
-    used = imatrix.enabled and weighed(_quants(scope), types.values())
+def _find_used_imatrix(imatrix: Imatrix, scope: Scope) -> Slice:
+    types = _find_used_tensor_types(scope.item.build.gguf.tensor_types, scope)
+    used = imatrix.enabled and needs_imatrix(_quants(scope), types.values())
     return imatrix.model_dump() if used else {}
 
 
-def _used_tensor_types(types: dict[str, str], scope: Scope) -> dict[str, str]:
+def _find_used_tensor_types(types: dict[str, str], scope: Scope) -> dict[str, str]:
     return types if any(quant not in CONVERTED for quant in _quants(scope)) else {}
 
 
@@ -134,8 +134,8 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
     "training": _training,
     "sorted_set": lambda values, _: sorted(set(values)),
     "digest_above": lambda _, scope: digest_json({name: scope.above[name] for name in ABOVE}),
-    "used_imatrix": _used_imatrix,
-    "used_tensor_types": _used_tensor_types,
+    "used_imatrix": _find_used_imatrix,
+    "used_tensor_types": _find_used_tensor_types,
     "base_origin": _base_origin,
     "used_bounds": lambda bounds, scope: {
         quant: bound for quant, bound in bounds.items() if quant in _quants(scope)

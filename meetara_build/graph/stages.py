@@ -443,7 +443,7 @@ def refuse_reserved(name: str, where: str = "") -> None:
         )
 
 
-def reached_by(key: str) -> list[Stage]:
+def list_reached(key: str) -> list[Stage]:
     """A domain's stages that a change of a key below build.yaml, or of ``domain.KEY``, reaches:
     those that read it, and those after."""
     wanted = key if key.startswith("domain.") else f"build.{key}"

@@ -134,7 +134,7 @@ LARGER = {
 """The quant type to take where one misses its bound."""
 
 
-def weighed(quants: Sequence[str], tensor_types: Iterable[str]) -> bool:
+def needs_imatrix(quants: Sequence[str], tensor_types: Iterable[str]) -> bool:
     """Whether an importance matrix helps any of these files, whose tensors may have types of their
     own."""
     quantized = [quant for quant in quants if quant not in CONVERTED]

@@ -11,7 +11,7 @@ from meetara_build.context import sections
 from meetara_build.context.local import Local
 from meetara_build.context.remote import CODE
 from meetara_build.context.store import SECTIONS
-from meetara_build.engine.planning import estimated, look, wanted
+from meetara_build.engine.planning import add_estimates, look, select_domains
 from meetara_build.errors import ConfigError, MeetaraError, nearest
 from meetara_build.graph import Graph, load
 from meetara_build.plan.content import content
@@ -48,7 +48,7 @@ class Served:
             ConfigError: there is none.
         """
         known = {target for _, target in self.graph.steps}
-        if name not in known and name not in sections.reported(self.context.store):
+        if name not in known and name not in sections.list_reported(self.context.store):
             raise ConfigError(f"unknown domain '{name}'{nearest(name, sorted(known))}")
         return name
 
@@ -67,7 +67,7 @@ class Served:
 
 def plan_content(graph: Graph, domains: list[str]) -> dict[str, Any]:
     """A plan as `meetara-build plan --json` prints it."""
-    planned = estimated(graph, look(graph, wanted(graph, domains)), "local")
+    planned = add_estimates(graph, look(graph, select_domains(graph, domains)), "local")
     return content(graph, planned.made, planned.estimates, planned.total, domains, planned.profile)
 
 

@@ -187,7 +187,7 @@ async def _over_stdio(graph: Graph, context: Local) -> None:
 async def _over_http(
     graph: Graph, context: Local, host: str, port: int, names: Sequence[str]
 ) -> None:
-    guarded = bool(tokens.listed(context.store))
+    guarded = bool(tokens.list_tokens(context.store))
     if not guarded and not _is_loopback(host):
         raise ContextError(
             f"{host}: without a token only this machine is served; make one with `meetara-build "

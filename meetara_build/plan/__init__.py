@@ -86,7 +86,7 @@ def plan(graph: Graph, domains: Iterable[str] = (), sight: Sight | None = None) 
         planner.add(step)
     manifests = {key: manifest for key, manifest in planner.found.items() if manifest is not None}
     keys = frozenset(item.key for item in planner.items.values() if item.key)
-    return Plan(planner.settled(), manifests, keys)
+    return Plan(planner.settle(), manifests, keys)
 
 
 class _Planner:
@@ -108,7 +108,7 @@ class _Planner:
             self.readers.setdefault((given.stage, given.target), []).append(key)
         self.items[key] = self._mark_kept(step) if step.keep else self._temporary(step)
 
-    def settled(self) -> list[Item]:
+    def settle(self) -> list[Item]:
         """All items; a temporary is only there where a step that is not fresh reads it."""
         return [
             item if item.step.keep else self._mark_needed(key, item)
@@ -144,7 +144,11 @@ class _Planner:
             # will turn out to have.
             sure = causes and not self.store.knows(step.fingerprint)
             return Item(
-                step, RUN if sure else MAYBE, tuple(causes), self._list_inherited(step), tuple(waits)
+                step,
+                RUN if sure else MAYBE,
+                tuple(causes),
+                self._list_inherited(step),
+                tuple(waits),
             )
         inputs = self._inputs(step)
         inherited: tuple[Cause, ...] = ()
@@ -158,7 +162,7 @@ class _Planner:
         if not causes and not inherited:
             return Item(step, FRESH, key=key)
         known = self.store.look_up(key)
-        if known is None or self.sight.damaged(self.store, known):
+        if known is None or self.sight.is_damaged(self.store, known):
             return Item(step, RUN, tuple(causes), inherited, key=key)
         self.found[step.stage, step.target] = known
         return Item(step, RESTORE, tuple(causes), inherited, key=key)
@@ -177,12 +181,17 @@ class _Planner:
         self.found[step.stage, step.target] = known
         if known is not None:
             return Item(step, FRESH, key=key)
-        before = self.store.recall(self.store.referred(step.reference))
+        before = self.store.recall(self.store.read_reference(step.reference))
         causes = own_causes(self.graph, step, before)
         if causes and causes[0].kind == NEW and waits:
             causes = []
         return Item(
-            step, MAYBE if waits else RUN, tuple(causes), self._list_inherited(step), tuple(waits), key
+            step,
+            MAYBE if waits else RUN,
+            tuple(causes),
+            self._list_inherited(step),
+            tuple(waits),
+            key,
         )
 
     def _waits(self, step: Step) -> list[str]:

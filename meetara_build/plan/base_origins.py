@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from meetara_build.errors import MeetaraError
 from meetara_build.graph import Graph, Step
-from meetara_build.setup.originals import Original, kept_file
+from meetara_build.setup.originals import Original, find_kept_file
 from meetara_build.store.manifest import read_manifest
 
 
@@ -52,7 +52,7 @@ def _read_built(graph: Graph, step: Step) -> str | None:
 
 def _in_file(step: Step) -> str | None:
     """What the file says, if it is on this machine."""
-    path = kept_file(Original(**step.recipe["gguf"]), step.sources)
+    path = find_kept_file(Original(**step.recipe["gguf"]), step.sources)
     if path is None:
         return None
     from meetara_build.llama_cpp.header import header

@@ -86,23 +86,27 @@ def recipe_causes(graph: Graph, step: Step, old: MadeFrom) -> list[Cause]:
     for library, one, other in _list_changed(old.get("libraries", {}), new["libraries"]):
         found.append(Cause(LIBRARY, library, "", one, other))
     for name, one, other in _list_changed(old.get("sources", {}), new["sources"]):
-        found.append(Cause(SOURCE, seen_from(graph, step.sources.get(name, name)), "", one, other))
+        found.append(
+            Cause(SOURCE, shorten_path(graph, step.sources.get(name, name)), "", one, other)
+        )
     # A key of a recipe may come from where another does.
     return list(dict.fromkeys(found))
 
 
 def drift_causes(graph: Graph, step: Step, faults: Mapping[str, str]) -> list[Cause]:
     """Files of an artifact that were deleted or changed behind the tool's back."""
-    folder = seen_from(graph, str(graph.root / step.place.folder))
+    folder = shorten_path(graph, str(graph.root / step.place.folder))
     return [Cause(DRIFT, f"{folder}/{name}", "", None, fault) for name, fault in faults.items()]
 
 
 def manifest_drift(graph: Graph, step: Step) -> Cause:
     """An artifact whose manifest alone was deleted, or is damaged."""
-    return Cause(DRIFT, seen_from(graph, str(graph.root / step.place.manifest)), "", None, MISSING)
+    return Cause(
+        DRIFT, shorten_path(graph, str(graph.root / step.place.manifest)), "", None, MISSING
+    )
 
 
-def seen_from(graph: Graph, path: str) -> str:
+def shorten_path(graph: Graph, path: str) -> str:
     """A path as seen from the project, with ``..`` in it only where a link makes that another
     place."""
     short = os.path.normpath(path)

@@ -103,7 +103,9 @@ def stale_reasons(graph: Graph, kept: Mapping[str, Any], now: Mapping[str, Any])
             for cause in recipe_causes(graph, step, before[name]):
                 reached.setdefault(cause, []).append(name)
     direct = {cause: names for cause, names in reached.items() if cause.kind != ABOVE}
-    lines += [f"{cause.text()} ({_name_action(names)})" for cause, names in (direct or reached).items()]
+    lines += [
+        f"{cause.text()} ({_name_action(names)})" for cause, names in (direct or reached).items()
+    ]
     if lines:
         return lines
     one, other = (

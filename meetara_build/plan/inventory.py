@@ -40,10 +40,10 @@ class Sight:
     def was_built(self, step: Step) -> bool:
         """Whether an artifact was here before whose manifest is gone or damaged."""
         return (self.graph.root / step.place.manifest).exists() or bool(
-            self.store.referred(step.reference)
+            self.store.read_reference(step.reference)
         )
 
-    def damaged(self, store: Store, manifest: Manifest) -> bool:
+    def is_damaged(self, store: Store, manifest: Manifest) -> bool:
         """Whether a blob of the store is known to be damaged: it is the same file as an artifact's
         that was changed."""
         if not self.spoilt:

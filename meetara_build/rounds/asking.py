@@ -14,20 +14,28 @@ from pydantic import ValidationError
 
 from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Context, with_settings
-from meetara_build.config.plugins import misnamed_plugins, plugin_files
+from meetara_build.config.plugins import find_misnamed_plugins, plugin_files
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.config.schema import Decision
 from meetara_build.context import reports
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.errors import ConfigError, ReportError
 from meetara_build.graph.compose import check_resolved
-from meetara_build.graph.stages import CHAIN, Stage, reached_by
+from meetara_build.graph.stages import CHAIN, Stage, list_reached
 from meetara_build.hosting.hooks import prepare_plugin
 from meetara_build.hosting.host import Answer, ask_in_turn
 from meetara_build.hosting.mcp_agent import prepare_external
 from meetara_build.hosting.supervisor import Prepare
 from meetara_build.rounds.policy import NEVER, refusal, stance
-from meetara_build.rounds.ranking import LATER, REFUSED, WINS, Verdict, settle, shown, worth
+from meetara_build.rounds.ranking import (
+    LATER,
+    REFUSED,
+    WINS,
+    Verdict,
+    settle,
+    sort_for_people,
+    worth,
+)
 from meetara_build.rounds.track_record import WITHDRAWN, Outcome, Record, outcomes
 from meetara_build.store.manifest import digest_json
 
@@ -112,7 +120,7 @@ def ask(
     )
     answers = {name: said[0] for name, said in both.items()}
     proposed, faults = _understood(answers)
-    faults |= {**context.passed_over, **misnamed_plugins(project)}
+    faults |= {**context.passed_over, **find_misnamed_plugins(project)}
     proposed += _from_messages(context, prepared, {id for _, id, _ in proposed})
     told, silent = _insights({name: said[1] for name, said in both.items() if len(said) > 1})
     faults |= silent
@@ -131,7 +139,9 @@ def ask(
         if (said["sender"], said["answer"]) == (WITHDRAWN, "noted")
     }
     settled = settle(verdicts, context.records, policy["decisions_a_round"], careful)
-    return Advice(shown(_together(settled, trial)), withdrawals, told, faults, seconds, context)
+    return Advice(
+        sort_for_people(_together(settled, trial)), withdrawals, told, faults, seconds, context
+    )
 
 
 def withdrawn(context: Context) -> list[Withdrawal]:
@@ -265,7 +275,7 @@ def _understood(answers: Mapping[str, Answer]) -> tuple[Proposed, dict[str, str]
             try:
                 proposal = _read_proposal(one)
                 id = proposal_id(name, proposal)
-                reports.checked([_message(name, id, proposal)])
+                reports.check_reports([_message(name, id, proposal)])
             except (ValueError, ReportError) as fault:
                 faults[name] = (
                     "proposes something that is none: "
@@ -381,7 +391,7 @@ def _verdict(context: Context, agent: str, id: str, proposal: Proposal, trial: T
     if why := refusal(context, agent, id, proposal, trial.check):
         return Verdict(id, agent, proposal, REFUSED, why, now)
     minutes = _minutes(context, proposal.domain, CHAIN)
-    of_key = reached_by(proposal.key)
+    of_key = list_reached(proposal.key)
     record = context.records.get(agent, Record())
     value = worth(proposal, record, minutes, context.policy["minutes_a_percent"])
     return Verdict(

@@ -50,14 +50,18 @@ def breakthroughs(measured: Iterable[Outcome], known: Iterable[str] = ()) -> lis
     for (domain, before, after), gain in sorted(gains.items()):
         others = [other for group, other in gains.items() if group[0] != domain]
         id = f"breakthrough-{after}"[:64]
-        if id not in told and (score := modified_z(gain, others)) > LIMIT and gain > SMALLEST:
+        if (
+            id not in told
+            and (score := compute_modified_z(gain, others)) > LIMIT
+            and gain > SMALLEST
+        ):
             members = groups[domain, before, after]
             changes = {outcome.key: outcome.value for outcome in members}
             found.append(Breakthrough(id, domain, changes, gain, score, len(others), before, after))
     return found
 
 
-def modified_z(value: float, others: Sequence[float]) -> float:
+def compute_modified_z(value: float, others: Sequence[float]) -> float:
     """How far a value lies above others, in robust standard deviations; 0 where there are too
     few."""
     if len(others) < FEWEST:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from meetara_build.agents.snapshot import Context, Domain, Run, folded, read_run
+from meetara_build.agents.snapshot import Context, Domain, Run, pick_values, read_run
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
@@ -125,7 +125,7 @@ def _domain(graph: Graph, configuration: Configuration, item: Resolved) -> Domai
         description=item.domain.description,
         topics=item.domain.topics,
         languages=item.domain.languages,
-        config=folded(dict.fromkeys([*configuration.keys(), *bounds]), content),
+        config=pick_values(dict.fromkeys([*configuration.keys(), *bounds]), content),
         model=_model(graph, item),
         machine=item.hardware.model_dump(exclude={"description"}),
         locked=[*configuration.build.locked, *item.domain.locked],
@@ -133,7 +133,9 @@ def _domain(graph: Graph, configuration: Configuration, item: Resolved) -> Domai
         folder=graph.root / item.name,
         sources=[Path(path) for path in steps["dataset"].sources.values()],
         decided={
-            stage: key for stage, step in steps.items() if (key := store.referred(step.reference))
+            stage: key
+            for stage, step in steps.items()
+            if (key := store.read_reference(step.reference))
         },
     )
 

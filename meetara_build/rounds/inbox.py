@@ -22,7 +22,7 @@ def keep(root: Path, content: Mapping[str, object]) -> None:
     write_text(root / PROPOSALS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def kept(root: Path) -> dict[str, Any]:
+def read_inbox(root: Path) -> dict[str, Any]:
     """What was advised last; nothing, where no agent was asked yet."""
     try:
         content = parse_json((root / PROPOSALS).read_bytes())
@@ -44,7 +44,7 @@ def mark(root: Path, ids: Iterable[str], status: str) -> None:
     """Note that proposals, or withdrawals, were answered."""
     answered = set(ids)
     with hold_lock(root / LOCK):
-        content = kept(root)
+        content = read_inbox(root)
         content["verdicts"] = [
             {**one, "status": status} if one["id"] in answered else one
             for one in content["verdicts"]

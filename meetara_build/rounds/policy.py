@@ -8,7 +8,7 @@ from meetara_build.agents.proposal import Proposal
 from meetara_build.agents.snapshot import Context, Domain
 from meetara_build.config.keys import is_within
 from meetara_build.errors import ConfigError
-from meetara_build.rounds.track_record import answered
+from meetara_build.rounds.track_record import find_answer_time
 
 ACCEPT, ASK, NEVER = "accept", "ask", "never"
 
@@ -98,7 +98,7 @@ def _past(context: Context, domain: Domain, agent: str, id: str, key: str) -> st
         if last["answer"] == "accepted":
             return "it was taken before, and someone has taken it back since"
     accepted = [
-        answered(message, "accepted") or 0.0
+        find_answer_time(message, "accepted") or 0.0
         for message in own
         if message["domain"] == domain.name and message["body"]["key"] == key
     ]

@@ -75,10 +75,10 @@ def settle(
         groups.setdefault((verdict.proposal.domain, verdict.proposal.key), []).append(verdict)
     settled = [one for group in groups.values() for one in _contest(group, records)]
     settled += [verdict for verdict in verdicts if verdict.status == REFUSED]
-    return shown(_limit(settled, most, careful))
+    return sort_for_people(_limit(settled, most, careful))
 
 
-def shown(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def sort_for_people(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """In the order in which people read them: by domain and key, what is worth most first."""
     return sorted(verdicts, key=lambda one: (one.proposal.domain, one.proposal.key, _rank(one)))
 

@@ -90,11 +90,13 @@ def outcomes(messages: Iterable[Mapping[str, object]], runs: Sequence[Run]) -> l
     by_step: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         by_step.setdefault((run.domain, run.stage), []).append(run)
-    found = [_outcome(message, by_step) for message in messages if answered(message, "accepted")]
+    found = [
+        _outcome(message, by_step) for message in messages if find_answer_time(message, "accepted")
+    ]
     return _share_out([outcome for outcome in found if outcome is not None])
 
 
-def answered(message: Mapping[str, Any], answer: str) -> float | None:
+def find_answer_time(message: Mapping[str, Any], answer: str) -> float | None:
     """When a proposal was last given this answer; None if it was not."""
     if message["about"] != "proposal":
         return None
@@ -124,7 +126,7 @@ def records(
         ]
         found[agent] = Record(
             proposed=len(own),
-            accepted=sum(answered(message, "accepted") is not None for message in own),
+            accepted=sum(find_answer_time(message, "accepted") is not None for message in own),
             rejected=sum(
                 said["answer"] == "rejected" and said["sender"] != WITHDRAWN for said in last
             ),
@@ -143,7 +145,7 @@ def records(
 def _outcome(
     message: Mapping[str, Any], by_step: Mapping[tuple[str, str], Sequence[Run]]
 ) -> Outcome | None:
-    accepted, body = answered(message, "accepted"), message["body"]
+    accepted, body = find_answer_time(message, "accepted"), message["body"]
     assert accepted is not None
     figure = body.get("figure", "loss")
     if body["key"] in UNMEASURED:
@@ -186,7 +188,9 @@ def _outcome(
     )
 
 
-def _is_solved(by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accepted: float) -> bool:
+def _is_solved(
+    by_step: Mapping[tuple[str, str], Sequence[Run]], domain: str, accepted: float
+) -> bool:
     """Whether the first step of a domain that failed before a decision went through after it."""
     for row in CHAIN:
         runs = by_step.get((domain, row.name), ())

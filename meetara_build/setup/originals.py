@@ -60,7 +60,7 @@ def package_file(package: str, file: str) -> Path:
     return Path(sys.prefix) / "share" / "meetara-build" / package / Path(file).name
 
 
-def kept_file(origin: Original, sources: Mapping[str, str]) -> Path | None:
+def find_kept_file(origin: Original, sources: Mapping[str, str]) -> Path | None:
     """The GGUF file, if it is on this machine and nothing has to be fetched for it."""
     path = Path(sources[ORIGINAL]) if ORIGINAL in sources else None
     if origin.package is not None:
@@ -72,12 +72,12 @@ def _download(name: str, origin: Original) -> Path:
     from huggingface_hub import hf_hub_download
 
     assert origin.hub_id is not None
-    with refused_as_config(name, origin.hub_id):
+    with refuse_as_config(name, origin.hub_id):
         return Path(hf_hub_download(origin.hub_id, origin.file, revision=origin.revision))
 
 
 @contextmanager
-def refused_as_config(name: str, hub_id: str) -> Iterator[None]:
+def refuse_as_config(name: str, hub_id: str) -> Iterator[None]:
     """Whatever a download of the base ``name`` fails with.
 
     Raises:

@@ -173,7 +173,7 @@ class Store:
                 temporary.write_text(f"{key}\n{manifest}\n")
                 self._give_rights(temporary)
 
-    def referred(self, name: str) -> str:
+    def read_reference(self, name: str) -> str:
         """The key of the work that the artifact of this name, below our root, is or last was the
         result of; "" if none."""
         try:
@@ -231,11 +231,11 @@ class Store:
     @contextlib.contextmanager
     def _share_rights(self) -> Iterator[None]:
         """Nothing is collected meanwhile."""
-        with self.locked(fcntl.LOCK_SH):
+        with self.lock(fcntl.LOCK_SH):
             yield
 
     @contextlib.contextmanager
-    def locked(self, how: int) -> Iterator[None]:
+    def lock(self, how: int) -> Iterator[None]:
         """Hold the store's lock: shared by all who add and restore, alone by who collects.
 
         Raises:

@@ -64,7 +64,10 @@ class Digests:
                 self.used[path] = kept
             else:
                 found = digest(Path(path))
-                self.used[path] = [seen if settled(seen) and state(path) == seen else None, found]
+                self.used[path] = [
+                    seen if is_settled(seen) and state(path) == seen else None,
+                    found,
+                ]
         return str(self.used[path][1])
 
     def save(self) -> None:
@@ -122,10 +125,10 @@ def _file_state(path: str | Path) -> State:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def settled(seen: State) -> bool:
+def is_settled(seen: State) -> bool:
     """Whether the last change lies far enough back to be told from one that would come now."""
     if seen and isinstance(seen[0], list):
-        return all(settled(entry[1:]) for entry in seen)
+        return all(is_settled(entry[1:]) for entry in seen)
     return not seen or seen[2] < time.time_ns() - TICK_NS
 
 

@@ -64,7 +64,7 @@ def collect(
     Raises:
         ArtifactError: the store cannot be read or written.
     """
-    with store.locked(fcntl.LOCK_EX), store.explain_refusals("written"):
+    with store.lock(fcntl.LOCK_EX), store.explain_refusals("written"):
         keep = set(wanted) | set(_list_referred(store, wanted, dry_run=dry_run))
         works = sorted(_works(store), key=lambda work: (work.key in keep, work.used, work.key))
         # What a current result began from was pinned by whoever built it, here or in another
@@ -92,7 +92,9 @@ def collect(
         freed = sum(path.stat().st_size for path in dead if path.stat().st_nlink == 1)
         dropped = sum(sizes[path.name] for path in dead)
         half = [
-            path for path in store.folder.rglob(".*.*") if path.is_file() and _is_abandoned(path, now)
+            path
+            for path in store.folder.rglob(".*.*")
+            if path.is_file() and _is_abandoned(path, now)
         ]
         if not dry_run:
             known = {work.fingerprint for work in works if work not in gone}

@@ -67,7 +67,11 @@ def curve_of(report: Mapping[str, Any] | None) -> Curve | None:
     points = [tuple(point) for point in report["curve"]]
     if not points or all(point[2] is None for point in points):
         return None
-    steps = _count_planned([point[3] for point in points]) if report.get("stopped_early") else len(points)
+    steps = (
+        _count_planned([point[3] for point in points])
+        if report.get("stopped_early")
+        else len(points)
+    )
     return Curve(points, steps, report.get("validation_loss_before"))
 
 

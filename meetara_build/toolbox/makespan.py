@@ -145,7 +145,7 @@ class Expected(NamedTuple):
     measured: set[str]
 
 
-def expected(context: Context) -> Expected:
+def estimate_seconds(context: Context) -> Expected:
     """How long each step takes: as long as the last time; where it has not been built, by the size
     of its sources.
 

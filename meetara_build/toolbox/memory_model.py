@@ -149,7 +149,7 @@ class MemoryModel:
         return max(0, int((available - without) / each))
 
 
-def fitted(measured: Iterable[tuple[Shape, float]], device: str = "cpu") -> MemoryModel:
+def fit_model(measured: Iterable[tuple[Shape, float]], device: str = "cpu") -> MemoryModel:
     """The model that fits measured peaks, in bytes, of this device."""
     import numpy as np
     from scipy.optimize import nnls

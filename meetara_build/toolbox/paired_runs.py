@@ -70,7 +70,7 @@ def loss(run: Run) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-def told(run: Run) -> str:
+def describe_run(run: Run) -> str:
     """A training as evidence: its id and its figure."""
     return f"run {run.id}: validation loss {loss(run):.3f}"
 
@@ -86,7 +86,7 @@ def _change(domain: str, earlier: Run, later: Run) -> Change | None:
     return Change(domain, ".".join(path), old, new, before, after, (earlier.id, later.id))
 
 
-def remembered(context: Context) -> dict[str, tuple[int, int]]:
+def list_remembered(context: Context) -> dict[str, tuple[int, int]]:
     """By change, as the knowledge base words it, how often it helped and was tried, also in runs
     that are no longer seen."""
     strategies = context.sections.get("knowledge_base", {}).get("optimization_strategies", ())

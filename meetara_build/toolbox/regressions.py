@@ -23,7 +23,7 @@ class Evaluated(NamedTuple):
     training: Run | None
 
 
-def evaluated(context: Context, domain: str) -> list[Evaluated]:
+def list_evaluated(context: Context, domain: str) -> list[Evaluated]:
     """Each model of a domain once, in the order of their last evaluation; only those measured on
     the same records as the newest."""
     done = [

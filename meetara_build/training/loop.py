@@ -12,11 +12,20 @@ from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels.lora import fuse
 from meetara_build.training.kernels.packed import PackedModel
 from meetara_build.training.run import Run
-from meetara_build.training.schedule import counted
+from meetara_build.training.schedule import count_tokens
 from meetara_build.training.settings import Action, History, Observer, Progress, Settings
 from meetara_build.training.state import trainable
 
-__all__ = ["Action", "History", "Observer", "Progress", "Settings", "evaluate", "prepared", "train"]
+__all__ = [
+    "Action",
+    "History",
+    "Observer",
+    "Progress",
+    "Settings",
+    "evaluate",
+    "prepare_model",
+    "train",
+]
 
 
 def train(
@@ -38,12 +47,12 @@ def train(
         TrainingError: nothing to train or to learn from; a step that ran out of memory, or whose
             loss or gradient is not finite, and no observer that helped; or an observer's abort.
     """
-    with prepared(model, training, settings) as packed:
+    with prepare_model(model, training, settings) as packed:
         return Run(model, packed, training, validation, settings, checkpoint_folder, observe).go()
 
 
 @contextlib.contextmanager
-def prepared(
+def prepare_model(
     model: nn.Module, training: Sequence[Encoded], settings: Settings
 ) -> Iterator[PackedModel]:
     """The model as its fastest exact computation, for one run or several.
@@ -95,7 +104,7 @@ def _check(model: nn.Module, training: Sequence[Encoded], settings: Settings) ->
         raise TrainingError(
             "no parameter of the model requires a gradient: attach an adapter first"
         )
-    if not sum(counted(record, settings.loss_on_prompt) for record in training):
+    if not sum(count_tokens(record, settings.loss_on_prompt) for record in training):
         raise TrainingError(
             f"zero trainable tokens in {len(training)} training records: every answer is empty or "
             "cut off; look at the dataset's train.jsonl and at data.max_tokens"

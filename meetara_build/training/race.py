@@ -16,11 +16,11 @@ from pathlib import Path
 from torch import nn
 
 from meetara_build.training.chat import Encoded
-from meetara_build.training.loop import prepared
+from meetara_build.training.loop import prepare_model
 from meetara_build.training.run import Run
 from meetara_build.training.schedule import plan
 from meetara_build.training.settings import History, Observer, Settings
-from meetara_build.training.state import copied, put, trainable
+from meetara_build.training.state import copy_tensors, put, trainable
 
 STRETCH = 0.2
 """Share of the steps that are trained from both starts."""
@@ -65,13 +65,13 @@ def race(
         TrainingError: as ``loop.train`` does, of either start.
     """
     weights = trainable(model)
-    starts = {"cold": copied(weights)}
+    starts = {"cold": copy_tensors(weights)}
     warm_start()
-    starts["warm"] = copied(weights)
+    starts["warm"] = copy_tensors(weights)
     put(
         weights, starts["cold"]
     )  # whose numbers are sound: how the model may compute is tried out with them
-    with prepared(model, training, settings) as packed:
+    with prepare_model(model, training, settings) as packed:
         steps = math.ceil(STRETCH * len(plan(training, settings)[0]))
 
         def run(name: str) -> Run:

@@ -20,9 +20,9 @@ from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.faults import StepFault
 from meetara_build.training.kernels.packed import PackedModel
-from meetara_build.training.schedule import counted, optimizer, plan, share_of_rate
+from meetara_build.training.schedule import count_tokens, optimizer, plan, share_of_rate
 from meetara_build.training.settings import Action, History, Observer, Progress, Settings
-from meetara_build.training.state import Kept, State, copied, pack, put, trainable, unpack
+from meetara_build.training.state import Kept, State, copy_tensors, pack, put, trainable, unpack
 
 MOST_ROLL_BACKS = 8
 """In one training: what goes wrong more often does not come right."""
@@ -59,7 +59,7 @@ class Run:
         )
         self.settings, self.folder, self.observe = settings, folder, observe
         self.weights = trainable(model)
-        self.first = copied(self.weights)
+        self.first = copy_tensors(self.weights)
         self.plan, self.checks = plan(training, settings)
         self.name = (
             checkpoint.run_name(model, _identity(training, validation, settings)) if folder else ""
@@ -151,7 +151,9 @@ class Run:
         Raises:
             StepFault: memory ran out, or the loss or the gradient is not finite.
         """
-        counts = [counted(self.training[index], self.settings.loss_on_prompt) for index in batch]
+        counts = [
+            count_tokens(self.training[index], self.settings.loss_on_prompt) for index in batch
+        ]
         total, sums = 0.0, list[float]()
         for part in fill(batch, self.training, self.state.micro_tokens):
             loss, by_record = self._micro_batch(part, sum(counts))
@@ -234,7 +236,7 @@ class Run:
         loss = self._validate()
         if loss < self.state.best_loss:
             self.state.best_loss, self.state.stale = loss, 0
-            self.kept.best = copied(self.weights)
+            self.kept.best = copy_tensors(self.weights)
             self._note(best_step=self.state.step)
         else:
             self.state.stale += 1

@@ -12,7 +12,7 @@ from meetara_build.training.chat import Encoded
 from meetara_build.training.settings import Settings
 
 
-def counted(record: Encoded, every_token: bool) -> int:
+def count_tokens(record: Encoded, every_token: bool) -> int:
     """How many of a record's tokens the loss counts."""
     return (
         max(0, len(record.ids) - 1 - len(record.never - {0}))
@@ -28,7 +28,9 @@ def plan(
     steps: list[tuple[int, list[int]]] = []
     checks: set[int] = set()
     usable = [
-        index for index, record in enumerate(training) if counted(record, settings.loss_on_prompt)
+        index
+        for index, record in enumerate(training)
+        if count_tokens(record, settings.loss_on_prompt)
     ]
     records = [training[index] for index in usable]
     for epoch in range(settings.epochs):

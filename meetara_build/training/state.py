@@ -50,7 +50,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copy_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters' values as they are now."""
     return {name: weight.detach().clone() for name, weight in weights.items()}
 

@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from meetara_build.store.manifest import write_text
-from meetara_build.tuning.studies import ROLE, SETTINGS, STEPS, finished, in_full
+from meetara_build.tuning.studies import ROLE, SETTINGS, STEPS, in_full, list_finished
 
 ENOUGH = 4
 """Trials that ran to their end, before it can be said which keys matter."""
@@ -45,7 +45,7 @@ def report(study: Study) -> dict[str, Any]:
                 "from": trial.user_attrs.get(ROLE),
                 "settings": trial.user_attrs.get(SETTINGS),
             }
-            for trial in finished(study)
+            for trial in list_finished(study)
         ],
     }
 

@@ -18,16 +18,16 @@ from optuna.trial import Trial, TrialState
 from meetara_build.errors import TrainingError
 from meetara_build.training.settings import Action, History, Observer, Progress
 from meetara_build.tuning.seeding import Start
-from meetara_build.tuning.space import Space, applied
+from meetara_build.tuning.space import Space, apply_settings
 from meetara_build.tuning.studies import (
     CURRENT,
     FINISHED,
     ROLE,
     SETTINGS,
     STEPS,
-    finished,
+    find_tried,
+    list_finished,
     open_storage,
-    tried,
 )
 
 FRESH_TRIALS = 4
@@ -49,7 +49,7 @@ def prepare(study: Study, space: Space, starts: Sequence[Start]) -> None:
     trials = study.get_trials(deepcopy=False)
     ahead = [one.user_attrs.get(SETTINGS) for one in trials if one.state == TrialState.WAITING]
     done = [one.user_attrs.get(SETTINGS) for one in trials if one.state in FINISHED]
-    if not tried(trials, space.current) and space.current not in ahead:
+    if not find_tried(trials, space.current) and space.current not in ahead:
         study.enqueue_trial(
             space.parameters(space.current), user_attrs={SETTINGS: space.current, ROLE: CURRENT}
         )
@@ -61,7 +61,7 @@ def prepare(study: Study, space: Space, starts: Sequence[Start]) -> None:
             )
 
 
-def resumed(url: str, name: str, seed: int, place: int, reduction_factor: int) -> Study:
+def resume_study(url: str, name: str, seed: int, place: int, reduction_factor: int) -> Study:
     """A study as a worker goes on with it. Neither sampler nor pruner is stored: each worker makes
     its own.
 
@@ -108,8 +108,8 @@ class Objective:
         asked_for = ROLE in trial.user_attrs  # for a reason, and so trained in full
         steps = reached = 0
         trial.set_user_attr(STEPS, steps)
-        done = finished(trial.study)  # the same seed gives the same losses
-        if (again := tried(done, settings)) and again.value is not None:
+        done = list_finished(trial.study)  # the same seed gives the same losses
+        if (again := find_tried(done, settings)) and again.value is not None:
             return again.value
         if not asked_for and settings in [one.user_attrs.get(SETTINGS) for one in done]:
             raise optuna.TrialPruned
@@ -126,7 +126,7 @@ class Objective:
             return None
 
         try:
-            history = self.trainer.train(applied(self.recipe, settings), observe)
+            history = self.trainer.train(apply_settings(self.recipe, settings), observe)
         except TrainingError as fault:
             if settings == self.space.current:
                 raise

@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage
 
 from meetara_build.agents.snapshot import Run
 from meetara_build.toolbox.paired_runs import loss
-from meetara_build.tuning.space import Settings, Space, held_in
+from meetara_build.tuning.space import Settings, Space, read_settings
 from meetara_build.tuning.studies import SETTINGS, best
 
 NEIGHBOURS = 3
@@ -57,13 +57,13 @@ def best_run(space: Space, domain: str, runs: Sequence[Run]) -> Start | None:
         if run.outcome == "built" and run.inputs == last.inputs and loss(run) is not None
     ]
     top = min(same, key=lambda run: loss(run) or 0.0, default=None)
-    settings = held_in(top.recipe, list(space.current)) if top else None
+    settings = read_settings(top.recipe, list(space.current)) if top else None
     if top is None or settings is None:
         return None
     return Start(settings, domain, f"{domain}, run {top.id}: validation loss {loss(top):.4f}")
 
 
-def studied(storage: BaseStorage, base: str) -> dict[str, Start]:
+def collect_starts(storage: BaseStorage, base: str) -> dict[str, Start]:
     """By domain, the best settings of the newest study on this base that has any."""
     found: dict[str, Start] = {}
     summaries = optuna.get_all_study_summaries(storage)

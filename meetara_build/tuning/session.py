@@ -19,9 +19,9 @@ from meetara_build.graph.domain_similarity import similar_domains
 from meetara_build.rounds.gathering import LOOK_BACK
 from meetara_build.store.manifest import read_manifest
 from meetara_build.tuning import search, studies, verdict
-from meetara_build.tuning.seeding import NEIGHBOURS, Start, starts, studied
-from meetara_build.tuning.space import Settings, Space, applied, read_space
-from meetara_build.tuning.studies import SETTINGS, best, finished, steps_taken, tried
+from meetara_build.tuning.seeding import NEIGHBOURS, Start, collect_starts, starts
+from meetara_build.tuning.space import Settings, Space, apply_settings, read_space
+from meetara_build.tuning.studies import SETTINGS, best, find_tried, list_finished, steps_taken
 from meetara_build.tuning.workers import Task, Told, take_trials, train_each
 
 REPEAT = "repeat "
@@ -66,7 +66,7 @@ class Tuning:
         self.graph, self.domain = graph, domain
         self.step = graph.step("adapter", domain)
         self.recipe = self.step.recipe
-        self.space, self.left_out = searched(graph, configuration, domain)
+        self.space, self.left_out = make_space(graph, configuration, domain)
         tuning = configuration.build.tuning
         self.reduction_factor = tuning.reduction_factor
         self.base = self._base_of(domain)
@@ -96,7 +96,7 @@ class Tuning:
         """
         known = self._starts(shared)
         search.prepare(self.study, self.space, known)
-        missing = trials - len(finished(self.study))
+        missing = trials - len(list_finished(self.study))
         if missing > 0:
             take_trials(self._task(ends), missing, workers, listen)
         return self._judge(known, listen)
@@ -110,7 +110,7 @@ class Tuning:
         for row in shared.history(LOOK_BACK)["runs"]:
             if row["stage"] == "adapter":
                 runs.setdefault(row["domain"], []).append(read_run(row))
-        known = studied(self.storage, self.base)
+        known = collect_starts(self.storage, self.base)
         return starts(self.space, known, runs, own_base[:NEIGHBOURS])
 
     def _base_of(self, domain: str) -> str:
@@ -134,8 +134,8 @@ class Tuning:
         )
 
     def _judge(self, known: list[Start], listen: Callable[[Told], None]) -> Found:
-        trials = finished(self.study)
-        current, top = tried(trials, self.space.current), best(trials)
+        trials = list_finished(self.study)
+        current, top = find_tried(trials, self.space.current), best(trials)
         if current is None or top is None or current.value is None or top.value is None:
             raise TrainingError(
                 f"{self.domain}: the current configuration has not been tried yet; give --trials "
@@ -145,7 +145,7 @@ class Tuning:
         repeats = gained = None
         changes: list[Proposal] = []
         if top.value < current.value:
-            repeats = self._repeated(current, top, listen)
+            repeats = self._repeat_best(current, top, listen)
             gained = verdict.gain(repeats)
         steps = steps_taken(trials) + sum(steps for _, steps in self._read_repeats().values())
         if repeats and gained and gained.beyond_noise:
@@ -171,7 +171,7 @@ class Tuning:
             changes,
         )
 
-    def _repeated(
+    def _repeat_best(
         self, current: FrozenTrial, top: FrozenTrial, listen: Callable[[Told], None]
     ) -> verdict.Repeats:
         """The losses of both with further seeds; each is trained once, and kept."""
@@ -184,7 +184,7 @@ class Tuning:
             if _repeat(trial, seed) not in self.study.user_attrs
         ]
         recipes = [
-            {**applied(self.recipe, trial.user_attrs[SETTINGS]), "seed": seed}
+            {**apply_settings(self.recipe, trial.user_attrs[SETTINGS]), "seed": seed}
             for trial, seed in missing
         ]
 
@@ -210,7 +210,7 @@ class Tuning:
         }
 
 
-def searched(graph: Graph, configuration: Configuration, domain: str) -> tuple[Space, list[str]]:
+def make_space(graph: Graph, configuration: Configuration, domain: str) -> tuple[Space, list[str]]:
     """What is searched for a domain, and the keys of the space that may not be changed for it.
 
     Raises:

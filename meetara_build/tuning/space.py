@@ -162,7 +162,7 @@ def read_space(ranges: Mapping[str, Range], recipe: Mapping[str, Any], where: st
     return Space(tuple(dimensions), current)
 
 
-def applied(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def apply_settings(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """An adapter recipe with these settings in the place of its own."""
     sections = {name: dict(recipe[name]) for name in SECTIONS}
     for key, value in settings.items():
@@ -179,7 +179,7 @@ def _round(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def held_in(recipe: Mapping[str, Any], keys: Sequence[str]) -> Settings | None:
+def read_settings(recipe: Mapping[str, Any], keys: Sequence[str]) -> Settings | None:
     """A recipe's values of these keys; None where it lacks one."""
     found = {}
     for key in keys:

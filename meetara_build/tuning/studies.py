@@ -15,7 +15,7 @@ from meetara_build.context.store import connect_args, open_store
 from meetara_build.errors import ContextError
 from meetara_build.outside import first_line
 from meetara_build.store.manifest import digest_json
-from meetara_build.tuning.space import Settings, Space, applied
+from meetara_build.tuning.space import Settings, Space, apply_settings
 
 HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 10, 60
 """How often a trial says that it lives, and after how long a silence it is taken for dead and tried
@@ -68,7 +68,7 @@ def study_name(
 ) -> str:
     """A name that says what the losses of a study are comparable by: data, base, space, and all
     keys that are not searched."""
-    fixed = applied(recipe, dict.fromkeys(space.current))
+    fixed = apply_settings(recipe, dict.fromkeys(space.current))
     return f"{domain}-{digest_json([fixed, inputs, space.content()])[:12]}"
 
 
@@ -80,7 +80,7 @@ def open_study(storage: optuna.storages.RDBStorage, name: str, about: Mapping[st
     return study
 
 
-def finished(study: Study) -> list[FrozenTrial]:
+def list_finished(study: Study) -> list[FrozenTrial]:
     """Trials that ran to their end, or were stopped as poor."""
     return study.get_trials(deepcopy=False, states=FINISHED)
 
@@ -90,7 +90,7 @@ def in_full(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE
 
 
-def tried(trials: Iterable[FrozenTrial], settings: Settings) -> FrozenTrial | None:
+def find_tried(trials: Iterable[FrozenTrial], settings: Settings) -> FrozenTrial | None:
     """The trial that ran these settings to their end, if one has."""
     return next(
         (one for one in trials if in_full(one) and one.user_attrs.get(SETTINGS) == settings), None

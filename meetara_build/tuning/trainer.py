@@ -32,7 +32,7 @@ class Trainer:
             for name, path in inputs.items()
             if name.startswith(OBSERVER)
         }
-        self.agents = Observers(files, logs, _lost)
+        self.agents = Observers(files, logs, _report_lost)
         own = AdapterRecipe.model_validate(recipe)
         torch.set_num_threads(own.threads)
         tokenizer = load_tokenizer(inputs["base"])
@@ -69,5 +69,5 @@ class Trainer:
         self.agents.close()
 
 
-def _lost(name: str, fault: str) -> None:
+def _report_lost(name: str, fault: str) -> None:
     print(f"observer '{name}' {fault}; trials go on without it", flush=True)

@@ -165,13 +165,15 @@ def _search(task: Task, place: int, left: "Synchronized[int]", connection: Conne
     from meetara_build.tuning.trainer import Trainer
 
     with contextlib.closing(Trainer(task.recipe, task.inputs, task.log.with_suffix(""))) as trainer:
-        study = search.resumed(
+        study = search.resume_study(
             task.url, task.study, task.recipe["seed"], place, task.reduction_factor
         )
         objective = search.Objective(trainer, task.space, task.recipe)
         while (task.ends is None or time.time() < task.ends) and _claim(left):
             study.optimize(
-                objective, n_trials=1, callbacks=[lambda _, trial: connection.send(_make_told(trial))]
+                objective,
+                n_trials=1,
+                callbacks=[lambda _, trial: connection.send(_make_told(trial))],
             )
 
 

@@ -16,7 +16,7 @@ from meetara_build.cli.context.show import show
 from meetara_build.cli.output import Screen
 from meetara_build.context.delivery import waiting_files
 from meetara_build.context.outbox import Outbox, parcels
-from meetara_build.context.reports import checked
+from meetara_build.context.reports import check_reports
 from meetara_build.engine.stage_run import run
 from meetara_build.errors import BuildError
 from meetara_build.graph import load
@@ -52,7 +52,7 @@ def test_a_real_build_fills_the_sections(project: Path, command: Any) -> None:
 
 def test_every_report_that_a_real_build_made_is_of_its_shape(built_project: Path) -> None:
     made = [report for parcel in parcels(built_project / "artifacts") for report in parcel.reports]
-    assert len(checked(made)) == len(made) > 30
+    assert len(check_reports(made)) == len(made) > 30
     assert {report["kind"] for report in made} == {"run", "sample", "progress"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from projects import REPOSITORY, edit, small_project
 
-from meetara_build.cli.setup import packaged_bases
+from meetara_build.cli.setup import list_packaged_bases
 from meetara_build.errors import ConfigError
 from meetara_build.setup.originals import package_file
 
@@ -30,7 +30,7 @@ def test_it_works_outside_a_project(command: Any, tmp_path: Path) -> None:
 
 
 def test_the_shipped_bases_want_one_package() -> None:
-    (wanted,) = packaged_bases(REPOSITORY / "conf")
+    (wanted,) = list_packaged_bases(REPOSITORY / "conf")
     kept = package_file(wanted.package, wanted.file)
     assert hashlib.sha256(kept.read_bytes()).hexdigest() == wanted.sha256
 
@@ -42,7 +42,7 @@ def test_a_base_s_mistake_is_named(tmp_path: Path) -> None:
         ConfigError,
         match=r"smollm2_135m\.yaml:\d+: base\.gguf\.sha256: should be a SHA-256's 64 hex digits",
     ):
-        packaged_bases(project / "conf")
+        list_packaged_bases(project / "conf")
 
 
 def test_another_checksum_and_no_network_are_one_message_each(command: Any, tmp_path: Path) -> None:

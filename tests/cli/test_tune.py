@@ -15,7 +15,13 @@ from projects import copy_built, edit, override, read_yaml
 from meetara_build.cli.tune import tune
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
-from meetara_build.tuning.studies import FINISHED, finished, open_storage, open_study, studies_url
+from meetara_build.tuning.studies import (
+    FINISHED,
+    list_finished,
+    open_storage,
+    open_study,
+    studies_url,
+)
 
 SHORT = {"training.max_steps": 30, "training.validations_per_epoch": 12, "training.patience": 10}
 POOR = 3e-5
@@ -179,11 +185,11 @@ def test_ctrl_c_keeps_what_is_done(built_project: Path, tmp_path: Path, warm_fol
         iter(open_storage(studies_url(project / "artifacts", {"url": None})).get_all_studies())
     ).study_name
     left = study_of(project, name)
-    assert finished(left)
+    assert list_finished(left)
     assert all(
         trial.state.is_finished() or trial.state.name == "WAITING" for trial in left.get_trials()
     )
-    assert {trial.state for trial in finished(left)} <= set(FINISHED)
+    assert {trial.state for trial in list_finished(left)} <= set(FINISHED)
 
 
 # What cannot be searched is refused before anything is built

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meetara_build.agents import Context
-from meetara_build.config.plugins import misnamed_plugins, plugin_files
+from meetara_build.config.plugins import find_misnamed_plugins, plugin_files
 from meetara_build.errors import ConfigError
 from meetara_build.hosting.hooks import prepare_plugin
 from meetara_build.hosting.host import ask_all
@@ -74,7 +74,7 @@ def test_files_whose_names_no_agent_can_have_are_named_and_the_others_are_agents
         f"{'x' * 65}.py",
     )
     assert list(plugin_files(made)) == ["alpha"]
-    faults = misnamed_plugins(made)
+    faults = find_misnamed_plugins(made)
     assert sorted(faults) == sorted(["my agent", "Ünï", "-rf", "tab\\t", "x" * 65])
     assert faults["my agent"].startswith(
         f"{made}/plugins/my agent.py: an agent's name is of letters, digits and _ . @ -"

@@ -280,7 +280,7 @@ def test_a_lock_with_a_typo_is_refused(project: Path) -> None:
 def test_domains_are_chosen_by_name_and_by_category(project: Path) -> None:
     def selected(words: Any) -> list[str]:
         edit(project / "conf" / "build.yaml", "domains", words)
-        return Configuration(project).selected()
+        return Configuration(project).list_selected()
 
     assert selected("all") == ["nutrition", "programming"]
     assert selected(["technology"]) == ["programming"]

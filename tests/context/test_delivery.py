@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reported import nested, report, url
 
-from meetara_build.context.delivery import Delivery, refused_file, waiting_files
+from meetara_build.context.delivery import Delivery, make_refused_path, waiting_files
 from meetara_build.context.local import Local
 from meetara_build.context.outbox import Outbox, folder
 from meetara_build.context.store import Retention
@@ -114,7 +114,7 @@ def test_a_report_that_is_refused_is_put_aside_with_the_reason_and_holds_up_no_o
     box.close()
     assert Delivery(tmp_path, context).once() == 2
     assert waiting_files(tmp_path) == 0
-    refused = refused_file(tmp_path).read_text(encoding="utf-8")
+    refused = make_refused_path(tmp_path).read_text(encoding="utf-8")
     assert "kind 'gossip' is unknown" in refused
     assert '"text": "who"' in refused
 
@@ -139,7 +139,7 @@ def test_what_can_hardly_be_read_is_put_aside_and_holds_up_nobody(
     delivery = Delivery(tmp_path, context)
     assert (delivery.once(), delivery.refused) == (1, 1)
     assert waiting_files(tmp_path) == 0
-    assert said in refused_file(tmp_path).read_text(encoding="utf-8")
+    assert said in make_refused_path(tmp_path).read_text(encoding="utf-8")
 
 
 def test_reports_of_all_kinds_may_wait_together(tmp_path: Path, context: Local) -> None:

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from reported import nested, one_of_each, progress, proposal, report, run, sample
 
-from meetara_build.context.reports import LARGEST, SHAPES, Proposal, Stage, checked
+from meetara_build.context.reports import LARGEST, SHAPES, Proposal, Stage, check_reports
 from meetara_build.errors import ReportError
 from meetara_build.graph.stages import NAMES as STAGES
 
 
 @pytest.mark.parametrize("given", one_of_each(), ids=lambda given: given["kind"])
 def test_each_kind_is_taken_as_it_is_made(given: dict[str, Any]) -> None:
-    (found,) = checked([given])
+    (found,) = check_reports([given])
     assert found.model_dump(exclude_unset=True) | {"kind": given["kind"]} == given
 
 
@@ -81,7 +81,7 @@ def test_every_kind_is_tried_here() -> None:
 )
 def test_what_is_wrong_is_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ReportError) as refusal:
-        checked([wrong])
+        check_reports([wrong])
     assert said in str(refusal.value)
     assert len(str(refusal.value)) < 2_000
 
@@ -90,8 +90,8 @@ def test_a_clock_that_is_ahead_is_named_and_one_that_is_a_little_off_is_not() ->
     with pytest.raises(
         ReportError, match=r"time: is 2.0 hours ahead of the clock here; give Unix time in seconds"
     ):
-        checked([sample(time=time.time() + 2 * 3600)])
-    assert checked([sample(time=time.time() + 60)])
+        check_reports([sample(time=time.time() + 2 * 3600)])
+    assert check_reports([sample(time=time.time() + 60)])
 
 
 def test_reports_are_of_stages_by_names_that_lead_nowhere() -> None:
@@ -105,7 +105,7 @@ def test_reports_are_of_stages_by_names_that_lead_nowhere() -> None:
 
 def test_the_number_of_the_wrong_one_is_said() -> None:
     with pytest.raises(ReportError, match=r"^report 2 \(sample\): cpu_percent: Field required"):
-        checked(
+        check_reports(
             [
                 run(),
                 report(
@@ -150,7 +150,7 @@ def test_whatever_is_reported_is_taken_or_refused_in_words(
 ) -> None:
     refusal = None
     try:
-        (found,) = checked([{"kind": kind, **fields}])
+        (found,) = check_reports([{"kind": kind, **fields}])
     except ReportError as error:
         refusal = str(error)
     assert refusal.startswith("report 1") if refusal else found.id == fields["id"]
@@ -160,7 +160,7 @@ def test_whatever_is_reported_is_taken_or_refused_in_words(
 def test_a_proposal_may_be_of_any_json_value(value: Any) -> None:
     body = {"key": "training.epochs", "value": value, "reason": "so"}
     try:
-        (found,) = checked([proposal(body=body)])
+        (found,) = check_reports([proposal(body=body)])
     except ReportError:
         return
     assert Proposal.model_validate(found.model_dump()["body"]).value == value

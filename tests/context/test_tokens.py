@@ -7,7 +7,7 @@ from meetara_build.cli.advice import PERSON, POLICY
 from meetara_build.context import tables
 from meetara_build.context.lessons import RUNNER
 from meetara_build.context.store import Store
-from meetara_build.context.tokens import create, holder, listed, revoke
+from meetara_build.context.tokens import create, holder, list_tokens, revoke
 from meetara_build.errors import ContextError
 from meetara_build.rounds.track_record import WITHDRAWN
 
@@ -38,7 +38,7 @@ def test_no_token_can_be_read_out_of_the_database(store: Store) -> None:
         rows = connection.execute(sa.select(tables.token)).all()
     assert made not in str(rows)
     assert made.removeprefix("mtb_") not in str(rows)
-    assert [row["name"] for row in listed(store)] == ["ci"]
+    assert [row["name"] for row in list_tokens(store)] == ["ci"]
 
 
 @pytest.mark.parametrize("name", ["", "two words", "../up", "x" * 65, "-x", "näme"])

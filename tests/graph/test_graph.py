@@ -186,7 +186,7 @@ def test_what_changes_while_it_is_read_is_read_again(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several accept decisions at the same moment: each is told what it asked, with all of them."""
-    real, patience = compose.composed, iter(range(3, 100))
+    real, patience = compose.compose_graph, iter(range(3, 100))
 
     def disturbed(times: int) -> Any:
         left = iter(range(times))

@@ -18,7 +18,7 @@ from meetara_build.graph.stages import (
     RULES,
     STAGE,
     STAGES,
-    reached_by,
+    list_reached,
     refuse_reserved,
     row_of,
 )
@@ -83,7 +83,7 @@ def test_a_build_is_for_what_nothing_else_reads() -> None:
     ],
 )
 def test_a_key_costs_the_stages_that_read_it_and_those_after(key: str, stages: list[str]) -> None:
-    assert [row.name for row in reached_by(key)] == stages
+    assert [row.name for row in list_reached(key)] == stages
 
 
 def test_every_figure_that_is_promised_has_the_stage_that_shows_it() -> None:

@@ -11,7 +11,7 @@ from meetara_build.llama_cpp.quants import (
     TENSOR_TYPES,
     check_quant,
     check_tensor_type,
-    weighed,
+    needs_imatrix,
 )
 
 
@@ -72,4 +72,4 @@ def test_a_mix_of_types_is_no_tensor_type() -> None:
 def test_an_importance_matrix_helps_where_weights_have_few_bits(
     quants: list[str], tensor_types: list[str], helps: bool
 ) -> None:
-    assert weighed(quants, tensor_types) is helps
+    assert needs_imatrix(quants, tensor_types) is helps

@@ -129,6 +129,6 @@ def test_a_blob_that_shares_its_bytes_with_a_changed_file_is_damaged_too(
         path.chmod(0o644)
         path.write_bytes(path.read_bytes().swapcase())
         sight = Sight(graph)
-        assert not sight.damaged(sight.store, manifest), "nothing was looked at yet"
+        assert not sight.is_damaged(sight.store, manifest), "nothing was looked at yet"
         assert sight.faults(step, manifest) == {path.name: CHANGED}
-        assert sight.damaged(sight.store, manifest) == shared
+        assert sight.is_damaged(sight.store, manifest) == shared

@@ -119,7 +119,7 @@ def test_a_llama_cpp_server_is_asked_and_answers_the_same_again(server: str, see
 
 
 def test_the_schema_holds_even_a_model_that_babbles(server: str, seen: Context) -> None:
-    shown = advisor.shown_domains(seen)
+    shown = advisor.pick_domains(seen)
     types = advisor.allowed(seen.domains["nutrition"], POLICY)
     schema = advisor.answer_schema(2, list(shown), types)
     schema["properties"]["proposals"]["minItems"] = 2  # or it would rather say nothing
@@ -174,7 +174,7 @@ def test_it_is_shipped_switched_off() -> None:
 
 
 def test_the_model_sees_the_trained_domains_their_runs_and_errors(seen: Context) -> None:
-    shown = advisor.shown_domains(seen)
+    shown = advisor.pick_domains(seen)
     assert list(shown) == ["nutrition", "programming"]
     keys = {name: advisor.allowed(one, POLICY) for name, one in shown.items()}
     found = advisor.facts(seen, shown, keys)

@@ -5,7 +5,7 @@ import random
 import pytest
 from told import accepted, run
 
-from meetara_build.rounds.breakthroughs import breakthroughs, holds, modified_z
+from meetara_build.rounds.breakthroughs import breakthroughs, compute_modified_z, holds
 from meetara_build.rounds.track_record import Outcome, outcomes
 
 
@@ -44,7 +44,7 @@ def test_where_all_are_alike_a_trifle_is_none() -> None:
 def test_false_alarms_are_few() -> None:
     chance = random.Random(3)
     sets = [[chance.gauss(0.01, 0.005) for _ in range(62)] for _ in range(200)]
-    alarms = [modified_z(max(gains), sorted(gains)[:-1]) > 3.5 for gains in sets]
+    alarms = [compute_modified_z(max(gains), sorted(gains)[:-1]) > 3.5 for gains in sets]
     assert (
         sum(alarms) / len(alarms) < 0.1
     )  # of sixty-two domains that have nothing to tell, before any repeat

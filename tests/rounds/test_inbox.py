@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from meetara_build.rounds.inbox import PROPOSALS, REJECTED, TAKEN, keep, kept, mark, newer_plugins
+from meetara_build.rounds.inbox import (
+    PROPOSALS,
+    REJECTED,
+    TAKEN,
+    keep,
+    mark,
+    newer_plugins,
+    read_inbox,
+)
 
 CONTENT = {
     "verdicts": [{"id": "a", "status": "wins"}, {"id": "b", "status": "outvoted"}],
@@ -18,7 +26,7 @@ CONTENT = {
 
 def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     keep(tmp_path, CONTENT)
-    assert kept(tmp_path) == CONTENT
+    assert read_inbox(tmp_path) == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -29,15 +37,15 @@ def test_where_nothing_or_nonsense_is_kept_nothing_was_advised(
 ) -> None:
     if text is not None:
         (tmp_path / PROPOSALS).write_text(text)
-    assert kept(tmp_path)["verdicts"] == []
+    assert read_inbox(tmp_path)["verdicts"] == []
 
 
 def test_an_answer_is_noted(tmp_path: Path) -> None:
     keep(tmp_path, CONTENT)
     mark(tmp_path, ["a"], TAKEN)
     mark(tmp_path, ["b", "c"], REJECTED)
-    assert [one["status"] for one in kept(tmp_path)["verdicts"]] == [TAKEN, REJECTED]
-    assert kept(tmp_path)["withdrawals"] == []
+    assert [one["status"] for one in read_inbox(tmp_path)["verdicts"]] == [TAKEN, REJECTED]
+    assert read_inbox(tmp_path)["withdrawals"] == []
 
 
 def test_agents_that_changed_since_they_were_asked_are_named(tmp_path: Path) -> None:
@@ -56,4 +64,4 @@ def test_answers_at_once_are_all_noted(tmp_path: Path) -> None:
     keep(tmp_path, {**CONTENT, "verdicts": [{"id": id, "status": "wins"} for id in ids]})
     with ThreadPoolExecutor(len(ids)) as pool:
         list(pool.map(lambda id: mark(tmp_path, [id], TAKEN), ids))
-    assert {one["status"] for one in kept(tmp_path)["verdicts"]} == {TAKEN}
+    assert {one["status"] for one in read_inbox(tmp_path)["verdicts"]} == {TAKEN}

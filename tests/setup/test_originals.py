@@ -14,7 +14,7 @@ from meetara_build.setup.originals import (
     Original,
     find_original,
     package_file,
-    refused_as_config,
+    refuse_as_config,
 )
 
 CONTENT = b"weights"
@@ -82,6 +82,6 @@ def test_two_versions_of_a_package_lie_side_by_side() -> None:
 )
 def test_a_hub_that_has_no_such_name_or_cannot_be_reached_is_one_message(error: Exception) -> None:
     said = r"base mine: cannot fetch owner/name .*check the name, the commit"
-    with pytest.raises(ConfigError, match=said) as fault, refused_as_config("mine", "owner/name"):
+    with pytest.raises(ConfigError, match=said) as fault, refuse_as_config("mine", "owner/name"):
         raise error
     assert "\n" not in str(fault.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meetara_build.store import digests as module
-from meetara_build.store.digests import Digests, digest_source, settled, state
+from meetara_build.store.digests import Digests, digest_source, is_settled, state
 from meetara_build.store.manifest import digest_file
 
 
@@ -90,7 +90,7 @@ def test_a_touched_file_is_read_once_more_and_then_no_more(file: Path, read: lis
 def test_what_changed_in_this_moment_is_not_remembered(file: Path) -> None:
     """A second change within the clock's tick would leave size and times as they are."""
     other_content(file)
-    assert not settled(state(file))
+    assert not is_settled(state(file))
     kept_in = remembered(file)
     assert not kept_in.exists() or str(file) not in kept_in.read_text()
 
@@ -101,7 +101,7 @@ def test_what_seems_to_come_from_the_future_is_never_trusted(
     """The clock was set back since the file was written."""
     now = time.time_ns()
     monkeypatch.setattr(module.time, "time_ns", lambda: now - 10**12)
-    assert not settled(state(file))
+    assert not is_settled(state(file))
 
 
 def test_a_folder_goes_by_its_files_names_and_content(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from meetara_build.agents import Context, Domain, Run
 from meetara_build.toolbox.makespan import (
     CHAIN,
     Job,
-    expected,
+    estimate_seconds,
     length,
     longest_first,
     lower_bound,
@@ -143,7 +143,7 @@ def test_steps_take_as_long_as_the_last_time_and_others_by_the_size_of_their_sou
 ) -> None:
     domains = {"a": domain(tmp_path, "a", 100), "b": domain(tmp_path, "b", 300)}
     runs = [built("a", stage, 1.0, 1.0) for stage in CHAIN] + [built("a", "adapter", 9.0, 2.0)]
-    found, measured = expected(Context(domains, runs))
+    found, measured = estimate_seconds(Context(domains, runs))
     assert measured == {"a"}
     assert [(job.stage, job.seconds) for job in found["a"]] == [
         (stage, 9.0 if stage == "adapter" else 1.0) for stage in CHAIN
@@ -155,7 +155,7 @@ def test_steps_take_as_long_as_the_last_time_and_others_by_the_size_of_their_sou
 
 
 def test_before_anything_is_built_the_larger_takes_longer(tmp_path: Path) -> None:
-    found, measured = expected(
+    found, measured = estimate_seconds(
         Context({"a": domain(tmp_path, "a", 100), "b": domain(tmp_path, "b", 300)})
     )
     assert measured == set()

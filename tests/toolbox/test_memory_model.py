@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from meetara_build.toolbox.memory_model import EXPECTED, Shape, fitted, shape_of, terms
+from meetara_build.toolbox.memory_model import EXPECTED, Shape, fit_model, shape_of, terms
 
 LORA = {"rank": 16, "dropout": 0.0, "targets": "all-linear", "dora": False}
 MODEL = {
@@ -31,7 +31,7 @@ def cost(costs: list[float], of: Shape) -> float:
 
 
 def test_without_a_measured_run_the_code_s_figures_hold() -> None:
-    model = fitted([])
+    model = fit_model([])
     assert model.costs == pytest.approx(EXPECTED["cpu"])
     assert model.runs == 0
 
@@ -48,7 +48,9 @@ def test_measured_runs_are_learnt_and_others_predicted() -> None:
         )
         for _ in range(30)
     ]
-    model = fitted([(one, cost(machine, one) * chance.uniform(0.98, 1.02)) for one in shapes[:15]])
+    model = fit_model(
+        [(one, cost(machine, one) * chance.uniform(0.98, 1.02)) for one in shapes[:15]]
+    )
     for one in shapes[15:]:
         assert model.peak_bytes(one) == pytest.approx(cost(machine, one), rel=0.05)
     assert model.runs == 15
@@ -56,11 +58,11 @@ def test_measured_runs_are_learnt_and_others_predicted() -> None:
 
 
 def test_what_one_machine_shows_says_nothing_of_another_kind() -> None:
-    assert fitted([(shape(), 9e9)], "cuda").costs == pytest.approx(EXPECTED["cuda"])
+    assert fit_model([(shape(), 9e9)], "cuda").costs == pytest.approx(EXPECTED["cuda"])
 
 
 def test_more_of_anything_takes_more() -> None:
-    model, small = fitted([]), shape()
+    model, small = fit_model([]), shape()
     for larger in (
         shape(2048),
         shape(hidden_size=512),
@@ -80,8 +82,10 @@ def test_bfloat16_and_fewer_targets_take_less() -> None:
     half = shape_of(MODEL, LORA, "bfloat16", "cuda", 1024)
     few = shape_of(MODEL, {**LORA, "targets": ["q_proj", "v_proj"]}, "float32", "cpu", 1024)
     assert half is not None and few is not None
-    assert fitted([], "cuda").peak_bytes(half) < fitted([], "cuda").peak_bytes(shape(device="cuda"))
-    assert fitted([]).peak_bytes(few) < fitted([]).peak_bytes(shape())
+    assert fit_model([], "cuda").peak_bytes(half) < fit_model([], "cuda").peak_bytes(
+        shape(device="cuda")
+    )
+    assert fit_model([]).peak_bytes(few) < fit_model([]).peak_bytes(shape())
 
 
 def test_weights_too_large_to_be_rearranged_have_no_copies() -> None:
@@ -103,7 +107,7 @@ def test_nothing_is_said_of_dora() -> None:
 
 
 def test_the_most_tokens_that_fit_just_fit() -> None:
-    model, available = fitted([]), 2e9
+    model, available = fit_model([]), 2e9
     most = model.most_tokens(shape(), available)
     assert model.peak_bytes(shape(most)) <= available < model.peak_bytes(shape(most + 1))
     assert model.most_tokens(shape(), 1e6) == 0

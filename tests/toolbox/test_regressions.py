@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meetara_build.agents import Context, Run
-from meetara_build.toolbox.regressions import difference, evaluated, regression
+from meetara_build.toolbox.regressions import difference, list_evaluated, regression
 
 
 def run(stage: str, time: float, key: str, outcome: str = "built", **fields: Any) -> Run:
@@ -57,7 +57,7 @@ def context(*models: list[Run]) -> Context:
 
 
 def test_the_newest_is_compared_with_the_best_before_it() -> None:
-    results = evaluated(
+    results = list_evaluated(
         context(model(10, 5.2), model(20, 5.0), model(30, 5.3, rate=4e-3)), "nutrition"
     )
     assert [one.loss for one in results] == [5.2, 5.0, 5.3]
@@ -73,11 +73,11 @@ def test_the_newest_is_compared_with_the_best_before_it() -> None:
 @pytest.mark.parametrize("losses", [[5.0], [5.0, 5.05], [5.2, 5.0]])
 def test_a_little_worse_or_better_is_no_regression(losses: list[float]) -> None:
     models = [model(10.0 * at, loss) for at, loss in enumerate(losses, 1)]
-    assert regression(evaluated(context(*models), "nutrition")) is None
+    assert regression(list_evaluated(context(*models), "nutrition")) is None
 
 
 def test_results_on_other_held_out_records_are_not_compared() -> None:
-    results = evaluated(
+    results = list_evaluated(
         context(model(10, 4.0, data="old"), model(20, 5.0), model(30, 5.3)), "nutrition"
     )
     assert [one.loss for one in results] == [5.0, 5.3]
@@ -85,8 +85,10 @@ def test_results_on_other_held_out_records_are_not_compared() -> None:
 
 def test_failed_evaluations_and_other_domains_do_not_count() -> None:
     failed = run("evaluate", 5, "x", "failed", error="no such file")
-    assert [one.loss for one in evaluated(context([failed], model(10, 5.0)), "nutrition")] == [5.0]
-    assert evaluated(context(model(10, 5.0)), "music") == []
+    assert [one.loss for one in list_evaluated(context([failed], model(10, 5.0)), "nutrition")] == [
+        5.0
+    ]
+    assert list_evaluated(context(model(10, 5.0)), "music") == []
 
 
 def test_a_model_that_was_restored_is_the_newest_again() -> None:
@@ -94,7 +96,7 @@ def test_a_model_that_was_restored_is_the_newest_again() -> None:
     again = run(
         "evaluate", 30, first[1].key, "restored", metrics=first[1].metrics, inputs=first[1].inputs
     )
-    results = evaluated(context(first, second, [again]), "nutrition")
+    results = list_evaluated(context(first, second, [again]), "nutrition")
     assert [one.loss for one in results] == [5.4, 5.0]
     assert regression(results) is None
 

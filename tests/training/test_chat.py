@@ -21,7 +21,7 @@ from meetara_build.stages.dataset.records import Record
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.training.chat import encode, encode_all, render
 from meetara_build.training.kernels.packed import lay
-from meetara_build.training.schedule import counted
+from meetara_build.training.schedule import count_tokens
 from meetara_build.training.turns import is_control
 
 QWEN3 = (
@@ -239,7 +239,7 @@ def test_an_answer_that_is_not_to_be_learnt_is_not_learnt_as_a_prompt_either(
     learnt = base.decode(row.targets)
     assert "Good." in learnt
     assert "Bad." not in learnt
-    assert row.counts == [counted(found, every_token=True)]
+    assert row.counts == [count_tokens(found, every_token=True)]
 
 
 @pytest.mark.parametrize("base", ["phi3", "chatml", "llama3"], indirect=True)

@@ -15,7 +15,7 @@ from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels.lora import attach
 from meetara_build.training.loop import Action, History, Progress, Settings, train
 from meetara_build.training.race import Outcome, race, warm_wins
-from meetara_build.training.state import copied, put, trainable
+from meetara_build.training.state import copy_tensors, put, trainable
 
 Make = Callable[..., PreTrainedModel]
 Records = Callable[..., list[Encoded]]
@@ -48,7 +48,7 @@ def learnt(tiny: Make, records: Records) -> Weights:
     """What an adapter has learnt from records of the same kind."""
     model = attach(tiny(), LORA, seed=1)
     train(model, records(40, seed=5), [], replace(SETTINGS, learning_rate=2e-2))
-    return copied(trainable(model))
+    return copy_tensors(trainable(model))
 
 
 def harmful(weights: Weights) -> Weights:
@@ -72,7 +72,7 @@ def run(
             tmp_path,
             observe,
         )  # type: ignore[arg-type]
-        return copied(weights), lasting(history), outcome
+        return copy_tensors(weights), lasting(history), outcome
 
     return run
 
@@ -86,7 +86,7 @@ def alone(tiny: Make, records: Records) -> Callable[..., tuple[Weights, History]
         if start is not None:
             put(trainable(model), start)
         history = train(model, records(20), records(6, seed=9), SETTINGS)
-        return copied(trainable(model)), lasting(history)
+        return copy_tensors(trainable(model)), lasting(history)
 
     return alone
 

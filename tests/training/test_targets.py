@@ -10,7 +10,7 @@ from small_models import SHAPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from meetara_build.errors import TrainingError
-from meetara_build.training.kernels.lora import attach, moved
+from meetara_build.training.kernels.lora import attach, has_changed
 from meetara_build.training.targets import layer_names
 
 Make = Callable[..., PreTrainedModel]
@@ -124,10 +124,10 @@ def test_an_embedding_of_its_own_can_be_adapted_alone_and_is_seen_to_move(tiny: 
     adapted = attach(
         tiny(tie_word_embeddings=False), {**SETTINGS, "targets": ["embed_tokens"]}, seed=1
     )
-    assert not moved(adapted)
+    assert not has_changed(adapted)
     adapted(input_ids=torch.arange(5)[None]).logits.square().sum().backward()
     with torch.no_grad():
         for weight in adapted.parameters():
             if weight.grad is not None:
                 weight -= 0.1 * weight.grad
-    assert moved(adapted)
+    assert has_changed(adapted)

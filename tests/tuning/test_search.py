@@ -12,15 +12,15 @@ from meetara_build.errors import TrainingError
 from meetara_build.training.settings import History, Observer
 from meetara_build.tuning import search, studies
 from meetara_build.tuning.seeding import Start
-from meetara_build.tuning.space import applied
+from meetara_build.tuning.space import apply_settings
 from meetara_build.tuning.studies import (
     ROLE,
     SETTINGS,
     best,
-    finished,
+    find_tried,
     in_full,
+    list_finished,
     steps_taken,
-    tried,
 )
 from meetara_build.tuning.studies import STEPS as TAKEN
 
@@ -72,7 +72,7 @@ def test_a_search_finds_settings_near_the_best_there_are() -> None:
     top = best(study.trials)
     assert top is not None and top.value is not None
     assert top.value < 4.1 < final_loss(RECIPE)
-    assert top.value == pytest.approx(final_loss(applied(RECIPE, top.user_attrs[SETTINGS])))
+    assert top.value == pytest.approx(final_loss(apply_settings(RECIPE, top.user_attrs[SETTINGS])))
 
 
 def test_poor_trials_are_stopped_at_a_validation_and_every_step_is_counted() -> None:
@@ -117,7 +117,7 @@ def test_settings_that_diverge_are_stopped_and_end_no_search() -> None:
     )
     study.optimize(search.Objective(trainer, SPACE, RECIPE), n_trials=3)
     assert study.trials[1].state.name == "PRUNED"
-    assert len(finished(study)) == 3
+    assert len(list_finished(study)) == 3
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -127,7 +127,7 @@ def test_nothing_is_trained_twice(seed: int) -> None:
 
 
 def test_a_current_configuration_that_cannot_be_trained_is_an_error() -> None:
-    recipe = applied(RECIPE, {"training.learning_rate": 0.02})
+    recipe = apply_settings(RECIPE, {"training.learning_rate": 0.02})
     space = SPACE._replace(current={"lora.rank": 16, "training.learning_rate": 0.02})
     study = new_study()
     search.prepare(study, space, [])
@@ -168,7 +168,7 @@ def test_a_new_current_configuration_is_tried_in_full_though_it_was_once_stopped
     space = SPACE._replace(current=poor.user_attrs[SETTINGS])
     search.prepare(study, space, [])
     study.optimize(search.Objective(trainer, space, RECIPE), n_trials=1)
-    again = tried(study.trials, space.current)
+    again = find_tried(study.trials, space.current)
     assert again is not None
     assert again.user_attrs[TAKEN] == VALIDATIONS * STEPS
 
@@ -178,7 +178,7 @@ def test_a_search_goes_on_where_it_was_left_and_draws_nothing_twice(tmp_path: Pa
     study = studies.open_study(studies.open_storage(url), "nutrition-1", {"domain": "nutrition"})
     search.prepare(study, SPACE, [])
     for trials in (4, 4):
-        again = search.resumed(url, "nutrition-1", 17, 0, 3)
+        again = search.resume_study(url, "nutrition-1", 17, 0, 3)
         again.optimize(search.Objective(MadeUp(), SPACE, RECIPE), n_trials=trials)
     numbers = [trial.params["training.learning_rate"] for trial in study.trials]
     assert len(numbers) == 8

@@ -6,8 +6,8 @@ from typing import Any
 from made_up import RECIPE, small_space
 
 from meetara_build.agents.snapshot import Run
-from meetara_build.tuning.seeding import Start, best_run, starts, studied
-from meetara_build.tuning.space import applied
+from meetara_build.tuning.seeding import Start, best_run, collect_starts, starts
+from meetara_build.tuning.space import apply_settings
 from meetara_build.tuning.studies import SETTINGS, open_storage, open_study
 
 SPACE = small_space()
@@ -33,7 +33,7 @@ def run(loss: float | None, settings: dict[str, Any] | None = None, **fields: An
         "key": "k",
         "usd": 0.0,
         "metrics": {"validation_loss_after": loss},
-        "recipe": applied(RECIPE, settings or {}),
+        "recipe": apply_settings(RECIPE, settings or {}),
         "inputs": {"dataset": "d", "base": "b"},
         **fields,
     }
@@ -101,7 +101,7 @@ def test_studies_give_the_best_trial_of_each_domain_s_newest_study_on_the_same_b
     study("fitness-2", "fitness", "tiny", [(NEAR, 5.0), (FAR, 4.8)])
     study("fitness-3", "fitness", "tiny", [])
     study("sleep-1", "sleep", "another", [(NEAR, 4.0)])
-    assert studied(storage, "tiny") == {
+    assert collect_starts(storage, "tiny") == {
         "fitness": Start(
             FAR, "fitness", "fitness, study fitness-2, trial 1: validation loss 4.8000"
         )

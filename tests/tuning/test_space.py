@@ -7,7 +7,7 @@ import pytest
 
 from meetara_build.config.schema import Range
 from meetara_build.errors import ConfigError
-from meetara_build.tuning.space import Space, applied, read_space
+from meetara_build.tuning.space import Space, apply_settings, read_space
 
 RECIPE: dict[str, Any] = {
     "seed": 17,
@@ -149,7 +149,7 @@ def test_a_range_cannot_hold_a_current_value_that_is_no_number() -> None:
 
 
 def test_settings_take_the_place_of_the_recipe_s_own_and_nothing_else_changes() -> None:
-    changed = applied(RECIPE, {"lora.rank": 4, "training.learning_rate": 1e-4})
+    changed = apply_settings(RECIPE, {"lora.rank": 4, "training.learning_rate": 1e-4})
     assert changed["lora"] == {**RECIPE["lora"], "rank": 4}
     assert changed["training"] == {**RECIPE["training"], "learning_rate": 1e-4}
     assert changed["seed"] == 17

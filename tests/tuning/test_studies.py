@@ -18,17 +18,17 @@ from meetara_build.context.local import Local
 from meetara_build.context.store import Retention
 from meetara_build.errors import ContextError
 from meetara_build.tuning import studies
-from meetara_build.tuning.space import applied, read_space
+from meetara_build.tuning.space import apply_settings, read_space
 from meetara_build.tuning.studies import (
     SETTINGS,
     best,
-    finished,
+    find_tried,
+    list_finished,
     open_storage,
     open_study,
     steps_taken,
     studies_url,
     study_name,
-    tried,
 )
 
 INPUTS = {"base": "b" * 64, "dataset": "d" * 64}
@@ -134,7 +134,7 @@ def test_a_change_of_data_base_space_or_of_a_key_that_is_not_searched_begins_a_n
         study_name("nutrition", RECIPE, {**INPUTS, "base": "e" * 64}, space),
         study_name("nutrition", RECIPE, INPUTS, narrower),
         study_name("nutrition", {**RECIPE, "seed": 18}, INPUTS, space),
-        study_name("nutrition", applied(RECIPE, {"training.epochs": 4}), INPUTS, space),
+        study_name("nutrition", apply_settings(RECIPE, {"training.epochs": 4}), INPUTS, space),
     }
     assert name.startswith("nutrition-")
     assert name not in others
@@ -142,7 +142,7 @@ def test_a_change_of_data_base_space_or_of_a_key_that_is_not_searched_begins_a_n
 
 
 def test_another_value_of_a_key_that_is_searched_goes_on_with_the_same_study() -> None:
-    changed = applied(RECIPE, {"lora.rank": 8, "training.learning_rate": 1e-3})
+    changed = apply_settings(RECIPE, {"lora.rank": 8, "training.learning_rate": 1e-3})
     assert study_name("nutrition", changed, INPUTS, read_space(RANGES, changed, "x")) == study_name(
         "nutrition", RECIPE, INPUTS, small_space()
     )
@@ -205,7 +205,7 @@ def test_several_processes_write_one_study(url: str) -> None:
     with multiprocessing.get_context("fork").Pool(3) as pool:
         pool.starmap(_take_some, [(url, place) for place in range(3)])
     study = open_study(open_storage(url), "one", {})
-    assert sorted(trial.value for trial in finished(study)) == sorted(
+    assert sorted(trial.value for trial in list_finished(study)) == sorted(
         place + number / 10 for place in range(3) for number in range(5)
     )
 
@@ -218,7 +218,7 @@ def test_the_best_the_current_and_the_cost_are_read_from_trials(url: str) -> Non
     top: Any = best(study.trials)
     assert top.value == 4.0
     assert steps_taken(study.trials) == 21
-    assert tried(study.trials, {"x": 4.5}) == study.trials[2]
-    assert tried(study.trials, {"x": 9.0}) is None
+    assert find_tried(study.trials, {"x": 4.5}) == study.trials[2]
+    assert find_tried(study.trials, {"x": 9.0}) is None
     assert best([]) is None
     assert study.user_attrs["domain"] == "nutrition"

@@ -11,7 +11,7 @@ from meetara_build.graph import Graph, Step, load
 from meetara_build.stages import adapter
 from meetara_build.stages.recipes.adapter import AdapterRecipe
 from meetara_build.training.settings import Action, Progress
-from meetara_build.tuning.space import applied
+from meetara_build.tuning.space import apply_settings
 from meetara_build.tuning.trainer import Trainer
 
 OTHER = {
@@ -57,7 +57,7 @@ def test_the_same_recipe_gives_the_same_loss_in_a_trial_and_in_the_stage(
     ready: tuple[Step, dict[str, Path], Trainer], tmp_path: Path
 ) -> None:
     step, inputs, trainer = ready
-    recipe = applied(step.recipe, OTHER)
+    recipe = apply_settings(step.recipe, OTHER)
     assert trainer.train(recipe).validation_after == staged(recipe, inputs, tmp_path)
 
 
@@ -67,7 +67,7 @@ def test_what_was_tried_before_leaves_no_trace(
     step, _, trainer = ready
     weights = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     first = trainer.train(step.recipe).validation_after
-    trainer.train(applied(step.recipe, OTHER))
+    trainer.train(apply_settings(step.recipe, OTHER))
     assert trainer.train(step.recipe).validation_after == first
     assert {
         name

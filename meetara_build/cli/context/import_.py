@@ -34,7 +34,7 @@ def import_(
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
-    from meetara_build.context.reports import checked
+    from meetara_build.context.reports import check_reports
 
     try:
         lines = read_file(path).decode("utf-8").splitlines()
@@ -46,7 +46,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             report = parse_json(line)
-            checked([report])
+            check_reports([report])
         except (ValueError, AttributeError):
             raise ConfigError(
                 f"{path}:{number}: no report; name what `meetara-build context export` wrote"

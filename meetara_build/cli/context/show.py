@@ -16,7 +16,7 @@ from rich.padding import Padding
 from meetara_build.cli.completion import complete_domains
 from meetara_build.cli.options import Json
 from meetara_build.cli.output import amount, err, out, print_json, style_line, table
-from meetara_build.context.delivery import Context, Delivery, refused_file
+from meetara_build.context.delivery import Context, Delivery, make_refused_path
 from meetara_build.context.places import is_elsewhere, open_context
 from meetara_build.engine.planning import project_graph
 from meetara_build.errors import ConfigError, nearest
@@ -67,7 +67,7 @@ def show(
         delivery.once()
         if delivery.refused:
             err.print(
-                f"{amount(delivery.refused, 'report')} put aside: {refused_file(graph.root)} says "
+                f"{amount(delivery.refused, 'report')} put aside: {make_refused_path(graph.root)} says "
                 "why"
             )
         found = {name: context.section(name, domain) for name in names}

@@ -50,7 +50,7 @@ def list_tokens(as_json: Json = False) -> None:
 
     graph = project_graph()
     context = open_local(graph.root, graph.context)
-    found = tokens.listed(context.store)
+    found = tokens.list_tokens(context.store)
     context.close()
     if as_json:
         print_json(found)

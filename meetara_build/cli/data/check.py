@@ -13,7 +13,7 @@ from rich.progress import Progress
 from meetara_build.cli.options import Domains, Json
 from meetara_build.cli.output import out, print_json, progress
 from meetara_build.cli.tokenizer import find_tokenizer, not_measured
-from meetara_build.engine.planning import project_graph, wanted
+from meetara_build.engine.planning import project_graph, select_domains
 from meetara_build.errors import DataError
 from meetara_build.graph import Graph, Step
 
@@ -29,7 +29,7 @@ def check(domains: Domains = None, as_json: Json = False) -> None:
         Exit: with 1, where something is wrong.
     """
     graph = project_graph()
-    names = wanted(graph, domains or []) or graph.domains
+    names = select_domains(graph, domains or []) or graph.domains
     examined: dict[str, Examined] = {}
     unusable: dict[str, str] = {}
     unmeasured: dict[str, None] = {}

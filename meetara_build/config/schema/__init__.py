@@ -101,7 +101,7 @@ class Domain(Shape):
 
     @field_validator("quants")
     @classmethod
-    def _known_quants(cls, quants: list[str]) -> list[str]:
+    def _check_quants(cls, quants: list[str]) -> list[str]:
         for quant in quants:
             check_quant(quant)
         if len(set(quants)) != len(quants):

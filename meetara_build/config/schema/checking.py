@@ -75,9 +75,9 @@ def _fault(shape: type[Shape], at: Place, errors: list[Any], where: str, dotted:
         return f"{where}: unknown key '{dotted}'{nearest(str(at[-1]), known)}"
     if error["type"] == "missing":
         return f"{where}: key '{dotted}' is missing; add it"
-    wanted = " or ".join(dict.fromkeys(_describe_wanted(shape, at, error) for error in errors)).replace(
-        "or should be", "or"
-    )
+    wanted = " or ".join(
+        dict.fromkeys(_describe_wanted(shape, at, error) for error in errors)
+    ).replace("or should be", "or")
     given = "" if error["type"] == "value_error" else f", not {show_short(repr(error['input']))}"
     return f"{where}: {dotted + ': ' if dotted else ''}{wanted}{given}"
 

@@ -15,7 +15,7 @@ from meetara_build.errors import UnmovedError
 from meetara_build.stages.adapter import records
 from meetara_build.stages.recipes.adapter import AdapterRecipe
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, checkpoint_folder
-from meetara_build.training.kernels.lora import ADAPTER, attach, begin_from, moved
+from meetara_build.training.kernels.lora import ADAPTER, attach, begin_from, has_changed
 from meetara_build.training.loop import train
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
 from meetara_build.training.race import race
@@ -54,7 +54,7 @@ def run(
     history, raced = fit(
         adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe
     )
-    if not moved(adapted):
+    if not has_changed(adapted):
         raise UnmovedError(
             f"{recipe.domain}: the adapter did not move: raise training.learning_rate or "
             "training.epochs"
@@ -68,7 +68,7 @@ def run(
         MEASURED: _collect_measured(history, recipe.device),
     }
     (output / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    lines = [json.dumps(line) + "\n" for line in learnt.seen(history.losses)]
+    lines = [json.dumps(line) + "\n" for line in learnt.list_losses(history.losses)]
     (output / "records.jsonl").write_text("".join(lines), encoding="utf-8")
     return metrics
 

@@ -62,7 +62,7 @@ class Records:
             "records_too_long": self.long,
         }
 
-    def seen(self, losses: Sequence[Sequence[float | None]]) -> Iterator[dict[str, Any]]:
+    def list_losses(self, losses: Sequence[Sequence[float | None]]) -> Iterator[dict[str, Any]]:
         """The domain's own records, each with its mean loss in every epoch in which it came by."""
         at = 0
         for record in self.own:

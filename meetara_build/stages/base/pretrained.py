@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from meetara_build.errors import ConfigError, DataError
 from meetara_build.outside import first_line, parse_json
-from meetara_build.setup.originals import refused_as_config
+from meetara_build.setup.originals import refuse_as_config
 from meetara_build.stages.base.from_gguf import take_back
 from meetara_build.stages.base.surplus import TURNS, leave_out_surplus
 from meetara_build.stages.recipes.base import BaseRecipe
@@ -68,7 +68,7 @@ def _download(name: str, recipe: BaseRecipe) -> Path:
     from huggingface_hub import snapshot_download
 
     assert recipe.hub_id is not None
-    with refused_as_config(name, recipe.hub_id):
+    with refuse_as_config(name, recipe.hub_id):
         return Path(
             snapshot_download(
                 recipe.hub_id,
@@ -91,10 +91,10 @@ def _refuse_quantized(name: str, folder: Path) -> None:
         method = (
             packed.get("quant_method", "an unknown method") if isinstance(packed, dict) else packed
         )
-        raise _quantized(name, method)
+        raise _make_quantized_error(name, method)
 
 
-def _quantized(name: str, method: object) -> ConfigError:
+def _make_quantized_error(name: str, method: object) -> ConfigError:
     return ConfigError(
         f"base {name}: its weights are quantized ({method}), and training, merging and converting "
         "need floats; use the model that it was made from (the same name without GPTQ, AWQ, bnb…)"
@@ -164,7 +164,7 @@ def _parameters(name: str, folder: Path) -> int:
                 for key in tensors.keys():  # noqa: SIM118  (no mapping)
                     part = tensors.get_slice(key)
                     if key.endswith("weight") and part.get_dtype() not in FLOATS:
-                        raise _quantized(name, f"{key} is stored as {part.get_dtype()}")
+                        raise _make_quantized_error(name, f"{key} is stored as {part.get_dtype()}")
                     total += prod(part.get_shape())
         except SafetensorError as error:
             raise ConfigError(

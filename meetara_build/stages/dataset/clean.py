@@ -129,9 +129,7 @@ def _is_garbled(texts: Sequence[str]) -> bool:
     """Whether a record came garbled: its texts have no letter beyond ASCII that is right, and do
     not talk of garbled text."""
     beyond = [text for text in texts if not text.isascii()]
-    if not beyond or not all(
-        _is_garbled_text(text) and _ungarble(text) != text for text in beyond
-    ):
+    if not beyond or not all(_is_garbled_text(text) and _ungarble(text) != text for text in beyond):
         return False
     return not any(ABOUT_TEXT.search(text) for text in texts) and not any(
         QUOTED.search(text) for text in beyond

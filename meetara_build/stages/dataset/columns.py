@@ -90,7 +90,7 @@ def mapping(name: str, given: Mapping[str, str] | None, columns: Sequence[str]) 
         if "messages" not in fields and not {"prompt", "response"} <= set(fields):
             raise DataError(
                 f"{name}: cannot tell which columns hold the question and the answer: there are "
-                f"{listed(columns)}: map them in the domain's file, e.g. `columns: {{prompt: "
+                f"{show_columns(columns)}: map them in the domain's file, e.g. `columns: {{prompt: "
                 "question, response: answer}`"
             )
         return fields
@@ -112,7 +112,7 @@ def find_missing(given: Mapping[str, str], columns: Sequence[str]) -> tuple[str,
     """The first field whose column is not there, and what to say of it."""
     for field, column in given.items():
         if not _exists(column, columns):
-            known = f"there are {listed(columns)}{_did_you_mean(column, columns)}"
+            known = f"there are {show_columns(columns)}{_did_you_mean(column, columns)}"
             return field, f"no column '{column}' (mapped to {field}): {known}"
     return None
 
@@ -137,7 +137,7 @@ def value_at(values: Mapping[str, object], column: str) -> object:
     return value
 
 
-def listed(columns: Sequence[str]) -> str:
+def show_columns(columns: Sequence[str]) -> str:
     """Columns as a message shows them."""
     shown = ", ".join(repr(column) for column in columns[:20])
     return f"{shown} and {len(columns) - 20} more" if len(columns) > 20 else shown or "none"

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meetara_build.stages.dataset.pairs import Bools, Heads, Ints, cosines_of
-from meetara_build.stages.dataset.records import Drop, Record, folded
+from meetara_build.stages.dataset.records import Drop, Record, fold_text
 from meetara_build.stages.dataset.trigrams import count_trigrams, weigh
 
 SAME = 0.85
@@ -112,7 +112,7 @@ class _Texts:
 
 
 def _plain(text: str) -> str:
-    return " ".join(PUNCTUATION.sub(" ", folded(text)).split())
+    return " ".join(PUNCTUATION.sub(" ", fold_text(text)).split())
 
 
 def _near(texts: _Texts, threshold: float, tell: Tell) -> Iterator[tuple[int, int, float]]:
@@ -147,7 +147,7 @@ def _kin(texts: _Texts, records: Sequence[Record], threshold: float, tell: Tell)
         lambda share: tell("kin by question and answer", share)
     ):
         groups.join(later, earlier)
-    answers = [folded(record.response) for record in records]
+    answers = [fold_text(record.response) for record in records]
     tells = np.array([len(answer.encode()) >= LONG_ANSWER for answer in answers]) & ~_common(
         answers
     )
@@ -167,7 +167,7 @@ def _join_questions(
 ) -> None:
     """Join the records whose questions are the same, or are alike as the wholes are. Thousands may
     share one question."""
-    asks = ~_common([folded(record.prompt) for record in records])
+    asks = ~_common([fold_text(record.prompt) for record in records])
     same = _Same.of([_plain(record.prompt) for record in records])
     some_ask = np.bincount(same.number, asks) > 0
     is_one = some_ask.copy()

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset.columns import CHOSEN, find_missing, listed, recognise, value_at
+from meetara_build.stages.dataset.columns import (
+    CHOSEN,
+    find_missing,
+    recognise,
+    show_columns,
+    value_at,
+)
 from meetara_build.stages.dataset.shape import LABELS
 from meetara_build.stages.dataset.sources import Reading, find_format, read_source
 from meetara_build.stages.dataset.text_files import advise_encoding
@@ -132,7 +138,7 @@ def _choose(
     lists beside them."""
     if reading.read == 1:
         raise DataError(
-            f"{name}: holds one record, with {listed(reading.columns)}: write one record a line, "
+            f"{name}: holds one record, with {show_columns(reading.columns)}: write one record a line, "
             "or a list of records"
         )
     columns = [column for column in reading.columns if not WORSE.search(column)]
@@ -158,7 +164,7 @@ def _choose(
         )
         raise DataError(
             f"{name}: cannot tell which columns hold the question and the answer: there are "
-            f"{listed(reading.columns)}{f'; texts stand in {texts}' if texts else ''}: {SETTLE}"
+            f"{show_columns(reading.columns)}{f'; texts stand in {texts}' if texts else ''}: {SETTLE}"
         )
     taken = [*pair, *given]
     inside = {
@@ -278,7 +284,9 @@ def _last_names(paths: Sequence[str]) -> list[str]:
     return [path.rsplit(".", 1)[-1] for path in paths]
 
 
-def _find_by_name(names: Mapping[str, str], paths: Sequence[str], usable: set[str]) -> dict[str, str]:
+def _find_by_name(
+    names: Mapping[str, str], paths: Sequence[str], usable: set[str]
+) -> dict[str, str]:
     """Field → path for the fields whose path ends with the recognised name; the shallowest path of
     that name."""
     found = {}

@@ -101,7 +101,7 @@ def content_id(messages: Sequence[Message]) -> str:
     be learnt makes another record.
     """
     said = [
-        f"{m['role']}\x1f{folded(m['content'])}"
+        f"{m['role']}\x1f{fold_text(m['content'])}"
         + ("" if m.get("learn", True) else "\x1fnot learnt")
         for m in messages
         if m["role"] != "system"
@@ -109,7 +109,7 @@ def content_id(messages: Sequence[Message]) -> str:
     return hashlib.sha256("\x1e".join(said).encode()).hexdigest()[:16]
 
 
-def folded(text: str) -> str:
+def fold_text(text: str) -> str:
     """The text without differences of case, spacing and compatibility forms."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 

@@ -24,16 +24,16 @@ from transformers.utils import logging as transformers_logging
 from meetara_build.errors import ArtifactError, ConfigError, ProofError
 from meetara_build.llama_cpp.header import tensors
 from meetara_build.llama_cpp.model import Floats, Model
-from meetara_build.llama_cpp.quants import CONVERTED, check_quant, weighed
+from meetara_build.llama_cpp.quants import CONVERTED, check_quant, needs_imatrix
 from meetara_build.setup.check import check_llama
 from meetara_build.setup.originals import find_original
 from meetara_build.stages.gguf import imatrix, lora, overrides, proof
-from meetara_build.stages.gguf.convert import Labels, convert, known_cut, tell
+from meetara_build.stages.gguf.convert import Labels, convert, find_known_cut, tell
 from meetara_build.stages.gguf.quantize import (
     Fallback,
     Imatrix,
     check_needs,
-    counted_types,
+    count_types,
     expand,
     quantize,
 )
@@ -89,7 +89,9 @@ def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
         "texts_compared": stage.report["tokens"]["texts"],
         "bytes": {quant: stage.path(quant).stat().st_size for quant in stage.quants},
         "tensors": {quant: _count_stored(stage.path(quant)) for quant in stage.quants},
-        "fallbacks": {quant: _count_types(found) for quant, found in stage.fallbacks.items() if found},
+        "fallbacks": {
+            quant: _count_types(found) for quant, found in stage.fallbacks.items() if found
+        },
     }
 
 
@@ -115,9 +117,9 @@ class _Stage:
         """The F16 file, with the cut of text that the tokenizers' comparison shows to be right."""
         started = time.process_time()
         vocabulary = Vocabulary.of(self.merged, self.tokenizer)
-        if vocabulary.pre and (known := known_cut(self.tokenizer, self.merged)):
+        if vocabulary.pre and (known := find_known_cut(self.tokenizer, self.merged)):
             vocabulary = vocabulary.cut_by(known)
-        self.conversations = proof.rendered_conversations(self.tokenizer, self.recipe.system_prompt)
+        self.conversations = proof.render_conversations(self.tokenizer, self.recipe.system_prompt)
         rendered = [text for _, _, text in self.conversations if text is not None]
         cases = proof.cases(self.tokenizer, self._own_texts(), rendered)
         self.names = convert(self.merged, self.f16, self.labels, vocabulary)
@@ -139,7 +141,7 @@ class _Stage:
             "kind": vocabulary.kind,
             "cut": vocabulary.pre,
         }
-        self.report["files"]["F16"] = {"types": counted_types(self.f16), "fallbacks": []}
+        self.report["files"]["F16"] = {"types": count_types(self.f16), "fallbacks": []}
         self._took("F16", started)
 
     def prove_f16(self) -> None:
@@ -221,7 +223,7 @@ class _Stage:
                 )
             self.fallbacks[quant] = fallbacks
             self.report["files"][quant] = {
-                "types": counted_types(target),
+                "types": count_types(target),
                 "fallbacks": [*map(str, fallbacks)],
             }
             self._took(quant, started)
@@ -286,7 +288,7 @@ class _Stage:
         """Importance of the weights' columns over the domain's training text; empty where it is not
         wanted."""
         settings = self.recipe.imatrix
-        if not (settings.enabled and weighed(self.quants, self.recipe.tensor_types.values())):
+        if not (settings.enabled and needs_imatrix(self.quants, self.recipe.tensor_types.values())):
             return {}
         if not self.records:
             raise ConfigError(

@@ -71,7 +71,7 @@ def converter_class(folder: Path) -> tuple[type[Any], dict[str, Any]]:
     Raises:
         ConfigError: llama.cpp knows no such architecture.
     """
-    with captured():
+    with capture_log():
         hparams = with_old_names(conversion.ModelBase.load_hparams(folder, False))
         try:
             architecture = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
@@ -145,7 +145,7 @@ def convert(
             "model's embeddings."
         )
     kind = gguf.LlamaFileType.ALL_F32 if quant == "F32" else gguf.LlamaFileType[f"MOSTLY_{quant}"]
-    with refused_as_proof(source), torch.inference_mode():
+    with refuse_as_proof(source), torch.inference_mode():
         model = Converter(source, kind, target, hparams=hparams)
         write(model)
         return _names(model)
@@ -162,10 +162,10 @@ def write(model: Any) -> None:
     writer.close()
 
 
-def known_cut(tokenizer: object, folder: Path) -> str | None:
+def find_known_cut(tokenizer: object, folder: Path) -> str | None:
     """The cut that llama.cpp's converter knows a published tokenizer by, or None for any other."""
     official, _ = converter_class(folder)
-    with captured():
+    with capture_log():
         try:
             return str(official.get_vocab_base_pre(object.__new__(official), tokenizer))
         except (NotImplementedError, AttributeError):
@@ -173,7 +173,7 @@ def known_cut(tokenizer: object, folder: Path) -> str | None:
 
 
 @contextmanager
-def captured() -> Iterator[list[str]]:
+def capture_log() -> Iterator[list[str]]:
     """Keep the converter's log off the terminal; its lines are in the list."""
     lines: list[str] = []
 
@@ -194,9 +194,9 @@ def captured() -> Iterator[list[str]]:
 
 
 @contextmanager
-def refused_as_proof(source: Path) -> Iterator[None]:
+def refuse_as_proof(source: Path) -> Iterator[None]:
     """The converter raises whatever went wrong; say what that was, with the last it logged."""
-    with captured() as lines:
+    with capture_log() as lines:
         try:
             yield
         except (MeetaraError, OSError):

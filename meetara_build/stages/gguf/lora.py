@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from meetara_build.errors import ConfigError, ProofError
 from meetara_build.outside import parse_json
-from meetara_build.stages.gguf.convert import Labels, converter_class, refused_as_proof, tell, write
+from meetara_build.stages.gguf.convert import Labels, converter_class, refuse_as_proof, tell, write
 
 _PREFIX = "base_model.model."
 _HALVES = {(".lora_A.", ".lora_embedding_B"): "A", (".lora_B.", ".lora_embedding_A"): "B"}
@@ -107,7 +107,7 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
                 yield f"{gguf_name}.lora_a", b if is_embedding else a
                 yield f"{gguf_name}.lora_b", a.T if is_embedding else b
 
-    with refused_as_proof(adapter), torch.inference_mode():
+    with refuse_as_proof(adapter), torch.inference_mode():
         write(Converter(base, gguf.LlamaFileType.ALL_F32, target, hparams=hparams))
     return len(pairs)
 

@@ -196,7 +196,7 @@ def prove_turn_end(model: Model, token: int | None) -> None:
         )
 
 
-def rendered_conversations(
+def render_conversations(
     tokenizer: PreTrainedTokenizerBase, system: str | None
 ) -> list[tuple[Any, bool, str | None]]:
     """Conversations, whether they end with a question, and how transformers writes them (None: it

@@ -134,7 +134,7 @@ def _run(source: Path, target: Path, quant: str, params: Any) -> list[Fallback]:
     )
 
 
-def counted_types(path: Path) -> dict[str, int]:
+def count_types(path: Path) -> dict[str, int]:
     """How many tensors of a GGUF file are stored in which type."""
     return dict(sorted(Counter(tensor_types(path).values()).items()))
 

@@ -111,7 +111,7 @@ class Vocabulary:
             ProofError: llama.cpp has no such tokenizer, or cannot add the tokens that this one adds
                 around a text.
         """
-        written = _written(folder, tokenizer)
+        written = _describe_tokenizer(folder, tokenizer)
         kind = _kind(folder, written)
         adds_bos, adds_eos = _around(tokenizer)
         return cls(
@@ -165,7 +165,7 @@ def _put(writer: Any, key: str, value: Any, kind: gguf.GGUFValueType) -> None:
     writer.kv_data[0][key] = gguf.gguf_writer.GGUFValue(value=value, type=kind)
 
 
-def _written(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _describe_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """The tokenizer as transformers really runs it: its classes may differ from the file they were
     given."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -16,7 +16,7 @@ NAME = "meetara_packed"
 [T, T]."""
 
 
-def packed_attention(
+def attend_packed(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -112,4 +112,4 @@ def _visible(length: int, window: int | None, device: torch.device) -> Tensor:
     return visible if window is None else visible.triu(1 - window)
 
 
-AttentionInterface.register(NAME, packed_attention)
+AttentionInterface.register(NAME, attend_packed)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from meetara_build.training.kernels.torch_internals import can_reorder, reorder, reordered_product
+from meetara_build.training.kernels.torch_internals import can_reorder, multiply_reordered, reorder
 
 MEMORY = 2 * 2**30
 """Most bytes that the copies of all frozen weights may take."""
@@ -31,14 +31,14 @@ class FrozenMatrix:
         """``x W' + bias``, [N, in] -> [N, out]."""
         if self._forward is None:
             return nn.functional.linear(x, self.weight, bias)
-        return reordered_product(x, self._forward, bias)
+        return multiply_reordered(x, self._forward, bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """``g W``, [N, out] -> [N, in]."""
         return (
             gradient @ self.weight
             if self._backward is None
-            else reordered_product(gradient, self._backward, None)
+            else multiply_reordered(gradient, self._backward, None)
         )
 
 

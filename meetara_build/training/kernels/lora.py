@@ -152,7 +152,7 @@ def fuse(model: nn.Module) -> int:
     return len(layers)
 
 
-def moved(model: nn.Module) -> bool:
+def has_changed(model: nn.Module) -> bool:
     """Whether training changed anything: B starts at zero, an embedding's A, and with it the
     adapter's whole effect."""
     halves = ("lora_B", "lora_embedding_A")

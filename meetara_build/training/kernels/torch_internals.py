@@ -23,7 +23,7 @@ def reorder(weight: Tensor, rows: int) -> Tensor:
     return copy
 
 
-def reordered_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def multiply_reordered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x W' + bias`` with a reordered weight, [N, in] -> [N, out]."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product

@@ -113,13 +113,11 @@ def test_the_model_gets_its_own_attention_back(tiny: Make, records: Records) -> 
 def test_keys_from_a_cache_are_refused() -> None:
     query, key = torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 5, 4)
     with pytest.raises(ValueError, match="without a cache"):
-        attention.packed_attention(torch.nn.Identity(), query, key, key)
+        attention.attend_packed(torch.nn.Identity(), query, key, key)
 
 
 def test_bfloat16_gives_bfloat16() -> None:
     part = torch.randn(1, 2, 6, 4, dtype=torch.bfloat16)
-    out, _ = attention.packed_attention(
-        torch.nn.Identity(), part, part, part, record_lengths=[2, 4]
-    )
+    out, _ = attention.attend_packed(torch.nn.Identity(), part, part, part, record_lengths=[2, 4])
     assert out.dtype == torch.bfloat16
     assert out.shape == (1, 6, 2, 4)

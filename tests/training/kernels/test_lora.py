@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from meetara_build.errors import TrainingError
-from meetara_build.training.kernels.lora import attach, fuse, moved
+from meetara_build.training.kernels.lora import attach, fuse, has_changed
 
 Make = Callable[..., PreTrainedModel]
 PLAIN: dict[str, Any] = {
@@ -115,9 +115,9 @@ def test_the_seed_decides_the_first_weights(tiny: Make) -> None:
 
 def test_a_fresh_adapter_has_not_moved(tiny: Make) -> None:
     model = attach(tiny(), PLAIN, seed=1)
-    assert not moved(model)
+    assert not has_changed(model)
     next(weight for name, weight in model.named_parameters() if "lora_B" in name).data[0, 0] = 1e-8
-    assert moved(model)
+    assert has_changed(model)
 
 
 def test_targets_that_the_base_lacks_are_named_with_those_it_has(tiny: Make) -> None:
