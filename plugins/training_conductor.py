@@ -9,7 +9,6 @@ build showed.
   next build.
 """
 
-import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -293,29 +292,12 @@ def _apply(now: Any, old: Any, new: Any) -> Any:
     return new
 
 
-def _parse(solution: str | None) -> Iterator[tuple[str, Any, Any]]:
-    """``training.learning_rate: 0.01 → 0.005; …`` as keys and values; long values were cut, so they
-    are left out."""
-    for part in (solution or "").split("; "):
-        key, colon, change = part.partition(": ")
-        old, arrow, new = change.partition(" → ")
-        if colon and arrow and "…" not in part:
-            yield key, _value(old), _value(new)
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def _solutions(context: Context, run: Run) -> Iterator[list[tuple[str, Any, Any]]]:
     """What was changed each time an error like a run's was solved."""
     for entry in context.sections.get("knowledge_base", {}).get("error_solutions", []):
         named = _name_change(entry["code"], entry["message"], entry["domain"])
         if entry["solved"] and (entry["stage"], named) == (run.stage, _signature(run)):
-            yield list(_parse(entry["solution"]))
+            yield [(one["key"], one["before"], one["after"]) for one in entry["changes"]]
 
 
 def _remedy(run: Run) -> Remedy | None:

@@ -13,6 +13,7 @@ from meetara_build.context.reports import Error, Pattern, Report, Run
 FIGURE = {"adapter": "validation_loss_after"}
 """By stage, the metric that says how good a result is; less is better."""
 SHOWN = 200
+MOST_CHANGES = 50
 RUNNER = "stage_run"
 """Who reports errors of runs."""
 
@@ -52,6 +53,15 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
 
 
+def list_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same as values; without those too long to be of use to anyone."""
+    return [
+        {"key": ".".join(path), "before": one, "after": other}
+        for path, one, other in differences(old, new)
+        if max(len(str(one)), len(str(other))) <= SHOWN
+    ][:MOST_CHANGES]
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
@@ -72,13 +82,16 @@ def _error(run: Run) -> Error:
     )
 
 
-def _solution(recipe: Mapping[str, Any], run: Run) -> str:
+def _solution(recipe: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """What an error's row says of the run that went through: when, in words, and which values had
+    become others."""
     if not recipe or not run.recipe:
-        return "went through later; what was different then is not known"
-    return (
-        changes(recipe, run.recipe)[:8000]
-        or "the same recipe went through later: another try, other code or other data"
-    )
+        said, values = "went through later; what was different then is not known", []
+    else:
+        said = changes(recipe, run.recipe)[:8000]
+        said = said or "the same recipe went through later: another try, other code or other data"
+        values = list_changes(recipe, run.recipe)
+    return {"solved": run.time, "solution": said, "changes": values}
 
 
 def _make_solution(report: Report, run: Run) -> Report:
@@ -88,9 +101,7 @@ def _make_solution(report: Report, run: Run) -> Report:
         and (report.domain, report.stage) == (run.domain, run.stage)
         and report.solved is None
     ):
-        return report.model_copy(
-            update={"solved": run.time, "solution": _solution(report.recipe, run)}
-        )
+        return report.model_copy(update=_solution(report.recipe, run))
     return report
 
 
@@ -103,7 +114,7 @@ def _solve(connection: sa.Connection, run: Run) -> None:
         error.time <= run.time,
     )
     for row in connection.execute(sa.select(error.id, error.recipe).where(still_open)).all():
-        solved = {"solved": run.time, "solution": _solution(row.recipe, run)}
+        solved = _solution(row.recipe, run)
         connection.execute(sa.update(tables.error).where(error.id == row.id).values(solved))
 
 

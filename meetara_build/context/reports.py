@@ -191,7 +191,8 @@ class Metrics(Report):
 
 
 class Error(Report):
-    """What went wrong; and, once that is known, what solved it."""
+    """What went wrong; and, once that is known, what solved it: in words, and as the values of the
+    recipe that became others, each as ``key``, ``before``, ``after``."""
 
     kind: Literal["error"] = "error"
     domain: Target
@@ -203,6 +204,7 @@ class Error(Report):
     recipe: Values = {}
     solved: Time | None = None
     solution: Annotated[str, Field(max_length=8_000), AfterValidator(_plain)] | None = None
+    changes: Annotated[list[dict[str, Any]], Field(max_length=50), AfterValidator(_small)] = []
 
 
 class Proposal(BaseModel):

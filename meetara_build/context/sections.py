@@ -181,7 +181,8 @@ def _knowledge_base(connection: sa.Connection, domain: str | None) -> dict[str, 
         "optimization_strategies": _strategies(connection, domain),
         "error_solutions": [
             {
-                **_only(row, "domain", "stage", "message", "code", "signature", "solution"),
+                **_only(row, "domain", "stage", "message", "code", "signature"),
+                **_only(row, "solution", "changes"),
                 "time": when(row["time"]),
                 "solved": when(row["solved"]),
             }

@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a database of another version is migrated first, or refused where it is
 newer than this code."""
 VERSION = "meetara_version"
@@ -117,6 +117,7 @@ error = Table(
     Column("recipe", JSON, nullable=False),
     Column("solved", Double),
     Column("solution", Text),
+    Column("changes", JSON, nullable=False),
     Index("error_by_domain", "domain", "stage", "solved"),
     Index("error_by_time", "time"),
 )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from reported import one_of_each, progress, proposal, report, run, sample, url
 
 from meetara_build.context import tables
+from meetara_build.context.sections import section
 from meetara_build.context.store import DAY, PRUNE_EVERY, Retention, Store, open_store
 from meetara_build.errors import ContextError, ReportError
 
@@ -180,6 +181,19 @@ def test_a_new_database_has_the_tables_and_the_version_of_the_newest_migration(
         assert compare_metadata(there, tables.metadata) == []
     folder = Path(tables.__file__).parent / "migrations"
     assert ScriptDirectory(str(folder)).get_heads() == [tables.HEAD]
+
+
+def test_a_database_of_the_first_form_is_migrated_and_keeps_what_it_holds(database: str) -> None:
+    store = open_store(database)
+    store.deliver([run(outcome="failed", error="it broke")])
+    with store.writing() as connection:
+        connection.execute(sa.text("ALTER TABLE error DROP COLUMN changes"))
+        connection.execute(sa.text(f"UPDATE {tables.VERSION} SET version_num = '0001'"))
+    store.close()
+    store = open_store(database)
+    (error,) = section(store, "knowledge_base", None)["error_solutions"]
+    assert (error["message"], error["changes"]) == ("it broke", [])
+    test_a_new_database_has_the_tables_and_the_version_of_the_newest_migration(store)
 
 
 def test_a_newer_database_is_refused_and_left_alone(database: str) -> None:

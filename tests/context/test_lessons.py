@@ -80,8 +80,11 @@ def test_a_failed_run_is_an_error_and_what_changed_until_it_went_through_its_sol
     assert (found["message"], found["solution"]) == ("step 12: the loss is not finite", None)
     store.deliver([run(stage="gguf", recipe=FASTER), run(domain="legal", recipe=FASTER)])
     assert known(store)["error_solutions"][0]["solution"] is None
+    assert known(store)["error_solutions"][0]["changes"] == []
     store.deliver([trained(2.5, recipe=FASTER)])
-    assert known(store)["error_solutions"][0]["solution"] == CHANGE
+    solved = known(store)["error_solutions"][0]
+    assert solved["solution"] == CHANGE
+    assert solved["changes"] == [{"key": "training.learning_rate", "before": 2e-4, "after": 1e-3}]
 
 
 def test_an_error_and_its_solution_may_come_together(store: Store) -> None:

@@ -62,16 +62,22 @@ def changed(seen: Context) -> dict[str, Any]:
 
 
 def solved(
-    code: str, solution: str, name: str = "sleep", stage: str = "adapter", message: str = "in words"
+    code: str,
+    *changes: tuple[str, Any, Any],
+    name: str = "sleep",
+    stage: str = "adapter",
+    message: str = "in words",
 ) -> dict[str, Any]:
-    """An error that was solved, as the knowledge base has it."""
+    """An error that was solved, as the knowledge base has it; each change is a key and its values
+    before and after."""
     return {
         "domain": name,
         "stage": stage,
         "message": message,
         "code": code,
         "signature": "",
-        "solution": solution,
+        "solution": "in words",
+        "changes": [dict(zip(("key", "before", "after"), one, strict=True)) for one in changes],
         "solved": "2026-11-25",
     }
 
@@ -197,13 +203,17 @@ def test_what_solved_an_error_elsewhere_is_proposed_in_proportion(tmp_path: Path
         sections=knowing(
             solved(
                 "training",
-                "lora.alpha: 64 → 32; seed: 1 → 2",
+                ("lora.alpha", 64, 32),
+                ("seed", 1, 2),
                 message="sleep: odd thing at step 4",
             ),
             solved(
-                "training", "lora.alpha: 32 → 16", "music", message="music: odd thing at step 1"
+                "training",
+                ("lora.alpha", 32, 16),
+                name="music",
+                message="music: odd thing at step 1",
             ),
-            solved("training", "training.epochs: 3 → 1", message="another thing"),
+            solved("training", ("training.epochs", 3, 1), message="another thing"),
         ),
     )
     assert changed(seen) == {"lora.alpha": 16}
@@ -213,7 +223,7 @@ def test_what_solved_a_gate_s_miss_in_words_is_taken_as_it_is(tmp_path: Path) ->
     seen = context(
         one(tmp_path, config={"lora.dora": True}),
         runs=[failed("training", config={"lora.dora": True}, error="law: odd")],
-        sections=knowing(solved("training", "lora.dora: True → False", message="sleep: odd")),
+        sections=knowing(solved("training", ("lora.dora", True, False), message="sleep: odd")),
     )
     assert changed(seen) == {"lora.dora": False}
 
@@ -222,7 +232,7 @@ def test_confidence_follows_how_a_remedy_fared(tmp_path: Path) -> None:
     def confidence(**fields: Any) -> float:
         return proposals(context(one(tmp_path), one(tmp_path, "sleep"), **fields))[0].confidence
 
-    run, helped = failed(NOT_FINITE), solved(NOT_FINITE, "training.learning_rate: 0.002 → 0.001")
+    run, helped = failed(NOT_FINITE), solved(NOT_FINITE, (agent.RATE, 0.002, 0.001))
     again = [
         failed(NOT_FINITE, config={"training.learning_rate": rate}, name="sleep")
         for rate in (4e-4, 2e-4, 1e-4, 5e-5)
