@@ -162,6 +162,8 @@ BUILD_YAML: list[Row] = [
     ("root", build_yaml("root", "elsewhere"), EVERYTHING),
     ("keep_merged", build_yaml("keep_merged", True), of(ALL, "merge")),
     ("keep_merged no longer", then(build_yaml("keep_merged", True), build_yaml("keep_merged", False)), NOTHING),
+    ("sample: none", build_yaml("sample", None), of(ALL, "dataset") | CORPUS),
+    ("a record of the sample", text("conf/sample.jsonl", lambda written: written.partition("\n")[2]), of(ALL, "dataset") | CORPUS),
     *each("", build_yaml, {"store": "elsewhere", "context.keep_days": 9, "locked": ["seed"], "training.checkpoint_seconds": 5}, NOTHING),
     ("seed", build_yaml("seed", 3), PRETRAIN | trained("music")),
     *each("data.", build_yaml, {"min_tokens": 9, "max_drop_share": 0.9}, prepared(ALL)),

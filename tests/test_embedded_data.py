@@ -348,6 +348,8 @@ def test_the_dataset_stage_takes_every_pair(domain: str) -> None:
     sides = (prepared.train, prepared.validation, prepared.test)
     assert sum(map(len, sides)) == len(pairs(domain))
     assert min(map(len, sides)) >= 2
+    held_out = {record.id for side in sides[1:] for record in side}
+    assert held_out.isdisjoint(dataset.find_taught({"sample": FOLDER.parent / "sample.jsonl"}))
     assert {record.language for side in sides for record in side} == set(found.languages)
 
 

@@ -32,7 +32,7 @@ from meetara_build.store.memo import Memo
 GROUPS = ("base", "hardware")
 """Groups of which one member is chosen for each domain."""
 SHAPES: dict[str, type[Shape]] = {"base": Base, "hardware": Hardware, "domain": Domain}
-WHOLE_BUILD = ("domains", "root", "store", "context", "agents", "tuning", "locked")
+WHOLE_BUILD = ("domains", "root", "store", "context", "sample", "agents", "tuning", "locked")
 """Keys of build.yaml that belong to all domains together."""
 SECTIONS = [key for key in Build.model_fields if key not in WHOLE_BUILD]
 """Keys of build.yaml that a base, a machine, a domain and the command line may set too."""

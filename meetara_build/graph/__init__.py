@@ -26,6 +26,8 @@ from meetara_build.store.manifest import MadeFrom, Place, Slice, digest_json, wr
 
 WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
+SAMPLE = "sample"
+"""The source that is the pinned sample of training records."""
 OBSERVER, JOINT = "observer/", "joint/"
 """How the names of a training's further sources and inputs begin: agents that watch it, and
 neighbours' records."""

@@ -13,7 +13,7 @@ from meetara_build.config.plugins import plugin_files
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.yaml_files import read_lines
 from meetara_build.errors import ConfigError, nearest
-from meetara_build.graph import JOINT, OBSERVER, WARM_START, Input
+from meetara_build.graph import JOINT, OBSERVER, SAMPLE, WARM_START, Input
 from meetara_build.graph.stages import LEARNT
 from meetara_build.outside import parse_json
 from meetara_build.project import expand_path
@@ -61,6 +61,20 @@ def _taught_sources(
             for key, source in source_paths(configuration, one).items()
         }
     )
+
+
+def _sample(configuration: Configuration, item: Common, _: Mapping[str, Resolved]) -> Given:
+    """The pinned sample of training records."""
+    written = configuration.build.sample
+    if written is None:
+        return Given()
+    file = expand_path(configuration.conf.parent, written)
+    if not file.is_file():
+        raise ConfigError(
+            f"conf/build.yaml: sample: '{written}' is no file (looked at {file}); mend the path, "
+            "or set it to null"
+        )
+    return Given(sources={SAMPLE: str(file)})
 
 
 def _own_sources(configuration: Configuration, item: Resolved, _: Mapping[str, Resolved]) -> Given:
@@ -223,6 +237,7 @@ def _refuse_unreadable(path: Path, where: str) -> None:
 MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] = {
     "taught_sources": _taught_sources,
     "own_sources": _own_sources,
+    "sample": _sample,
     "origin": _origin,
     "original": _original,
     "joint": lambda configuration, item, _: Given(find_joint(configuration, item)),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset import prepare
+from meetara_build.stages.dataset import SAMPLE, prepare
 from meetara_build.stages.recipes.corpus import CorpusRecipe
 from meetara_build.stages.types import Inputs, Metrics
 
@@ -14,7 +14,7 @@ from meetara_build.stages.types import Inputs, Metrics
 def run(recipe: CorpusRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Write ``corpus.jsonl``: lines of ``id``, ``domain`` and ``messages``.
 
-    ``inputs`` holds the sources as ``DOMAIN/source_N``.
+    ``inputs`` holds the sources as ``DOMAIN/source_N``, and the pinned sample if there is one.
 
     Raises:
         DataError: a domain's sources cannot be read, or nothing is left to learn from.
@@ -28,6 +28,7 @@ def run(recipe: CorpusRecipe, inputs: Inputs, output: Path) -> Metrics:
             for name, path in inputs.items()
             if name.partition("/")[0] == domain
         }
+        sources |= {SAMPLE: inputs[SAMPLE]} if SAMPLE in inputs else {}
         prepared = prepare(preparation, sources)
         held_out.update(record.id for record in (*prepared.validation, *prepared.test))
         trained += len(prepared.train)

@@ -58,16 +58,17 @@ def check(domains: Domains = None, as_json: Json = False) -> None:
 
 
 def _examine(step: Step, tokenizer: Any, bar: Progress) -> "Examined":
-    from meetara_build.stages.dataset import examine, read_all
+    from meetara_build.stages.dataset import examine, find_taught, read_all
     from meetara_build.stages.recipes.dataset import DatasetRecipe
 
     recipe = DatasetRecipe.model_validate(step.recipe)
-    sources = read_all(recipe, {name: Path(path) for name, path in step.sources.items()})
+    paths = {name: Path(path) for name, path in step.sources.items()}
+    sources = read_all(recipe, paths)
 
     def tell(what: str, share: float) -> None:
         bar.update(bar.task_ids[0], description=f"{step.target}: {what} {share:.0%}")
 
-    return examine(recipe, sources, tokenizer, tell)
+    return examine(recipe, sources, tokenizer, tell, find_taught(paths))
 
 
 def _print_examined_json(

@@ -385,6 +385,8 @@ class Build(Shape):
     store: str | None = None
     context: ContextPlace = ContextPlace()
     keep_merged: bool
+    sample: str | None = None
+    """A file of training records that no domain holds out."""
     seed: int
     data: Data
     lora: Lora

@@ -16,17 +16,21 @@ an account of every one.
 from meetara_build.stages.dataset.examine import Examined, examine
 from meetara_build.stages.dataset.prepare import Prepared, prepare, read_all
 from meetara_build.stages.dataset.records import Drop, Fault, Record
+from meetara_build.stages.dataset.sample import SAMPLE, find_taught, read_sample
 from meetara_build.stages.dataset.stage import run, warm
 
 __all__ = [
+    "SAMPLE",
     "Drop",
     "Examined",
     "Fault",
     "Prepared",
     "Record",
     "examine",
+    "find_taught",
     "prepare",
     "read_all",
+    "read_sample",
     "run",
     "warm",
 ]

@@ -1,7 +1,7 @@
 """What a build would make of a domain's sources, found by the same steps, and nothing written."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,16 +39,17 @@ def examine(
     sources: Sequence[Checked],
     tokenizer: "PreTrainedTokenizerBase | None",
     tell: Tell = say_nothing,
+    taught: Set[str] = frozenset(),
 ) -> Examined:
-    """What a build would make of these sources; without a tokenizer, but for the limits in
-    tokens."""
+    """What a build would make of these sources, some of whose records the pinned sample holds
+    (``taught``, ids); without a tokenizer, but for the limits in tokens."""
     faults = [fault for source in sources for fault in source.faults]
     good = [record for source in sources for record in source.records]
     counts = {part: sum(getattr(source, part) for source in sources) for part in ("read", "bad")}
     found = Losses.of(counts, tally([drop.reason for source in sources for drop in source.drops]))
     records, refusal = good, None
     try:
-        prepared = divide(recipe, sources, tell)
+        prepared = divide(recipe, sources, tell, taught)
         limited, _ = limit(recipe, prepared, tokenizer)
         found = losses(limited)
         refuse_losses(recipe, prepared, limited)

@@ -1,6 +1,6 @@
 """Everything that needs no tokenizer: read, shape, clean, check, drop duplicates, split."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from meetara_build.errors import BadRecordsError, DataError
 from meetara_build.stages.dataset import check, clean, columns, markup, shape
 from meetara_build.stages.dataset.duplicates import Tell, distinct, say_nothing
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id, tally
+from meetara_build.stages.dataset.sample import find_taught
 from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
 from meetara_build.stages.dataset.text_files import advise_encoding
@@ -62,7 +63,7 @@ def prepare(recipe: Preparation, inputs: Inputs, tell: Tell = say_nothing) -> Pr
             records are bad (the message holds the table of faults), or too few records are left to
             split.
     """
-    return divide(recipe, read_all(recipe, inputs), tell)
+    return divide(recipe, read_all(recipe, inputs), tell, find_taught(inputs))
 
 
 def read_all(recipe: Preparation, inputs: Inputs) -> list[Checked]:
@@ -77,8 +78,14 @@ def read_all(recipe: Preparation, inputs: Inputs) -> list[Checked]:
     ]
 
 
-def divide(recipe: Preparation, sources: Sequence[Checked], tell: Tell = say_nothing) -> Prepared:
-    """The records of sources by side, copies left out; ``tell`` hears how far the comparison is.
+def divide(
+    recipe: Preparation,
+    sources: Sequence[Checked],
+    tell: Tell = say_nothing,
+    taught: Set[str] = frozenset(),
+) -> Prepared:
+    """The records of sources by side, copies left out; ``tell`` hears how far the comparison is,
+    ``taught`` are the ids that the pinned sample holds.
 
     Raises:
         DataError: more than ``max_bad_share`` of a source's records are bad, or too few are left to
@@ -99,6 +106,7 @@ def divide(recipe: Preparation, sources: Sequence[Checked], tell: Tell = say_not
             found.groups,
             recipe.validation,
             recipe.test,
+            taught,
         )
     except DataError as error:
         lost = Losses.of(

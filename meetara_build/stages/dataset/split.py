@@ -3,7 +3,7 @@ stands beside it."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal
 
 from meetara_build.errors import DataError
@@ -15,7 +15,13 @@ FEWEST_RECORDS = 8
 FEWEST_GROUPS = 3
 
 
-def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: float) -> list[Side]:
+def split(
+    ids: Sequence[str],
+    groups: Sequence[int],
+    validation: float,
+    test: float,
+    taught: Set[str] = frozenset(),
+) -> list[Side]:
     """The side of each record.
 
     A group has a place on [0, 1): the hash of the smallest id of its members. (The smallest id
@@ -23,6 +29,8 @@ def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: fl
     side, from 1 - ``test`` on the test side, and train in between. So a further record moves no
     other one, unless it joins groups, with one exception: a side that is left with too few groups
     (see ``_fewest``) borrows the nearest ones of train, and gives them back when it grows.
+
+    A group with a ``taught`` record, of the pinned sample, is train's whatever its place.
 
     Raises:
         DataError: there are too few records, or too few that are not alike, for three sides.
@@ -43,8 +51,11 @@ def split(ids: Sequence[str], groups: Sequence[int], validation: float, test: fl
         )
     places = {group: place(name) for group, name in smallest.items()}
     sides: dict[int, Side] = {group: _side(at, validation, test) for group, at in places.items()}
-    rising = sorted(places, key=lambda group: (places[group], smallest[group]))
-    least = _fewest(len(rising), validation, test)
+    known = {group for name, group in zip(ids, groups, strict=True) if name in taught}
+    sides |= dict.fromkeys(known, "train")
+    free = places.keys() - known
+    rising = sorted(free, key=lambda group: (places[group], smallest[group]))
+    least = _fewest(len(places), validation, test)
     _borrow(sides, rising[::-1], "test", least)
     _borrow(sides, rising, "validation", least)
     _borrow(sides, rising, "train", least)
