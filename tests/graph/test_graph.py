@@ -199,10 +199,10 @@ def test_what_changes_while_it_is_read_is_read_again(
 
         return composed
 
-    monkeypatch.setattr(compose, "composed", disturbed(2))
+    monkeypatch.setattr(compose, "compose_graph", disturbed(2))
     assert load(project).step("adapter", "nutrition").recipe["training"]["patience"] == 4
     edit(project / "conf" / "build.yaml", "seed", 99)
-    monkeypatch.setattr(compose, "composed", disturbed(100))
+    monkeypatch.setattr(compose, "compose_graph", disturbed(100))
     with pytest.raises(ConfigError, match="changed while it was read; run the command again"):
         load(project)
 
