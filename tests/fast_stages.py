@@ -331,12 +331,19 @@ def _adapter(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     agents = {
         name: _sha(path.read_bytes()) for name, path in inputs.items() if name.startswith(OBSERVER)
     }
-    made = digest_json([decides, _read(inputs["base"], "*"), records, joint, agents])
+    start = _read(inputs["start"], "adapter_*") if "start" in inputs else {}
+    made = digest_json([decides, _read(inputs["base"], "*"), records, joint, agents, start])
     files = {
         "adapter_model.safetensors": made,
         "adapter_config.json": recipe["lora"],
         "records.jsonl": made,
     }
+    return {**files, "training.json": {"curve": made, **_measured()}}
+
+
+def _start(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    made = digest_json([recipe, _read(inputs["base"], "*"), inputs["sample"].read_text()])
+    files = {"adapter_model.safetensors": made, "adapter_config.json": recipe["lora"]}
     return {**files, "training.json": {"curve": made, **_measured()}}
 
 
@@ -412,6 +419,7 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
     "base": _base,
     "dataset": _dataset,
     "adapter": _adapter,
+    "start": _start,
     "merge": _merge,
     "gguf": _gguf,
     "evaluate": _evaluate,

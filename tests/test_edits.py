@@ -152,6 +152,7 @@ def turned(line: str) -> str:
     return json.dumps(dict(reversed(json.loads(line).items())))
 
 
+SAMPLED = text("conf/sample.jsonl", lambda written: written.partition("\n")[2])
 STORIES, MUSIC = "conf/domain/storytelling.jsonl", "conf/domain/music.jsonl"
 # fmt: off
 BUILD_YAML: list[Row] = [
@@ -163,7 +164,15 @@ BUILD_YAML: list[Row] = [
     ("keep_merged", build_yaml("keep_merged", True), of(ALL, "merge")),
     ("keep_merged no longer", then(build_yaml("keep_merged", True), build_yaml("keep_merged", False)), NOTHING),
     ("sample: none", build_yaml("sample", None), of(ALL, "dataset") | CORPUS),
-    ("a record of the sample", text("conf/sample.jsonl", lambda written: written.partition("\n")[2]), of(ALL, "dataset") | CORPUS),
+    ("a record of the sample", SAMPLED, of(ALL, "dataset") | CORPUS),
+    ("start.enabled", build_yaml("start.enabled", True), of(BOTH, "start") | trained(ALL)),
+    ("start.enabled no longer", then(build_yaml("start.enabled", True), build_yaml("start.enabled", False)), NOTHING),
+    ("start.enabled of one domain", stories("start.enabled", True), of(MINI, "start") | trained("storytelling")),
+    ("start.epochs, which nobody begins from", build_yaml("start.epochs", 9), NOTHING),
+    ("start.epochs", then(build_yaml("start.enabled", True), build_yaml("start.epochs", 9)), of(BOTH, "start") | trained(ALL)),
+    ("a record of the sample, of the start", then(build_yaml("start.enabled", True), SAMPLED), of(BOTH, "start") | of(ALL, "dataset") | CORPUS | trained(ALL)),
+    ("a training record, with a start", then(build_yaml("start.enabled", True), reworded("storytelling", "train")), anew("storytelling")),
+    ("lora of another shape, with a start", then(build_yaml("start.enabled", True), stories("lora.rank", 2)), trained("storytelling")),
     *each("", build_yaml, {"store": "elsewhere", "context.keep_days": 9, "locked": ["seed"], "training.checkpoint_seconds": 5}, NOTHING),
     ("seed", build_yaml("seed", 3), PRETRAIN | trained("music")),
     *each("data.", build_yaml, {"min_tokens": 9, "max_drop_share": 0.9}, prepared(ALL)),

@@ -28,6 +28,8 @@ WARM_START = "warm_start"
 """The source that is a file of the store: the adapter that another begins from."""
 SAMPLE = "sample"
 """The source that is the pinned sample of training records."""
+START = "start"
+"""The input that is a base's common start."""
 OBSERVER, JOINT = "observer/", "joint/"
 """How the names of a training's further sources and inputs begin: agents that watch it, and
 neighbours' records."""

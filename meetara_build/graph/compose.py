@@ -9,7 +9,7 @@ from typing import Any
 from meetara_build.config.overrides import Overrides
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.errors import ConfigError
-from meetara_build.graph import OBSERVER, TOOL, Input, Step, is_outdated
+from meetara_build.graph import OBSERVER, START, TOOL, Input, Step, is_outdated
 from meetara_build.graph.fingerprint import (
     agent_digests,
     code_digests,
@@ -144,7 +144,10 @@ class _Steps:
             above = {"base": self.made["base", base].recipe}
             for row in _rows_of(DOMAIN):
                 self._add(row, item.name, Scope(item, {}, above))
-                above[row.name] = self.made[row.name, item.name].recipe
+                step = self.made[row.name, item.name]
+                above[row.name] = step.recipe
+                if START in step.inputs:
+                    above[START] = self.made[START, base].recipe
         for row in _rows_of(ALL):
             self._add(row, REPORT, Scope(built[0], {item.name: item for item in built}))
 
@@ -199,7 +202,8 @@ def _inputs(row: Stage, target: str, scope: Scope) -> dict[str, Input]:
 
 
 def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
-    """Each step after those it needs: a domain may learn its neighbours' records too."""
+    """Each step after those it needs: a domain may learn its neighbours' records too. What bases
+    could have and no domain needs is left out."""
     done: set[tuple[str, str]] = set()
 
     def visit(key: tuple[str, str]) -> Iterator[Step]:
@@ -210,7 +214,8 @@ def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
             yield steps[key]
 
     for key in steps:
-        yield from visit(key)
+        if not key[1].startswith("base/"):
+            yield from visit(key)
 
 
 def check_resolved(configuration: Configuration, known: dict[str, Resolved], name: str) -> None:

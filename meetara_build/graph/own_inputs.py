@@ -13,7 +13,7 @@ from meetara_build.config.plugins import plugin_files
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.yaml_files import read_lines
 from meetara_build.errors import ConfigError, nearest
-from meetara_build.graph import JOINT, OBSERVER, SAMPLE, WARM_START, Input
+from meetara_build.graph import JOINT, OBSERVER, SAMPLE, START, WARM_START, Input
 from meetara_build.graph.stages import LEARNT
 from meetara_build.outside import parse_json
 from meetara_build.project import expand_path
@@ -113,6 +113,22 @@ def _original(configuration: Configuration, item: Common, _: Mapping[str, Resolv
 
 def _base_file(configuration: Configuration, item: Common) -> Path:
     return configuration.conf / "base" / f"{item.base_name}.yaml"
+
+
+def _find_start(configuration: Configuration, item: Resolved, _: Mapping[str, Resolved]) -> Given:
+    """The common start of a domain's base: for whoever has LoRA of its shape, and begins from no
+    neighbour."""
+    if not item.build.start.enabled:
+        return Given()
+    if configuration.build.sample is None:
+        raise ConfigError(
+            f"{_set_in(item, 'start.enabled')}: start.enabled: there is no sample to train a "
+            "common start on; name one in conf/build.yaml, or set start.enabled to false"
+        )
+    base = configuration.common(item.base_name).build
+    if item.build.lora != base.lora or item.build.training.warm_start is not None:
+        return Given()
+    return Given({START: Input("start", f"base/{item.base_name}", ("adapter_*",))})
 
 
 def find_warm_start(configuration: Configuration, item: Resolved) -> dict[str, str]:
@@ -237,6 +253,7 @@ def _refuse_unreadable(path: Path, where: str) -> None:
 MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] = {
     "taught_sources": _taught_sources,
     "own_sources": _own_sources,
+    "start": _find_start,
     "sample": _sample,
     "origin": _origin,
     "original": _original,

@@ -16,7 +16,7 @@ from meetara_build.stages.recipes.preparation import SourceRecipe
 from meetara_build.stages.types import Recipe
 from meetara_build.store.manifest import Slice, digest_json
 
-ABOVE = ("base", "dataset", "adapter", "merge")
+ABOVE = ("base", "start", "dataset", "adapter", "merge")
 """The stages whose recipes a GGUF file names, as one digest, in its metadata."""
 
 
@@ -133,7 +133,9 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
     "pretraining": _pretraining,
     "training": _training,
     "sorted_set": lambda values, _: sorted(set(values)),
-    "digest_above": lambda _, scope: digest_json({name: scope.above[name] for name in ABOVE}),
+    "digest_above": lambda _, scope: digest_json(
+        {name: scope.above[name] for name in ABOVE if name in scope.above}
+    ),
     "used_imatrix": _find_used_imatrix,
     "used_tensor_types": _find_used_tensor_types,
     "base_origin": _base_origin,

@@ -230,6 +230,28 @@ STAGES: tuple[Stage, ...] = (
         seconds=(0.1, 1.3e-7),
     ),
     Stage(
+        "start",
+        BASE,
+        "start",
+        "recipes.start.StartRecipe",
+        {
+            "base": Key("base"),
+            **_same("build.seed", "hardware.device", "hardware.precision"),
+            **_THREADS,
+            **_same("build.data.max_tokens", "build.lora"),
+            **_same("build.start.epochs", "build.start.batch_tokens", "build.start.learning_rate"),
+        },
+        {"base": Read("base"), "base_gguf": Read("gguf", (), BASE)},
+        more=("sample",),
+        files=("adapter_model.safetensors", "adapter_config.json", "training.json"),
+        device=True,
+        memory=3,
+        work="start",
+        size="lora",
+        seconds=(0.3, 8.8e-11),
+        peak_mb=844.0,
+    ),
+    Stage(
         "dataset",
         DOMAIN,
         "dataset",
@@ -259,6 +281,7 @@ STAGES: tuple[Stage, ...] = (
             **_same("build.training.loss_on_prompt", "build.training.checkpoint_seconds"),
             **_same("build.data.max_tokens", "build.lora"),
             "training": Key("build.training", "training"),
+            "start": Key("build.start.enabled"),
         },
         # Nothing of the base's own file is read, but a base whose proof has failed is not trained
         # on.
@@ -267,7 +290,7 @@ STAGES: tuple[Stage, ...] = (
             "base_gguf": Read("gguf", (), BASE),
             "dataset": Read("dataset", LEARNT),
         },
-        more=("joint", "warm_start", "observers"),
+        more=("start", "joint", "warm_start", "observers"),
         files=(
             "adapter_model.safetensors",
             "adapter_config.json",

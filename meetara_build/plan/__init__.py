@@ -152,9 +152,10 @@ class _Planner:
             )
         inputs = self._inputs(step)
         inherited: tuple[Cause, ...] = ()
-        if manifest is not None and (
-            changed := [name for name in inputs if manifest.inputs.get(name) != inputs[name]]
-        ):
+        before = manifest.inputs if manifest is not None else inputs
+        if changed := [
+            name for name in {**inputs, **before} if before.get(name) != inputs.get(name)
+        ]:
             inherited = self._list_inherited(step)
             if not causes and not inherited:
                 causes = [Cause(INPUT, self._describe_given(step, name)) for name in changed]
@@ -224,8 +225,8 @@ class _Planner:
         return self.digests[given]
 
     def _describe_given(self, step: Step, name: str) -> str:
-        given = step.inputs[name]
-        return self.graph.step(given.stage, given.target).name
+        given = step.inputs.get(name)
+        return self.graph.step(given.stage, given.target).name if given else f"{name}, before"
 
 
 def _key(step: Step, inputs: Mapping[str, str]) -> str:

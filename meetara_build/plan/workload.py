@@ -4,7 +4,7 @@ run to another."""
 import os
 from collections.abc import Callable
 
-from meetara_build.graph import Step
+from meetara_build.graph import SAMPLE, Step
 from meetara_build.graph.stages import list_types
 from meetara_build.llama_cpp.quants import FILE_BITS
 from meetara_build.store.manifest import Manifest
@@ -48,7 +48,8 @@ def _pretraining(step: Step, manifest: Manifests) -> float:
 
 
 def _sources(step: Step, _: Manifests) -> float:
-    return float(sum(_size(path) for path in step.sources.values()) or UNKNOWN_BYTES)
+    own = (path for name, path in step.sources.items() if name != SAMPLE)
+    return float(sum(map(_size, own)) or UNKNOWN_BYTES)
 
 
 def _training(step: Step, manifest: Manifests) -> float:
@@ -64,10 +65,16 @@ def _weigh_held_out(step: Step, manifest: Manifests) -> float:
     return files * _side(manifest("dataset"), "test") / BYTES_A_TOKEN
 
 
+def _start(step: Step, _: Manifests) -> float:
+    text = _size(step.sources[SAMPLE])
+    return step.parameters * float(step.recipe["epochs"]) * text / BYTES_A_TOKEN
+
+
 WORK: dict[str, Callable[[Step, Manifests], float]] = {
     "sources": _sources,
     "pretraining": _pretraining,
     "training": _training,
+    "start": _start,
     "weights": lambda step, _: float(step.parameters),
     "types": lambda step, _: float(step.parameters * (1 + len(step.recipe["quants"]))),
     "held_out": _weigh_held_out,

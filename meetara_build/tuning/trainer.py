@@ -12,7 +12,7 @@ from meetara_build.graph import OBSERVER
 from meetara_build.hosting.observers import Observers
 from meetara_build.stages import adapter
 from meetara_build.stages.recipes.adapter import AdapterRecipe
-from meetara_build.training.kernels.lora import attach
+from meetara_build.training.kernels.lora import attach, begin_from
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
 from meetara_build.training.settings import Action, History, Observer, Progress
 
@@ -39,6 +39,7 @@ class Trainer:
         self.model = load_model(inputs["base"], adapter.DTYPES[own.precision], own.device)
         self.learnt = adapter.records.read(own, inputs, tokenizer, position_limit(self.model))
         self.warm_start = inputs.get("warm_start")
+        self.start, self.lora = inputs.get("start"), own.lora
 
     def train(self, recipe: Mapping[str, Any], observe: Observer | None = None) -> History:
         """Train a fresh adapter by this recipe, and take it off the base again.
@@ -50,6 +51,9 @@ class Trainer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's, of a base that has had an adapter before
             adapted = attach(self.model, own.lora.model_dump(), own.seed)
+
+        if self.start is not None and own.lora == self.lora:
+            begin_from(adapted, self.start / adapter.WEIGHTS)
 
         def both(progress: Progress) -> Action | None:
             action = self.agents(progress)

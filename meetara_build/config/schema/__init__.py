@@ -238,6 +238,17 @@ class Training(Shape):
     part of the recipe."""
 
 
+class Start(Shape):
+    """An adapter trained once a base on the sample, from which the trainings of its domains begin,
+    but for those with LoRA of another shape and those that begin from a neighbour."""
+
+    enabled: bool
+    """Whether domains begin from it."""
+    epochs: Positive
+    batch_tokens: Positive
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Merge(Shape):
     """Largest difference allowed between the logits of base + adapter and of the merged model, as a
     share of the largest logit, in float32; the merge stage widens it for what is saved in fewer
@@ -390,6 +401,7 @@ class Build(Shape):
     seed: int
     data: Data
     lora: Lora
+    start: Start
     training: Training
     merge: Merge
     gguf: Gguf

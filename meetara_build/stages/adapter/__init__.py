@@ -22,6 +22,7 @@ from meetara_build.training.race import race
 from meetara_build.training.settings import History, Observer, Settings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WEIGHTS = "adapter_model.safetensors"
 NOT_SETTINGS = {"warm_start", "joint", "topic_weights", "observers"}
 """Keys of ``training`` that say what is trained on, from where, and who watches."""
 
@@ -36,9 +37,10 @@ def run(
     float32.
 
     Args:
-        inputs: base and dataset folders, and as ``joint/NAME`` those of the neighbours whose
-            training records are learnt too; the file ``warm_start``, another adapter's weights to
-            race against a cold start, if there is one.
+        inputs: base and dataset folders; ``start``, that of the base's common start, to begin
+            from; as ``joint/NAME`` those of the neighbours whose training records are learnt too;
+            the file ``warm_start``, another adapter's weights to race against a cold start. The
+            last three if there are any.
         observe: called after each step, see training.settings.
 
     Raises:
@@ -51,6 +53,8 @@ def run(
     learnt = records.read(recipe, inputs, tokenizer, position_limit(model))
     adapted = attach(model, recipe.lora.model_dump(), recipe.seed)
     folder = checkpoint_folder(output)
+    if "start" in inputs:
+        begin_from(adapted, inputs["start"] / WEIGHTS)
     history, raced = fit(
         adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe
     )
@@ -65,7 +69,7 @@ def run(
         "curve": history.curve,
         **metrics,
         "actions": history.actions,
-        MEASURED: _collect_measured(history, recipe.device),
+        MEASURED: collect_measured(history, recipe.device),
     }
     (output / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [json.dumps(line) + "\n" for line in learnt.list_losses(history.losses)]
@@ -116,7 +120,7 @@ def save_adapter(model: PeftModel, base_name: str, output: Path) -> None:
     """PEFT's own two files, in an order and with values that are the same on every machine."""
     tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     plain = {name: tensors[name].detach().float().cpu().contiguous() for name in sorted(tensors)}
-    save_file(plain, output / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(plain, output / WEIGHTS, metadata={"format": "pt"})
     config: dict[str, Any] = model.peft_config[ADAPTER].to_dict()
     config |= {"base_model_name_or_path": base_name, "inference_mode": True}
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
@@ -144,7 +148,8 @@ def _metrics(history: History) -> Metrics:
     }
 
 
-def _collect_measured(history: History, device: str) -> dict[str, Any]:
+def collect_measured(history: History, device: str) -> dict[str, Any]:
+    """What differs from run to run: seconds, memory, speeds."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "seconds": history.seconds,

@@ -39,7 +39,8 @@ class TrainingRecipe(Recipe):
 
 
 class AdapterRecipe(Recipe):
-    """LoRA and its training; ``checkpoint_seconds`` is obeyed, and decides no byte."""
+    """LoRA and its training; ``start``: from the base's common start, where that is of LoRA's
+    shape. ``checkpoint_seconds`` is obeyed, and decides no byte."""
 
     domain: str
     base: str
@@ -51,4 +52,5 @@ class AdapterRecipe(Recipe):
     max_tokens: int
     lora: LoraRecipe
     training: TrainingRecipe
+    start: bool = False
     checkpoint_seconds: float = 120.0
