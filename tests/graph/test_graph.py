@@ -55,7 +55,8 @@ def test_every_domain_has_every_stage_and_the_base_is_there_once(fixed: Path) ->
         ("report", "report")
     }
     assert set(graph.steps) == expected
-    assert {stage for stage, _ in graph.steps} == set(STAGES)
+    # Of a base what its domains read alone: none begins from a common start here.
+    assert {stage for stage, _ in graph.steps} == set(STAGES) - {"start"}
     assert graph.domains == sorted(DOMAINS)
 
 
@@ -418,3 +419,29 @@ def test_changes_say_which_key_has_which_value_by_whom(project: Path) -> None:
     assert found["lora.rank"]["value"] == 8
     assert found["lora.rank"]["path"] == "conf/domain/nutrition.yaml"
     assert "lora.rank" not in {change["key"] for change in load(project).changes["programming"]}
+
+
+# The pinned sample, and the common start that is made of it
+
+
+def test_a_sample_that_is_not_there_is_named(project: Path) -> None:
+    edit(project / "conf" / "build.yaml", "sample", "gone.jsonl")
+    assert "conf/build.yaml: sample: 'gone.jsonl' is no file (looked at " in refused(project)
+
+
+def test_a_start_without_a_sample_is_refused(project: Path) -> None:
+    edit(project / "conf" / "build.yaml", "sample", None)
+    override(project, "nutrition", {"start.enabled": True})
+    said = refused(project)
+    assert "start.enabled: there is no sample to train a common start on; name one in" in said
+    assert "conf/domain/nutrition.yaml" in said
+
+
+def test_a_domain_begins_from_the_start_of_its_base_if_its_lora_is_alike(project: Path) -> None:
+    edit(project / "conf" / "build.yaml", "start.enabled", True)
+    first, *_ = load(project).domains
+    assert "start" in load(project).step("adapter", first).inputs
+    override(project, first, {"lora.rank": 2})
+    graph = load(project)
+    assert "start" not in graph.step("adapter", first).inputs
+    assert graph.step("start", "base/mini").recipe["lora"]["rank"] != 2

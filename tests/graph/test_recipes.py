@@ -68,6 +68,7 @@ def reached(file: str, key: str, value: Any) -> set[str]:
 # before reaches gguf.
 DATA = {"corpus", "dataset", "gguf"}
 TRAINING = {"adapter", "gguf"}
+ALIKE = {"start", *TRAINING}  # a common start is of the shape that adapters have
 BASE = {"base", "gguf"}
 SAYS = {"package"}
 MAP = {"report"}
@@ -75,15 +76,16 @@ NOTHING: set[str] = set()
 
 BUILD_KEYS = {
     "keep_merged": (True, NOTHING),
+    "sample": ("other.jsonl", NOTHING),
     "root": ("elsewhere", NOTHING),
     "store": ("/somewhere/shared", NOTHING),
     "context.url": ("postgresql://somewhere/context", NOTHING),
     "context.keep_days": (10, NOTHING),
     "context.keep_samples_days": (1, NOTHING),
     "domains": (["nutrition"], NOTHING),
-    "seed": (3, {"base", "adapter", "gguf"}),
+    "seed": (3, {"base", *ALIKE}),
     "data.min_tokens": (9, {"dataset", "gguf"}),
-    "data.max_tokens": (400, {"dataset", "adapter", "gguf", "evaluate"}),
+    "data.max_tokens": (400, {"dataset", "evaluate", *ALIKE}),
     "data.near_duplicate": (0.9, DATA),
     "data.near_group": (0.5, DATA),
     "data.validation": (0.2, DATA),
@@ -93,12 +95,16 @@ BUILD_KEYS = {
     "data.repair_text": (False, DATA),
     "data.html_to_text": (True, DATA),
     "data.drop": (["0123456789abcdef"], {"dataset", "gguf"}),
-    "lora.rank": (8, TRAINING),
-    "lora.alpha": (8, TRAINING),
-    "lora.dropout": (0.1, TRAINING),
-    "lora.targets": (["q_proj"], TRAINING),
-    "lora.rslora": (True, TRAINING),
-    "lora.dora": (True, TRAINING),
+    "lora.rank": (8, ALIKE),
+    "lora.alpha": (8, ALIKE),
+    "lora.dropout": (0.1, ALIKE),
+    "lora.targets": (["q_proj"], ALIKE),
+    "lora.rslora": (True, ALIKE),
+    "lora.dora": (True, ALIKE),
+    "start.enabled": (True, TRAINING),
+    "start.epochs": (9, {"start", "gguf"}),
+    "start.batch_tokens": (999, {"start", "gguf"}),
+    "start.learning_rate": (0.5, {"start", "gguf"}),
     "training.epochs": (9, TRAINING),
     "training.max_steps": (9, TRAINING),
     "training.batch_tokens": (999, TRAINING),
@@ -152,9 +158,9 @@ HARDWARE_KEYS = {
     "memory_gb": (64, NOTHING),
     "gpus": (2, NOTHING),
     "gpu_memory_gb": (8, NOTHING),
-    "device": ("cuda", TRAINING),
-    "precision": ("bfloat16", TRAINING),
-    "threads": (2, {"adapter", "merge", "gguf", "base_gguf", "evaluate"}),
+    "device": ("cuda", ALIKE),
+    "precision": ("bfloat16", ALIKE),
+    "threads": (2, {"merge", "base_gguf", "evaluate", *ALIKE}),
 }
 
 
