@@ -206,9 +206,8 @@ def test_a_wrong_value_is_refused_where_it_stands_though_another_layer_sets_the_
     edit(build, "training.epochs", "three")
     edit(build, "lora.alpha", "${lora.rank}")
     said = refused(project)
-    assert said == (
-        f"{build}:{line_of(build, 'epochs:')}: training.epochs: should be a valid integer, not 'three'"
-    )
+    line = line_of(build, "epochs: three")
+    assert said == f"{build}:{line}: training.epochs: should be a valid integer, not 'three'"
     edit(build, "training.epochs", 3)
     edit(own, "quants", ["Q4KM"])
     decide(project, "nutrition", domain__quants=["F16"])

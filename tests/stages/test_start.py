@@ -87,6 +87,6 @@ def test_records_that_are_too_long_are_left_out_and_counted(
     assert (made["training_records"], made["records_too_long"]) == (12, 12)
     inputs["sample"].write_text(longer)
     with pytest.raises(
-        DataError, match="none of its 12 records has at most 128 tokens; raise data.max_tokens"
+        DataError, match=r"none of its 12 records has at most 128 tokens; raise data.max_tokens"
     ):
         run(inputs, tmp_path / "none")
