@@ -7,7 +7,8 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Tokens count prompts too, except where they are called completion tokens.
+    """How to train. Tokens count prompts too, except where they are called completion tokens; what
+    several records begin with counts as often as it occurs, though it is computed once.
 
     Attributes:
         batch_tokens: most tokens of one optimizer step; only whole records.

@@ -225,7 +225,10 @@ class Training(Shape):
     epochs: Positive
     max_steps: Positive | None
     batch_tokens: Positive
+    """Most tokens of the records of one step; each record counts whole, though what several begin
+    with (a system prompt) is computed once."""
     micro_batch_tokens: Positive | None
+    """Most tokens in memory at once, counted likewise; gradients are summed up to the batch."""
     gradient_checkpointing: bool = False
     """Keep each layer's input alone and work out the rest again in the backward pass: less memory,
     one more forward pass."""

@@ -1,8 +1,9 @@
 """Attention for records that lie end to end in one row: causal inside each record, none across
 records.
 
-``L_i`` is the length of record ``i`` in tokens, ``T`` the sum of all; ``H`` heads, ``K`` key-value
-heads of size ``D``.
+A record may be cut in two: a prefix that several share, which lies in the row once, and its rest.
+``L_i`` is the length of segment ``i`` (a whole record, a prefix or a rest) in tokens, ``T`` the sum
+of all; ``H`` heads, ``K`` key-value heads of size ``D``.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def attend_packed(
     softcap: float | None = None,
     sliding_window: int | None = None,
     record_lengths: Sequence[int] | None = None,
+    record_prefixes: Sequence[int | None] | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attend within each record only, in the form that transformers' ``AttentionInterface`` asks
@@ -38,6 +40,7 @@ def attend_packed(
         softcap: bound on attention scores (Gemma-2): ``softcap * tanh(score / softcap)``.
         sliding_window: how many tokens back a token sees, itself included.
         record_lengths: ``[L_0, L_1, …]`` with sum T; None means one record.
+        record_prefixes: for each segment the one before it that it goes on from, if there is one.
 
     Returns:
         [1, T, H, D], None
@@ -60,11 +63,15 @@ def attend_packed(
         ).to(kept), None
     # split, not slices: its backward is one concatenation instead of a zero-filled [T] tensor for
     # each record.
-    parts = [torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)]
-    outputs = [
-        _attend(q, k, v, dropout, scaling, softcap, sliding_window)
-        for q, k, v in zip(*parts, strict=True)
-    ]
+    queries, keys, values = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
+    outputs = []
+    for index, above in enumerate(record_prefixes or [None] * len(lengths)):
+        key, value = keys[index], values[index]
+        if above is not None:
+            key, value = torch.cat([keys[above], key], 2), torch.cat([values[above], value], 2)
+        outputs.append(
+            _attend(queries[index], key, value, dropout, scaling, softcap, sliding_window)
+        )
     return torch.cat([output.transpose(1, 2) for output in outputs], dim=1).to(kept), None
 
 
@@ -77,17 +84,18 @@ def _attend(
     softcap: float | None,
     sliding_window: int | None,
 ) -> Tensor:
-    """Causal attention over one record: [1, H, L, D]."""
-    length = query.shape[2]
-    windowed = sliding_window is not None and length > sliding_window
+    """Causal attention of a record's last L tokens over all its M: [1, H, L, D]."""
+    length, whole = query.shape[2], key.shape[2]
+    window = sliding_window if sliding_window is not None and whole > sliding_window else None
+    plain = window is None and length == whole
     if softcap is None:
         return nn.functional.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=_visible(length, sliding_window, query.device) if windowed else None,
+            attn_mask=None if plain else _hide(_visible(length, whole, window, query), query),
             dropout_p=dropout,
-            is_causal=not windowed,
+            is_causal=plain,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
@@ -97,7 +105,7 @@ def _attend(
         query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[3] ** -0.5)
     )
     scores = torch.tanh(scores / softcap) * softcap
-    visible = _visible(length, sliding_window if windowed else None, query.device)
+    visible = _visible(length, whole, window, query)
     weights = (
         scores.masked_fill(~visible, float("-inf"))
         .softmax(dim=-1, dtype=torch.float32)
@@ -106,10 +114,16 @@ def _attend(
     return nn.functional.dropout(weights, p=dropout, training=dropout > 0) @ value
 
 
-def _visible(length: int, window: int | None, device: torch.device) -> Tensor:
-    """[L, L], true where the row's token may look at the column's."""
-    visible = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return visible if window is None else visible.triu(1 - window)
+def _visible(length: int, whole: int, window: int | None, like: Tensor) -> Tensor:
+    """[L, M], true where the row's token, one of the last L of M, may look at the column's."""
+    before = whole - length
+    visible = torch.ones(length, whole, dtype=torch.bool, device=like.device).tril(before)
+    return visible if window is None else visible.triu(before + 1 - window)
+
+
+def _hide(visible: Tensor, like: Tensor) -> Tensor:
+    """What is added to scores; with a mask of booleans a CPU takes a third longer."""
+    return torch.zeros_like(visible, dtype=like.dtype).masked_fill_(~visible, float("-inf"))
 
 
 AttentionInterface.register(NAME, attend_packed)

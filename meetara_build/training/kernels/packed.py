@@ -10,6 +10,7 @@ out where the two differ.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels import attention
 from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
 from meetara_build.training.kernels.loss import linear_cross_entropy
+from meetara_build.training.kernels.prefix import LEAST, Group, count_same, group_texts
 from meetara_build.training.transformers_internals import attention_in_use
 
 EVALUATION_TOKENS = 2048
@@ -33,51 +35,79 @@ never a leak."""
 
 @dataclass(frozen=True)
 class Row:
-    """Records laid end to end.
+    """Records laid end to end, each whole, or as a prefix that several share and its own rest.
 
     ids, positions: [1, T], positions start again at 0 in each record.
-    lengths: tokens of each record, sum T.
-    counts: how many of each record's tokens count, sum N.
-    keep: [N], where in the row the next token counts.
+    lengths: tokens of each segment (record, prefix or rest), sum T.
+    prefixes: for each segment the one that it goes on from, if there is one.
+    places: for each record, where in the row its tokens lie.
+    counts: how many of each record's tokens count, sum N; of a prefix as often as it is shared.
+    keep: [N], where in the row the next token counts, in the order of records.
     targets: [N], that next token.
     """
 
     ids: Tensor
     positions: Tensor
     lengths: list[int]
+    prefixes: list[int | None]
+    places: list[list[int]]
     counts: list[int]
     keep: Tensor
     targets: Tensor
 
 
-def lay(records: Sequence[Encoded], device: torch.device, *, every_token: bool = False) -> Row:
-    """One row of whole records; ``every_token`` counts all but turns that are never learnt. A
-    record's first token is never predicted."""
+def lay(
+    records: Sequence[Encoded],
+    device: torch.device,
+    *,
+    every_token: bool = False,
+    share: bool = False,
+) -> Row:
+    """One row of whole records, or, with ``share``, of what they begin with once and their rests.
+
+    ``every_token`` counts all but turns that are never learnt. A record's first token is never
+    predicted.
+    """
     ids: list[int] = []
     positions: list[int] = []
-    keep: list[int] = []
-    counts: list[int] = []
-    for record in records:
-        counted = [
-            len(ids) + i
+    lengths: list[int] = []
+    prefixes: list[int | None] = []
+    places: list[list[int]] = [[] for _ in records]
+
+    def add(tokens: Sequence[int], first: int, above: int | None) -> list[int]:
+        """A segment whose tokens stand at ``first`` and on in their record; where it lies."""
+        at = range(len(ids), len(ids) + len(tokens))
+        ids.extend(tokens)
+        positions.extend(range(first, first + len(tokens)))
+        lengths.append(len(tokens))
+        prefixes.append(above)
+        return list(at)
+
+    alone = [Group(0, [index]) for index in range(len(records))]
+    for group in group_texts([record.ids for record in records]) if share else alone:
+        shared, common = group.shared, list[int]()
+        if shared:
+            common = add(records[group.members[0]].ids[:shared], 0, None)
+        above = len(lengths) - 1 if shared else None
+        for index in group.members:
+            places[index] = common + add(records[index].ids[shared:], shared, above)
+    counted = [
+        [
+            i
             for i, said in enumerate(record.mask[1:])
             if said or (every_token and i + 1 not in record.never)
         ]
-        keep += counted
-        counts.append(len(counted))
-        ids += record.ids
-        positions += range(len(record.ids))
-    tokens, places, where = (
-        torch.tensor(values, dtype=torch.long) for values in (ids, positions, keep)
+        for record in records
+    ]
+    pairs = list(zip(records, places, counted, strict=True))
+    keep = [where[i] for _, where, several in pairs for i in several]
+    targets = [record.ids[i + 1] for record, _, several in pairs for i in several]
+    tokens, at, kept, wanted = (
+        torch.tensor(values, dtype=torch.long, device=device)
+        for values in (ids, positions, keep, targets)
     )
-    return Row(
-        tokens[None].to(device),
-        places[None].to(device),
-        [len(record.ids) for record in records],
-        counts,
-        where.to(device),
-        tokens[where + 1].to(device),
-    )
+    counts = [len(several) for several in counted]
+    return Row(tokens[None], at[None], lengths, prefixes, places, counts, kept, wanted)
 
 
 class Loss(NamedTuple):
@@ -98,14 +128,16 @@ class PackedModel:
 
     Attributes:
         packs: several records may share a row.
+        shares: what records of a row begin with together is computed once.
         fused: the output layer is one matrix (with Gemma's bound on logits where the architecture
             has it).
     """
 
     def __init__(self, model: nn.Module, probe: Sequence[Encoded]) -> None:
-        """Try the short cuts on the longest and the shortest record of ``probe``."""
+        """Try the short cuts on the longest and the shortest record of ``probe``, and on the two
+        that begin most alike."""
         self.inner: Any = inner_model(model)
-        self.packs = self.fused = False
+        self.packs = self.shares = self.fused = False
         self._head: FrozenMatrix | None = None
         self._own_attention = attention_in_use(self.inner)
         self._softcap = getattr(
@@ -114,7 +146,7 @@ class PackedModel:
         records = [record for record in probe if len(record.ids) > 1]
         if records:
             by_length = sorted(records, key=lambda record: len(record.ids))
-            self._prove([by_length[-1], by_length[0]])
+            self._prove([by_length[-1], by_length[0]], _find_alike(records))
 
     def rearrange_head(self) -> None:
         """Lay out a frozen output layer for fast products; pays off over many steps."""
@@ -135,7 +167,8 @@ class PackedModel:
     def loss(self, records: Sequence[Encoded], *, every_token: bool = False) -> Loss:
         """The loss of some records, in one pass."""
         groups = [list(records)] if self.packs else [[record] for record in records]
-        rows = [lay(group, self.device, every_token=every_token) for group in groups]
+        share = self.shares and not self._drops()
+        rows = [lay(group, self.device, every_token=every_token, share=share) for group in groups]
         sums, by_token = zip(*[self._row_loss(row) for row in rows], strict=True)
         parts = torch.split(torch.cat(by_token), [count for row in rows for count in row.counts])
         tokens = sum(len(row.keep) for row in rows)
@@ -183,18 +216,34 @@ class PackedModel:
         return hidden
 
     def _arguments(self, row: Row) -> dict[str, Any]:
-        packed = {"record_lengths": row.lengths} if self.packs else {}
+        packed: dict[str, Any] = {"record_lengths": row.lengths} if self.packs else {}
+        if any(above is not None for above in row.prefixes):
+            packed["record_prefixes"] = row.prefixes
         return {"input_ids": row.ids, "position_ids": row.positions, "use_cache": False, **packed}
 
+    def _drops(self) -> bool:
+        """Whether values are left out at random now: of a shared prefix they would be the same ones
+        for all records."""
+        config = self.inner.config.get_text_config()
+        return bool(self.inner.training) and (
+            any(isinstance(part, nn.Dropout) and part.p > 0 for part in self.inner.modules())
+            or any(value for name, value in config.to_dict().items() if "dropout" in name)
+        )
+
     @torch.no_grad()
-    def _prove(self, records: Sequence[Encoded]) -> None:
-        """Set ``packs`` and ``fused`` to what gives the model's own hidden states and logits."""
+    def _prove(self, records: Sequence[Encoded], alike: Sequence[Encoded]) -> None:
+        """Set ``packs``, ``shares`` and ``fused`` to what gives the model's own hidden states and
+        logits."""
         training = self.inner.training
         self.inner.eval()
         try:
             alone = [lay([record], self.device, every_token=True) for record in records]
-            hidden = torch.cat([self._hidden(row) for row in alone], dim=1)
-            self.packs = self._same_packed(records, hidden)
+            hidden = [self._hidden(row) for row in alone]
+            begun = [self._hidden(lay([record], self.device)) for record in alike]
+            self.packs = self._same_packed(records, torch.cat(hidden, dim=1))
+            self.shares = (
+                self.packs and bool(begun) and self._same_shared(alike, torch.cat(begun, 1))
+            )
             if not self.packs:
                 self.release()
                 warnings.warn(
@@ -216,6 +265,13 @@ class PackedModel:
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
+    def _same_shared(self, records: Sequence[Encoded], expected: Tensor) -> bool:
+        row = lay(records, self.device, share=True)
+        try:
+            return _close(self._hidden(row)[:, list(chain(*row.places))], expected)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError):
+            return False
+
     def _same_logits(self, row: Row) -> bool:
         head = self.inner.get_output_embeddings()
         if type(head) is not nn.Linear:
@@ -234,6 +290,17 @@ def inner_model(model: nn.Module) -> PreTrainedModel:
         inner = inner.get_base_model()
     assert isinstance(inner, PreTrainedModel)
     return inner
+
+
+def _find_alike(records: Sequence[Encoded]) -> list[Encoded]:
+    """The two unlike records that begin most alike; none where that is not worth sharing."""
+    known = {tuple(record.ids): record for record in records}
+    several = [known[ids] for ids in sorted(known)]
+    pairs = list(pairwise(several))
+    most = max(pairs, key=lambda pair: count_same(pair[0].ids, pair[1].ids), default=None)
+    if most is None or count_same(most[0].ids, most[1].ids) < LEAST:
+        return []
+    return list(most)
 
 
 def _close(got: Tensor, expected: Tensor) -> bool:
