@@ -17,7 +17,7 @@ class Group(NamedTuple):
     members: list[int]
 
 
-def group_texts(texts: Sequence[Sequence[int]]) -> list[Group]:
+def group_texts(texts: Sequence[list[int]]) -> list[Group]:
     """Every text in one group, in the order of their first members; so that much is shared, though
     texts of several kinds lie side by side."""
     order = sorted(range(len(texts)), key=lambda index: texts[index])
