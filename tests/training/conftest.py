@@ -41,7 +41,7 @@ def make_tiny(kind: str = "llama", **changes: Any) -> PreTrainedModel:
         "eos_token_id": 1,
     }
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**shape, **ARCHITECTURES[kind], **changes})
+    config = AutoConfig.for_model(kind, **{**shape, **ARCHITECTURES.get(kind, {}), **changes})
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for weight in model.parameters():

@@ -10,7 +10,7 @@ out where the two differ.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -22,12 +22,15 @@ from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels import attention
 from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
+from meetara_build.training.kernels.fuse import Fused
 from meetara_build.training.kernels.loss import linear_cross_entropy
-from meetara_build.training.kernels.prefix import LEAST, Group, count_same, group_texts
+from meetara_build.training.kernels.prefix import Group, group_texts
 from meetara_build.training.transformers_internals import attention_in_use
 
 EVALUATION_TOKENS = 2048
 """Tokens in one forward pass without gradients."""
+MOST_ALIKE = 1000
+"""Records that are looked through for two that begin alike."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 """Largest difference from the model's own computation, relative to its largest value: rounding,
 never a leak."""
@@ -133,26 +136,70 @@ class PackedModel:
             has it).
     """
 
-    def __init__(self, model: nn.Module, probe: Sequence[Encoded]) -> None:
-        """Try the short cuts on the longest and the shortest record of ``probe``, and on the two
-        that begin most alike."""
+    def __init__(
+        self,
+        model: nn.Module,
+        probe: Sequence[Encoded],
+        layers: Fused | None = None,
+        origin: str = "",
+    ) -> None:
+        """Try the short cuts on the longest and the shortest record of ``probe``, and on two of
+        those that begin alike.
+
+        ``layers`` are the model's that compute otherwise than they were written; ``origin`` names
+        its weights as they were before.
+        """
         self.inner: Any = inner_model(model)
         self.packs = self.shares = self.fused = False
+        self.layers, self.origin = layers, origin
         self._head: FrozenMatrix | None = None
         self._own_attention = attention_in_use(self.inner)
         self._softcap = getattr(
             self.inner.config.get_text_config(), "final_logit_softcapping", None
         )
-        records = [record for record in probe if len(record.ids) > 1]
-        if records:
-            by_length = sorted(records, key=lambda record: len(record.ids))
-            self._prove([by_length[-1], by_length[0]], _find_alike(records))
+        self._probe = sorted(
+            (record for record in probe if len(record.ids) > 1), key=lambda record: len(record.ids)
+        )
+        if self._probe:
+            self._prove([self._probe[-1], self._probe[0]], _find_alike(self._probe))
 
     def rearrange_head(self) -> None:
         """Lay out a frozen output layer for fast products; pays off over many steps."""
         weight = self.inner.get_output_embeddings().weight if self.fused else None
         if weight is not None and not weight.requires_grad and rearrangeable([weight]):
             self._head = FrozenMatrix(weight, rearrange=True)
+
+    @torch.no_grad()
+    def drop_weights(self) -> None:
+        """Hold no frozen weight beside its copies, unless something else reads it: then the
+        shortest record's loss is no longer the same."""
+        if self.layers is None or not self._probe:
+            return
+        training = self.inner.training
+        self.inner.eval()
+        before = self.loss(self._probe[:1], every_token=True)
+        if before.tokens:
+            self.layers.drop_weights()
+            after = self.loss(self._probe[:1], every_token=True)
+            if not torch.equal(before.by_record, after.by_record):
+                self.layers.restore_weights()
+        self.layers.lay_out_backward()
+        self.inner.train(training)
+
+    def describe(self) -> dict[str, object]:
+        """Which short cuts it takes, and which parts are left to torch's own products."""
+        taken: dict[str, object] = {
+            "packs": self.packs,
+            "shares": self.shares,
+            "fused_head": self.fused,
+        }
+        if self.layers is not None:
+            taken |= {
+                "fused_adapters": self.layers.lora,
+                "rearranged": self.layers.rearranged + (self._head is not None),
+                "left_to_torch": self.layers.left,
+            }
+        return taken
 
     def release(self) -> None:
         """Give the model its own attention back, with which it can generate."""
@@ -293,14 +340,12 @@ def inner_model(model: nn.Module) -> PreTrainedModel:
 
 
 def _find_alike(records: Sequence[Encoded]) -> list[Encoded]:
-    """The two unlike records that begin most alike; none where that is not worth sharing."""
-    known = {tuple(record.ids): record for record in records}
-    several = [known[ids] for ids in sorted(known)]
-    pairs = list(pairwise(several))
-    most = max(pairs, key=lambda pair: count_same(pair[0].ids, pair[1].ids), default=None)
-    if most is None or count_same(most[0].ids, most[1].ids) < LEAST:
-        return []
-    return list(most)
+    """The two shortest of those unlike records that save most as a group; none where none do."""
+    several = list({tuple(record.ids): record for record in records}.values())[:MOST_ALIKE]
+    groups = group_texts([record.ids for record in several])
+    best = max(groups, key=lambda group: group.shared * (len(group.members) - 1))
+    ordered = sorted((several[index] for index in best.members), key=lambda one: len(one.ids))
+    return ordered[:2] if best.shared else []
 
 
 def _close(got: Tensor, expected: Tensor) -> bool:

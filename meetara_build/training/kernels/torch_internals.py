@@ -23,6 +23,11 @@ def reorder(weight: Tensor, rows: int) -> Tensor:
     return copy
 
 
+def restore_order(reordered: Tensor) -> Tensor:
+    """The weight [out, in] that was reordered, bit for bit."""
+    return reordered.to_dense()
+
+
 def multiply_reordered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x W' + bias`` with a reordered weight, [N, in] -> [N, out]."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
