@@ -7,10 +7,15 @@ of all; ``H`` heads, ``K`` key-value heads of size ``D``.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
+
+from meetara_build.training.kernels.segments import Segment, attend_segments
+from meetara_build.training.kernels.torch_internals import can_attend
 
 NAME = "meetara_packed"
 """What ``set_attn_implementation`` calls this function. Masks are never made for it, so none costs
@@ -52,27 +57,42 @@ def attend_packed(
     lengths = list(record_lengths) if record_lengths is not None else [query.shape[2]]
     if key.shape[2] != query.shape[2] or sum(lengths) != query.shape[2]:
         raise ValueError("packed attention takes whole records without a cache")
-    if query.device.type == "cpu" and query.dtype != torch.float32:
-        # torch's attention on a CPU takes twice as long in bfloat16 as in float32.
-        query, key, value, kept = query.float(), key.float(), value.float(), query.dtype
-    else:
-        kept = query.dtype
-    if len(lengths) == 1:
-        return _attend(query, key, value, dropout, scaling, softcap, sliding_window).transpose(
-            1, 2
-        ).to(kept), None
+    above = tuple(record_prefixes or [None] * len(lengths))
+    if softcap is None and not dropout and can_attend(query, key, value):
+        segments = _cut_row(tuple(lengths), above, sliding_window)
+        return attend_segments(query, key, value, segments, scaling), None
     # split, not slices: its backward is one concatenation instead of a zero-filled [T] tensor for
     # each record.
     queries, keys, values = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
     outputs = []
-    for index, above in enumerate(record_prefixes or [None] * len(lengths)):
+    for index, place in enumerate(above):
         key, value = keys[index], values[index]
-        if above is not None:
-            key, value = torch.cat([keys[above], key], 2), torch.cat([values[above], value], 2)
+        if place is not None:
+            key, value = torch.cat([keys[place], key], 2), torch.cat([values[place], value], 2)
         outputs.append(
             _attend(queries[index], key, value, dropout, scaling, softcap, sliding_window)
         )
-    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1).to(kept), None
+    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1), None
+
+
+@lru_cache(maxsize=4)  # a row's, in all its layers
+def _cut_row(
+    lengths: tuple[int, ...], above: tuple[int | None, ...], window: int | None
+) -> list[Segment]:
+    """The row's segments, each with what hides from it what it may not see."""
+    device = torch.device("cpu")
+    places = [
+        (end - length, length) for end, length in zip(accumulate(lengths), lengths, strict=True)
+    ]
+    segments = []
+    for own, index in zip(places, above, strict=True):
+        prefix = None if index is None else places[index]
+        whole = own[1] + (prefix[1] if prefix else 0)
+        limit = window if window is not None and whole > window else None
+        plain = prefix is None and limit is None
+        mask = None if plain else _hide(_visible(own[1], whole, limit, device), torch.float32)
+        segments.append(Segment(own, prefix, mask))
+    return segments
 
 
 def _attend(
@@ -93,7 +113,9 @@ def _attend(
             query,
             key,
             value,
-            attn_mask=None if plain else _hide(_visible(length, whole, window, query), query),
+            attn_mask=None
+            if plain
+            else _hide(_visible(length, whole, window, query.device), query.dtype),
             dropout_p=dropout,
             is_causal=plain,
             scale=scaling,
@@ -105,7 +127,7 @@ def _attend(
         query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[3] ** -0.5)
     )
     scores = torch.tanh(scores / softcap) * softcap
-    visible = _visible(length, whole, window, query)
+    visible = _visible(length, whole, window, query.device)
     weights = (
         scores.masked_fill(~visible, float("-inf"))
         .softmax(dim=-1, dtype=torch.float32)
@@ -114,16 +136,16 @@ def _attend(
     return nn.functional.dropout(weights, p=dropout, training=dropout > 0) @ value
 
 
-def _visible(length: int, whole: int, window: int | None, like: Tensor) -> Tensor:
+def _visible(length: int, whole: int, window: int | None, device: torch.device) -> Tensor:
     """[L, M], true where the row's token, one of the last L of M, may look at the column's."""
     before = whole - length
-    visible = torch.ones(length, whole, dtype=torch.bool, device=like.device).tril(before)
+    visible = torch.ones(length, whole, dtype=torch.bool, device=device).tril(before)
     return visible if window is None else visible.triu(before + 1 - window)
 
 
-def _hide(visible: Tensor, like: Tensor) -> Tensor:
+def _hide(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to scores; with a mask of booleans a CPU takes a third longer."""
-    return torch.zeros_like(visible, dtype=like.dtype).masked_fill_(~visible, float("-inf"))
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
 
 
 AttentionInterface.register(NAME, attend_packed)
