@@ -43,10 +43,12 @@ class Fused:
         """How many weights are laid out for this processor."""
         return sum(product.matrix.rearranged for product in self._products)
 
-    def drop_weights(self) -> None:
-        """Hold no weight beside its copies, where no other layer has it."""
+    def drop_weights(self, within: nn.Module) -> None:
+        """Hold no weight of a layer within some part beside its copies, where no other layer has
+        it."""
+        inside = {id(part) for part in within.modules()}
         for product in self._products:
-            if product.own:
+            if product.own and id(product.layer) in inside:
                 product.matrix.drop_weight()
 
     def lay_out_backward(self) -> None:

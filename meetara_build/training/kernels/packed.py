@@ -172,17 +172,16 @@ class PackedModel:
     @torch.no_grad()
     def drop_weights(self) -> None:
         """Hold no frozen weight beside its copies, unless something else reads it: then the
-        shortest record's loss is no longer the same."""
+        shortest record's hidden states are no longer the same, bit for bit."""
         if self.layers is None or not self._probe:
             return
         training = self.inner.training
         self.inner.eval()
-        before = self.loss(self._probe[:1], every_token=True)
-        if before.tokens:
-            self.layers.drop_weights()
-            after = self.loss(self._probe[:1], every_token=True)
-            if not torch.equal(before.by_record, after.by_record):
-                self.layers.restore_weights()
+        row = lay(self._probe[:1], self.device)
+        before = self._hidden(row)
+        self.layers.drop_weights(self.inner.get_decoder())
+        if not torch.equal(self._hidden(row), before):
+            self.layers.restore_weights()
         self.layers.lay_out_backward()
         self.inner.train(training)
 
@@ -286,7 +285,12 @@ class PackedModel:
         try:
             alone = [lay([record], self.device, every_token=True) for record in records]
             hidden = [self._hidden(row) for row in alone]
-            begun = [self._hidden(lay([record], self.device)) for record in alike]
+            begun = [
+                hidden[1]
+                if record.ids == records[1].ids
+                else self._hidden(lay([record], self.device))
+                for record in alike
+            ]
             self.packs = self._same_packed(records, torch.cat(hidden, dim=1))
             self.shares = (
                 self.packs and bool(begun) and self._same_shared(alike, torch.cat(begun, 1))

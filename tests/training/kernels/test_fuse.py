@@ -66,7 +66,7 @@ def test_layers_without_an_adapter_compute_what_they_did(kind: str, tiny: Make) 
     assert layers.lora == 4
     for dropped in (False, True):
         if dropped:
-            layers.drop_weights()
+            layers.drop_weights(model)
         got, found = computed(model)
         torch.testing.assert_close(got, logits, rtol=1e-4, atol=1e-4)
         assert found.keys() == gradients.keys()
@@ -148,7 +148,7 @@ def test_a_weight_that_two_layers_share_stays(tiny: Make) -> None:
     first, second = (block.mlp for block in model.get_base_model().get_decoder().layers)
     second.up_proj.weight = first.up_proj.weight
     layers = fuse(model)
-    layers.drop_weights()
+    layers.drop_weights(model)
     assert not first.up_proj.weight.isnan().any()
     assert first.gate_proj.weight.isnan().all()
 
