@@ -76,6 +76,7 @@ def small_project(folder: Path, domains: Sequence[str] = DOMAINS) -> Path:
             path.unlink()
     write_yaml(folder / "conf" / "base" / "mini.yaml", {"base": mini_base(domains), **MINI_SETS})
     choose(folder, base="mini")
+    edit(folder / "conf" / "hardware" / "cpu.yaml", "precision", "float32")  # as on any processor
     return folder
 
 

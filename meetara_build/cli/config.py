@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
 SCHEMA = "default"
+PRECISION = "hardware.precision"
+"""The key whose value may be another on another machine."""
 
 
 def config(
@@ -37,12 +39,25 @@ def config(
         one._replace(value=_without_password(one.value)) for one in configuration.explain(domain)
     ]
     if as_json:
-        print_json({"domain": domain, "values": [one._asdict() for one in found]})
+        values = [{**one._asdict(), "here": _resolve_here(one)} for one in found]
+        print_json({"domain": domain, "values": values})
         return
-    shown = [(f"{one.key}: {_render(one.value)}", one) for one in found]
+    shown = [(f"{one.key}: {_render(one.value)}{_render_here(one)}", one) for one in found]
     width = min(60, max(len(text) for text, _ in shown))
     for text, one in shown:
         out.print(style_line((f"{text:{width}}", ""), (f"  {_place(one)}", "dim")))
+
+
+def _resolve_here(one: "Decided") -> "Value":
+    """What a value that depends on the machine is on this one."""
+    from meetara_build.config.auto_precision import resolve_precision
+
+    return resolve_precision(str(one.value)) if one.key == PRECISION else one.value
+
+
+def _render_here(one: "Decided") -> str:
+    here = _resolve_here(one)
+    return "" if here == one.value else f" ({_render(here)} here)"
 
 
 def _place(one: "Decided") -> str:

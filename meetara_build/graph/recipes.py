@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from meetara_build.config.auto_precision import resolve_precision
 from meetara_build.config.resolve import Common, Resolved
 from meetara_build.config.schema import GgufFile, Imatrix, Source, Training
 from meetara_build.graph.stages import Each, Fields, Key, Stage
@@ -128,6 +129,7 @@ def _base_origin(hub_id: str | None, scope: Scope) -> str:
 MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
     "source_recipes": lambda sources, _: [*map(source_recipe, sources)],
     "pinned_file": lambda file, _: file and original(file),
+    "precision": lambda said, _: resolve_precision(said),
     "where_made_here": lambda value, scope: value if scope.item.base.made_here else None,
     "where_fetched": _where_fetched,
     "pretraining": _pretraining,

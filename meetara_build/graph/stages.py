@@ -276,7 +276,8 @@ STAGES: tuple[Stage, ...] = (
         {
             "domain": _NAME,
             "base": _BASE_NAME,
-            **_same("build.seed", "hardware.device", "hardware.precision"),
+            **_same("build.seed", "hardware.device"),
+            "precision": Key("hardware.precision", "precision"),
             **_THREADS,
             **_same("build.training.loss_on_prompt", "build.training.checkpoint_seconds"),
             **_same("build.data.max_tokens", "build.lora"),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from meetara_build.agents.snapshot import Context, Domain, Run, pick_values, read_run
+from meetara_build.config.auto_precision import resolve_precision
 from meetara_build.config.resolve import Configuration, Resolved
 from meetara_build.context.delivery import Context as Shared
 from meetara_build.context.delivery import Delivery
@@ -127,7 +128,10 @@ def _domain(graph: Graph, configuration: Configuration, item: Resolved) -> Domai
         languages=item.domain.languages,
         config=pick_values(dict.fromkeys([*configuration.keys(), *bounds]), content),
         model=_model(graph, item),
-        machine=item.hardware.model_dump(exclude={"description"}),
+        machine={
+            **item.hardware.model_dump(exclude={"description"}),
+            "precision": resolve_precision(item.hardware.precision),
+        },
         locked=[*configuration.build.locked, *item.domain.locked],
         decisions=_decisions(item),
         folder=graph.root / item.name,

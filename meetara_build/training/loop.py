@@ -9,12 +9,15 @@ from transformers import PreTrainedModel
 
 from meetara_build.errors import TrainingError
 from meetara_build.training.chat import Encoded
-from meetara_build.training.kernels.lora import fuse
-from meetara_build.training.kernels.packed import PackedModel
+from meetara_build.training.checkpoint import run_name
+from meetara_build.training.heap import give_back_memory
+from meetara_build.training.kernels.fuse import fuse
+from meetara_build.training.kernels.packed import PackedModel, inner_model
 from meetara_build.training.run import Run
 from meetara_build.training.schedule import count_tokens
 from meetara_build.training.settings import Action, History, Observer, Progress, Settings
 from meetara_build.training.state import trainable
+from meetara_build.training.targets import output_layer
 
 __all__ = [
     "Action",
@@ -61,17 +64,20 @@ def prepare_model(
         TrainingError: nothing to train or to learn from.
     """
     _check(model, training, settings)
-    fuse(model)
-    packed = PackedModel(model, training)
-    packed.rearrange_head()
-    if settings.gradient_checkpointing:
-        _checkpoint(packed.inner)
-    try:
-        yield packed
-    finally:
+    origin = run_name(model, {})
+    inner = inner_model(model)
+    layers = fuse(model, output_layer(inner))
+    with contextlib.ExitStack() as after:
+        after.callback(layers.undo)
+        packed = PackedModel(model, training, layers, origin)
+        after.callback(packed.release)
+        packed.rearrange_head()
+        packed.drop_weights()
+        give_back_memory()
         if settings.gradient_checkpointing:
-            packed.inner.activation_checkpointing_disable()
-        packed.release()
+            _checkpoint(inner)
+            after.callback(inner.activation_checkpointing_disable)
+        yield packed
 
 
 def evaluate(

@@ -14,6 +14,7 @@ from transformers import (
 
 from meetara_build.errors import SetupError, TrainingError
 from meetara_build.outside import first_line
+from meetara_build.training.precision import has_bfloat16
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -56,15 +57,6 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
     moved: Any = model  # transformers' annotation of .to() takes no device
     loaded: PreTrainedModel = moved.to(device)
     return loaded
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether a device computes in bfloat16 itself; torch would emulate it elsewhere."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return any(
-        known is True for name, known in torch.cpu.get_capabilities().items() if "bf16" in name
-    )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -62,7 +62,11 @@ class Run:
         self.first = copy_tensors(self.weights)
         self.plan, self.checks = plan(training, settings)
         self.name = (
-            checkpoint.run_name(model, _identity(training, validation, settings)) if folder else ""
+            checkpoint.run_name(
+                model, {"origin": packed.origin, **_identity(training, validation, settings)}
+            )
+            if folder
+            else ""
         )
         self.optimizer = optimizer(self.weights, settings)
         self.state = State(settings.micro_batch_tokens or settings.batch_tokens)
@@ -89,7 +93,12 @@ class Run:
             [loss if math.isfinite(loss) else None for loss in row]
             for row in self.kept.losses.tolist()
         ]
-        return replace(self._time(), losses=losses, micro_batch_tokens=self.state.micro_tokens)
+        return replace(
+            self._time(),
+            losses=losses,
+            micro_batch_tokens=self.state.micro_tokens,
+            computed=self.packed.describe(),
+        )
 
     def go_for(self, steps: int) -> float:
         """The first ``steps`` alone; the validation loss after them, of which nothing else in the

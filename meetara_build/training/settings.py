@@ -7,7 +7,8 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Tokens count prompts too, except where they are called completion tokens.
+    """How to train. Tokens count prompts too, except where they are called completion tokens; what
+    several records begin with counts as often as it occurs, though it is computed once.
 
     Attributes:
         batch_tokens: most tokens of one optimizer step; only whole records.
@@ -97,6 +98,7 @@ class History:
     """What happened; seconds, CPU-seconds and memory differ from run to run, the rest does not.
 
     Attributes:
+        computed: which short cuts the trainer took, and which parts of the model fell back.
         actions: what observers did, and after which step; a checkpoint changes nothing, so it is
             not among them.
         micro_batch_tokens: at the end.
@@ -106,6 +108,7 @@ class History:
     """
 
     curve: list[Point] = field(default_factory=list)
+    computed: dict[str, object] = field(default_factory=dict)
     actions: list[tuple[int, str]] = field(default_factory=list)
     micro_batch_tokens: int = 0
     losses: list[list[float | None]] = field(default_factory=list)

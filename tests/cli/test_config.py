@@ -9,6 +9,7 @@ import pytest
 from projects import edit, override, small_project, write_yaml
 
 from meetara_build.cli.config import config
+from meetara_build.config import auto_precision
 from meetara_build.errors import ConfigError
 
 
@@ -60,6 +61,23 @@ def test_every_value_names_the_line_that_decided_it(
     )
     assert found["evaluation.max_kl.Q3_K_M"]["file"] == "command line"
     assert found["domain.locked"]["file"] is None, "what the schema gives"
+
+
+def test_a_precision_found_out_shows_what_it_became(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_precision, "_find_best", lambda: "bfloat16")
+    edit(project / "conf" / "hardware" / "cpu.yaml", "precision", "auto")
+    found = values(capsys)["hardware.precision"]
+    assert (found["value"], found["here"], found["file"]) == (
+        "auto",
+        "bfloat16",
+        "conf/hardware/cpu.yaml",
+    )
+    config("nutrition")
+    shown = next(line for line in capsys.readouterr().out.splitlines() if "precision" in line)
+    assert shown.startswith("hardware.precision: auto (bfloat16 here)")
+    assert values(capsys)["training.epochs"]["here"] == 2
 
 
 def test_a_choice_names_its_file_too(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from projects import REPOSITORY, mini_base
 
 from meetara_build.config.resolve import Configuration
-from meetara_build.config.schema import Base, Build, Domain, Overlay, Shape, check
+from meetara_build.config.schema import Base, Build, Domain, Hardware, Overlay, Shape, check
 from meetara_build.config.yaml_files import Place, read_yaml
 from meetara_build.errors import ConfigError
 
@@ -42,6 +42,13 @@ def line_of(path: Path, start: str) -> int:
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if line.strip().startswith(start)
     )
+
+
+def test_a_gpu_s_precision_is_named(tmp_path: Path) -> None:
+    gpu = {**read_yaml(CONF / "hardware" / "t4.yaml"), "precision": "auto"}
+    said = refused(tmp_path / "t4.yaml", Hardware, gpu)
+    assert "precision: auto is found out on the machine that plans" in said
+    assert "name bfloat16, or float32" in said
 
 
 def test_every_shipped_file_fits_its_shape() -> None:

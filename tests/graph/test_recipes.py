@@ -8,6 +8,7 @@ import pytest
 from projects import REPOSITORY, mini_base
 from pydantic import ValidationError
 
+from meetara_build.config import auto_precision
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.schema import Base, Build, Domain, GgufFile, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
@@ -25,7 +26,7 @@ def contents() -> dict[str, dict[str, Any]]:
         "build": build,
         "domain": read_yaml(CONF / "domain" / "nutrition.yaml"),
         "base": mini_base(["nutrition"]),
-        "hardware": read_yaml(CONF / "hardware" / "cpu.yaml"),
+        "hardware": {**read_yaml(CONF / "hardware" / "cpu.yaml"), "precision": "float32"},
     }
 
 
@@ -162,6 +163,19 @@ HARDWARE_KEYS = {
     "precision": ("bfloat16", ALIKE),
     "threads": (2, {"merge", "base_gguf", "evaluate", *ALIKE}),
 }
+
+
+@pytest.mark.parametrize("found", ["float32", "bfloat16"])
+def test_a_recipe_holds_the_precision_that_auto_became(
+    found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_precision, "_find_best", lambda: found)
+    given = contents()
+    given["hardware"]["precision"] = found
+    named = recipes(given)
+    given["hardware"]["precision"] = "auto"
+    assert recipes(given) == named
+    assert named["adapter"]["precision"] == found
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def make_tiny(kind: str = "llama", **changes: Any) -> PreTrainedModel:
         "eos_token_id": 1,
     }
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**shape, **ARCHITECTURES[kind], **changes})
+    config = AutoConfig.for_model(kind, **{**shape, **ARCHITECTURES.get(kind, {}), **changes})
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for weight in model.parameters():
@@ -65,6 +65,15 @@ def make_records(count: int = 12, seed: int = 0, longest: int = 24) -> list[Enco
     return records
 
 
+def make_alike(count: int = 5, shared: int = 12, seed: int = 0) -> list[Encoded]:
+    """Records that begin with the same tokens; every other answer begins right after them."""
+    head = [(7 * place) % VOCABULARY for place in range(shared)]
+    return [
+        Encoded(head + one.ids, [False] * shared + [index % 2 == 0 or said for said in one.mask])
+        for index, one in enumerate(make_records(count, seed))
+    ]
+
+
 @pytest.fixture
 def tiny() -> Callable[..., PreTrainedModel]:
     return make_tiny
@@ -73,6 +82,11 @@ def tiny() -> Callable[..., PreTrainedModel]:
 @pytest.fixture
 def records() -> Callable[..., list[Encoded]]:
     return make_records
+
+
+@pytest.fixture
+def alike() -> Callable[..., list[Encoded]]:
+    return make_alike
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))

@@ -124,8 +124,20 @@ class Hardware(Shape):
     """Of the machine."""
     threads: Positive
     """Of one job."""
-    precision: Literal["float32", "bfloat16"]
-    """Of the frozen base in training."""
+    precision: Literal["float32", "bfloat16", "auto"]
+    """Of the frozen base in training; the adapter itself is always float32. `auto`, on a machine
+    without a GPU: bfloat16 where its processor has it and a short probe finds it faster, else
+    float32. The adapter's recipe holds what it became, so whoever shares adapters between unlike
+    machines names one."""
+
+    @model_validator(mode="after")
+    def _refuse_auto_of_gpu(self) -> "Hardware":
+        if self.device == "cuda" and self.precision == "auto":
+            raise ValueError(
+                "precision: auto is found out on the machine that plans, which need not be the one "
+                "with the GPU: name bfloat16, or float32 where the GPU has none"
+            )
+        return self
 
 
 class Provider(Shape):
@@ -213,7 +225,10 @@ class Training(Shape):
     epochs: Positive
     max_steps: Positive | None
     batch_tokens: Positive
+    """Most tokens of the records of one step; each record counts whole, though what several begin
+    with (a system prompt) is computed once."""
     micro_batch_tokens: Positive | None
+    """Most tokens in memory at once, counted likewise; gradients are summed up to the batch."""
     gradient_checkpointing: bool = False
     """Keep each layer's input alone and work out the rest again in the backward pass: less memory,
     one more forward pass."""

@@ -157,4 +157,5 @@ def collect_measured(history: History, device: str) -> dict[str, Any]:
         "completion_tokens_per_second": history.completion_tokens / history.seconds,
         "completion_tokens_per_cpu_second": history.completion_tokens / history.cpu_seconds,
         "peak_memory_bytes": history.peak_memory_bytes,
+        "computed": history.computed,
     }

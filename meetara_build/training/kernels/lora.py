@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from meetara_build.errors import TargetsError, WarmStartError
-from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
+from meetara_build.training.kernels.frozen import FrozenMatrix, multiply_frozen
 from meetara_build.training.kernels.torch_internals import reshape_in_place
 from meetara_build.training.targets import ALL, layer_names, resolve_targets
 
@@ -141,15 +141,27 @@ def begin_from(model: PeftModel, weights: Path) -> None:
     set_peft_model_state_dict(model, found, adapter_name=ADAPTER)
 
 
-def fuse(model: nn.Module) -> int:
-    """Let plain LoRA layers compute as one function; returns how many do. Weights and their names
-    do not change."""
-    layers = [part for part in model.modules() if type(part) is LoraLinear and _plain(part)]
-    weights: list[Tensor] = [cast(nn.Linear, layer.get_base_layer()).weight for layer in layers]
-    rearrange = rearrangeable(weights)
-    for layer, weight in zip(layers, weights, strict=True):
-        layer.forward = _fuse(layer, FrozenMatrix(weight, rearrange=rearrange))  # type: ignore[method-assign]
-    return len(layers)
+def find_plain(model: nn.Module) -> list[nn.Module]:
+    """The layers that are plain LoRA on a plain linear layer."""
+    return [part for part in model.modules() if type(part) is LoraLinear and _plain(part)]
+
+
+def fuse_layer(layer: nn.Module, matrix: FrozenMatrix) -> None:
+    """Have a plain LoRA layer compute as one function; its base's weight is ``matrix``."""
+    assert isinstance(layer, LoraLinear)
+    base = cast(nn.Linear, layer.get_base_layer())
+    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+    scale, dropout, slow = layer.scaling[ADAPTER], layer.lora_dropout[ADAPTER], layer.forward
+
+    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        if layer.merged:
+            return slow(x, *args, **kwargs)
+        if layer.disable_adapters:
+            return multiply_frozen(x, matrix, base.bias)
+        dropped = dropout(x) if layer.training and not isinstance(dropout, nn.Identity) else None
+        return _LoraProduct.apply(x, dropped, matrix, base.bias, down.weight, up.weight, scale)  # type: ignore[no-any-return,no-untyped-call]
+
+    layer.forward = forward  # type: ignore[method-assign]
 
 
 def has_changed(model: nn.Module) -> bool:
@@ -172,16 +184,3 @@ def _plain(layer: LoraLinear) -> bool:
         and not getattr(layer, "fan_in_fan_out", False)
         and not layer.get_base_layer().weight.requires_grad
     )
-
-
-def _fuse(layer: LoraLinear, matrix: FrozenMatrix) -> Any:
-    base, down, up = layer.get_base_layer(), layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
-    scale, dropout, slow = layer.scaling[ADAPTER], layer.lora_dropout[ADAPTER], layer.forward
-
-    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        if layer.merged or layer.disable_adapters:
-            return slow(x, *args, **kwargs)
-        dropped = dropout(x) if layer.training and not isinstance(dropout, nn.Identity) else None
-        return _LoraProduct.apply(x, dropped, matrix, base.bias, down.weight, up.weight, scale)  # type: ignore[no-any-return,no-untyped-call]
-
-    return forward

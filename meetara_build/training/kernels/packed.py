@@ -10,6 +10,7 @@ out where the two differ.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +22,15 @@ from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels import attention
 from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
+from meetara_build.training.kernels.fuse import Fused
 from meetara_build.training.kernels.loss import linear_cross_entropy
+from meetara_build.training.kernels.prefix import Group, group_texts
 from meetara_build.training.transformers_internals import attention_in_use
 
 EVALUATION_TOKENS = 2048
 """Tokens in one forward pass without gradients."""
+MOST_ALIKE = 1000
+"""Records that are looked through for two that begin alike."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 """Largest difference from the model's own computation, relative to its largest value: rounding,
 never a leak."""
@@ -33,51 +38,79 @@ never a leak."""
 
 @dataclass(frozen=True)
 class Row:
-    """Records laid end to end.
+    """Records laid end to end, each whole, or as a prefix that several share and its own rest.
 
     ids, positions: [1, T], positions start again at 0 in each record.
-    lengths: tokens of each record, sum T.
-    counts: how many of each record's tokens count, sum N.
-    keep: [N], where in the row the next token counts.
+    lengths: tokens of each segment (record, prefix or rest), sum T.
+    prefixes: for each segment the one that it goes on from, if there is one.
+    places: for each record, where in the row its tokens lie.
+    counts: how many of each record's tokens count, sum N; of a prefix as often as it is shared.
+    keep: [N], where in the row the next token counts, in the order of records.
     targets: [N], that next token.
     """
 
     ids: Tensor
     positions: Tensor
     lengths: list[int]
+    prefixes: list[int | None]
+    places: list[list[int]]
     counts: list[int]
     keep: Tensor
     targets: Tensor
 
 
-def lay(records: Sequence[Encoded], device: torch.device, *, every_token: bool = False) -> Row:
-    """One row of whole records; ``every_token`` counts all but turns that are never learnt. A
-    record's first token is never predicted."""
+def lay(
+    records: Sequence[Encoded],
+    device: torch.device,
+    *,
+    every_token: bool = False,
+    share: bool = False,
+) -> Row:
+    """One row of whole records, or, with ``share``, of what they begin with once and their rests.
+
+    ``every_token`` counts all but turns that are never learnt. A record's first token is never
+    predicted.
+    """
     ids: list[int] = []
     positions: list[int] = []
-    keep: list[int] = []
-    counts: list[int] = []
-    for record in records:
-        counted = [
-            len(ids) + i
+    lengths: list[int] = []
+    prefixes: list[int | None] = []
+    places: list[list[int]] = [[] for _ in records]
+
+    def add(tokens: Sequence[int], first: int, above: int | None) -> list[int]:
+        """A segment whose tokens stand at ``first`` and on in their record; where it lies."""
+        at = range(len(ids), len(ids) + len(tokens))
+        ids.extend(tokens)
+        positions.extend(range(first, first + len(tokens)))
+        lengths.append(len(tokens))
+        prefixes.append(above)
+        return list(at)
+
+    alone = [Group(0, [index]) for index in range(len(records))]
+    for group in group_texts([record.ids for record in records]) if share else alone:
+        shared, common = group.shared, list[int]()
+        if shared:
+            common = add(records[group.members[0]].ids[:shared], 0, None)
+        above = len(lengths) - 1 if shared else None
+        for index in group.members:
+            places[index] = common + add(records[index].ids[shared:], shared, above)
+    counted = [
+        [
+            i
             for i, said in enumerate(record.mask[1:])
             if said or (every_token and i + 1 not in record.never)
         ]
-        keep += counted
-        counts.append(len(counted))
-        ids += record.ids
-        positions += range(len(record.ids))
-    tokens, places, where = (
-        torch.tensor(values, dtype=torch.long) for values in (ids, positions, keep)
+        for record in records
+    ]
+    pairs = list(zip(records, places, counted, strict=True))
+    keep = [where[i] for _, where, several in pairs for i in several]
+    targets = [record.ids[i + 1] for record, _, several in pairs for i in several]
+    tokens, at, kept, wanted = (
+        torch.tensor(values, dtype=torch.long, device=device)
+        for values in (ids, positions, keep, targets)
     )
-    return Row(
-        tokens[None].to(device),
-        places[None].to(device),
-        [len(record.ids) for record in records],
-        counts,
-        where.to(device),
-        tokens[where + 1].to(device),
-    )
+    counts = [len(several) for several in counted]
+    return Row(tokens[None], at[None], lengths, prefixes, places, counts, kept, wanted)
 
 
 class Loss(NamedTuple):
@@ -98,29 +131,74 @@ class PackedModel:
 
     Attributes:
         packs: several records may share a row.
+        shares: what records of a row begin with together is computed once.
         fused: the output layer is one matrix (with Gemma's bound on logits where the architecture
             has it).
     """
 
-    def __init__(self, model: nn.Module, probe: Sequence[Encoded]) -> None:
-        """Try the short cuts on the longest and the shortest record of ``probe``."""
+    def __init__(
+        self,
+        model: nn.Module,
+        probe: Sequence[Encoded],
+        layers: Fused | None = None,
+        origin: str = "",
+    ) -> None:
+        """Try the short cuts on the longest and the shortest record of ``probe``, and on two of
+        those that begin alike.
+
+        ``layers`` are the model's that compute otherwise than they were written; ``origin`` names
+        its weights as they were before.
+        """
         self.inner: Any = inner_model(model)
-        self.packs = self.fused = False
+        self.packs = self.shares = self.fused = False
+        self.layers, self.origin = layers, origin
         self._head: FrozenMatrix | None = None
         self._own_attention = attention_in_use(self.inner)
         self._softcap = getattr(
             self.inner.config.get_text_config(), "final_logit_softcapping", None
         )
-        records = [record for record in probe if len(record.ids) > 1]
-        if records:
-            by_length = sorted(records, key=lambda record: len(record.ids))
-            self._prove([by_length[-1], by_length[0]])
+        self._probe = sorted(
+            (record for record in probe if len(record.ids) > 1), key=lambda record: len(record.ids)
+        )
+        if self._probe:
+            self._prove([self._probe[-1], self._probe[0]], _find_alike(self._probe))
 
     def rearrange_head(self) -> None:
         """Lay out a frozen output layer for fast products; pays off over many steps."""
         weight = self.inner.get_output_embeddings().weight if self.fused else None
         if weight is not None and not weight.requires_grad and rearrangeable([weight]):
             self._head = FrozenMatrix(weight, rearrange=True)
+
+    @torch.no_grad()
+    def drop_weights(self) -> None:
+        """Hold no frozen weight beside its copies, unless something else reads it: then the
+        shortest record's hidden states are no longer the same, bit for bit."""
+        if self.layers is None or not self._probe:
+            return
+        training = self.inner.training
+        self.inner.eval()
+        row = lay(self._probe[:1], self.device)
+        before = self._hidden(row)
+        self.layers.drop_weights(self.inner.get_decoder())
+        if not torch.equal(self._hidden(row), before):
+            self.layers.restore_weights()
+        self.layers.lay_out_backward()
+        self.inner.train(training)
+
+    def describe(self) -> dict[str, object]:
+        """Which short cuts it takes, and which parts are left to torch's own products."""
+        taken: dict[str, object] = {
+            "packs": self.packs,
+            "shares": self.shares,
+            "fused_head": self.fused,
+        }
+        if self.layers is not None:
+            taken |= {
+                "fused_adapters": self.layers.lora,
+                "rearranged": self.layers.rearranged + (self._head is not None),
+                "left_to_torch": self.layers.left,
+            }
+        return taken
 
     def release(self) -> None:
         """Give the model its own attention back, with which it can generate."""
@@ -135,7 +213,8 @@ class PackedModel:
     def loss(self, records: Sequence[Encoded], *, every_token: bool = False) -> Loss:
         """The loss of some records, in one pass."""
         groups = [list(records)] if self.packs else [[record] for record in records]
-        rows = [lay(group, self.device, every_token=every_token) for group in groups]
+        share = self.shares and not self._drops()
+        rows = [lay(group, self.device, every_token=every_token, share=share) for group in groups]
         sums, by_token = zip(*[self._row_loss(row) for row in rows], strict=True)
         parts = torch.split(torch.cat(by_token), [count for row in rows for count in row.counts])
         tokens = sum(len(row.keep) for row in rows)
@@ -183,18 +262,39 @@ class PackedModel:
         return hidden
 
     def _arguments(self, row: Row) -> dict[str, Any]:
-        packed = {"record_lengths": row.lengths} if self.packs else {}
+        packed: dict[str, Any] = {"record_lengths": row.lengths} if self.packs else {}
+        if any(above is not None for above in row.prefixes):
+            packed["record_prefixes"] = row.prefixes
         return {"input_ids": row.ids, "position_ids": row.positions, "use_cache": False, **packed}
 
+    def _drops(self) -> bool:
+        """Whether values are left out at random now: of a shared prefix they would be the same ones
+        for all records."""
+        config = self.inner.config.get_text_config()
+        return bool(self.inner.training) and (
+            any(isinstance(part, nn.Dropout) and part.p > 0 for part in self.inner.modules())
+            or any(value for name, value in config.to_dict().items() if "dropout" in name)
+        )
+
     @torch.no_grad()
-    def _prove(self, records: Sequence[Encoded]) -> None:
-        """Set ``packs`` and ``fused`` to what gives the model's own hidden states and logits."""
+    def _prove(self, records: Sequence[Encoded], alike: Sequence[Encoded]) -> None:
+        """Set ``packs``, ``shares`` and ``fused`` to what gives the model's own hidden states and
+        logits."""
         training = self.inner.training
         self.inner.eval()
         try:
             alone = [lay([record], self.device, every_token=True) for record in records]
-            hidden = torch.cat([self._hidden(row) for row in alone], dim=1)
-            self.packs = self._same_packed(records, hidden)
+            hidden = [self._hidden(row) for row in alone]
+            begun = [
+                hidden[1]
+                if record.ids == records[1].ids
+                else self._hidden(lay([record], self.device))
+                for record in alike
+            ]
+            self.packs = self._same_packed(records, torch.cat(hidden, dim=1))
+            self.shares = (
+                self.packs and bool(begun) and self._same_shared(alike, torch.cat(begun, 1))
+            )
             if not self.packs:
                 self.release()
                 warnings.warn(
@@ -216,6 +316,13 @@ class PackedModel:
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
+    def _same_shared(self, records: Sequence[Encoded], expected: Tensor) -> bool:
+        row = lay(records, self.device, share=True)
+        try:
+            return _close(self._hidden(row)[:, list(chain(*row.places))], expected)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError):
+            return False
+
     def _same_logits(self, row: Row) -> bool:
         head = self.inner.get_output_embeddings()
         if type(head) is not nn.Linear:
@@ -234,6 +341,15 @@ def inner_model(model: nn.Module) -> PreTrainedModel:
         inner = inner.get_base_model()
     assert isinstance(inner, PreTrainedModel)
     return inner
+
+
+def _find_alike(records: Sequence[Encoded]) -> list[Encoded]:
+    """The two shortest of those unlike records that save most as a group; none where none do."""
+    several = list({tuple(record.ids): record for record in records}.values())[:MOST_ALIKE]
+    groups = group_texts([record.ids for record in several])
+    best = max(groups, key=lambda group: group.shared * (len(group.members) - 1))
+    ordered = sorted((several[index] for index in best.members), key=lambda one: len(one.ids))
+    return ordered[:2] if best.shared else []
 
 
 def _close(got: Tensor, expected: Tensor) -> bool:

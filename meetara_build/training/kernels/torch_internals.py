@@ -1,5 +1,5 @@
 """What of PyTorch's private operators is used, tried with torch 2.13: oneDNN's own layout of a
-weight has no public name."""
+weight has no public name, nor has the backward pass of its attention on a CPU."""
 
 from collections.abc import Sequence
 
@@ -23,6 +23,11 @@ def reorder(weight: Tensor, rows: int) -> Tensor:
     return copy
 
 
+def restore_order(reordered: Tensor) -> Tensor:
+    """The weight [out, in] that was reordered, bit for bit."""
+    return reordered.to_dense()
+
+
 def multiply_reordered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x W' + bias`` with a reordered weight, [N, in] -> [N, out]."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -36,3 +41,39 @@ def reshape_in_place(made: Tensor, shape: Sequence[int]) -> Tensor:
     """
     whole: Tensor = torch.ops.aten._unsafe_view(made, shape)
     return whole
+
+
+def can_attend(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether ``attend_flash`` takes such tensors: on a CPU, with heads of one size."""
+    known = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward")
+    return known and query.device.type == "cpu" and query.shape[3] == key.shape[3] == value.shape[3]
+
+
+def attend_flash(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+) -> tuple[Tensor, Tensor]:
+    """Attention on a CPU, [1, H, L, D] over [1, H, M, D], and what its backward pass needs; causal
+    without a mask, which is added to scores."""
+    made, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, mask is None, attn_mask=mask, scale=scale
+    )
+    return made, logs
+
+
+def attend_flash_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    made: Tensor,
+    logs: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of query, key and value."""
+    grads: tuple[Tensor, Tensor, Tensor] = (
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, query, key, value, made, logs, 0.0, mask is None, attn_mask=mask, scale=scale
+        )
+    )
+    return grads

@@ -8,7 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from meetara_build.errors import TrainingError
-from meetara_build.training.kernels.lora import attach, fuse, has_changed
+from meetara_build.training.kernels.fuse import fuse
+from meetara_build.training.kernels.lora import attach, has_changed
 
 Make = Callable[..., PreTrainedModel]
 PLAIN: dict[str, Any] = {
@@ -49,7 +50,9 @@ def test_fused_layers_compute_what_peft_computes(change: dict[str, Any], tiny: M
     torch.manual_seed(5)
     logits, expected = gradients(model, ids)
 
-    assert fuse(model) == sum(name.endswith("lora_A.default") for name, _ in model.named_modules())
+    assert fuse(model).lora == sum(
+        name.endswith("lora_A.default") for name, _ in model.named_modules()
+    )
     torch.manual_seed(5)
     fused_logits, got = gradients(model, ids)
 
@@ -86,7 +89,7 @@ def test_bias_of_the_base_layer_is_added(tiny: Make) -> None:
 
 
 def test_dora_stays_with_peft(tiny: Make) -> None:
-    assert fuse(attach(tiny(), PLAIN | {"dora": True}, seed=1)) == 0
+    assert fuse(attach(tiny(), PLAIN | {"dora": True}, seed=1)).lora == 0
 
 
 def test_the_adapter_can_still_be_switched_off(tiny: Make) -> None:
