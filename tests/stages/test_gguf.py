@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,14 +89,55 @@ def test_a_base_alone_becomes_a_gguf_file_too(build: Build, tmp_path: Path) -> N
     assert metrics["bytes"] == {"F16": (tmp_path / "tiny-F16.gguf").stat().st_size}
 
 
-def test_the_adapter_is_proved_on_the_base_s_file_where_there_is_one(
-    build: Build, tmp_path: Path
+@pytest.fixture(scope="module")
+def base_gguf(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base's own file, whose vocabulary is proved."""
+    output = tmp_path_factory.mktemp("base_gguf")
+    gguf.run(recipe(name="tiny"), {"merged": build.base}, output)
+    return output
+
+
+def test_what_is_proved_of_the_base_s_file_is_not_proved_again(
+    build: Build, base_gguf: Path, made: Path, tmp_path: Path
 ) -> None:
-    base = fresh(tmp_path / "base_gguf")
-    gguf.run(recipe(name="tiny"), {"merged": build.base}, base)
     output = fresh(tmp_path / "out")
-    gguf.run(recipe(lora=True), build.inputs(base_gguf=base), output)
-    assert json.loads((output / "proof.json").read_text())["lora"]["weights"] == 14
+    wanted = recipe(lora=True, system_prompt="Be brief.")
+    gguf.run(wanted, build.inputs(base_gguf=base_gguf), output)
+    report = json.loads((output / "proof.json").read_text())
+    assert report["lora"]["weights"] == 14, "the adapter is proved on the base's file"
+    assert report["tokens"]["proved with"] == "tiny-F16.gguf"
+    assert 10 < report["tokens"]["texts"] < 40
+    assert report["conversations"] == 2
+    assert _digest(output / "nutrition-F16.gguf") == _digest(made / "nutrition-F16.gguf")
+
+
+def test_a_file_whose_keys_are_not_the_base_s_is_refused(
+    build: Build, base_gguf: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(build.merged, tmp_path / "other")
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    inputs = {**build.inputs(base_gguf=base_gguf), "merged": other}
+    with pytest.raises(
+        ProofError,
+        match=r"nutrition-F16.gguf: tokenizer.chat_template differ from those of the base's own file",
+    ):
+        gguf.run(recipe(), inputs, fresh(tmp_path / "out"))
+
+
+def test_the_domain_s_own_texts_are_compared_on_the_base_s_vocabulary(
+    build: Build, base_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands for a text that the base's proofs do not have a like of."""
+    cases = proof.own_cases
+
+    def one_wrong(*given: Any) -> list[proof.Case]:
+        first, *others = cases(*given)
+        return [replace(first, ids=[*first.ids, 7]), *others]
+
+    monkeypatch.setattr(proof, "own_cases", one_wrong)
+    with pytest.raises(ProofError, match=r"by transformers and .* by llama.cpp"):
+        gguf.run(recipe(), build.inputs(base_gguf=base_gguf), fresh(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
