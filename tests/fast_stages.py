@@ -261,13 +261,7 @@ def _lines(values: Sequence[Any]) -> str:
 
 def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     taught, held_out = {}, set()
-    for domain, preparation in sorted(recipe["domains"].items()):
-        own = {
-            name.rpartition("/")[2]: path
-            for name, path in inputs.items()
-            if name.startswith(f"{domain}/")
-        }
-        sides, _ = _prepared(preparation, own)
+    for domain, sides in _each_prepared(recipe, inputs):
         held_out |= {record.id for side in ("validation", "test") for record in sides[side]}
         for record in sides["train"]:
             if record.chance("corpus") < recipe["share"]:
@@ -278,6 +272,32 @@ def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
         "corpus.jsonl": _lines(kept),
         "card.json": {"records": len(kept), "held_out_records": len(held_out)},
     }
+
+
+def _each_prepared(
+    recipe: Mapping[str, Any], inputs: Mapping[str, Path]
+) -> Iterator[tuple[str, dict[str, list[Record]]]]:
+    for domain, preparation in sorted(recipe["domains"].items()):
+        own = {
+            name.rpartition("/")[2]: path
+            for name, path in inputs.items()
+            if name.startswith(f"{domain}/")
+        }
+        yield domain, _prepared(preparation, own)[0]
+
+
+def _sample(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    chosen, held_out = [], set()
+    for domain, sides in _each_prepared(recipe, inputs):
+        held_out |= {record.id for side in ("validation", "test") for record in sides[side]}
+        drawn = sorted(sides["train"], key=lambda record: record.chance("sample"))
+        chosen += [(domain, one.id, one.messages[-2:]) for one in drawn[: recipe["records"]]]
+    return {"sample.jsonl": _lines(chosen), "card.json": {"held_out_records": len(held_out)}}
+
+
+def _imatrix(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    read = [_read(inputs["base"], "*"), _read(inputs["sample"], "sample.jsonl")]
+    return {"imatrix.gguf": digest_json([_without(recipe, "threads"), read])}
 
 
 def _base(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -353,17 +373,10 @@ def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
         recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt"
     )
     f16 = digest_json([labels, _read(inputs["merged"], "*")])
-    weights = [
-        recipe["imatrix"],
-        _read(inputs["dataset"], "train.jsonl") if "dataset" in inputs else {},
-    ]
     made, own = {f"{recipe['name']}-F16.gguf": f16}, recipe["tensor_types"]
+    weights = _read(inputs["imatrix"], "imatrix.gguf") if recipe["imatrix"] else {}
     for quant in recipe["quants"]:
-        weighed = (
-            weights
-            if recipe["imatrix"]["enabled"] and (own or quant not in ("F16", "Q8_0"))
-            else []
-        )
+        weighed = weights if own or quant not in ("F16", "Q8_0") else {}
         made[f"{recipe['name']}-{quant}.gguf"] = (
             f16 if quant == "F16" else digest_json([f16, quant, weighed, own])
         )
@@ -409,6 +422,8 @@ def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = {
     "corpus": _corpus,
+    "sample": _sample,
+    "imatrix": _imatrix,
     "base": _base,
     "dataset": _dataset,
     "adapter": _adapter,
@@ -433,11 +448,16 @@ def lines(domain: str, change: Callable[[list[str]], Iterable[str]]) -> Edit:
 
 
 def side(row: Mapping[str, str]) -> str:
-    """Where the usual split puts a row: test, validation, train, or taught: the part of train that
-    the base sees too."""
+    """Where the usual split puts a row: test, validation, train, taught: the part of train that
+    the base sees too, or sampled: what it does not see, but is measured on."""
     record = Record.of(row)
     found = record.side(validation=0.1, test=0.2)
-    return "taught" if found == "train" and record.chance("corpus") < 0.5 else found
+    taught, sampled = record.chance("corpus") < 0.5, record.chance("sample")
+    if found != "train":
+        return found
+    if sampled < 0.5:  # which of these are among the few that are drawn, depends on the others
+        return "sampled" if sampled < 0.001 and not taught else "perhaps sampled"
+    return "taught" if taught else "train"
 
 
 def added(domain: str, where: str) -> Edit:

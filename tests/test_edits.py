@@ -42,6 +42,10 @@ def of(targets: str, stages: str) -> Steps:
 THREE, ALL = "nutrition programming storytelling", "nutrition programming storytelling music"
 MINI, OTHER, BOTH = "base/mini", "base/other", "base/mini base/other"
 NOTHING, REPORT, CORPUS = of("", ""), of("report", "report"), of(MINI, "corpus")
+# Music's base has no matrix: none of its types uses one. Mini's is measured on records of the
+# three, and of legal.
+SAMPLE, MATRIX = of(MINI, "sample"), of(MINI, "imatrix")
+READ = CORPUS | SAMPLE
 
 
 def made(stages: str, targets: str) -> Steps:
@@ -62,12 +66,12 @@ trained, anew = (
 prepared = partial(
     made, "dataset merge gguf evaluate package"
 )  # data sets that come out as they were
-PRETRAIN = of(MINI, "base gguf") | trained(
-    THREE
-)  # mini gets other weights, and keeps its tokenizer
-TOKENIZE = of(MINI, "base gguf") | anew(THREE)
+OWN = of(MINI, "base gguf imatrix")
+PRETRAIN = OWN | trained(THREE)  # mini gets other weights, and keeps its tokenizer
+TOKENIZE = OWN | anew(THREE)
 TEACH = TOKENIZE | CORPUS  # mini learns from other records
-EVERYTHING = TEACH | of(OTHER, "base gguf") | anew("music")
+MEASURE = SAMPLE | MATRIX | converted(THREE)  # mini is measured on other records
+EVERYTHING = TEACH | SAMPLE | of(OTHER, "base gguf") | anew("music")
 
 
 def conf(file: str, key: str, value: Any) -> Edit:
@@ -165,8 +169,8 @@ BUILD_YAML: list[Row] = [
     *each("", build_yaml, {"store": "elsewhere", "context.keep_days": 9, "locked": ["seed"], "training.checkpoint_seconds": 5}, NOTHING),
     ("seed", build_yaml("seed", 3), PRETRAIN | trained("music")),
     *each("data.", build_yaml, {"min_tokens": 9, "max_drop_share": 0.9}, prepared(ALL)),
-    *each("data.", build_yaml, {"near_duplicate": .9, "near_group": .8, "max_bad_share": .5, "html_to_text": True}, prepared(ALL) | CORPUS),
-    *each("data.", build_yaml, {"validation": 0.3, "test": 0.1}, TEACH | anew("music")),
+    *each("data.", build_yaml, {"near_duplicate": .9, "near_group": .8, "max_bad_share": .5, "html_to_text": True}, prepared(ALL) | READ),
+    *each("data.", build_yaml, {"validation": 0.3, "test": 0.1}, TEACH | SAMPLE | anew("music")),
     *each("lora.", build_yaml, {"rank": 8, "alpha": 8, "dropout": 0.1, "targets": ["q_proj"], "rslora": True, "dora": True}, trained(ALL)),
     ("lora.rank and lora.alpha swapped", both(build_yaml("lora.rank", 32), build_yaml("lora.alpha", 16)), trained(ALL)),
     *each("training.", build_yaml, {"max_steps": 9, "micro_batch_tokens": 99, "warmup_share": 0.5, "clip_norm": 0.5, "patience": 9,
@@ -176,11 +180,16 @@ BUILD_YAML: list[Row] = [
     ("data.max_tokens", build_yaml("data.max_tokens", 400), anew("music")),
     ("training.weight_decay", build_yaml("training.weight_decay", 0.1), trained("nutrition storytelling music")),
     ("merge.bound", build_yaml("merge.bound", 0.5), converted(ALL)),
-    *each("gguf.imatrix.", build_yaml, {"enabled": False, "tokens": 99}, converted(THREE)),  # music has no type that uses one
+    ("gguf.imatrix.enabled", build_yaml("gguf.imatrix.enabled", False), converted(THREE)),  # music has no type that uses one
+    ("gguf.imatrix.tokens", build_yaml("gguf.imatrix.tokens", 99), MATRIX | converted(THREE)),
+    *each("gguf.imatrix.", build_yaml, {"records": 3, "domains": ["music"]}, MEASURE),
+    ("gguf.imatrix.domains: one that is not there",
+     text("conf/build.yaml", lambda old: old.replace("- engineering", "- engineering\n    - cooking")), NOTHING),
+    ("gguf.imatrix.domains: none that is there", build_yaml("gguf.imatrix.domains", ["cooking"]), MEASURE),
     ("gguf.imatrix.tokens where it is not enabled",
      then(build_yaml("gguf.imatrix.enabled", False), build_yaml("gguf.imatrix.tokens", 9)), NOTHING),
     ("gguf.lora", build_yaml("gguf.lora", False), of(ALL, "merge gguf package")),
-    ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), converted(ALL)),
+    ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), of(OTHER, "sample imatrix") | converted(ALL)),
     ("gguf.logits_bound", build_yaml("gguf.logits_bound", 0.5), of(ALL, "merge gguf") | of(BOTH, "gguf")),
     ("evaluation.max_records", build_yaml("evaluation.max_records", 9), evaluated(ALL)),
     ("evaluation.max_kl of a type that all have", build_yaml("evaluation.max_kl.Q8_0", 0.5), of(ALL, "package")),
@@ -205,38 +214,40 @@ BASES_AND_MACHINES: list[Row] = [
     *each("", cpu, {"description": "Another", "memory_gb": 64, "gpu_memory_gb": 8}, NOTHING),
     *each("", cpu, {"precision": "bfloat16"}, trained(ALL)),
     ("a machine's override", lambda project: override(project, "hardware/cpu", {"training.max_steps": 7}), trained(ALL)),
-    ("threads", cpu("threads", 2), trained(ALL) | of(BOTH, "gguf")),
+    ("threads", cpu("threads", 2), trained(ALL) | of(BOTH, "gguf") | MATRIX),
     ("the threads of a machine that no one uses", conf("hardware/big", "threads", 4), NOTHING),
 ]
 DOMAINS: list[Row] = [
     *each("", nutrition, {"topics": ["another"], "locked": ["seed"]}, NOTHING),
     *each("", nutrition, {"description": "Another", "safety": "standard", "evaluation.beat_base_by": 0.5}, of("nutrition", "package")),
     ("category", nutrition("category", "own"), of("nutrition", "package") | REPORT),
-    ("languages, the others unused", nutrition("languages", ["en"]), CORPUS | prepared("nutrition")),
-    ("system_prompt", nutrition("system_prompt", "Be brief."), CORPUS | anew("nutrition")),
+    ("languages, the others unused", nutrition("languages", ["en"]), READ | prepared("nutrition")),
+    ("system_prompt", nutrition("system_prompt", "Be brief."), READ | anew("nutrition")),
     ("quants", nutrition("quants", ["F16", "Q8_0"]), converted("nutrition")),
     ("quants in another order", nutrition("quants", ["F16", "Q4_K_M", "Q8_0"]), converted("nutrition")),
-    ("a limit of a source", nutrition("sources", [{"path": "nutrition.jsonl", "limit": 20}]), TEACH),
+    ("a limit of a source", nutrition("sources", [{"path": "nutrition.jsonl", "limit": 20}]), TEACH | SAMPLE),
     ("columns as they are", storytelling("sources", [{"path": "storytelling.jsonl", "columns": {"prompt": "prompt"}}]),
-     prepared("storytelling")),
+     SAMPLE | prepared("storytelling")),
     ("a domain that is left out", both(conf("domain/legal", "description", "Another"), overriding("legal", "seed", 3)), NOTHING),
     ("files that nothing names",
      both(copied("conf/base/mini.yaml", "conf/base/b.yaml"), copied("conf/domain/legal.yaml", "conf/domain/b.yaml")), NOTHING),
     *((f"{key} of {name} is no matter of its base", overriding(name, key, value), trained(name))
       for name in THREE.split() for key, value in {"seed": 3, "hardware": "big"}.items()),
-    ("another base", stories("base", "other"), anew("storytelling")),
-    ("data.validation of one that the base learns from", overriding("nutrition", "data.validation", 0.3), TEACH),
+    ("another base", stories("base", "other"), of(OTHER, "sample imatrix") | anew("storytelling")),
+    ("data.validation of one that the base learns from", overriding("nutrition", "data.validation", 0.3), TEACH | SAMPLE),
 ]
 OVERRIDES: list[Row] = [
     *((f"{key}: {value}, as it is", stories(key, value), NOTHING)
       for key, value in [("lora.rank", 16), ("lora.alpha", 32), ("lora.alpha", 32.0), ("training.max_steps", None)]),
     ("training.checkpoint_seconds", stories("training.checkpoint_seconds", 5), NOTHING),
     ("keep_merged", stories("keep_merged", True), of("storytelling", "merge")),
-    *each("data.", stories, {"min_tokens": 9, "near_group": 0.9, "repair_text": False}, prepared("storytelling")),
-    *each("data.", stories, {"max_tokens": 800, "test": 0.4}, anew("storytelling")),
+    *each("data.", stories, {"near_group": 0.9, "repair_text": False}, SAMPLE | prepared("storytelling")),
+    ("data.min_tokens", stories("data.min_tokens", 9), prepared("storytelling")),
+    ("data.max_tokens", stories("data.max_tokens", 800), anew("storytelling")),
+    ("data.test", stories("data.test", 0.4), SAMPLE | anew("storytelling")),
     *each("", stories, {"lora.alpha": 8, "training.epochs": 5, "training.loss_on_prompt": True}, trained("storytelling")),
-    *each("", stories, {"merge.bound": 0.1, "gguf.imatrix.tokens": 9, "domain.quants": ["F16"]}, converted("storytelling")),
-    ("gguf.imatrix.tokens where no type uses them", music("gguf.imatrix.tokens", 9), NOTHING),
+    *each("", stories, {"merge.bound": 0.1, "gguf.imatrix.enabled": False, "domain.quants": ["F16"]}, converted("storytelling")),
+    ("gguf.imatrix.enabled where no type uses it", music("gguf.imatrix.enabled", False), NOTHING),
     ("evaluation.max_records", stories("evaluation.max_records", 3), evaluated("storytelling")),
     ("evaluation.max_kl", stories("evaluation.max_kl.Q8_0", 0.1), of("storytelling", "package")),
     ("training.warm_start", followed, trained("storytelling")),
@@ -259,28 +270,33 @@ SPELLING: list[Row] = [
     respelt("base/mini", ": apache-2.0", ": >-\n      apache-2.0"),
 ]
 SOURCES: list[Row] = [
-    ("a record more, taught to the base", added("nutrition", "taught"), TEACH),
-    ("a record more to train on, not taught", added("nutrition", "train"), CORPUS | anew("nutrition")),
-    ("a record more to test on", added("nutrition", "test"), CORPUS | of("nutrition", "dataset") | evaluated("nutrition")),
-    *((f"a record more of no base: {side}", added("storytelling", side), anew("storytelling")) for side in ("train", "validation")),
-    ("a record more of no base: test", added("storytelling", "test"), of("storytelling", "dataset") | evaluated("storytelling")),
-    ("a word of a taught record", reworded("nutrition", "taught"), TEACH),
-    ("a word of a test record", reworded("storytelling", "test"), of("storytelling", "dataset") | evaluated("storytelling")),
-    ("a word, under an older time", with_old_time(STORIES, reworded("storytelling", "train")), anew("storytelling")),
-    ("a line that is no record", lines("storytelling", lambda old: [*old, "{}"]), of("storytelling", "dataset package")),
-    ("a record twice", lines("storytelling", lambda old: [*old, old[0]]), of("storytelling", "dataset package")),
-    ("a blank line at the end", lines("nutrition", lambda old: [*old, ""]), CORPUS | of("nutrition", "dataset")),
-    ("blank lines between", lines("storytelling", lambda old: "\n\n".join(old).split("\n")), of("storytelling", "dataset")),
-    ("records' keys in another order", lines("storytelling", lambda old: map(turned, old)), of("storytelling", "dataset")),
-    ("records with Windows line ends", lines("storytelling", lambda old: [f"{line}\r" for line in old]), of("storytelling", "dataset")),
-    ("records in another order", lines("nutrition", lambda old: old[::-1]), CORPUS | anew("nutrition")),
+    ("a record more, taught to the base", added("nutrition", "taught"), TEACH | SAMPLE),
+    ("a record more to train on, not taught", added("nutrition", "train"), READ | anew("nutrition")),
+    ("a record more to train on, sampled", added("nutrition", "sampled"), MEASURE | CORPUS | anew("nutrition")),
+    ("a record more of no base, sampled", added("storytelling", "sampled"), MEASURE | anew("storytelling")),
+    ("a record more to test on", added("nutrition", "test"), READ | of("nutrition", "dataset") | evaluated("nutrition")),
+    *((f"a record more of no base: {side}", added("storytelling", side), SAMPLE | anew("storytelling"))
+      for side in ("train", "validation")),
+    ("a record more of no base: test", added("storytelling", "test"), SAMPLE | of("storytelling", "dataset") | evaluated("storytelling")),
+    ("a word of a taught record", reworded("nutrition", "taught"), TEACH | SAMPLE),
+    ("a word of a test record", reworded("storytelling", "test"), SAMPLE | of("storytelling", "dataset") | evaluated("storytelling")),
+    ("a word, under an older time", with_old_time(STORIES, reworded("storytelling", "train")), SAMPLE | anew("storytelling")),
+    ("a line that is no record", lines("storytelling", lambda old: [*old, "{}"]), SAMPLE | of("storytelling", "dataset package")),
+    ("a record twice", lines("storytelling", lambda old: [*old, old[0]]), SAMPLE | of("storytelling", "dataset package")),
+    ("a blank line at the end", lines("nutrition", lambda old: [*old, ""]), READ | of("nutrition", "dataset")),
+    ("blank lines between", lines("storytelling", lambda old: "\n\n".join(old).split("\n")), SAMPLE | of("storytelling", "dataset")),
+    ("records' keys in another order", lines("storytelling", lambda old: map(turned, old)), SAMPLE | of("storytelling", "dataset")),
+    ("records with Windows line ends", lines("storytelling", lambda old: [f"{line}\r" for line in old]),
+     SAMPLE | of("storytelling", "dataset")),
+    ("records in another order", lines("nutrition", lambda old: old[::-1]), READ | anew("nutrition")),
     ("moved to another folder",
      both(moved(STORIES, "data/storytelling.jsonl"), storytelling("sources", [{"path": "../../data/storytelling.jsonl"}])), NOTHING),
     ("another name", both(moved(STORIES, "conf/domain/other.jsonl"), storytelling("sources", [{"path": "other.jsonl"}])),
-     prepared("storytelling")),
+     SAMPLE | prepared("storytelling")),
     ("a link to the same file", linked, NOTHING),
-    ("two domains' files swapped", both(moved(STORIES, "aside"), moved(MUSIC, STORIES), moved("aside", MUSIC)), anew("storytelling music")),
-    ("the file of a domain that is left out", added("legal", "train"), NOTHING),
+    ("two domains' files swapped", both(moved(STORIES, "aside"), moved(MUSIC, STORIES), moved("aside", MUSIC)),
+     MEASURE | anew("storytelling music")),
+    ("the file of a domain that is left out", added("legal", "train"), SAMPLE),
 ]
 FILES: list[Row] = [
     ("every file touched", lambda project: date_all(project, 2e9), NOTHING),
@@ -294,32 +310,34 @@ FILES: list[Row] = [
     ("a manifest cut short", text("artifacts/nutrition/package/manifest.json", lambda old: old[:-9]), NOTHING),
     ("the store deleted, and a file", gone("artifacts/store", "artifacts/nutrition/dataset/train.jsonl"), of("nutrition", "dataset")),
     ("the store deleted, and a blank line", both(gone("artifacts/store"), lines("storytelling", lambda old: [*old, ""])),
-     of("storytelling", "dataset")),
+     SAMPLE | of("storytelling", "dataset")),
     ("all artifacts and the store deleted", gone("artifacts"), EVERYTHING),
     ("a file deleted, and an edit below it", both(gone("artifacts/music/adapter/training.json"), music("evaluation.max_records", 3)),
      evaluated("music")),
     ("two edits at once", both(music("lora.rank", 4), nutrition("description", "Another")), trained("music") | of("nutrition", "package")),
 ]
 CODE = {
-    "training/chat.py": CORPUS | of(BOTH, "base gguf") | of(ALL, "dataset adapter merge gguf evaluate package"),
+    "training/chat.py": READ | MATRIX | of(BOTH, "base gguf") | of(ALL, "dataset adapter merge gguf evaluate package"),
     "training/loop.py": of(BOTH, "base") | of(ALL, "adapter"),
     "training/model.py": of(ALL, "adapter merge"),
     "stages/types.py": EVERYTHING,
-    "stages/dataset/clean.py": CORPUS | of(ALL, "dataset"),
+    "stages/dataset/clean.py": READ | of(ALL, "dataset"),
     "stages/merge.py": of(ALL, "merge"),
-    "stages/gguf/quantize.py": of(BOTH, "gguf") | of(ALL, "merge gguf"),
+    "stages/imatrix.py": MATRIX,
+    "stages/sample.py": SAMPLE,
+    "stages/gguf/quantize.py": MATRIX | of(BOTH, "gguf") | of(ALL, "merge gguf"),
     "stages/evaluate.py": of(ALL, "evaluate"),
     "stages/package/card.py": of(ALL, "package"),
     "stages/recipes/merge.py": of(ALL, "merge"),
-    "stages/recipes/preparation.py": CORPUS | of(ALL, "dataset"),
+    "stages/recipes/preparation.py": READ | of(ALL, "dataset"),
     "errors.py project.py store/manifest.py graph/stages.py graph/compose.py graph/recipes.py plan/__init__.py": NOTHING,
     "engine/stage_run.py engine/job.py cli/stage.py new.py": NOTHING,
 }
 LIBRARIES = {
-    "torch": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
-    "peft": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
-    "pandas": CORPUS | of(ALL, "dataset"),
-    "llama-cpp-python": of(BOTH, "base gguf") | of(ALL, "merge gguf evaluate"),
+    "torch": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
+    "peft": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
+    "pandas": READ | of(ALL, "dataset"),
+    "llama-cpp-python": MATRIX | of(BOTH, "base gguf") | of(ALL, "merge gguf evaluate"),
     "matplotlib": REPORT,
     "psutil rich snakemake hydra-core typer pydantic pytest": NOTHING,
 }

@@ -18,10 +18,11 @@ from meetara_build.graph.fingerprint import (
 )
 from meetara_build.graph.own_inputs import (
     MORE,
+    OVER,
+    find_importance,
     find_joint,
     find_observers,
     find_warm_start,
-    taught_domains,
 )
 from meetara_build.graph.recipes import Scope, make_recipe
 from meetara_build.graph.stages import (
@@ -96,7 +97,7 @@ def compose_graph(project: Path, hardware: str | None, overrides: Overrides) -> 
     resolved = {name: configuration.resolve(name) for name in configuration.domains}
     _refuse_cycles(resolved)
     deciding = _Deciding(project)
-    steps = _Steps(configuration, [resolved[name] for name in domains], resolved, deciding).made
+    steps = _Steps(configuration, [resolved[name] for name in domains], resolved, deciding)
     deciding.save()
     configuration.save()
     build = configuration.build
@@ -119,7 +120,7 @@ def compose_graph(project: Path, hardware: str | None, overrides: Overrides) -> 
         "changes": {
             name: [change._asdict() for change in found] for name, found in changes.items()
         },
-        "steps": [step._asdict() for step in _in_order(steps)],
+        "steps": [step._asdict() for step in _in_order(steps.list_needed())],
         "sources": sorted(deciding.digests.used),
         "environment": sorted(configuration.environment),
     }
@@ -137,8 +138,9 @@ class _Steps:
     ) -> None:
         self.configuration, self.known, self.deciding = configuration, known, deciding
         self.made: dict[tuple[str, str], Step] = {}
+        names = [item.name for item in built]
         for name in dict.fromkeys(item.base_name for item in built):
-            self._add_base(configuration.common(name))
+            self._add_base(configuration.common(name), names)
         for item in built:
             base = f"base/{item.base_name}"
             above = {"base": self.made["base", base].recipe}
@@ -148,10 +150,22 @@ class _Steps:
         for row in _rows_of(ALL):
             self._add(row, REPORT, Scope(built[0], {item.name: item for item in built}))
 
-    def _add_base(self, item: Common) -> None:
-        taught = taught_domains(self.configuration, item, self.known)
+    def _add_base(self, item: Common, built: list[str]) -> None:
         for row in _rows_of(BASE, *([MADE_BASE] if item.base.made_here else [])):
-            self._add(row, f"base/{item.base_name}", Scope(item, taught))
+            each = OVER[row.over](self.configuration, item, self.known, built)
+            self._add(row, f"base/{item.base_name}", Scope(item, each))
+
+    def list_needed(self) -> dict[tuple[str, str], Step]:
+        """The steps but for those of bases that no domain needs: a matrix that none of its types
+        uses."""
+        kept = {key for key, step in self.made.items() if not step.row.is_base}
+        waiting = list(kept)
+        while waiting:
+            above = self.made[waiting.pop()].inputs.values()
+            new = {(given.stage, given.target) for given in above} - kept
+            kept |= new
+            waiting += new
+        return {key: step for key, step in self.made.items() if key in kept}
 
     def _add(self, row: Stage, target: str, scope: Scope) -> None:
         item, inputs, sources = scope.item, _inputs(row, target, scope), dict[str, str]()
@@ -224,6 +238,7 @@ def check_resolved(configuration: Configuration, known: dict[str, Resolved], nam
     find_warm_start(configuration, item)
     find_joint(configuration, item)
     find_observers(configuration, item)
+    find_importance(configuration, item)
     _refuse_cycles(known)
 
 

@@ -5,7 +5,7 @@ The functions that ``stages`` names as ``more``: each gives a target's further i
 source files, by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.yaml_files import read_lines
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import JOINT, OBSERVER, WARM_START, Input
-from meetara_build.graph.stages import LEARNT
+from meetara_build.graph.recipes import uses_imatrix
+from meetara_build.graph.stages import LEARNT, STAGE
 from meetara_build.outside import parse_json
 from meetara_build.project import expand_path
 from meetara_build.setup.originals import ORIGINAL
@@ -32,8 +33,8 @@ class Given(NamedTuple):
     sources: Mapping[str, str] = {}
 
 
-def taught_domains(
-    configuration: Configuration, item: Common, known: Mapping[str, Resolved]
+def find_taught(
+    configuration: Configuration, item: Common, known: Mapping[str, Resolved], _: Iterable[str]
 ) -> dict[str, Resolved]:
     """The domains whose records a base is made from.
 
@@ -51,13 +52,49 @@ def taught_domains(
     return taught
 
 
-def _taught_sources(
-    configuration: Configuration, item: Common, taught: Mapping[str, Resolved]
+def find_sampled(
+    configuration: Configuration,
+    item: Common,
+    known: Mapping[str, Resolved],
+    built: Iterable[str],
+) -> dict[str, Resolved]:
+    """The domains whose records stand for all text that a base's files will meet: those that
+    gguf.imatrix.domains names and that are there, or else all that are built on the base."""
+    named = [name for name in sorted(item.build.gguf.imatrix.domains) if name in known]
+    own = [name for name in built if known[name].base_name == item.base_name]
+    return {name: known[name] for name in named or own}
+
+
+def find_importance(configuration: Configuration, item: Resolved) -> dict[str, Input]:
+    """The importance matrix of a domain's base, where a file of the domain is quantized by it.
+
+    Raises:
+        ConfigError: the domain says how it is made, which its base alone can.
+    """
+    own = item.build.gguf.imatrix.model_dump()
+    base = configuration.common(item.base_name).build.gguf.imatrix.model_dump()
+    for key in own:
+        if key != "enabled" and own[key] != base[key]:
+            whole = f"gguf.imatrix.{key}"
+            raise ConfigError(
+                f"{_set_in(item, whole)}: {whole}: the matrix is made once for all domains of "
+                f"{item.base_name}; set the key in conf/build.yaml or conf/base/"
+                f"{item.base_name}.yaml"
+            )
+    if not uses_imatrix(item):
+        return {}
+    return {
+        "imatrix": Input("imatrix", f"base/{item.base_name}", STAGE["imatrix"].list_files("", {}))
+    }
+
+
+def _sources_of_each(
+    configuration: Configuration, item: Common, each: Mapping[str, Resolved]
 ) -> Given:
     return Given(
         sources={
             f"{domain}/{key}": source
-            for domain, one in taught.items()
+            for domain, one in each.items()
             for key, source in source_paths(configuration, one).items()
         }
     )
@@ -220,11 +257,19 @@ def _refuse_unreadable(path: Path, where: str) -> None:
         ) from None
 
 
+OVER: dict[
+    str,
+    Callable[
+        [Configuration, Common, Mapping[str, Resolved], Iterable[str]], Mapping[str, Resolved]
+    ],
+] = {"": lambda *_: {}, "taught": find_taught, "sampled": find_sampled}
+"""Which domains a base's stage has values for each of."""
 MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] = {
-    "taught_sources": _taught_sources,
+    "sources_of_each": _sources_of_each,
     "own_sources": _own_sources,
     "origin": _origin,
     "original": _original,
+    "imatrix": lambda configuration, item, _: Given(find_importance(configuration, item)),
     "joint": lambda configuration, item, _: Given(find_joint(configuration, item)),
     "warm_start": lambda configuration, item, _: Given({}, find_warm_start(configuration, item)),
     "observers": lambda configuration, item, _: Given({}, find_observers(configuration, item)),

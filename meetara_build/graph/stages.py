@@ -76,6 +76,8 @@ class Stage(NamedTuple):
         fields: where the recipe's fields come from.
         settings: fields that decide no byte: they are told, and are not in the fingerprint.
         inputs: the artifacts it reads.
+        over: of a base's stage, the function of ``graph.own_inputs`` that gives the domains which a
+            field that is `Each` has a value for; the report's are all that are built.
         more: functions of ``graph.own_inputs`` that give the inputs and sources that only some
             targets have.
         files: what its rule declares; there may be more.
@@ -98,6 +100,7 @@ class Stage(NamedTuple):
     recipe: str
     fields: Fields
     inputs: Mapping[str, Read] = {}
+    over: str = ""
     more: tuple[str, ...] = ()
     files: Files = ()
     settings: tuple[str, ...] = ()
@@ -178,10 +181,23 @@ STAGES: tuple[Stage, ...] = (
         "corpus",
         "recipes.corpus.CorpusRecipe",
         {"share": Key("base.pretraining.share"), "domains": Each(_PREPARATION)},
-        more=("taught_sources",),
+        over="taught",
+        more=("sources_of_each",),
         files=("corpus.jsonl",),
         work="sources",
         size="sources",
+        seconds=(2.0, 2.0e-6),
+    ),
+    Stage(
+        "sample",
+        BASE,
+        "sample",
+        "recipes.sample.SampleRecipe",
+        {"records": Key("build.gguf.imatrix.records"), "domains": Each(_PREPARATION)},
+        over="sampled",
+        more=("sources_of_each",),
+        files=("sample.jsonl",),
+        work="sources",
         seconds=(2.0, 2.0e-6),
     ),
     Stage(
@@ -228,6 +244,19 @@ STAGES: tuple[Stage, ...] = (
         work="types",
         size="types",
         seconds=(0.1, 1.3e-7),
+    ),
+    Stage(
+        "imatrix",
+        BASE,
+        "imatrix",
+        "recipes.imatrix.ImatrixRecipe",
+        {"base": Key("base"), **_same("build.gguf.imatrix.tokens"), **_THREADS},
+        {"base": Read("base"), "sample": Read("sample", ("sample.jsonl",))},
+        files=("imatrix.gguf",),
+        memory=2,
+        urgency=2,
+        work="measured",
+        seconds=(1.0, 2.4e-11),
     ),
     Stage(
         "dataset",
@@ -312,7 +341,7 @@ STAGES: tuple[Stage, ...] = (
             "base": _BASE_NAME,
             **_same("base.licence", "domain.quants", "domain.system_prompt"),
             "recipe": Key("", "digest_above"),
-            "imatrix": Key("build.gguf.imatrix", "used_imatrix"),
+            "imatrix": Key("build.gguf.imatrix.enabled", "used_imatrix"),
             "tensor_types": Key("build.gguf.tensor_types", "used_tensor_types"),
             **_same("build.gguf.lora", "build.gguf.logits_bound"),
             **_THREADS,
@@ -324,6 +353,7 @@ STAGES: tuple[Stage, ...] = (
             "base_gguf": Read("gguf", _MODELS, BASE),
             "dataset": Read("dataset", ("train.jsonl",)),
         },
+        more=("imatrix",),
         files=list_ggufs,
         memory=3,
         urgency=2,

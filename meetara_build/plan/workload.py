@@ -71,6 +71,7 @@ WORK: dict[str, Callable[[Step, Manifests], float]] = {
     "weights": lambda step, _: float(step.parameters),
     "types": lambda step, _: float(step.parameters * (1 + len(step.recipe["quants"]))),
     "held_out": _weigh_held_out,
+    "measured": lambda step, _: float(step.parameters * step.recipe["tokens"]),
     "inputs": lambda step, _: float(len(step.inputs)),
 }
 """By the name that the table of stages has for it, how work is reckoned."""

@@ -51,9 +51,9 @@ def refused(project: Path) -> str:
 def test_every_domain_has_every_stage_and_the_base_is_there_once(fixed: Path) -> None:
     graph = load(fixed)
     expected = {(stage, domain) for stage in OF_A_DOMAIN for domain in DOMAINS}
-    expected |= {(stage, "base/mini") for stage in ("corpus", "base", "gguf")} | {
-        ("report", "report")
-    }
+    expected |= {
+        (stage, "base/mini") for stage in ("corpus", "base", "gguf", "sample", "imatrix")
+    } | {("report", "report")}
     assert set(graph.steps) == expected
     assert {stage for stage, _ in graph.steps} == set(STAGES)
     assert graph.domains == sorted(DOMAINS)
@@ -88,6 +88,8 @@ def test_above_a_step_is_all_that_it_needs_and_no_more(fixed: Path) -> None:
         "base/mini/corpus",
         "base/mini/base",
         "base/mini/gguf",
+        "base/mini/sample",
+        "base/mini/imatrix",
         "nutrition/dataset",
         "nutrition/adapter",
         "nutrition/merge",
@@ -108,7 +110,7 @@ def test_a_build_of_everything_ends_with_the_report_and_one_of_some_domains_with
 
 def test_unknown_stages_and_domains_are_refused_with_the_nearest(fixed: Path) -> None:
     graph = load(fixed)
-    with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, base"):
+    with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, sample, base"):
         graph.step("marge", "nutrition")
     with pytest.raises(
         ConfigError,
@@ -252,7 +254,10 @@ def test_a_source_s_new_content_is_seen_even_under_the_same_time_and_size(projec
     path.write_text(text[:-3].replace("the", "teh", 1) + text[-3:])
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert path.stat().st_size == old.st_size
-    assert changed(project, before) == {"base/mini/corpus", "programming/dataset"}
+    assert changed(project, before) == {
+        *("base/mini/corpus", "base/mini/sample"),
+        "programming/dataset",
+    }
 
 
 def test_a_touched_source_changes_nothing(project: Path) -> None:
@@ -418,3 +423,38 @@ def test_changes_say_which_key_has_which_value_by_whom(project: Path) -> None:
     assert found["lora.rank"]["value"] == 8
     assert found["lora.rank"]["path"] == "conf/domain/nutrition.yaml"
     assert "lora.rank" not in {change["key"] for change in load(project).changes["programming"]}
+
+
+@pytest.mark.parametrize(("key", "value"), [("tokens", 9), ("records", 9), ("domains", ["music"])])
+def test_one_domain_cannot_say_how_its_base_s_matrix_is_made(
+    project: Path, key: str, value: object
+) -> None:
+    override(project, "nutrition", {f"gguf.imatrix.{key}": value})
+    assert refused(project).startswith(
+        f"conf/domain/nutrition.yaml: gguf.imatrix.{key}: the matrix is made once for all domains "
+        "of mini; set the key in conf/build.yaml or conf/base/mini.yaml"
+    )
+    override(project, "base/mini", {f"gguf.imatrix.{key}": value})
+    load(project)
+
+
+def test_a_base_has_a_matrix_where_a_type_of_a_domain_uses_one(project: Path) -> None:
+    assert ("imatrix", "base/mini") in load(project).steps
+    for domain in ("nutrition", "programming"):
+        edit(project / "conf" / "domain" / f"{domain}.yaml", "quants", ["F16", "Q8_0"])
+    assert not {("imatrix", "base/mini"), ("sample", "base/mini")} & set(load(project).steps)
+
+
+def test_a_sample_is_of_the_domains_that_are_there_or_of_those_that_are_built(
+    project: Path,
+) -> None:
+    def sampled() -> list[str]:
+        return sorted(load(project).step("sample", "base/mini").recipe["domains"])
+
+    build = project / "conf" / "build.yaml"
+    edit(build, "gguf.imatrix.domains", ["programming", "cooking"])
+    assert sampled() == ["programming"]
+    edit(build, "gguf.imatrix.domains", ["cooking"])
+    assert sampled() == ["nutrition", "programming"]
+    edit(build, "domains", ["nutrition"])
+    assert sampled() == ["nutrition"]

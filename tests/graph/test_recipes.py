@@ -66,7 +66,7 @@ def reached(file: str, key: str, value: Any) -> set[str]:
 
 # A GGUF file's metadata name the recipe of all that it was made by, so whatever reaches a stage
 # before reaches gguf.
-DATA = {"corpus", "dataset", "gguf"}
+DATA = {"corpus", "sample", "dataset", "gguf"}
 TRAINING = {"adapter", "gguf"}
 BASE = {"base", "gguf"}
 SAYS = {"package"}
@@ -117,7 +117,9 @@ BUILD_KEYS = {
     "training.observers": (["quality_assurance"], TRAINING),
     "merge.bound": (0.5, {"merge", "gguf"}),
     "gguf.imatrix.enabled": (False, {"gguf"}),
-    "gguf.imatrix.tokens": (99, {"gguf"}),
+    "gguf.imatrix.domains": (["nutrition"], NOTHING),  # which are there is the scope's
+    "gguf.imatrix.records": (9, {"sample"}),
+    "gguf.imatrix.tokens": (99, {"imatrix"}),
     "gguf.lora": (False, {"gguf", "package"}),
     "gguf.logits_bound": (0.5, {"gguf", "base_gguf"}),
     "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf"}),
@@ -154,7 +156,7 @@ HARDWARE_KEYS = {
     "gpu_memory_gb": (8, NOTHING),
     "device": ("cuda", TRAINING),
     "precision": ("bfloat16", TRAINING),
-    "threads": (2, {"adapter", "merge", "gguf", "base_gguf", "evaluate"}),
+    "threads": (2, {"adapter", "merge", "gguf", "base_gguf", "imatrix", "evaluate"}),
 }
 
 

@@ -147,7 +147,7 @@ def comment(project: Path) -> None:
             id="evaluation",
         ),
         pytest.param(
-            overriding("gguf.imatrix.tokens", 999),
+            overriding("gguf.imatrix.enabled", False),
             {**of("nutrition", merge=RUN, gguf=RUN, evaluate=MAYBE, package=MAYBE), **REPORT},
             id="imatrix",
         ),
@@ -161,14 +161,18 @@ def comment(project: Path) -> None:
         pytest.param(
             add_record,
             everything_after(
-                {"base/mini/corpus": RUN, "base/mini/base": MAYBE, "base/mini/gguf": MAYBE}
+                {
+                    "base/mini/corpus": RUN,
+                    "base/mini/sample": RUN,
+                    **of("base/mini", base=MAYBE, gguf=MAYBE, imatrix=MAYBE),
+                }
             )
             | {"nutrition/dataset": RUN},
             id="a record",
         ),
         pytest.param(
             base_file("pretraining.epochs", 2),
-            everything_after({"base/mini/base": RUN, "base/mini/gguf": MAYBE})
+            everything_after(of("base/mini", base=RUN, gguf=MAYBE, imatrix=MAYBE))
             | {
                 f"{domain}/{stage}": RUN
                 for domain in ("nutrition", "programming", "storytelling")
@@ -331,7 +335,10 @@ def test_a_run_whose_result_is_as_before_ends_what_may_run(project: Path) -> Non
     assert expected["nutrition/dataset"] == RUN
     assert expected["nutrition/adapter"] == expected["base/mini/base"] == MAYBE
     graph = load(project)
-    for stage, target in (("corpus", "base/mini"), ("dataset", "nutrition")):
+    for stage, target in (
+        *(("corpus", "base/mini"), ("sample", "base/mini")),
+        ("dataset", "nutrition"),
+    ):
         assert run(graph, graph.step(stage, target), cold=True) == "built"
     assert planned(project) == {}
 

@@ -21,7 +21,7 @@ from meetara_build.llama_cpp.header import tensor_types
 from meetara_build.llama_cpp.model import Model
 from meetara_build.llama_cpp.quants import QUANTS
 from meetara_build.stages import gguf
-from meetara_build.stages.gguf import imatrix, lora, proof
+from meetara_build.stages.gguf import lora, proof
 from meetara_build.stages.gguf.quantize import NEEDS_IMATRIX
 
 
@@ -33,8 +33,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture(scope="module")
 def made(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("gguf")
-    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix={"enabled": True, "tokens": 1024}, lora=True)
-    gguf.run(wanted, build.inputs(), output)
+    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, lora=True)
+    gguf.run(wanted, build.inputs(imatrix=build.importance()), output)
     return output
 
 
@@ -62,13 +62,13 @@ def test_the_proof_tells_what_was_compared(made: Path) -> None:
     assert report["conversations"] == 16
     assert 0 < report["logits"]["worst"] < 0.02
     assert 0 < report["lora"]["worst"] < 0.02
-    assert report["imatrix"] == {"tokens": 1024, "tensors": 14}
+    assert report["imatrix"] == {"tensors": 14}
     assert report["files"]["Q4_K_M"]["types"].keys() == {"f32", "q4_K", "q6_K"}
 
 
 def test_the_same_inputs_give_the_same_bytes(made: Path, build: Build, tmp_path: Path) -> None:
-    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix={"enabled": True, "tokens": 1024}, lora=True)
-    gguf.run(wanted, build.inputs(), tmp_path)
+    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, lora=True)
+    gguf.run(wanted, build.inputs(imatrix=build.importance()), tmp_path)
     for path in made.glob("*.gguf"):
         assert _digest(tmp_path / path.name) == _digest(path), path.name
 
@@ -181,8 +181,8 @@ def test_rows_that_fit_no_block_of_256_are_told(tmp_path: Path) -> None:
 
 def test_every_known_type_can_be_made(build: Build, tmp_path: Path) -> None:
     quick = [quant for quant in QUANTS if not quant.startswith(("IQ1", "IQ2", "IQ3"))]
-    wanted = recipe(quants=quick, imatrix={"enabled": True, "tokens": 512})
-    sizes = gguf.run(wanted, build.inputs(), tmp_path)["bytes"]
+    wanted = recipe(quants=quick, imatrix=True)
+    sizes = gguf.run(wanted, build.inputs(imatrix=build.importance()), tmp_path)["bytes"]
     assert set(sizes) == {"F16", *quick}
     assert sizes["Q2_K"] < sizes["Q4_K_M"] < sizes["Q8_0"] < sizes["F16"] < sizes["F32"]
     assert set(tensor_types(tmp_path / "nutrition-BF16.gguf").values()) == {"bf16", "f32"}
@@ -197,18 +197,6 @@ def test_types_that_need_an_imatrix_say_so(build: Build, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"IQ2_XS.*imatrix.enabled"):
         gguf.run(recipe(quants=["IQ2_XS"]), build.inputs(), tmp_path)
     assert set(QUANTS) > NEEDS_IMATRIX
-
-
-def test_the_imatrix_is_the_mean_square_of_each_layer_s_input(build: Build) -> None:
-    model = gguf.load_model(build.merged)
-    texts = [[5, 6, 7, 8], [9, 10]]
-    names = {"model.layers.0.self_attn.q_proj": "blk.0.attn_q.weight"}
-    found, tokens = imatrix.measure(model, texts, names, 100)
-    assert tokens == 6
-    with torch.inference_mode():
-        hidden = model.model.embed_tokens(torch.tensor([5, 6, 7, 8, 9, 10]))
-        wanted = model.model.layers[0].input_layernorm(hidden).square().mean(0)
-    torch.testing.assert_close(torch.from_numpy(found["blk.0.attn_q.weight"]), wanted)
 
 
 def test_a_file_that_is_not_the_model_is_refused(

@@ -247,13 +247,22 @@ class Merge(Shape):
 
 
 class Imatrix(Shape):
-    """Whether quantizing weighs by an importance matrix, and from how many tokens of the training
-    text."""
+    """Whether quantizing weighs by an importance matrix, and which training text that is measured
+    on.
+
+    It is made once a base, so that all but ``enabled`` is set here or in a base's file, for all
+    its domains.
+    """
 
     enabled: bool
-    """Whether it is made."""
+    """Whether quantizing weighs by it."""
+    domains: Annotated[list[Name], Field(min_length=1)]
+    """Whose training records it is measured on, if they are there; without any of them on those of
+    all domains that are built on the base."""
+    records: Positive
+    """Of each of these domains."""
     tokens: Positive
-    """Of training text, to measure it on."""
+    """Of these records, to measure it on."""
 
 
 class Gguf(Shape):

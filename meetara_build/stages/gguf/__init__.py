@@ -17,17 +17,18 @@ from transformers.utils import logging as transformers_logging
 
 from meetara_build.errors import ConfigError
 from meetara_build.llama_cpp.header import tensors
+from meetara_build.llama_cpp.importance import FILE as IMATRIX
+from meetara_build.llama_cpp.importance import Imatrix, read_imatrix
 from meetara_build.llama_cpp.layout import read_layout
 from meetara_build.llama_cpp.model import Floats, Model
-from meetara_build.llama_cpp.quants import CONVERTED, check_quant, needs_imatrix
+from meetara_build.llama_cpp.quants import CONVERTED, check_quant
 from meetara_build.setup.check import check_llama
 from meetara_build.setup.originals import find_original
-from meetara_build.stages.gguf import imatrix, lora, overrides, proof
+from meetara_build.stages.gguf import lora, overrides, proof
 from meetara_build.stages.gguf.convert import NAME, Labels, convert, find_known_cut
 from meetara_build.stages.gguf.loading import load_model, load_tokenizer, open_made
 from meetara_build.stages.gguf.quantize import (
     Fallback,
-    Imatrix,
     check_needs,
     count_types,
     expand,
@@ -36,7 +37,7 @@ from meetara_build.stages.gguf.quantize import (
 from meetara_build.stages.gguf.vocabulary import PRE, Vocabulary
 from meetara_build.stages.recipes.gguf import GgufRecipe
 from meetara_build.stages.types import MEASURED, Inputs, Metrics
-from meetara_build.training.chat import encode, read_records
+from meetara_build.training.chat import read_records
 
 PROMPT_TOKENS = 128
 """Longest text that logits are compared on."""
@@ -55,7 +56,7 @@ def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Make and prove the GGUF files of one model.
 
     Inputs: ``merged`` (Hugging Face folder in float32, or the base itself), ``dataset`` (text for
-    the imatrix and for the proofs; optional), ``adapter`` and ``base``, ``base_gguf`` (folder of
+    the proofs; optional), ``imatrix`` (where the recipe asks for one), ``adapter`` and ``base``, ``base_gguf`` (folder of
     the base's F16 file; optional: what is proved of its tokens and conversations is not proved
     again). What every file is proved against is base + adapter in float32,
     never a rounded copy. The LoRA file is proved on the base's file, or else by taking it out of
@@ -130,7 +131,7 @@ class _Stage:
         self.labels = self.labels.switched_as(base.text(NAME), self.recipe.base)
         self.vocabulary = Vocabulary.of(self.merged, self.tokenizer).cut_by(base.text(PRE) or None)
         self.conversations = self.conversations[-2:]  # the system prompt is the domain's own
-        self.names = convert(self.merged, self.f16, self.labels, self.vocabulary)
+        convert(self.merged, self.f16, self.labels, self.vocabulary)
         proof.prove_same_keys(self.f16.name, read_layout(self.f16), base)
         rendered = [text for _, _, text in self.conversations if text is not None]
         cases = proof.own_cases(self.tokenizer, self._own_texts(), rendered)
@@ -147,7 +148,7 @@ class _Stage:
             vocabulary = vocabulary.cut_by(known)
         rendered = [text for _, _, text in self.conversations if text is not None]
         cases = proof.cases(self.tokenizer, self._own_texts(), rendered)
-        self.names = convert(self.merged, self.f16, self.labels, vocabulary)
+        convert(self.merged, self.f16, self.labels, vocabulary)
         with open_made(self.f16, vocab_only=True) as model:
             difference = proof.first_difference(model, cases)
         if difference:
@@ -159,7 +160,7 @@ class _Stage:
                 raise proof.refuse_tokens(difference)
             vocabulary = vocabulary.cut_by(found["pre"])
             self.labels = replace(self.labels, name=found["name"])
-            self.names = convert(self.merged, self.f16, self.labels, vocabulary)
+            convert(self.merged, self.f16, self.labels, vocabulary)
         self.vocabulary = vocabulary
         self.report["tokens"] = {
             "texts": len(cases),
@@ -177,7 +178,7 @@ class _Stage:
         )
         texts = [*(text for _, _, text in self.conversations[-1:] if text), *self._own_texts()[:3]]
         self.prompts = proof.prompts(self.tokenizer, texts, config.vocab_size, limit)
-        self.model, self.logits = self._apply_adapter(model)
+        self.config, self.logits = config, self._reference_logits(model)
         self.report["files"]["F16"] = {"types": count_types(self.f16), "fallbacks": []}
         with open_made(self.f16) as made:
             if not self.base_file:
@@ -189,14 +190,11 @@ class _Stage:
         self.report["logits"] = self._prove_logits(self.f16.name, self.logits, ours)
         self._took("proofs", started)
 
-    def _apply_adapter(self, model: PreTrainedModel) -> tuple[PreTrainedModel, list[Floats]]:
-        """The base with the adapter merged, for the imatrix, and the logits of the two before that,
-        which the files are held to."""
-        if "adapter" not in self.inputs:
-            return model, [proof.torch_logits(model, ids) for ids in self.prompts]
-        adapted = PeftModel.from_pretrained(model, str(self.inputs["adapter"])).eval()
-        logits = [proof.torch_logits(adapted, ids) for ids in self.prompts]
-        return adapted.merge_and_unload(), logits
+    def _reference_logits(self, model: PreTrainedModel) -> list[Floats]:
+        """The logits of base + adapter in float32, which the files are held to."""
+        adapter = self.inputs.get("adapter")
+        whole = PeftModel.from_pretrained(model, str(adapter)).eval() if adapter else model
+        return [proof.torch_logits(whole, ids) for ids in self.prompts]
 
     def prove_original(self) -> None:
         """That a base taken back from a GGUF file is what llama.cpp reads from that file: tokens,
@@ -278,7 +276,7 @@ class _Stage:
     def _prove_logits(
         self, label: str, theirs: Sequence[Floats], ours: Sequence[Floats]
     ) -> dict[str, float]:
-        config = self.model.config.get_text_config()
+        config = self.config
         reference = "base + adapter" if "adapter" in self.inputs else "the base"
         window = getattr(config, "sliding_window", None)
         narrow = window is not None and window < PROMPT_TOKENS
@@ -310,20 +308,12 @@ class _Stage:
         return overrides.resolve(patterns, self.f16, quantized) if patterns and quantized else {}
 
     def _imatrix(self) -> Imatrix:
-        """Importance of the weights' columns over the domain's training text; empty where it is not
+        """Importance of the weights' columns, as measured for the base; empty where it is not
         wanted."""
-        settings = self.recipe.imatrix
-        if not (settings.enabled and needs_imatrix(self.quants, self.recipe.tensor_types.values())):
+        if not self.recipe.imatrix:
             return {}
-        if not self.records:
-            raise ConfigError(
-                "gguf.imatrix: there is no training text: add the dataset, or set enabled to false"
-            )
-        started = time.process_time()
-        texts = (encode(self.tokenizer, record["messages"]).ids for record in self.records)
-        importance, tokens = imatrix.measure(self.model, texts, self.names, settings.tokens)
-        self.report["imatrix"] = {"tokens": tokens, "tensors": len(importance)}
-        self._took("imatrix", started)
+        importance = read_imatrix(self.inputs["imatrix"] / IMATRIX)
+        self.report["imatrix"] = {"tensors": len(importance)}
         return importance
 
     def _own_texts(self) -> list[str]:
@@ -340,7 +330,7 @@ def _check(recipe: GgufRecipe) -> None:
             check_quant(quant)
         except ValueError as error:
             raise ConfigError(f"quants of the domain's file: {error}") from error
-    check_needs(list(recipe.quants), bool(recipe.imatrix.enabled))
+    check_needs(list(recipe.quants), recipe.imatrix)
 
 
 def _count_stored(path: Path) -> dict[str, dict[str, int]]:

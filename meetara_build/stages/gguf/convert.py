@@ -115,12 +115,8 @@ def _whole_class(official: type[Any], hparams: Mapping[str, Any]) -> type[Any]:
 
 def convert(
     source: Path, target: Path, labels: Labels, vocabulary: Vocabulary, quant: str = "F16"
-) -> Mapping[str, str]:
+) -> None:
     """Write ``source`` as a GGUF file of type F16, BF16 or F32.
-
-    Returns:
-        The GGUF name of each weight, by module:
-        ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
 
     Raises:
         ConfigError: llama.cpp knows no such architecture.
@@ -165,7 +161,24 @@ def convert(
     with refuse_as_proof(source), torch.inference_mode():
         model = Converter(source, kind, target, hparams=hparams)
         write(model)
-        return _names(model)
+
+
+def find_names(folder: Path) -> dict[str, str]:
+    """The GGUF name of each weight that keeps its columns, by module:
+    ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
+
+    Raises:
+        ConfigError: llama.cpp knows no such architecture.
+        ProofError: its converter refuses the model.
+    """
+    official, hparams = converter_class(folder)
+
+    class Named(official):  # type: ignore[misc, valid-type]
+        model_arch = official.model_arch
+        no_mtp = True
+
+    with refuse_as_proof(folder):
+        return _names(Named(folder, gguf.LlamaFileType.MOSTLY_F16, folder, hparams=hparams))
 
 
 def write(model: Any) -> None:
