@@ -387,13 +387,19 @@ def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     return {**made, "proof.json": {"files": sorted(made), **_measured()}}
 
 
+def _baseline(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    read = [_read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
+    made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
+    return {"baseline.json": {"of": made, **_measured()}}
+
+
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     files = [
         f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])
     ]
     read = [
         _read(inputs["gguf"], *files),
-        _read(inputs["base_gguf"], "*-F16.gguf"),
+        _read(inputs["baseline"], "baseline.json"),
         _read(inputs["base"], *TOKENIZER),
     ]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
@@ -429,6 +435,7 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
     "adapter": _adapter,
     "merge": _merge,
     "gguf": _gguf,
+    "baseline": _baseline,
     "evaluate": _evaluate,
     "package": _package,
     "report": _report,

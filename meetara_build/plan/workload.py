@@ -60,7 +60,7 @@ def _training(step: Step, manifest: Manifests) -> float:
 
 
 def _weigh_held_out(step: Step, manifest: Manifests) -> float:
-    files = step.parameters * (2 + len(step.recipe["quants"]))
+    files = step.parameters * (1 + len(step.recipe.get("quants", ())))
     return files * _side(manifest("dataset"), "test") / BYTES_A_TOKEN
 
 

@@ -18,7 +18,7 @@ from meetara_build.graph import Graph, compose, load
 from meetara_build.graph.stages import NAMES as STAGES
 from meetara_build.project import find_project
 
-OF_A_DOMAIN = ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+OF_A_DOMAIN = ("dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package")
 
 
 @pytest.fixture
@@ -92,6 +92,7 @@ def test_above_a_step_is_all_that_it_needs_and_no_more(fixed: Path) -> None:
         "base/mini/imatrix",
         "nutrition/dataset",
         "nutrition/adapter",
+        "nutrition/baseline",
         "nutrition/merge",
         "nutrition/gguf",
         "nutrition/evaluate",

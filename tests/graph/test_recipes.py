@@ -83,7 +83,7 @@ BUILD_KEYS = {
     "domains": (["nutrition"], NOTHING),
     "seed": (3, {"base", "adapter", "gguf"}),
     "data.min_tokens": (9, {"dataset", "gguf"}),
-    "data.max_tokens": (400, {"dataset", "adapter", "gguf", "evaluate"}),
+    "data.max_tokens": (400, {"dataset", "adapter", "baseline", "gguf", "evaluate"}),
     "data.near_duplicate": (0.9, DATA),
     "data.near_group": (0.5, DATA),
     "data.validation": (0.2, DATA),
@@ -123,7 +123,8 @@ BUILD_KEYS = {
     "gguf.lora": (False, {"gguf", "package"}),
     "gguf.logits_bound": (0.5, {"gguf", "base_gguf"}),
     "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf"}),
-    "evaluation.max_records": (9, {"evaluate"}),
+    "evaluation.max_records": (9, {"baseline", "evaluate"}),
+    "evaluation.kl_tokens": (9, {"evaluate"}),
     "evaluation.max_loss": (5.0, SAYS),
     "priority": (3, NOTHING),
     "evaluation.max_kl.Q8_0": (0.5, SAYS),
@@ -156,7 +157,7 @@ HARDWARE_KEYS = {
     "gpu_memory_gb": (8, NOTHING),
     "device": ("cuda", TRAINING),
     "precision": ("bfloat16", TRAINING),
-    "threads": (2, {"adapter", "merge", "gguf", "base_gguf", "imatrix", "evaluate"}),
+    "threads": (2, {"adapter", "merge", "gguf", "base_gguf", "imatrix", "baseline", "evaluate"}),
 }
 
 

@@ -92,6 +92,7 @@ def everything_after(base: dict[str, str]) -> dict[str, str]:
             domain,
             dataset=MAYBE,
             adapter=MAYBE,
+            baseline=MAYBE,
             merge=MAYBE,
             gguf=MAYBE,
             evaluate=MAYBE,
@@ -143,7 +144,7 @@ def comment(project: Path) -> None:
         ),
         pytest.param(
             overriding("evaluation.max_records", 2),
-            {**of("nutrition", evaluate=RUN, package=MAYBE), **REPORT},
+            {**of("nutrition", baseline=RUN, evaluate=RUN, package=MAYBE), **REPORT},
             id="evaluation",
         ),
         pytest.param(
@@ -184,9 +185,9 @@ def comment(project: Path) -> None:
             base_file("licence", "mit"),
             {"base/mini/gguf": RUN}
             | {
-                f"{domain}/{stage}": RUN if stage != "evaluate" else MAYBE
+                f"{domain}/{stage}": RUN if stage not in ("baseline", "evaluate") else MAYBE
                 for domain in ("nutrition", "programming", "storytelling")
-                for stage in ("merge", "gguf", "evaluate", "package")
+                for stage in ("baseline", "merge", "gguf", "evaluate", "package")
             }
             | REPORT,
             id="licence",
@@ -301,6 +302,7 @@ def test_without_the_store_what_was_deleted_runs_again_and_its_users_may(project
             "nutrition",
             dataset=RUN,
             adapter=MAYBE,
+            baseline=MAYBE,
             merge=MAYBE,
             gguf=MAYBE,
             evaluate=MAYBE,
@@ -351,7 +353,16 @@ def test_a_domain_added_later_runs_alone(project: Path) -> None:
         {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]},
     )
     assert planned(project) == {
-        **of("mine", dataset=RUN, adapter=RUN, merge=RUN, gguf=RUN, evaluate=RUN, package=RUN),
+        **of(
+            "mine",
+            dataset=RUN,
+            adapter=RUN,
+            baseline=RUN,
+            merge=RUN,
+            gguf=RUN,
+            evaluate=RUN,
+            package=RUN,
+        ),
         "report/report": RUN,
     }
     assert planned(project, "nutrition") == {}

@@ -256,10 +256,10 @@ class Imatrix(Shape):
 
     enabled: bool
     """Whether quantizing weighs by it."""
-    domains: Annotated[list[Name], Field(min_length=1)]
+    domains: list[Name] = []
     """Whose training records it is measured on, if they are there; without any of them on those of
     all domains that are built on the base."""
-    records: Positive
+    records: Positive = 4
     """Of each of these domains."""
     tokens: Positive
     """Of these records, to measure it on."""
@@ -288,6 +288,8 @@ class Evaluation(Shape):
     token)."""
 
     max_records: Positive | None
+    kl_tokens: Positive | None = 512
+    """Of the held-out answers' tokens, on how many each type is compared with F16; null: on all."""
     max_kl: dict[QuantName, Annotated[float, Field(gt=0)]]
     max_loss: Annotated[float, Field(gt=0)] | None = None
     """Held-out loss of the F16 file, nats per token, above which nothing is packaged."""
