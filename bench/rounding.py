@@ -90,7 +90,7 @@ def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str
         recipe: dict[str, Any] = {
             **dict.fromkeys(("name", "domain", "base", "licence", "recipe"), name),
             "quants": ["F16"],
-            "imatrix": {"enabled": False, "tokens": 1},
+            "imatrix": False,
             "lora": False,
             "tensor_types": {},
             "threads": 2,

@@ -6,6 +6,7 @@ moves to another. Whoever runs it changes what all domains stand on: everything 
 
 import json
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 from meetara_build.graph import load
@@ -19,7 +20,7 @@ OF_EACH_DOMAIN = 2
 
 
 def choose_records() -> Iterator[Record]:
-    """Records of each domain, sorted by domain; none that any domain holds out, none twice."""
+    """Records of each domain, one of each after the other; none that any domain holds out, none twice."""
     graph = load(PROJECT)
     found = {}
     for domain in graph.domains:
@@ -28,12 +29,15 @@ def choose_records() -> Iterator[Record]:
         sources = {name: Path(path) for name, path in step.sources.items() if name != "sample"}
         found[domain] = recipe, prepare(recipe, sources)
     seen = {one.id for _, made in found.values() for one in (*made.validation, *made.test)}
+    by_domain = []
     for _, (recipe, made) in sorted(found.items()):
         middle = (recipe.validation + 1 - recipe.test) / 2
         records = sorted(made.train, key=lambda one: abs(place(one.id) - middle))
         chosen = [one for one in records if one.id not in seen][:OF_EACH_DOMAIN]
         seen |= {one.id for one in chosen}
-        yield from chosen
+        by_domain.append(chosen)
+    for several in zip_longest(*by_domain):  # one of each: also a part of it is of all
+        yield from filter(None, several)
 
 
 def write_sample(records: Iterator[Record]) -> None:

@@ -280,6 +280,11 @@ def _corpus(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     }
 
 
+def _imatrix(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    read = [_read(inputs["base"], "*"), inputs["sample"].read_text()]
+    return {"imatrix.gguf": digest_json([_without(recipe, "threads"), read])}
+
+
 def _base(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     if recipe["model"] is None:
         patterns = ("*.safetensors", "config.json", "tokenizer*")
@@ -360,17 +365,10 @@ def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
         recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt"
     )
     f16 = digest_json([labels, _read(inputs["merged"], "*")])
-    weights = [
-        recipe["imatrix"],
-        _read(inputs["dataset"], "train.jsonl") if "dataset" in inputs else {},
-    ]
     made, own = {f"{recipe['name']}-F16.gguf": f16}, recipe["tensor_types"]
+    weights = _read(inputs["imatrix"], "imatrix.gguf") if recipe["imatrix"] else {}
     for quant in recipe["quants"]:
-        weighed = (
-            weights
-            if recipe["imatrix"]["enabled"] and (own or quant not in ("F16", "Q8_0"))
-            else []
-        )
+        weighed = weights if own or quant not in ("F16", "Q8_0") else {}
         made[f"{recipe['name']}-{quant}.gguf"] = (
             f16 if quant == "F16" else digest_json([f16, quant, weighed, own])
         )
@@ -381,13 +379,19 @@ def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     return {**made, "proof.json": {"files": sorted(made), **_measured()}}
 
 
+def _baseline(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    read = [_read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
+    made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
+    return {"baseline.json": {"of": made, **_measured()}}
+
+
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     files = [
         f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])
     ]
     read = [
         _read(inputs["gguf"], *files),
-        _read(inputs["base_gguf"], "*-F16.gguf"),
+        _read(inputs["baseline"], "baseline.json"),
         _read(inputs["base"], *TOKENIZER),
     ]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
@@ -416,12 +420,14 @@ def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = {
     "corpus": _corpus,
+    "imatrix": _imatrix,
     "base": _base,
     "dataset": _dataset,
     "adapter": _adapter,
     "start": _start,
     "merge": _merge,
     "gguf": _gguf,
+    "baseline": _baseline,
     "evaluate": _evaluate,
     "package": _package,
     "report": _report,

@@ -12,7 +12,9 @@ import peft
 import torch
 from small_models import CORPUS, make_model, train_tokenizer
 
+from meetara_build.stages import imatrix
 from meetara_build.stages.recipes.gguf import GgufRecipe
+from meetara_build.stages.recipes.imatrix import ImatrixRecipe
 
 
 def recipe(**changes: Any) -> GgufRecipe:
@@ -24,7 +26,7 @@ def recipe(**changes: Any) -> GgufRecipe:
         "licence": "apache-2.0",
         "recipe": "0123456789abcdef",
         "quants": ["F16"],
-        "imatrix": {"enabled": False, "tokens": 1024},
+        "imatrix": False,
         "lora": False,
         "tensor_types": {},
         "threads": 1,
@@ -53,6 +55,13 @@ class Build:
             "dataset": self.dataset,
             **more,
         }
+
+    def importance(self, tokens: int = 1024) -> Path:
+        """A folder with the base's importance matrix, over the training records."""
+        output = fresh(self.base.parent / "imatrix")
+        asked = ImatrixRecipe(base="tiny", tokens=tokens, threads=1)
+        imatrix.run(asked, {"base": self.base, "sample": self.dataset / "train.jsonl"}, output)
+        return output
 
 
 def train_nothing(

@@ -42,6 +42,8 @@ def of(targets: str, stages: str) -> Steps:
 THREE, ALL = "nutrition programming storytelling", "nutrition programming storytelling music"
 MINI, OTHER, BOTH = "base/mini", "base/other", "base/mini base/other"
 NOTHING, REPORT, CORPUS = of("", ""), of("report", "report"), of(MINI, "corpus")
+# Music's base has no matrix: none of its types uses one.
+MATRIX = of(MINI, "imatrix")
 
 
 def made(stages: str, targets: str) -> Steps:
@@ -55,6 +57,7 @@ evaluated, converted = (
     partial(made, "evaluate package"),
     partial(made, "merge gguf evaluate package"),
 )
+scored = partial(made, "baseline evaluate package")  # on other records, or another base
 trained, anew = (
     partial(made, f"{stages} merge gguf evaluate package")
     for stages in ("adapter", "dataset adapter")
@@ -62,12 +65,11 @@ trained, anew = (
 prepared = partial(
     made, "dataset merge gguf evaluate package"
 )  # data sets that come out as they were
-PRETRAIN = of(MINI, "base gguf") | trained(
-    THREE
-)  # mini gets other weights, and keeps its tokenizer
-TOKENIZE = of(MINI, "base gguf") | anew(THREE)
+OWN = of(MINI, "base gguf imatrix")
+PRETRAIN = OWN | scored(THREE) | trained(THREE)  # mini gets other weights, and keeps its tokenizer
+TOKENIZE = OWN | scored(THREE) | anew(THREE)
 TEACH = TOKENIZE | CORPUS  # mini learns from other records
-EVERYTHING = TEACH | of(OTHER, "base gguf") | anew("music")
+EVERYTHING = TEACH | of(OTHER, "base gguf") | scored("music") | anew("music")
 
 
 def conf(file: str, key: str, value: Any) -> Edit:
@@ -157,21 +159,22 @@ STORIES, MUSIC = "conf/domain/storytelling.jsonl", "conf/domain/music.jsonl"
 # fmt: off
 BUILD_YAML: list[Row] = [
     ("domains: one less", build_yaml("domains", THREE.split()), REPORT),
-    ("domains: one more", build_yaml("domains", [*ALL.split(), "legal"]), anew("legal")),
+    ("domains: one more", build_yaml("domains", [*ALL.split(), "legal"]), scored("legal") | anew("legal")),
     ("domains: another order", build_yaml("domains", ALL.split()[::-1]), NOTHING),
     ("domains: by category", build_yaml("domains", ["healthcare", "programming", "storytelling", "music"]), NOTHING),
     ("root", build_yaml("root", "elsewhere"), EVERYTHING),
     ("keep_merged", build_yaml("keep_merged", True), of(ALL, "merge")),
     ("keep_merged no longer", then(build_yaml("keep_merged", True), build_yaml("keep_merged", False)), NOTHING),
-    ("sample: none", build_yaml("sample", None), of(ALL, "dataset") | CORPUS),
-    ("a record of the sample", SAMPLED, of(ALL, "dataset") | CORPUS),
+    ("sample: none", both(build_yaml("gguf.imatrix.enabled", False), build_yaml("sample", None)),
+     of(ALL, "dataset") | CORPUS | converted(THREE)),
+    ("a record of the sample", SAMPLED, of(ALL, "dataset") | CORPUS | MATRIX | converted(THREE)),
     ("start.enabled", build_yaml("start.enabled", True), of(BOTH, "start") | trained(ALL)),
     ("start.enabled no longer", then(build_yaml("start.enabled", True), build_yaml("start.enabled", False)), NOTHING),
     ("start.enabled of one domain", stories("start.enabled", True), of(MINI, "start") | trained("storytelling")),
     ("start.epochs, which nobody begins from", build_yaml("start.epochs", 9), NOTHING),
     ("start.epochs", then(build_yaml("start.enabled", True), build_yaml("start.epochs", 9)), of(BOTH, "start") | trained(ALL)),
     ("a record of the sample, of the start", then(build_yaml("start.enabled", True), SAMPLED),
-     of(BOTH, "start") | of(ALL, "dataset") | CORPUS | trained(ALL)),
+     of(BOTH, "start") | of(ALL, "dataset") | CORPUS | MATRIX | trained(ALL)),
     ("a training record, with a start", then(build_yaml("start.enabled", True), reworded("storytelling", "train")),
      anew("storytelling")),
     ("lora of another shape, with a start", then(build_yaml("start.enabled", True), stories("lora.rank", 2)), trained("storytelling")),
@@ -179,30 +182,33 @@ BUILD_YAML: list[Row] = [
     ("seed", build_yaml("seed", 3), PRETRAIN | trained("music")),
     *each("data.", build_yaml, {"min_tokens": 9, "max_drop_share": 0.9}, prepared(ALL)),
     *each("data.", build_yaml, {"near_duplicate": .9, "near_group": .8, "max_bad_share": .5, "html_to_text": True}, prepared(ALL) | CORPUS),
-    *each("data.", build_yaml, {"validation": 0.3, "test": 0.1}, TEACH | anew("music")),
+    ("data.validation", build_yaml("data.validation", 0.3), TEACH | anew("music")),
+    ("data.test", build_yaml("data.test", 0.1), TEACH | scored("music") | anew("music")),
     *each("lora.", build_yaml, {"rank": 8, "alpha": 8, "dropout": 0.1, "targets": ["q_proj"], "rslora": True, "dora": True}, trained(ALL)),
     ("lora.rank and lora.alpha swapped", both(build_yaml("lora.rank", 32), build_yaml("lora.alpha", 16)), trained(ALL)),
     *each("training.", build_yaml, {"max_steps": 9, "micro_batch_tokens": 99, "warmup_share": 0.5, "clip_norm": 0.5, "patience": 9,
                                     "validations_per_epoch": 2, "loss_on_prompt": True}, trained(ALL)),
     # Mini overrides these four, and programming's overlay the weight decay.
     *each("training.", build_yaml, {"epochs": 9, "batch_tokens": 999, "learning_rate": 0.01}, trained("music")),
-    ("data.max_tokens", build_yaml("data.max_tokens", 400), anew("music")),
+    ("data.max_tokens", build_yaml("data.max_tokens", 400), scored("music") | anew("music")),
     ("training.weight_decay", build_yaml("training.weight_decay", 0.1), trained("nutrition storytelling music")),
     ("merge.bound", build_yaml("merge.bound", 0.5), converted(ALL)),
-    *each("gguf.imatrix.", build_yaml, {"enabled": False, "tokens": 99}, converted(THREE)),  # music has no type that uses one
+    ("gguf.imatrix.enabled", build_yaml("gguf.imatrix.enabled", False), converted(THREE)),  # music has no type that uses one
+    ("gguf.imatrix.tokens", build_yaml("gguf.imatrix.tokens", 99), MATRIX | converted(THREE)),
     ("gguf.imatrix.tokens where it is not enabled",
      then(build_yaml("gguf.imatrix.enabled", False), build_yaml("gguf.imatrix.tokens", 9)), NOTHING),
     ("gguf.lora", build_yaml("gguf.lora", False), of(ALL, "merge gguf package")),
-    ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), converted(ALL)),
+    ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), of(OTHER, "imatrix") | converted(ALL)),
     ("gguf.logits_bound", build_yaml("gguf.logits_bound", 0.5), of(ALL, "merge gguf") | of(BOTH, "gguf")),
-    ("evaluation.max_records", build_yaml("evaluation.max_records", 9), evaluated(ALL)),
+    ("evaluation.max_records", build_yaml("evaluation.max_records", 9), scored(ALL)),
+    ("evaluation.kl_tokens", build_yaml("evaluation.kl_tokens", 99), evaluated(ALL)),
     ("evaluation.max_kl of a type that all have", build_yaml("evaluation.max_kl.Q8_0", 0.5), of(ALL, "package")),
     ("evaluation.max_kl of a type that three have", build_yaml("evaluation.max_kl.Q4_K_M", 0.5), of(THREE, "package")),
     ("evaluation.max_kl of a type that none has", build_yaml("evaluation.max_kl.Q6_K", 0.5), NOTHING),
 ]
 BASES_AND_MACHINES: list[Row] = [
     *each("", mini, {"description": "Another", "parameters": 5, "pretraining.domains": ["programming", "nutrition"]}, NOTHING),
-    ("licence", mini("licence", "mit"), of(MINI, "gguf") | converted(THREE)),
+    ("licence", mini("licence", "mit"), of(MINI, "gguf") | scored(THREE) | converted(THREE)),
     *each("", mini, {"chat_template": "another", "tokenizer.vocab_size": 2048, "model.layers": 2}, TOKENIZE),
     *each("pretraining.", mini, {"epochs": 2, "batch_tokens": 99, "learning_rate": 0.1, "warmup_share": 0.2, "weight_decay": 0.2,
                                  "clip_norm": 0.5, "threads": 2}, PRETRAIN),
@@ -210,15 +216,15 @@ BASES_AND_MACHINES: list[Row] = [
     ("an override", text("conf/base/mini.yaml", lambda old: old.replace("epochs: 2", "epochs: 3")), trained(THREE)),
     *each("", partial(conf, "base/other"), {"description": "Another", "revision": "1" * 40, "chat_template": "another"}, NOTHING),
     ("other's hub_id, which the model card names", conf("base/other", "hub_id", "some/where"), of("music", "package")),
-    ("other's licence", conf("base/other", "licence", "apache-2.0"), of(OTHER, "gguf") | converted("music")),
+    ("other's licence", conf("base/other", "licence", "apache-2.0"), of(OTHER, "gguf") | scored("music") | converted("music")),
     ("other's folder, the same files in it",
      both(copied("models/other", "models/copy"), conf("base/other", "folder", "models/copy")), NOTHING),
-    ("other's weights", text("models/other/model.safetensors", str.upper), of(OTHER, "base gguf") | trained("music")),
+    ("other's weights", text("models/other/model.safetensors", str.upper), of(OTHER, "base gguf") | scored("music") | trained("music")),
     ("a file more beside other's", copied("Snakefile", "models/other/README.md"), of(OTHER, "base")),
     *each("", cpu, {"description": "Another", "memory_gb": 64, "gpu_memory_gb": 8}, NOTHING),
     *each("", cpu, {"precision": "bfloat16"}, trained(ALL)),
     ("a machine's override", lambda project: override(project, "hardware/cpu", {"training.max_steps": 7}), trained(ALL)),
-    ("threads", cpu("threads", 2), trained(ALL) | of(BOTH, "gguf")),
+    ("threads", cpu("threads", 2), scored(ALL) | trained(ALL) | of(BOTH, "gguf") | MATRIX),
     ("the threads of a machine that no one uses", conf("hardware/big", "threads", 4), NOTHING),
 ]
 DOMAINS: list[Row] = [
@@ -226,7 +232,7 @@ DOMAINS: list[Row] = [
     *each("", nutrition, {"description": "Another", "safety": "standard", "evaluation.beat_base_by": 0.5}, of("nutrition", "package")),
     ("category", nutrition("category", "own"), of("nutrition", "package") | REPORT),
     ("languages, the others unused", nutrition("languages", ["en"]), CORPUS | prepared("nutrition")),
-    ("system_prompt", nutrition("system_prompt", "Be brief."), CORPUS | anew("nutrition")),
+    ("system_prompt", nutrition("system_prompt", "Be brief."), CORPUS | scored("nutrition") | anew("nutrition")),
     ("quants", nutrition("quants", ["F16", "Q8_0"]), converted("nutrition")),
     ("quants in another order", nutrition("quants", ["F16", "Q4_K_M", "Q8_0"]), converted("nutrition")),
     ("a limit of a source", nutrition("sources", [{"path": "nutrition.jsonl", "limit": 20}]), TEACH),
@@ -235,9 +241,10 @@ DOMAINS: list[Row] = [
     ("a domain that is left out", both(conf("domain/legal", "description", "Another"), overriding("legal", "seed", 3)), NOTHING),
     ("files that nothing names",
      both(copied("conf/base/mini.yaml", "conf/base/b.yaml"), copied("conf/domain/legal.yaml", "conf/domain/b.yaml")), NOTHING),
-    *((f"{key} of {name} is no matter of its base", overriding(name, key, value), trained(name))
-      for name in THREE.split() for key, value in {"seed": 3, "hardware": "big"}.items()),
-    ("another base", stories("base", "other"), anew("storytelling")),
+    *((f"seed of {name} is no matter of its base", overriding(name, "seed", 3), trained(name)) for name in THREE.split()),
+    *((f"hardware of {name} is no matter of its base", overriding(name, "hardware", "big"), scored(name) | trained(name))
+      for name in THREE.split()),
+    ("another base", stories("base", "other"), of(OTHER, "imatrix") | scored("storytelling") | anew("storytelling")),
     ("data.validation of one that the base learns from", overriding("nutrition", "data.validation", 0.3), TEACH),
 ]
 OVERRIDES: list[Row] = [
@@ -245,12 +252,14 @@ OVERRIDES: list[Row] = [
       for key, value in [("lora.rank", 16), ("lora.alpha", 32), ("lora.alpha", 32.0), ("training.max_steps", None)]),
     ("training.checkpoint_seconds", stories("training.checkpoint_seconds", 5), NOTHING),
     ("keep_merged", stories("keep_merged", True), of("storytelling", "merge")),
-    *each("data.", stories, {"min_tokens": 9, "near_group": 0.9, "repair_text": False}, prepared("storytelling")),
-    *each("data.", stories, {"max_tokens": 800, "test": 0.4}, anew("storytelling")),
+    *each("data.", stories, {"near_group": 0.9, "repair_text": False}, prepared("storytelling")),
+    ("data.min_tokens", stories("data.min_tokens", 9), prepared("storytelling")),
+    ("data.max_tokens", stories("data.max_tokens", 800), scored("storytelling") | anew("storytelling")),
+    ("data.test", stories("data.test", 0.4), scored("storytelling") | anew("storytelling")),
     *each("", stories, {"lora.alpha": 8, "training.epochs": 5, "training.loss_on_prompt": True}, trained("storytelling")),
-    *each("", stories, {"merge.bound": 0.1, "gguf.imatrix.tokens": 9, "domain.quants": ["F16"]}, converted("storytelling")),
-    ("gguf.imatrix.tokens where no type uses them", music("gguf.imatrix.tokens", 9), NOTHING),
-    ("evaluation.max_records", stories("evaluation.max_records", 3), evaluated("storytelling")),
+    *each("", stories, {"merge.bound": 0.1, "gguf.imatrix.enabled": False, "domain.quants": ["F16"]}, converted("storytelling")),
+    ("gguf.imatrix.enabled where no type uses it", music("gguf.imatrix.enabled", False), NOTHING),
+    ("evaluation.max_records", stories("evaluation.max_records", 3), scored("storytelling")),
     ("evaluation.max_kl", stories("evaluation.max_kl.Q8_0", 0.1), of("storytelling", "package")),
     ("training.warm_start", followed, trained("storytelling")),
     ("what was pinned for a warm start", then(followed, overriding("programming", "lora.rank", 8)), trained("programming")),
@@ -274,25 +283,28 @@ SPELLING: list[Row] = [
 SOURCES: list[Row] = [
     ("a record more, taught to the base", added("nutrition", "taught"), TEACH),
     ("a record more to train on, not taught", added("nutrition", "train"), CORPUS | anew("nutrition")),
-    ("a record more to test on", added("nutrition", "test"), CORPUS | of("nutrition", "dataset") | evaluated("nutrition")),
-    *((f"a record more of no base: {side}", added("storytelling", side), anew("storytelling")) for side in ("train", "validation")),
-    ("a record more of no base: test", added("storytelling", "test"), of("storytelling", "dataset") | evaluated("storytelling")),
+    ("a record more to test on", added("nutrition", "test"), CORPUS | of("nutrition", "dataset") | scored("nutrition")),
+    *((f"a record more of no base: {side}", added("storytelling", side), anew("storytelling"))
+      for side in ("train", "validation")),
+    ("a record more of no base: test", added("storytelling", "test"), of("storytelling", "dataset") | scored("storytelling")),
     ("a word of a taught record", reworded("nutrition", "taught"), TEACH),
-    ("a word of a test record", reworded("storytelling", "test"), of("storytelling", "dataset") | evaluated("storytelling")),
+    ("a word of a test record", reworded("storytelling", "test"), of("storytelling", "dataset") | scored("storytelling")),
     ("a word, under an older time", with_old_time(STORIES, reworded("storytelling", "train")), anew("storytelling")),
     ("a line that is no record", lines("storytelling", lambda old: [*old, "{}"]), of("storytelling", "dataset package")),
     ("a record twice", lines("storytelling", lambda old: [*old, old[0]]), of("storytelling", "dataset package")),
     ("a blank line at the end", lines("nutrition", lambda old: [*old, ""]), CORPUS | of("nutrition", "dataset")),
     ("blank lines between", lines("storytelling", lambda old: "\n\n".join(old).split("\n")), of("storytelling", "dataset")),
     ("records' keys in another order", lines("storytelling", lambda old: map(turned, old)), of("storytelling", "dataset")),
-    ("records with Windows line ends", lines("storytelling", lambda old: [f"{line}\r" for line in old]), of("storytelling", "dataset")),
-    ("records in another order", lines("nutrition", lambda old: old[::-1]), CORPUS | anew("nutrition")),
+    ("records with Windows line ends", lines("storytelling", lambda old: [f"{line}\r" for line in old]),
+     of("storytelling", "dataset")),
+    ("records in another order", lines("nutrition", lambda old: old[::-1]), CORPUS | scored("nutrition") | anew("nutrition")),
     ("moved to another folder",
      both(moved(STORIES, "data/storytelling.jsonl"), storytelling("sources", [{"path": "../../data/storytelling.jsonl"}])), NOTHING),
     ("another name", both(moved(STORIES, "conf/domain/other.jsonl"), storytelling("sources", [{"path": "other.jsonl"}])),
      prepared("storytelling")),
     ("a link to the same file", linked, NOTHING),
-    ("two domains' files swapped", both(moved(STORIES, "aside"), moved(MUSIC, STORIES), moved("aside", MUSIC)), anew("storytelling music")),
+    ("two domains' files swapped", both(moved(STORIES, "aside"), moved(MUSIC, STORIES), moved("aside", MUSIC)),
+     scored("storytelling music") | anew("storytelling music")),
     ("the file of a domain that is left out", added("legal", "train"), NOTHING),
 ]
 FILES: list[Row] = [
@@ -310,17 +322,21 @@ FILES: list[Row] = [
      of("storytelling", "dataset")),
     ("all artifacts and the store deleted", gone("artifacts"), EVERYTHING),
     ("a file deleted, and an edit below it", both(gone("artifacts/music/adapter/training.json"), music("evaluation.max_records", 3)),
-     evaluated("music")),
+     scored("music")),
     ("two edits at once", both(music("lora.rank", 4), nutrition("description", "Another")), trained("music") | of("nutrition", "package")),
 ]
 CODE = {
-    "training/chat.py": CORPUS | of(BOTH, "base gguf") | of(ALL, "dataset adapter merge gguf evaluate package"),
+    "training/chat.py": CORPUS | MATRIX | of(BOTH, "base gguf") | of(ALL, "dataset adapter baseline merge gguf evaluate package"),
     "training/loop.py": of(BOTH, "base") | of(ALL, "adapter"),
     "training/model.py": of(ALL, "adapter merge"),
     "stages/types.py": EVERYTHING,
     "stages/dataset/clean.py": CORPUS | of(ALL, "dataset"),
     "stages/merge.py": of(ALL, "merge"),
-    "stages/gguf/quantize.py": of(BOTH, "gguf") | of(ALL, "merge gguf"),
+    "stages/imatrix.py": MATRIX,
+    "stages/sample.py": MATRIX | CORPUS | of(ALL, "dataset"),
+    "stages/gguf/quantize.py": MATRIX | of(BOTH, "gguf") | of(ALL, "merge gguf"),
+    "stages/baseline.py": of(ALL, "baseline"),
+    "stages/held_out.py": of(ALL, "baseline evaluate"),
     "stages/evaluate.py": of(ALL, "evaluate"),
     "stages/package/card.py": of(ALL, "package"),
     "stages/recipes/merge.py": of(ALL, "merge"),
@@ -329,10 +345,10 @@ CODE = {
     "engine/stage_run.py engine/job.py cli/stage.py new.py": NOTHING,
 }
 LIBRARIES = {
-    "torch": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
-    "peft": of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
+    "torch": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
+    "peft": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
     "pandas": CORPUS | of(ALL, "dataset"),
-    "llama-cpp-python": of(BOTH, "base gguf") | of(ALL, "merge gguf evaluate"),
+    "llama-cpp-python": MATRIX | of(BOTH, "base gguf") | of(ALL, "merge gguf baseline evaluate"),
     "matplotlib": REPORT,
     "psutil rich snakemake hydra-core typer pydantic pytest": NOTHING,
 }

@@ -18,6 +18,7 @@ from meetara_build.graph.fingerprint import (
 )
 from meetara_build.graph.own_inputs import (
     MORE,
+    find_importance,
     find_joint,
     find_observers,
     find_warm_start,
@@ -229,6 +230,7 @@ def check_resolved(configuration: Configuration, known: dict[str, Resolved], nam
     find_warm_start(configuration, item)
     find_joint(configuration, item)
     find_observers(configuration, item)
+    find_importance(configuration, item)
     _refuse_cycles(known)
 
 

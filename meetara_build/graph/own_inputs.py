@@ -14,7 +14,8 @@ from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.yaml_files import read_lines
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import JOINT, OBSERVER, SAMPLE, START, WARM_START, Input
-from meetara_build.graph.stages import LEARNT
+from meetara_build.graph.recipes import uses_imatrix
+from meetara_build.graph.stages import LEARNT, STAGE
 from meetara_build.outside import parse_json
 from meetara_build.project import expand_path
 from meetara_build.setup.originals import ORIGINAL
@@ -51,6 +52,30 @@ def taught_domains(
     return taught
 
 
+def find_importance(configuration: Configuration, item: Resolved) -> dict[str, Input]:
+    """The importance matrix of a domain's base, where a file of the domain is quantized by it.
+
+    Raises:
+        ConfigError: the domain says how it is made, which its base alone can.
+    """
+    own = item.build.gguf.imatrix.model_dump()
+    base = configuration.common(item.base_name).build.gguf.imatrix.model_dump()
+    for key in own:
+        if key != "enabled" and own[key] != base[key]:
+            whole = f"gguf.imatrix.{key}"
+            raise ConfigError(
+                f"{_set_in(item, whole)}: {whole}: the matrix is made once for all domains of "
+                f"{item.base_name}; set the key in conf/build.yaml or conf/base/"
+                f"{item.base_name}.yaml"
+            )
+    if not uses_imatrix(item):
+        return {}
+    _need_sample(configuration, item, "gguf.imatrix.enabled")
+    return {
+        "imatrix": Input("imatrix", f"base/{item.base_name}", STAGE["imatrix"].list_files("", {}))
+    }
+
+
 def _taught_sources(
     configuration: Configuration, item: Common, taught: Mapping[str, Resolved]
 ) -> Given:
@@ -75,6 +100,14 @@ def _sample(configuration: Configuration, item: Common, _: Mapping[str, Resolved
             "or set it to null"
         )
     return Given(sources={SAMPLE: str(file)})
+
+
+def _need_sample(configuration: Configuration, item: Resolved, key: str) -> None:
+    if configuration.build.sample is None:
+        raise ConfigError(
+            f"{_set_in(item, key)}: {key}: there is no sample to make it of; name one in "
+            f"conf/build.yaml (sample: conf/sample.jsonl), or set {key} to false"
+        )
 
 
 def _own_sources(configuration: Configuration, item: Resolved, _: Mapping[str, Resolved]) -> Given:
@@ -120,11 +153,7 @@ def _find_start(configuration: Configuration, item: Resolved, _: Mapping[str, Re
     neighbour."""
     if not item.build.start.enabled:
         return Given()
-    if configuration.build.sample is None:
-        raise ConfigError(
-            f"{_set_in(item, 'start.enabled')}: start.enabled: there is no sample to train a "
-            "common start on; name one in conf/build.yaml, or set start.enabled to false"
-        )
+    _need_sample(configuration, item, "start.enabled")
     base = configuration.common(item.base_name).build
     if item.build.lora != base.lora or item.build.training.warm_start is not None:
         return Given()
@@ -257,6 +286,7 @@ MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] =
     "sample": _sample,
     "origin": _origin,
     "original": _original,
+    "imatrix": lambda configuration, item, _: Given(find_importance(configuration, item)),
     "joint": lambda configuration, item, _: Given(find_joint(configuration, item)),
     "warm_start": lambda configuration, item, _: Given({}, find_warm_start(configuration, item)),
     "observers": lambda configuration, item, _: Given({}, find_observers(configuration, item)),

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from meetara_build.config.auto_precision import resolve_precision
 from meetara_build.config.resolve import Common, Resolved
-from meetara_build.config.schema import GgufFile, Imatrix, Source, Training
+from meetara_build.config.schema import GgufFile, Source, Training
 from meetara_build.graph.stages import Each, Fields, Key, Stage
 from meetara_build.llama_cpp.quants import CONVERTED, needs_imatrix
 from meetara_build.setup.originals import Original
@@ -91,10 +91,15 @@ def original(file: GgufFile) -> Original:
     return Original(file.file, file.package, file.hub_id, file.revision, file.sha256)
 
 
-def _find_used_imatrix(imatrix: Imatrix, scope: Scope) -> Slice:
-    types = _find_used_tensor_types(scope.item.build.gguf.tensor_types, scope)
-    used = imatrix.enabled and needs_imatrix(_quants(scope), types.values())
-    return imatrix.model_dump() if used else {}
+def uses_imatrix(item: Resolved) -> bool:
+    """Whether any of a domain's files is quantized by an importance matrix."""
+    settings, quants = item.build.gguf, item.domain.quants
+    return settings.imatrix.enabled and needs_imatrix(quants, settings.tensor_types.values())
+
+
+def _find_used_imatrix(_: bool, scope: Scope) -> bool:
+    assert isinstance(scope.item, Resolved)
+    return uses_imatrix(scope.item)
 
 
 def _find_used_tensor_types(types: dict[str, str], scope: Scope) -> dict[str, str]:

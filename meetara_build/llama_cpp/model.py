@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -201,10 +202,16 @@ class _Formatter(Jinja2ChatFormatter):
 
 
 class Session(_Closing):
-    """One sequence at a time through a model."""
+    """One sequence at a time through a model.
+
+    What stands at the start of two texts, such as a system prompt, is read once. A session has one
+    model and one adapter for all its life: what is kept of one is nothing to another.
+    """
 
     def __init__(self, model: Model, context: int, *, threads: int, exact: bool) -> None:
         self.model = model
+        self.decoded = 0
+        self._kept: list[int] = []
         self.step = max(1, min(context, 512, _LOGITS_BUFFER // (4 * model.n_vocab)))
         params = ll.llama_context_default_params()
         params.n_ctx = context
@@ -234,8 +241,7 @@ class Session(_Closing):
         ``wanted[i]`` asks for the logits *after* token ``i``; None asks for all. A piece is a view
         into llama.cpp's own memory: use it before taking the next one.
         """
-        ll.llama_memory_clear(ll.llama_get_memory(self._context), False)
-        for start in range(0, len(ids), self.step):
+        for start in range(self._keep_beginning(ids, wanted), len(ids), self.step):
             piece = ids[start : start + self.step]
             asked = (
                 [True] * len(piece) if wanted is None else list(wanted[start : start + self.step])
@@ -244,6 +250,29 @@ class Session(_Closing):
             if rows:
                 pointer = ll.llama_get_logits(self._context)
                 yield np.ctypeslib.as_array(pointer, shape=(rows, self.model.n_vocab))
+
+    def _keep_beginning(self, ids: Sequence[int], wanted: Sequence[bool] | None) -> int:
+        """How many tokens of a text were read before, and are still in the cache; all others are
+        taken out of it.
+
+        No logits are wanted of those. Models with a state instead of a cache, or with a window that
+        has moved on, cannot go back: they begin anew.
+        """
+        memory = ll.llama_get_memory(self._context)
+        most = 0 if wanted is None else next((at for at, ask in enumerate(wanted) if ask), 0)
+        pairs = zip(ids[:most], self._kept, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self._kept = self._kept[:same]
+        if (
+            same
+            and ll.llama_memory_seq_rm(memory, 0, same, -1)
+            and ll.llama_memory_seq_pos_min(memory, 0) == 0
+            and ll.llama_memory_seq_pos_max(memory, 0) == same - 1
+        ):
+            return same
+        ll.llama_memory_clear(memory, False)
+        self._kept = []
+        return 0
 
     def logits(self, ids: Sequence[int]) -> Floats:
         """Logits after every token of a text, shape (tokens, vocabulary)."""
@@ -277,14 +306,19 @@ class Session(_Closing):
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = 0
             batch.logits[i] = ask
+        self._kept = self._kept[:start]
         if (code := ll.llama_decode(self._context, batch)) != 0:
+            self._kept = []
             raise ArtifactError(
                 f"{self.model.path.name}: llama.cpp failed to decode (code {code}): {last_words()}"
             )
+        self._kept += ids
+        self.decoded += len(ids)
         return sum(asked)
 
     def apply(self, lora: Path, scale: float) -> None:
-        """Add an adapter to the model's weights, for this session only."""
+        """Add an adapter to the model's weights, for this session only, before anything is read."""
+        assert not self.decoded, "what was read without the adapter would be taken for its own"
         adapter = ll.llama_adapter_lora_init(self.model._model, str(lora).encode())
         if not adapter:
             raise ProofError(f"{lora.name}: llama.cpp cannot load this adapter: {last_words()}")

@@ -129,9 +129,8 @@ def _recipe_causes(graph: Graph, step: Step, old: Slice, new: Slice) -> Iterator
 def _follows(path: Sequence[str], old: Slice, new: Slice) -> bool:
     """Whether a key only follows from another: what a type needs comes and goes with the type."""
     other_types = old.get("quants") != new.get("quants")
-    if path[0] == "imatrix" and len(path) > 1:
-        unused = any(recipe.get("imatrix", {}).get("tokens") == 0 for recipe in (old, new))
-        return unused and (other_types or path[1] == "tokens")
+    if path == ["imatrix"]:
+        return other_types
     asked_twice = all(path[-1] in recipe.get("quants", ()) for recipe in (old, new))
     return path[0] == "max_kl" and other_types and not asked_twice
 

@@ -61,7 +61,7 @@ def _training(step: Step, manifest: Manifests) -> float:
 
 
 def _weigh_held_out(step: Step, manifest: Manifests) -> float:
-    files = step.parameters * (2 + len(step.recipe["quants"]))
+    files = step.parameters * (1 + len(step.recipe.get("quants", ())))
     return files * _side(manifest("dataset"), "test") / BYTES_A_TOKEN
 
 
@@ -78,6 +78,7 @@ WORK: dict[str, Callable[[Step, Manifests], float]] = {
     "weights": lambda step, _: float(step.parameters),
     "types": lambda step, _: float(step.parameters * (1 + len(step.recipe["quants"]))),
     "held_out": _weigh_held_out,
+    "measured": lambda step, _: float(step.parameters * step.recipe["tokens"]),
     "inputs": lambda step, _: float(len(step.inputs)),
 }
 """By the name that the table of stages has for it, how work is reckoned."""

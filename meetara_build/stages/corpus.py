@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset import SAMPLE, prepare
+from meetara_build.stages.dataset import prepare
 from meetara_build.stages.recipes.corpus import CorpusRecipe
+from meetara_build.stages.sample import SAMPLE
 from meetara_build.stages.types import Inputs, Metrics
 
 

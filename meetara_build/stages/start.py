@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import DataError
 from meetara_build.stages.adapter import DTYPES, collect_measured, save_adapter
-from meetara_build.stages.dataset import SAMPLE, read_sample
 from meetara_build.stages.recipes.start import StartRecipe
+from meetara_build.stages.sample import SAMPLE, read_sample
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, checkpoint_folder
 from meetara_build.training.chat import Encoded, encode
 from meetara_build.training.kernels.lora import attach

@@ -211,9 +211,10 @@ def test_real_figures_are_compared_with_their_change(
     override(project, "nutrition", {"evaluation.max_records": 2})
     graph = load(project)
     with mock.patch.dict(os.environ, {journal.BUILD: NAMES[3]}):
-        assert run(graph, graph.step("evaluate", "nutrition"), cold=True) == "built"
+        for stage in ("baseline", "evaluate"):
+            assert run(graph, graph.step(stage, "nutrition"), cold=True) == "built"
     found = differing(project, "-2", "-1")
-    assert set(found) == {"nutrition/evaluate"}
+    assert set(found) == {"nutrition/baseline", "nutrition/evaluate"}
     assert found["nutrition/evaluate"]["recipe"] == ["max_records: none → 2"]
     assert {"base_loss", "improvement"} <= set(found["nutrition/evaluate"]["metrics"])
     said = command(project, "diff", "-2").stdout

@@ -47,15 +47,18 @@ def steps(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def test_a_domain_is_explained_stage_by_stage(built: Path, explained: Explained) -> None:
-    stages = ["dataset", "adapter", "merge", "gguf", "evaluate", "package"]
+    stages = ["dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package"]
     assert steps(explained(built, "nutrition")) == [f"nutrition/{stage}" for stage in stages]
+
+
+MINI = ("corpus", "sample", "base", "gguf", "imatrix")
 
 
 @pytest.mark.parametrize(
     ("what", "found"),
     [
         ("nutrition/adapter", ["nutrition/adapter"]),
-        ("base/mini", ["base/mini/corpus", "base/mini/base", "base/mini/gguf"]),
+        ("base/mini", [f"base/mini/{stage}" for stage in MINI]),
         ("base/mini/corpus", ["base/mini/corpus"]),
         ("base/other", ["base/other/base", "base/other/gguf"]),
         ("report/report", ["report/report"]),
@@ -214,6 +217,7 @@ def test_people_are_told_the_same_in_lines(built: Path, command: Any) -> None:
     assert {line.split()[1] for line in lines if line.startswith("  from ")} == {
         "base/mini/base",
         "base/mini/gguf",
+        "base/mini/imatrix",
         "nutrition/adapter",
         "nutrition/dataset",
         "nutrition/merge",

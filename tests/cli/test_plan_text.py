@@ -73,7 +73,7 @@ def test_a_cause_says_file_line_key_both_values_and_how_far_it_reaches(
     first = said(project)[0]
     assert (
         first
-        == f"conf/base/mini.yaml:{number} tokenizer.vocab_size: 1024 → 2048  → 3 domains, 21 stages"
+        == f"conf/base/mini.yaml:{number} tokenizer.vocab_size: 1024 → 2048  → 3 domains, 25 stages"
     )
 
 
@@ -213,10 +213,10 @@ def test_on_a_rented_machine_it_takes_money(project: Path, said: Said) -> None:
 def test_the_last_line_can_be_grepped_and_with_nothing_to_do_is_the_only_one(
     project: Path, said: Said
 ) -> None:
-    assert said(project) == ["Plan: 0 to run, 0 to restore, 0 maybe, 26 fresh."]
+    assert said(project) == ["Plan: 0 to run, 0 to restore, 0 maybe, 32 fresh."]
     override(project, "nutrition", {"lora.rank": 8})
     (project / "artifacts" / "music" / "package" / "README.md").unlink()
-    assert said(project)[-1] == "Plan: 3 to run, 1 to restore, 3 maybe, 20 fresh."
+    assert said(project)[-1] == "Plan: 3 to run, 1 to restore, 3 maybe, 26 fresh."
 
 
 def test_it_is_last_for_people_and_for_files_alike(project: Path, said: Said) -> None:
@@ -231,13 +231,16 @@ def test_elsewhere_than_on_a_terminal_every_name_is_printed(shipped: Path, said:
     domains = sorted(path.stem for path in (shipped / "conf" / "domain").glob("*.yaml"))
     assert len(domains) == 62
     lines = said(shipped)
-    assert f"  RUN     dataset adapter merge gguf evaluate package: {', '.join(domains)}" in lines
+    assert (
+        f"  RUN     dataset adapter baseline merge gguf evaluate package: {', '.join(domains)}"
+        in lines
+    )
     assert "more" not in " ".join(lines[:-3])
 
 
 def test_a_terminal_shows_a_few_names_and_how_many_more(shipped: Path, said: Said) -> None:
     lines = said(shipped, terminal=True)
-    assert lines[0] == "not built yet  → 62 domains, 375 stages"
+    assert lines[0] == "not built yet  → 62 domains, 439 stages"
     (row,) = [line for line in lines if "dataset adapter" in line]
     assert row.endswith(" and 56 more")
     assert max(map(len, lines)) < 200

@@ -160,7 +160,7 @@ def test_without_priorities_what_makes_a_merged_model_superfluous_goes_first(
     build = rules(built_project, monkeypatch)
     for domain in build.domains:
         assert priorities(
-            build, domain, "dataset", "adapter", "merge", "gguf", "evaluate", "package"
+            build, domain, "dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package"
         ) == [*(0, 0, 1, 2, 2, 2)]
     assert (
         build.priority("base")(Wildcards(base="mini")) == build.priority("report")(Wildcards()) == 0
@@ -174,7 +174,7 @@ def test_all_jobs_of_a_domain_with_a_higher_priority_go_before_all_of_others(
     override(project, "programming", {"priority": 2})
     build, stages = (
         rules(project, monkeypatch),
-        ("dataset", "adapter", "merge", "gguf", "evaluate", "package"),
+        ("dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package"),
     )
     first, second, last = (
         priorities(build, domain, *stages)

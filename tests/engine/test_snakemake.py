@@ -36,7 +36,8 @@ from meetara_build.plan import FRESH, MAYBE, RESTORE, RUN, plan
 from meetara_build.store import journal
 
 NUTRITION = {
-    (stage, "nutrition") for stage in ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+    (stage, "nutrition")
+    for stage in ("dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package")
 }
 BASE = {(stage, "base/mini") for stage in ("corpus", "base", "gguf")}
 

@@ -18,7 +18,7 @@ from meetara_build.graph import Graph, compose, load
 from meetara_build.graph.stages import NAMES as STAGES
 from meetara_build.project import find_project
 
-OF_A_DOMAIN = ("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+OF_A_DOMAIN = ("dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def refused(project: Path) -> str:
 def test_every_domain_has_every_stage_and_the_base_is_there_once(fixed: Path) -> None:
     graph = load(fixed)
     expected = {(stage, domain) for stage in OF_A_DOMAIN for domain in DOMAINS}
-    expected |= {(stage, "base/mini") for stage in ("corpus", "base", "gguf")} | {
+    expected |= {(stage, "base/mini") for stage in ("corpus", "base", "gguf", "imatrix")} | {
         ("report", "report")
     }
     assert set(graph.steps) == expected
@@ -89,8 +89,11 @@ def test_above_a_step_is_all_that_it_needs_and_no_more(fixed: Path) -> None:
         "base/mini/corpus",
         "base/mini/base",
         "base/mini/gguf",
+        "base/mini/sample",
+        "base/mini/imatrix",
         "nutrition/dataset",
         "nutrition/adapter",
+        "nutrition/baseline",
         "nutrition/merge",
         "nutrition/gguf",
         "nutrition/evaluate",
@@ -109,7 +112,7 @@ def test_a_build_of_everything_ends_with_the_report_and_one_of_some_domains_with
 
 def test_unknown_stages_and_domains_are_refused_with_the_nearest(fixed: Path) -> None:
     graph = load(fixed)
-    with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, base"):
+    with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, sample, base"):
         graph.step("marge", "nutrition")
     with pytest.raises(
         ConfigError,
@@ -253,7 +256,10 @@ def test_a_source_s_new_content_is_seen_even_under_the_same_time_and_size(projec
     path.write_text(text[:-3].replace("the", "teh", 1) + text[-3:])
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert path.stat().st_size == old.st_size
-    assert changed(project, before) == {"base/mini/corpus", "programming/dataset"}
+    assert changed(project, before) == {
+        *("base/mini/corpus", "base/mini/sample"),
+        "programming/dataset",
+    }
 
 
 def test_a_touched_source_changes_nothing(project: Path) -> None:
@@ -429,12 +435,14 @@ def test_a_sample_that_is_not_there_is_named(project: Path) -> None:
     assert "conf/build.yaml: sample: 'gone.jsonl' is no file (looked at " in refused(project)
 
 
-def test_a_start_without_a_sample_is_refused(project: Path) -> None:
+def test_what_is_made_of_a_sample_is_refused_without_one(project: Path) -> None:
     edit(project / "conf" / "build.yaml", "sample", None)
+    said = "there is no sample to make it of; name one in conf/build.yaml (sample: "
+    assert f"conf/build.yaml: gguf.imatrix.enabled: {said}" in refused(project)
+    edit(project / "conf" / "build.yaml", "gguf.imatrix.enabled", False)
+    load(project)
     override(project, "nutrition", {"start.enabled": True})
-    said = refused(project)
-    assert "start.enabled: there is no sample to train a common start on; name one in" in said
-    assert "conf/domain/nutrition.yaml" in said
+    assert f"conf/domain/nutrition.yaml: start.enabled: {said}" in refused(project)
 
 
 def test_a_domain_begins_from_the_start_of_its_base_if_its_lora_is_alike(project: Path) -> None:
@@ -445,3 +453,20 @@ def test_a_domain_begins_from_the_start_of_its_base_if_its_lora_is_alike(project
     graph = load(project)
     assert "start" not in graph.step("adapter", first).inputs
     assert graph.step("start", "base/mini").recipe["lora"]["rank"] != 2
+
+
+def test_one_domain_cannot_say_how_its_base_s_matrix_is_made(project: Path) -> None:
+    override(project, "nutrition", {"gguf.imatrix.tokens": 9})
+    assert refused(project).startswith(
+        "conf/domain/nutrition.yaml: gguf.imatrix.tokens: the matrix is made once for all domains "
+        "of mini; set the key in conf/build.yaml or conf/base/mini.yaml"
+    )
+    override(project, "base/mini", {"gguf.imatrix.tokens": 9})
+    load(project)
+
+
+def test_a_base_has_a_matrix_where_a_type_of_a_domain_uses_one(project: Path) -> None:
+    assert ("imatrix", "base/mini") in load(project).steps
+    for domain in ("nutrition", "programming"):
+        edit(project / "conf" / "domain" / f"{domain}.yaml", "quants", ["F16", "Q8_0"])
+    assert ("imatrix", "base/mini") not in load(project).steps

@@ -86,7 +86,7 @@ BUILD_KEYS = {
     "domains": (["nutrition"], NOTHING),
     "seed": (3, {"base", *ALIKE}),
     "data.min_tokens": (9, {"dataset", "gguf"}),
-    "data.max_tokens": (400, {"dataset", "evaluate", *ALIKE}),
+    "data.max_tokens": (400, {"dataset", "baseline", "evaluate", *ALIKE}),
     "data.near_duplicate": (0.9, DATA),
     "data.near_group": (0.5, DATA),
     "data.validation": (0.2, DATA),
@@ -124,11 +124,12 @@ BUILD_KEYS = {
     "training.observers": (["quality_assurance"], TRAINING),
     "merge.bound": (0.5, {"merge", "gguf"}),
     "gguf.imatrix.enabled": (False, {"gguf"}),
-    "gguf.imatrix.tokens": (99, {"gguf"}),
+    "gguf.imatrix.tokens": (99, {"imatrix"}),
     "gguf.lora": (False, {"gguf", "package"}),
     "gguf.logits_bound": (0.5, {"gguf", "base_gguf"}),
     "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf"}),
-    "evaluation.max_records": (9, {"evaluate"}),
+    "evaluation.max_records": (9, {"baseline", "evaluate"}),
+    "evaluation.kl_tokens": (9, {"evaluate"}),
     "evaluation.max_loss": (5.0, SAYS),
     "priority": (3, NOTHING),
     "evaluation.max_kl.Q8_0": (0.5, SAYS),
@@ -161,7 +162,7 @@ HARDWARE_KEYS = {
     "gpu_memory_gb": (8, NOTHING),
     "device": ("cuda", ALIKE),
     "precision": ("bfloat16", ALIKE),
-    "threads": (2, {"merge", "base_gguf", "evaluate", *ALIKE}),
+    "threads": (2, {"merge", "base_gguf", "imatrix", "baseline", "evaluate", *ALIKE}),
 }
 
 

@@ -63,7 +63,7 @@ def test_a_stage_of_bases_and_of_domains_is_told_by_its_target() -> None:
 def test_a_build_is_for_what_nothing_else_reads() -> None:
     assert [row.name for row in ENDS] == ["package", "report"]
     assert [row.name for row in CHAIN] == [
-        *("dataset", "adapter", "merge", "gguf", "evaluate", "package")
+        *("dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package")
     ]
 
 
@@ -73,13 +73,13 @@ def test_a_build_is_for_what_nothing_else_reads() -> None:
         ("priority", []),
         ("evaluation.max_loss", ["package"]),
         ("evaluation.max_kl", ["package"]),
-        ("evaluation.max_records", ["evaluate", "package"]),
+        ("evaluation.max_records", ["baseline", "evaluate", "package"]),
         ("gguf.tensor_types", ["gguf", "evaluate", "package"]),
         ("domain.quants", ["gguf", "evaluate", "package"]),
         ("lora.rank", ["adapter", "merge", "gguf", "evaluate", "package"]),
         ("training", ["adapter", "merge", "gguf", "evaluate", "package"]),
-        ("data.drop", ["dataset", "adapter", "merge", "gguf", "evaluate", "package"]),
-        ("base", ["adapter", "merge", "gguf", "evaluate", "package"]),
+        ("data.drop", ["dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package"]),
+        ("base", ["adapter", "baseline", "merge", "gguf", "evaluate", "package"]),
     ],
 )
 def test_a_key_costs_the_stages_that_read_it_and_those_after(key: str, stages: list[str]) -> None:

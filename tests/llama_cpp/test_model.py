@@ -11,7 +11,7 @@ from small_models import CHATML, make_model, train_sentencepiece_like, train_tok
 from transformers import AutoTokenizer
 
 from meetara_build.errors import ArtifactError
-from meetara_build.llama_cpp.model import Model, last_words
+from meetara_build.llama_cpp.model import Model, Session, last_words
 from meetara_build.stages import gguf
 from meetara_build.training.chat import encode
 
@@ -148,3 +148,53 @@ def test_nothing_is_printed(path: Path, capfd: pytest.CaptureFixture[str]) -> No
         session.logits([1, 2, 3])
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+SHARED = list(range(20, 60))
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gemma2": {"head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 16},
+    "mamba": {"state_size": 16, "conv_kernel": 4, "expand": 2, "time_step_rank": 16},
+}
+
+
+def stream(session: Session, ids: list[int], first: int) -> np.ndarray:
+    """Logits after the tokens from ``first`` on."""
+    wanted = [at >= first for at in range(len(ids))]
+    return np.concatenate([piece.copy() for piece in session.stream(ids, wanted)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_texts_share_is_read_once_and_changes_nothing(kind: str, tmp_path: Path) -> None:
+    """But where a model keeps a state instead of a cache: it reads every text whole."""
+    train_tokenizer(tmp_path)
+    make_model(tmp_path, kind, **KINDS[kind])
+    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    texts = [
+        ([*SHARED, 100, 101, 102], 40),
+        ([*SHARED, 110, 111], 40),
+        ([*SHARED[:30], 9, 8, 7], 31),
+        ([*SHARED, 110, 111, 112], 38),  # logits are wanted of a part that is kept
+        ([*SHARED, 110, 111, 112], 38),
+        ([1, 2, 3], 0),
+        (SHARED, 39),
+    ]
+    with Model(tmp_path / "out" / "nutrition-F16.gguf") as model:
+        with model.session(64, threads=1) as session:
+            found = [stream(session, ids, first) for ids, first in texts]
+            read = session.decoded
+        for (ids, first), ours in zip(texts, found, strict=True):
+            with model.session(64, threads=1) as alone:
+                wanted = stream(alone, ids, first)
+            assert ours.shape == wanted.shape == (len(ids) - first, model.n_vocab)
+            assert np.abs(ours - wanted).max() < 0.01 * np.abs(wanted).max()
+    whole = sum(len(ids) for ids, _ in texts)
+    assert read == whole if kind == "mamba" else read < whole / 2
+
+
+def test_an_adapter_cannot_be_added_to_what_was_read_without_it(path: Path) -> None:
+    """What is kept of one adapter's texts would be taken for another's."""
+    with Model(path) as model, model.session(16, threads=1) as session:
+        session.logits([1, 2, 3])
+        with pytest.raises(AssertionError, match="without the adapter"):
+            session.apply(path, 1.0)

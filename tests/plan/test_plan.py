@@ -92,6 +92,7 @@ def everything_after(base: dict[str, str]) -> dict[str, str]:
             domain,
             dataset=MAYBE,
             adapter=MAYBE,
+            baseline=MAYBE,
             merge=MAYBE,
             gguf=MAYBE,
             evaluate=MAYBE,
@@ -143,11 +144,11 @@ def comment(project: Path) -> None:
         ),
         pytest.param(
             overriding("evaluation.max_records", 2),
-            {**of("nutrition", evaluate=RUN, package=MAYBE), **REPORT},
+            {**of("nutrition", baseline=RUN, evaluate=RUN, package=MAYBE), **REPORT},
             id="evaluation",
         ),
         pytest.param(
-            overriding("gguf.imatrix.tokens", 999),
+            overriding("gguf.imatrix.enabled", False),
             {**of("nutrition", merge=RUN, gguf=RUN, evaluate=MAYBE, package=MAYBE), **REPORT},
             id="imatrix",
         ),
@@ -161,14 +162,18 @@ def comment(project: Path) -> None:
         pytest.param(
             add_record,
             everything_after(
-                {"base/mini/corpus": RUN, "base/mini/base": MAYBE, "base/mini/gguf": MAYBE}
+                {
+                    "base/mini/corpus": RUN,
+                    "base/mini/sample": RUN,
+                    **of("base/mini", base=MAYBE, gguf=MAYBE, imatrix=MAYBE),
+                }
             )
             | {"nutrition/dataset": RUN},
             id="a record",
         ),
         pytest.param(
             base_file("pretraining.epochs", 2),
-            everything_after({"base/mini/base": RUN, "base/mini/gguf": MAYBE})
+            everything_after(of("base/mini", base=RUN, gguf=MAYBE, imatrix=MAYBE))
             | {
                 f"{domain}/{stage}": RUN
                 for domain in ("nutrition", "programming", "storytelling")
@@ -180,9 +185,9 @@ def comment(project: Path) -> None:
             base_file("licence", "mit"),
             {"base/mini/gguf": RUN}
             | {
-                f"{domain}/{stage}": RUN if stage != "evaluate" else MAYBE
+                f"{domain}/{stage}": RUN if stage not in ("baseline", "evaluate") else MAYBE
                 for domain in ("nutrition", "programming", "storytelling")
-                for stage in ("merge", "gguf", "evaluate", "package")
+                for stage in ("baseline", "merge", "gguf", "evaluate", "package")
             }
             | REPORT,
             id="licence",
@@ -297,6 +302,7 @@ def test_without_the_store_what_was_deleted_runs_again_and_its_users_may(project
             "nutrition",
             dataset=RUN,
             adapter=MAYBE,
+            baseline=MAYBE,
             merge=MAYBE,
             gguf=MAYBE,
             evaluate=MAYBE,
@@ -331,7 +337,10 @@ def test_a_run_whose_result_is_as_before_ends_what_may_run(project: Path) -> Non
     assert expected["nutrition/dataset"] == RUN
     assert expected["nutrition/adapter"] == expected["base/mini/base"] == MAYBE
     graph = load(project)
-    for stage, target in (("corpus", "base/mini"), ("dataset", "nutrition")):
+    for stage, target in (
+        *(("corpus", "base/mini"), ("sample", "base/mini")),
+        ("dataset", "nutrition"),
+    ):
         assert run(graph, graph.step(stage, target), cold=True) == "built"
     assert planned(project) == {}
 
@@ -344,7 +353,16 @@ def test_a_domain_added_later_runs_alone(project: Path) -> None:
         {**read_yaml(conf / "nutrition.yaml"), "sources": [{"path": "mine.jsonl"}]},
     )
     assert planned(project) == {
-        **of("mine", dataset=RUN, adapter=RUN, merge=RUN, gguf=RUN, evaluate=RUN, package=RUN),
+        **of(
+            "mine",
+            dataset=RUN,
+            adapter=RUN,
+            baseline=RUN,
+            merge=RUN,
+            gguf=RUN,
+            evaluate=RUN,
+            package=RUN,
+        ),
         "report/report": RUN,
     }
     assert planned(project, "nutrition") == {}

@@ -14,7 +14,17 @@ from meetara_build.plan.workload import UNKNOWN_BYTES, output_size, workload
 from meetara_build.store import journal
 from meetara_build.store.manifest import Manifest, read_manifest
 
-STAGES = ("corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package")
+STAGES = (
+    "corpus",
+    "base",
+    "dataset",
+    "adapter",
+    "baseline",
+    "merge",
+    "gguf",
+    "evaluate",
+    "package",
+)
 
 
 def inputs(**files: dict[str, int]) -> Any:

@@ -37,6 +37,7 @@ def evaluation(f16: float = 1.8, q4: float = 1.9, kl: float = 0.1) -> dict[str, 
     return {
         "records": 12,
         "tokens": 345,
+        "kl_tokens": 300,
         "base": figures(2.0),
         "variants": {
             "F16": figures(f16),

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from gguf_builds import Build, fresh, recipe, train_nothing
 
 from meetara_build.errors import ArtifactError, DataError
-from meetara_build.stages import evaluate, gguf
-from meetara_build.stages.evaluate import divergence, log_softmax
+from meetara_build.stages import baseline, evaluate, gguf
+from meetara_build.stages.evaluate import choose, divergence
+from meetara_build.stages.held_out import log_softmax, sum_losses
+from meetara_build.stages.recipes.baseline import BaselineRecipe
 from meetara_build.stages.recipes.evaluate import EvaluateRecipe
 from meetara_build.stages.types import Metrics
 from meetara_build.training.chat import encode, read_records
@@ -25,12 +28,20 @@ RECIPE = {
     "threads": 1,
     "context": None,
     "max_records": None,
+    "kl_tokens": None,
 }
+BASE = {"domain": "nutrition", "base": "tiny", "threads": 1, "context": None, "max_records": None}
 
 
-def run(recipe: Mapping[str, Any], *more: Any) -> Metrics:
-    """The stage, of a recipe that is written as JSON."""
-    return evaluate.run(EvaluateRecipe.model_validate(recipe), *more)
+def run(recipe: Mapping[str, Any], inputs: Mapping[str, Path], output: Path) -> Metrics:
+    """The stage, of a recipe that is written as JSON, after the base was measured on the same
+    records."""
+    own = {key: recipe[key] for key in BASE}
+    with TemporaryDirectory() as folder:
+        if "baseline" not in inputs:
+            baseline.run(BaselineRecipe.model_validate(own), inputs, Path(folder))
+            inputs = {**inputs, "baseline": Path(folder)}
+        return evaluate.run(EvaluateRecipe.model_validate(recipe), inputs, output)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +188,9 @@ def test_a_large_vocabulary_is_read_in_pieces(
     )
     assert pieces["tokens"] == whole["tokens"]
     assert pieces["base"]["loss"] == pytest.approx(whole["base"]["loss"], rel=1e-4)
+    for name in ("F16", "Q8_0", "Q4_K_M"):
+        one, other = (report["variants"][name] for report in (whole, pieces))
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
 def test_divergence_is_that_of_the_definition() -> None:
@@ -188,3 +202,50 @@ def test_divergence_is_that_of_the_definition() -> None:
     reference = log_softmax(theirs)
     found = divergence(reference, np.exp(reference), log_softmax(ours))
     assert found == pytest.approx((p * np.log(p / q)).sum(1), rel=1e-5)
+
+
+def test_types_are_compared_on_so_many_tokens_and_lost_on_all(
+    report: dict, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    run({**RECIPE, "kl_tokens": 64}, inputs, tmp_path)
+    fewer = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (fewer["kl_tokens"], report["kl_tokens"]) == (64, report["tokens"])
+    for name, figures in fewer["variants"].items():
+        assert figures["loss"] == report["variants"][name]["loss"]
+    kl = fewer["variants"]["Q4_K_M"]["kl_mean"]
+    assert kl == pytest.approx(report["variants"]["Q4_K_M"]["kl_mean"], rel=0.3)
+    assert kl != report["variants"]["Q4_K_M"]["kl_mean"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "wanted", "count"), [(1000, 512, 512), (7, 512, 7), (9, None, 9)]
+)
+def test_the_compared_tokens_are_spread_over_all(
+    tokens: int, wanted: int | None, count: int
+) -> None:
+    chosen = choose(tokens, wanted)
+    assert chosen.sum() == count
+    half = chosen[: tokens // 2].sum()
+    assert abs(2 * half - count) <= 2
+
+
+def test_figures_of_a_base_on_other_records_are_refused(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    other, output = fresh(tmp_path / "baseline"), fresh(tmp_path / "out")
+    fewer = BaselineRecipe.model_validate({**BASE, "max_records": 3})
+    baseline.run(fewer, inputs, other)
+    with pytest.raises(
+        ArtifactError, match=r"baseline.json: the base was measured on other record"
+    ):
+        run(RECIPE, {**inputs, "baseline": other}, output)
+    (other / "baseline.json").unlink()
+    with pytest.raises(ArtifactError, match=r"baseline.json: no such file"):
+        run(RECIPE, {**inputs, "baseline": other}, output)
+
+
+def test_a_sum_of_losses_is_that_of_the_log_probabilities() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32) * 8
+    targets = np.array([0, 3, 39, 3, 7])
+    wanted = -log_softmax(logits)[np.arange(5), targets].sum()
+    assert sum_losses(logits, targets) == pytest.approx(wanted, rel=1e-5)

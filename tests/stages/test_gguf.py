@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from meetara_build.llama_cpp.header import tensor_types
 from meetara_build.llama_cpp.model import Model
 from meetara_build.llama_cpp.quants import QUANTS
 from meetara_build.stages import gguf
-from meetara_build.stages.gguf import imatrix, lora, proof
+from meetara_build.stages.gguf import lora, proof
 from meetara_build.stages.gguf.quantize import NEEDS_IMATRIX
 
 
@@ -31,8 +33,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture(scope="module")
 def made(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("gguf")
-    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix={"enabled": True, "tokens": 1024}, lora=True)
-    gguf.run(wanted, build.inputs(), output)
+    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, lora=True)
+    gguf.run(wanted, build.inputs(imatrix=build.importance()), output)
     return output
 
 
@@ -60,13 +62,13 @@ def test_the_proof_tells_what_was_compared(made: Path) -> None:
     assert report["conversations"] == 16
     assert 0 < report["logits"]["worst"] < 0.02
     assert 0 < report["lora"]["worst"] < 0.02
-    assert report["imatrix"] == {"tokens": 1024, "tensors": 14}
+    assert report["imatrix"] == {"tensors": 14}
     assert report["files"]["Q4_K_M"]["types"].keys() == {"f32", "q4_K", "q6_K"}
 
 
 def test_the_same_inputs_give_the_same_bytes(made: Path, build: Build, tmp_path: Path) -> None:
-    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix={"enabled": True, "tokens": 1024}, lora=True)
-    gguf.run(wanted, build.inputs(), tmp_path)
+    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, lora=True)
+    gguf.run(wanted, build.inputs(imatrix=build.importance()), tmp_path)
     for path in made.glob("*.gguf"):
         assert _digest(tmp_path / path.name) == _digest(path), path.name
 
@@ -87,14 +89,55 @@ def test_a_base_alone_becomes_a_gguf_file_too(build: Build, tmp_path: Path) -> N
     assert metrics["bytes"] == {"F16": (tmp_path / "tiny-F16.gguf").stat().st_size}
 
 
-def test_the_adapter_is_proved_on_the_base_s_file_where_there_is_one(
-    build: Build, tmp_path: Path
+@pytest.fixture(scope="module")
+def base_gguf(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base's own file, whose vocabulary is proved."""
+    output = tmp_path_factory.mktemp("base_gguf")
+    gguf.run(recipe(name="tiny"), {"merged": build.base}, output)
+    return output
+
+
+def test_what_is_proved_of_the_base_s_file_is_not_proved_again(
+    build: Build, base_gguf: Path, made: Path, tmp_path: Path
 ) -> None:
-    base = fresh(tmp_path / "base_gguf")
-    gguf.run(recipe(name="tiny"), {"merged": build.base}, base)
     output = fresh(tmp_path / "out")
-    gguf.run(recipe(lora=True), build.inputs(base_gguf=base), output)
-    assert json.loads((output / "proof.json").read_text())["lora"]["weights"] == 14
+    wanted = recipe(lora=True, system_prompt="Be brief.")
+    gguf.run(wanted, build.inputs(base_gguf=base_gguf), output)
+    report = json.loads((output / "proof.json").read_text())
+    assert report["lora"]["weights"] == 14, "the adapter is proved on the base's file"
+    assert report["tokens"]["proved with"] == "tiny-F16.gguf"
+    assert 10 < report["tokens"]["texts"] < 40
+    assert report["conversations"] == 2
+    assert _digest(output / "nutrition-F16.gguf") == _digest(made / "nutrition-F16.gguf")
+
+
+def test_a_file_whose_keys_are_not_the_base_s_is_refused(
+    build: Build, base_gguf: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(build.merged, tmp_path / "other")
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    inputs = {**build.inputs(base_gguf=base_gguf), "merged": other}
+    with pytest.raises(
+        ProofError,
+        match=r"nutrition-F16.gguf: tokenizer.chat_template differ from those of the base's own file",
+    ):
+        gguf.run(recipe(), inputs, fresh(tmp_path / "out"))
+
+
+def test_the_domain_s_own_texts_are_compared_on_the_base_s_vocabulary(
+    build: Build, base_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands for a text that the base's proofs do not have a like of."""
+    cases = proof.own_cases
+
+    def one_wrong(*given: Any) -> list[proof.Case]:
+        first, *others = cases(*given)
+        return [replace(first, ids=[*first.ids, 7]), *others]
+
+    monkeypatch.setattr(proof, "own_cases", one_wrong)
+    with pytest.raises(ProofError, match=r"by transformers and .* by llama.cpp"):
+        gguf.run(recipe(), build.inputs(base_gguf=base_gguf), fresh(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -138,8 +181,8 @@ def test_rows_that_fit_no_block_of_256_are_told(tmp_path: Path) -> None:
 
 def test_every_known_type_can_be_made(build: Build, tmp_path: Path) -> None:
     quick = [quant for quant in QUANTS if not quant.startswith(("IQ1", "IQ2", "IQ3"))]
-    wanted = recipe(quants=quick, imatrix={"enabled": True, "tokens": 512})
-    sizes = gguf.run(wanted, build.inputs(), tmp_path)["bytes"]
+    wanted = recipe(quants=quick, imatrix=True)
+    sizes = gguf.run(wanted, build.inputs(imatrix=build.importance()), tmp_path)["bytes"]
     assert set(sizes) == {"F16", *quick}
     assert sizes["Q2_K"] < sizes["Q4_K_M"] < sizes["Q8_0"] < sizes["F16"] < sizes["F32"]
     assert set(tensor_types(tmp_path / "nutrition-BF16.gguf").values()) == {"bf16", "f32"}
@@ -154,18 +197,6 @@ def test_types_that_need_an_imatrix_say_so(build: Build, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"IQ2_XS.*imatrix.enabled"):
         gguf.run(recipe(quants=["IQ2_XS"]), build.inputs(), tmp_path)
     assert set(QUANTS) > NEEDS_IMATRIX
-
-
-def test_the_imatrix_is_the_mean_square_of_each_layer_s_input(build: Build) -> None:
-    model = gguf.load_model(build.merged)
-    texts = [[5, 6, 7, 8], [9, 10]]
-    names = {"model.layers.0.self_attn.q_proj": "blk.0.attn_q.weight"}
-    found, tokens = imatrix.measure(model, texts, names, 100)
-    assert tokens == 6
-    with torch.inference_mode():
-        hidden = model.model.embed_tokens(torch.tensor([5, 6, 7, 8, 9, 10]))
-        wanted = model.model.layers[0].input_layernorm(hidden).square().mean(0)
-    torch.testing.assert_close(torch.from_numpy(found["blk.0.attn_q.weight"]), wanted)
 
 
 def test_a_file_that_is_not_the_model_is_refused(

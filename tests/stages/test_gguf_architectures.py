@@ -36,8 +36,8 @@ def test_tokens_conversations_logits_and_adapter_agree(kind: str, tmp_path: Path
     targets = {"target_modules": ["q_proj", "v_proj"]} if kind == "mixtral" else {}
     build = train_nothing(tmp_path / "build", kind, cut, targets, **ARCHITECTURES[kind])
     output = fresh(tmp_path / "out")
-    wanted = recipe(quants=["Q4_K_M"], lora=True, imatrix={"enabled": True, "tokens": 256})
-    gguf.run(wanted, build.inputs(), output)
+    wanted = recipe(quants=["Q4_K_M"], lora=True, imatrix=True)
+    gguf.run(wanted, build.inputs(imatrix=build.importance(256)), output)
     report = json.loads((output / "proof.json").read_text())
     assert report["logits"]["worst"] < 0.005
     assert report["lora"]["worst"] < 0.005

@@ -30,7 +30,10 @@ def plain(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(build: Build, output: Path, types: Mapping[str, str], **changes: Any) -> dict[str, Any]:
     """A run of the stage with types of their own for some tensors."""
     wanted = recipe(**{"quants": ["Q4_K_M"], **changes}, tensor_types=dict(types))
-    return gguf.run(wanted, {"merged": build.merged, "dataset": build.dataset}, fresh(output))
+    inputs = {"merged": build.merged, "dataset": build.dataset}
+    if wanted.imatrix:
+        inputs["imatrix"] = build.importance(512)
+    return gguf.run(wanted, inputs, fresh(output))
 
 
 def test_every_tensor_that_a_pattern_names_gets_its_type(build: Build, tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_what_cannot_be_is_refused(
     build: Build, tmp_path: Path, types: dict[str, str], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        make(build, tmp_path, types, imatrix={"enabled": True, "tokens": 512})
+        make(build, tmp_path, types, imatrix=True)
     assert not (tmp_path / "nutrition-Q4_K_M.gguf").exists()
 
 
@@ -120,9 +123,9 @@ def test_types_that_need_importance_data_get_it(build: Build, tmp_path: Path) ->
         tmp_path,
         {"ffn_up": "IQ3_XXS"},
         quants=["Q8_0"],
-        imatrix={"enabled": True, "tokens": 512},
+        imatrix=True,
     )
-    assert json.loads((tmp_path / "proof.json").read_text())["imatrix"]["tokens"] == 512
+    assert json.loads((tmp_path / "proof.json").read_text())["imatrix"]["tensors"] == 21
     assert tensor_types(tmp_path / "nutrition-Q8_0.gguf")["blk.0.ffn_up.weight"] == "iq3_xxs"
 
 

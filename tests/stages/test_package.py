@@ -327,6 +327,7 @@ def test_the_card_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
         "tags": ["gguf", "lora", "healthcare", "nutrition"],
     }
     assert "12 held-out records, 345 answer tokens" in text
+    assert "KL and top token on 300 of them" in text
     assert re.search(r"\| base \|  \| 2\.0000 \| 7\.50 \|  \|  \|", text)
     assert re.search(r"\| Q4_K_M \| 0\.0 \| 1\.9000 \| 7\.50 \| 0\.1000 \| 95\.0% \|", text)
     assert "40 of 44 records kept: 30 to train, 4 to validate, 6 held out." in text

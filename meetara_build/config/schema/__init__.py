@@ -273,13 +273,16 @@ class Merge(Shape):
 
 
 class Imatrix(Shape):
-    """Whether quantizing weighs by an importance matrix, and from how many tokens of the training
-    text."""
+    """Whether quantizing weighs by an importance matrix, and how much of the sample that is
+    measured on.
+
+    It is made once a base, so that ``tokens`` is set here or in a base's file, for all its domains.
+    """
 
     enabled: bool
-    """Whether it is made."""
+    """Whether quantizing weighs by it."""
     tokens: Positive
-    """Of training text, to measure it on."""
+    """Of the sample, to measure it on."""
 
 
 class Gguf(Shape):
@@ -305,6 +308,8 @@ class Evaluation(Shape):
     token)."""
 
     max_records: Positive | None
+    kl_tokens: Positive | None = 512
+    """Of the held-out answers' tokens, on how many each type is compared with F16; null: on all."""
     max_kl: dict[QuantName, Annotated[float, Field(gt=0)]]
     max_loss: Annotated[float, Field(gt=0)] | None = None
     """Held-out loss of the F16 file, nats per token, above which nothing is packaged."""

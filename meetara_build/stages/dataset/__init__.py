@@ -14,13 +14,11 @@ an account of every one.
 """
 
 from meetara_build.stages.dataset.examine import Examined, examine
-from meetara_build.stages.dataset.prepare import Prepared, prepare, read_all
+from meetara_build.stages.dataset.prepare import Prepared, find_taught, prepare, read_all
 from meetara_build.stages.dataset.records import Drop, Fault, Record
-from meetara_build.stages.dataset.sample import SAMPLE, find_taught, read_sample
 from meetara_build.stages.dataset.stage import run, warm
 
 __all__ = [
-    "SAMPLE",
     "Drop",
     "Examined",
     "Fault",
@@ -30,7 +28,6 @@ __all__ = [
     "find_taught",
     "prepare",
     "read_all",
-    "read_sample",
     "run",
     "warm",
 ]

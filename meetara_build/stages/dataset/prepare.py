@@ -8,12 +8,12 @@ from meetara_build.errors import BadRecordsError, DataError
 from meetara_build.stages.dataset import check, clean, columns, markup, shape
 from meetara_build.stages.dataset.duplicates import Tell, distinct, say_nothing
 from meetara_build.stages.dataset.records import Drop, Fault, Message, Record, content_id, tally
-from meetara_build.stages.dataset.sample import find_taught
 from meetara_build.stages.dataset.sources import Reading, read_source
 from meetara_build.stages.dataset.split import split
 from meetara_build.stages.dataset.text_files import advise_encoding
 from meetara_build.stages.losses import Losses
 from meetara_build.stages.recipes.preparation import Preparation, SourceRecipe
+from meetara_build.stages.sample import SAMPLE, read_sample
 from meetara_build.stages.types import Inputs
 
 
@@ -64,6 +64,17 @@ def prepare(recipe: Preparation, inputs: Inputs, tell: Tell = say_nothing) -> Pr
             split.
     """
     return divide(recipe, read_all(recipe, inputs), tell, find_taught(inputs))
+
+
+def find_taught(inputs: Inputs) -> frozenset[str]:
+    """The ids of the pinned sample's records; none where there is no sample."""
+    if SAMPLE not in inputs:
+        return frozenset()
+    messages = (
+        [Message(role=turn["role"], content=turn["content"]) for turn in turns]
+        for turns in read_sample(inputs[SAMPLE])
+    )
+    return frozenset(map(content_id, messages))
 
 
 def read_all(recipe: Preparation, inputs: Inputs) -> list[Checked]:

@@ -11,36 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from meetara_build.errors import ArtifactError, ConfigError, ProofError
+from meetara_build.errors import ConfigError
 from meetara_build.llama_cpp.header import tensors
+from meetara_build.llama_cpp.importance import FILE as IMATRIX
+from meetara_build.llama_cpp.importance import Imatrix, read_imatrix
+from meetara_build.llama_cpp.layout import read_layout
 from meetara_build.llama_cpp.model import Floats, Model
-from meetara_build.llama_cpp.quants import CONVERTED, check_quant, needs_imatrix
+from meetara_build.llama_cpp.quants import CONVERTED, check_quant
 from meetara_build.setup.check import check_llama
 from meetara_build.setup.originals import find_original
-from meetara_build.stages.gguf import imatrix, lora, overrides, proof
-from meetara_build.stages.gguf.convert import Labels, convert, find_known_cut, tell
+from meetara_build.stages.gguf import lora, overrides, proof
+from meetara_build.stages.gguf.convert import NAME, Labels, convert, find_known_cut
+from meetara_build.stages.gguf.loading import load_model, load_tokenizer, open_made
 from meetara_build.stages.gguf.quantize import (
     Fallback,
-    Imatrix,
     check_needs,
     count_types,
     expand,
     quantize,
 )
-from meetara_build.stages.gguf.vocabulary import Vocabulary
+from meetara_build.stages.gguf.vocabulary import PRE, Vocabulary
 from meetara_build.stages.recipes.gguf import GgufRecipe
 from meetara_build.stages.types import MEASURED, Inputs, Metrics
-from meetara_build.training.chat import encode, read_records
+from meetara_build.training.chat import read_records
 
 PROMPT_TOKENS = 128
 """Longest text that logits are compared on."""
@@ -51,7 +48,7 @@ SPREAD = 200
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Keys by which configurations tell how many experts there are."""
 
-OWN_TEXTS = 100
+OWN_TEXTS = 20
 """Texts of the domain that both tokenizers are compared on."""
 
 
@@ -59,8 +56,9 @@ def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Make and prove the GGUF files of one model.
 
     Inputs: ``merged`` (Hugging Face folder in float32, or the base itself), ``dataset`` (text for
-    the imatrix and for the proofs; optional), ``adapter`` and ``base``, ``base_gguf`` (folder of
-    the base's F16 file; optional). What every file is proved against is base + adapter in float32,
+    the proofs; optional), ``imatrix`` (where the recipe asks for one), ``adapter`` and ``base``, ``base_gguf`` (folder of
+    the base's F16 file; optional: what is proved of its tokens and conversations is not proved
+    again). What every file is proved against is base + adapter in float32,
     never a rounded copy. The LoRA file is proved on the base's file, or else by taking it out of
     the merged F16 file again, which has to give the base.
 
@@ -104,6 +102,8 @@ class _Stage:
         self.f16 = self.path("F16")
         self.quants = ["F16", *(quant for quant in recipe.quants if quant != "F16")]
         self.labels = Labels.of(recipe)
+        folder = inputs.get("base_gguf")
+        self.base_file = folder / f"{recipe.base}-F16.gguf" if folder else None
         self.tokenizer = load_tokenizer(self.merged)
         self.records = _records(inputs)
         self.fallbacks: dict[str, list[Fallback]] = {}
@@ -114,16 +114,42 @@ class _Stage:
         return self.output / f"{self.recipe.name}-{quant}.gguf"
 
     def make_f16(self) -> None:
-        """The F16 file, with the cut of text that the tokenizers' comparison shows to be right."""
+        """The F16 file, with the cut of text that the tokenizers' comparison shows to be right, or
+        has shown to be right for the base."""
         started = time.process_time()
+        self.conversations = proof.render_conversations(self.tokenizer, self.recipe.system_prompt)
+        if self.base_file:
+            self._convert_as_base(self.base_file)
+        else:
+            self._convert_as_proved()
+        self._took("F16", started)
+
+    def _convert_as_base(self, base_file: Path) -> None:
+        """Convert with the base's vocabulary. All that the base's step has proved of it holds here
+        too, as the file's keys are the base's; only the domain's own texts are new."""
+        base = read_layout(base_file)
+        self.labels = self.labels.switched_as(base.text(NAME), self.recipe.base)
+        self.vocabulary = Vocabulary.of(self.merged, self.tokenizer).cut_by(base.text(PRE) or None)
+        self.conversations = self.conversations[-2:]  # the system prompt is the domain's own
+        convert(self.merged, self.f16, self.labels, self.vocabulary)
+        proof.prove_same_keys(self.f16.name, read_layout(self.f16), base)
+        rendered = [text for _, _, text in self.conversations if text is not None]
+        cases = proof.own_cases(self.tokenizer, self._own_texts(), rendered)
+        with open_made(self.f16, vocab_only=True) as model:
+            if difference := proof.first_difference(model, cases):
+                raise proof.refuse_tokens(difference)
+        self.report["tokens"] = {"texts": len(cases), "proved with": base_file.name}
+
+    def _convert_as_proved(self) -> None:
+        """Convert with a guess of the vocabulary, and where the proof shows it to be wrong, with
+        what is found to be right."""
         vocabulary = Vocabulary.of(self.merged, self.tokenizer)
         if vocabulary.pre and (known := find_known_cut(self.tokenizer, self.merged)):
             vocabulary = vocabulary.cut_by(known)
-        self.conversations = proof.render_conversations(self.tokenizer, self.recipe.system_prompt)
         rendered = [text for _, _, text in self.conversations if text is not None]
         cases = proof.cases(self.tokenizer, self._own_texts(), rendered)
-        self.names = convert(self.merged, self.f16, self.labels, vocabulary)
-        with _make_model(self.f16, vocab_only=True) as model:
+        convert(self.merged, self.f16, self.labels, vocabulary)
+        with open_made(self.f16, vocab_only=True) as model:
             difference = proof.first_difference(model, cases)
         if difference:
             cuts, rstrip = vocabulary.pre is not None, vocabulary.rstrip
@@ -134,15 +160,13 @@ class _Stage:
                 raise proof.refuse_tokens(difference)
             vocabulary = vocabulary.cut_by(found["pre"])
             self.labels = replace(self.labels, name=found["name"])
-            self.names = convert(self.merged, self.f16, self.labels, vocabulary)
+            convert(self.merged, self.f16, self.labels, vocabulary)
         self.vocabulary = vocabulary
         self.report["tokens"] = {
             "texts": len(cases),
             "kind": vocabulary.kind,
             "cut": vocabulary.pre,
         }
-        self.report["files"]["F16"] = {"types": count_types(self.f16), "fallbacks": []}
-        self._took("F16", started)
 
     def prove_f16(self) -> None:
         """Special tokens, conversations and logits of the F16 file."""
@@ -154,24 +178,23 @@ class _Stage:
         )
         texts = [*(text for _, _, text in self.conversations[-1:] if text), *self._own_texts()[:3]]
         self.prompts = proof.prompts(self.tokenizer, texts, config.vocab_size, limit)
-        self.model, self.logits = self._apply_adapter(model)
-        with _make_model(self.f16) as made:
-            proof.prove_special(made, self.tokenizer)
-            proof.prove_turn_end(made, self.vocabulary.eot)
+        self.config, self.logits = config, self._reference_logits(model)
+        self.report["files"]["F16"] = {"types": count_types(self.f16), "fallbacks": []}
+        with open_made(self.f16) as made:
+            if not self.base_file:
+                proof.prove_special(made, self.tokenizer)
+                proof.prove_turn_end(made, self.vocabulary.eot)
             conversations = proof.prove_template(made, self.conversations)
             ours = self._llama_logits(made)
         self.report["conversations"] = conversations
         self.report["logits"] = self._prove_logits(self.f16.name, self.logits, ours)
         self._took("proofs", started)
 
-    def _apply_adapter(self, model: PreTrainedModel) -> tuple[PreTrainedModel, list[Floats]]:
-        """The base with the adapter merged, for the imatrix, and the logits of the two before that,
-        which the files are held to."""
-        if "adapter" not in self.inputs:
-            return model, [proof.torch_logits(model, ids) for ids in self.prompts]
-        adapted = PeftModel.from_pretrained(model, str(self.inputs["adapter"])).eval()
-        logits = [proof.torch_logits(adapted, ids) for ids in self.prompts]
-        return adapted.merge_and_unload(), logits
+    def _reference_logits(self, model: PreTrainedModel) -> list[Floats]:
+        """The logits of base + adapter in float32, which the files are held to."""
+        adapter = self.inputs.get("adapter")
+        whole = PeftModel.from_pretrained(model, str(adapter)).eval() if adapter else model
+        return [proof.torch_logits(whole, ids) for ids in self.prompts]
 
     def prove_original(self) -> None:
         """That a base taken back from a GGUF file is what llama.cpp reads from that file: tokens,
@@ -185,7 +208,7 @@ class _Stage:
         assert self.recipe.original is not None
         path = find_original(self.recipe.base, self.recipe.original, self.inputs)
         rendered = [text for _, _, text in self.conversations if text is not None]
-        with _make_model(path) as model:
+        with open_made(path) as model:
             difference = proof.first_difference(model, proof.cases(self.tokenizer, (), rendered))
             if difference:
                 raise proof.refuse_tokens(difference)
@@ -197,7 +220,7 @@ class _Stage:
         with tempfile.TemporaryDirectory(dir=self.output.parent) as scratch:
             whole = Path(scratch) / path.name
             expand(path, whole, self.recipe.threads)
-            with _make_model(whole) as model:
+            with open_made(whole) as model:
                 figures = self._prove_logits(path.name, self.logits, self._llama_logits(model))
         rounded = {
             "mean": proof.round_figure(float(as_it_is.mean())),
@@ -235,8 +258,8 @@ class _Stage:
         weights = lora.convert_adapter(
             self.inputs["adapter"], self.inputs["base"], path, self.labels
         )
-        if folder := self.inputs.get("base_gguf"):
-            theirs, on, scale = self.logits, folder / f"{self.recipe.base}-F16.gguf", 1.0
+        if self.base_file:
+            theirs, on, scale = self.logits, self.base_file, 1.0
         else:
             base = load_model(self.inputs["base"])
             theirs, on, scale = (
@@ -253,7 +276,7 @@ class _Stage:
     def _prove_logits(
         self, label: str, theirs: Sequence[Floats], ours: Sequence[Floats]
     ) -> dict[str, float]:
-        config = self.model.config.get_text_config()
+        config = self.config
         reference = "base + adapter" if "adapter" in self.inputs else "the base"
         window = getattr(config, "sliding_window", None)
         narrow = window is not None and window < PROMPT_TOKENS
@@ -285,20 +308,12 @@ class _Stage:
         return overrides.resolve(patterns, self.f16, quantized) if patterns and quantized else {}
 
     def _imatrix(self) -> Imatrix:
-        """Importance of the weights' columns over the domain's training text; empty where it is not
+        """Importance of the weights' columns, as measured for the base; empty where it is not
         wanted."""
-        settings = self.recipe.imatrix
-        if not (settings.enabled and needs_imatrix(self.quants, self.recipe.tensor_types.values())):
+        if not self.recipe.imatrix:
             return {}
-        if not self.records:
-            raise ConfigError(
-                "gguf.imatrix: there is no training text: add the dataset, or set enabled to false"
-            )
-        started = time.process_time()
-        texts = (encode(self.tokenizer, record["messages"]).ids for record in self.records)
-        importance, tokens = imatrix.measure(self.model, texts, self.names, settings.tokens)
-        self.report["imatrix"] = {"tokens": tokens, "tensors": len(importance)}
-        self._took("imatrix", started)
+        importance = read_imatrix(self.inputs["imatrix"] / IMATRIX)
+        self.report["imatrix"] = {"tensors": len(importance)}
         return importance
 
     def _own_texts(self) -> list[str]:
@@ -309,42 +324,13 @@ class _Stage:
         self.report[MEASURED][f"{step} cpu seconds"] = round(time.process_time() - started, 3)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder.
-
-    Raises:
-        ArtifactError: there is none, or it cannot be read.
-    """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True
-        )
-    except (
-        Exception
-    ) as error:  # transformers raises OSError, ValueError, TypeError and others alike
-        raise ArtifactError(
-            f"{folder.name}: the tokenizer cannot be read ({tell(error)[:200]}). "
-            "Put tokenizer.json and tokenizer_config.json beside config.json."
-        ) from error
-    return tokenizer
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """The model of a Hugging Face folder in float32."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True
-    )
-    model.train(False)
-    return model
-
-
 def _check(recipe: GgufRecipe) -> None:
     for quant in recipe.quants:
         try:
             check_quant(quant)
         except ValueError as error:
             raise ConfigError(f"quants of the domain's file: {error}") from error
-    check_needs(list(recipe.quants), bool(recipe.imatrix.enabled))
+    check_needs(list(recipe.quants), recipe.imatrix)
 
 
 def _count_stored(path: Path) -> dict[str, dict[str, int]]:
@@ -370,13 +356,3 @@ def _records(inputs: Inputs) -> list[dict[str, Any]]:
     records = list(read_records(inputs["dataset"] / "train.jsonl"))
     step = max(1, len(records) // SPREAD)
     return [record for start in range(step) for record in records[start::step]]
-
-
-def _make_model(path: Path, *, vocab_only: bool = False) -> Model:
-    """Open a file just made; a shape that llama.cpp's loader refuses shows only here."""
-    try:
-        return Model(path, vocab_only=vocab_only)
-    except ArtifactError as error:
-        raise ProofError(
-            f"{error} llama.cpp does not run this shape of the architecture: choose another base."
-        ) from error

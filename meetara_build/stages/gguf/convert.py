@@ -6,7 +6,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +29,12 @@ SWITCHES = (("phi-3", "phi 3"), ("phi3", "phi 3"), ("modern-bert", "modern bert"
 (``llama-vocab.cpp``), and what is written instead. A person may call a domain or a base as they
 like; where a vocabulary needs such a word, ``proof.search_cut`` adds it."""
 
+NAME, OWN_KEYS = "general.name", ("general.name", "meetara.domain", "meetara.recipe")
+"""The key that names a file's model, and all keys that a domain's file has otherwise than its
+base's."""
+SWITCHED = "{} (phi-3)"
+"""A name with which llama.cpp has special tokens swallow the spaces after them."""
+
 _LOGGERS = ("hf-to-gguf", "gguf", "lora-to-gguf", "transformers.tokenization_utils_base")
 
 
@@ -45,12 +51,14 @@ class Labels:
     @classmethod
     def of(cls, recipe: GgufRecipe) -> Self:
         """The labels that a recipe of the gguf stage gives its files."""
-        name = reduce(
-            lambda text, word: re.sub(re.escape(word[0]), word[1], text, flags=re.IGNORECASE),
-            SWITCHES,
-            recipe.name,
-        )
+        name = spell_name(recipe.name)
         return cls(name, str(recipe.domain), recipe.base, recipe.licence, str(recipe.recipe))
+
+    def switched_as(self, written: str, base: str) -> Self:
+        """The same, its name with the word that the base's file (``written``) turned out to
+        need."""
+        switched = written == SWITCHED.format(spell_name(base))
+        return replace(self, name=SWITCHED.format(self.name)) if switched else self
 
     def write(self, model: Any) -> None:
         """Replace what the converter read from a model card or guessed from a folder's name."""
@@ -63,6 +71,15 @@ class Labels:
         )
         for key in ("domain", "base", "recipe"):
             model.gguf_writer.add_string(f"meetara.{key}", getattr(self, key))
+
+
+def spell_name(name: str) -> str:
+    """A name without the words at which llama.cpp treats a vocabulary in a way of its own."""
+    return reduce(
+        lambda text, word: re.sub(re.escape(word[0]), word[1], text, flags=re.IGNORECASE),
+        SWITCHES,
+        name,
+    )
 
 
 def converter_class(folder: Path) -> tuple[type[Any], dict[str, Any]]:
@@ -98,12 +115,8 @@ def _whole_class(official: type[Any], hparams: Mapping[str, Any]) -> type[Any]:
 
 def convert(
     source: Path, target: Path, labels: Labels, vocabulary: Vocabulary, quant: str = "F16"
-) -> Mapping[str, str]:
+) -> None:
     """Write ``source`` as a GGUF file of type F16, BF16 or F32.
-
-    Returns:
-        The GGUF name of each weight, by module:
-        ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
 
     Raises:
         ConfigError: llama.cpp knows no such architecture.
@@ -148,7 +161,24 @@ def convert(
     with refuse_as_proof(source), torch.inference_mode():
         model = Converter(source, kind, target, hparams=hparams)
         write(model)
-        return _names(model)
+
+
+def find_names(folder: Path) -> dict[str, str]:
+    """The GGUF name of each weight that keeps its columns, by module:
+    ``{"model.layers.0.mlp.up_proj": "blk.0.ffn_up.weight"}``.
+
+    Raises:
+        ConfigError: llama.cpp knows no such architecture.
+        ProofError: its converter refuses the model.
+    """
+    official, hparams = converter_class(folder)
+
+    class Named(official):  # type: ignore[misc, valid-type]
+        model_arch = official.model_arch
+        no_mtp = True
+
+    with refuse_as_proof(folder):
+        return _names(Named(folder, gguf.LlamaFileType.MOSTLY_F16, folder, hparams=hparams))
 
 
 def write(model: Any) -> None:

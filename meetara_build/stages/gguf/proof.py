@@ -17,8 +17,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ArtifactError, LogitsError, ProofError
+from meetara_build.llama_cpp.layout import Layout, list_differences
 from meetara_build.llama_cpp.model import Floats, Model
 from meetara_build.stages.gguf import probes
+from meetara_build.stages.gguf.convert import OWN_KEYS, SWITCHED
 from meetara_build.stages.gguf.vocabulary import CUTS
 from meetara_build.training.chat import read_plain, write
 from meetara_build.training.turns import is_control
@@ -78,6 +80,31 @@ def cases(
         *_by_transformers(tokenizer, around, normal, True),
         *(Case(normal(text), read_plain(tokenizer, text), special=False) for text in as_text),
     ]
+
+
+def own_cases(
+    tokenizer: PreTrainedTokenizerBase, own: Sequence[str], rendered: Sequence[str]
+) -> list[Case]:
+    """The domain's own texts and conversations, where all else was compared for its base."""
+    normal = _normaliser(tokenizer)
+    return [
+        *_by_transformers(tokenizer, [*own, *rendered], normal, False),
+        *_by_transformers(tokenizer, own[:5], normal, True),
+    ]
+
+
+def prove_same_keys(label: str, ours: Layout, base: Layout) -> None:
+    """Refuse a domain's file whose keys, tokenizer and template among them, are not its base's byte
+    for byte.
+
+    Raises:
+        ProofError: naming the keys.
+    """
+    if found := list_differences(ours, base, OWN_KEYS):
+        raise ProofError(
+            f"{label}: {', '.join(found[:5])} differ from those of the base's own file, for which "
+            "they were proved. Build the base's gguf step again, then this."
+        )
 
 
 def _from_vocabulary(tokenizer: PreTrainedTokenizerBase, count: int = 200) -> list[str]:
@@ -144,7 +171,7 @@ def search_cut(
         tokenizer, _from_vocabulary(tokenizer, 3000), _normaliser(tokenizer), False
     )
     wanted = [*wanted, *more]
-    names = [name, f"{name} (phi-3)"] if rstrip else [name]
+    names = [name, SWITCHED.format(name)] if rstrip else [name]
     for pre, label in product(CUTS if cuts else ("default",), names):
         try:
             with Model(

@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gguf
-import numpy as np
-import numpy.typing as npt
 from llama_cpp import llama_cpp as ll
 
 from meetara_build.errors import ConfigError, ProofError
 from meetara_build.llama_cpp.header import tensor_types
+from meetara_build.llama_cpp.importance import Imatrix
 from meetara_build.llama_cpp.model import last_words, listening
-
-Imatrix = Mapping[str, npt.NDArray[np.float32]]
-"""Mean squared input of each column of a weight, by GGUF tensor name."""
 
 NEEDS_IMATRIX = frozenset(
     {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"},

@@ -23,6 +23,8 @@ from meetara_build.errors import ProofError
 from meetara_build.training.chat import turn_end
 from meetara_build.training.turns import is_control
 
+PRE = gguf.Keys.Tokenizer.PRE
+"""The key that names the cut."""
 Kind = Literal["byte-level BPE", "SentencePiece BPE", "tokenizer.model"]
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -127,7 +129,7 @@ class Vocabulary:
             size=max(tokenizer.get_vocab().values()) + 1,
         )
 
-    def cut_by(self, pre: str) -> "Vocabulary":
+    def cut_by(self, pre: str | None) -> "Vocabulary":
         """The same with another cut."""
         return replace(self, pre=pre)
 

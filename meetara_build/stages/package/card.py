@@ -107,7 +107,7 @@ def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: st
         )
     counted = (
         f"{evaluation['records']} held-out records, {evaluation['tokens']} answer tokens, through "
-        "llama.cpp"
+        f"llama.cpp; KL and top token on {evaluation['kl_tokens']} of them"
     )
     return f"## Figures\n\nMeasured on {counted}; loss in nats per token.\n\n" + "\n".join(rows)
 

@@ -5,7 +5,7 @@ from meetara_build.stages.types import Recipe
 
 class EvaluateRecipe(Recipe):
     """``context`` is the longest text in tokens, None the model's own; of the records
-    ``max_records``, None all."""
+    ``max_records``, None all; ``kl_tokens`` of their tokens are compared with F16, None all."""
 
     domain: str
     base: str
@@ -13,3 +13,4 @@ class EvaluateRecipe(Recipe):
     threads: int
     context: int | None = None
     max_records: int | None = None
+    kl_tokens: int | None = None

@@ -4,19 +4,13 @@ from meetara_build.setup.originals import Original
 from meetara_build.stages.types import Recipe
 
 
-class ImatrixRecipe(Recipe):
-    """Whether quantizing weighs, and by how many tokens of the training text."""
-
-    enabled: bool = False
-    tokens: int = 0
-
-
 class GgufRecipe(Recipe):
     """The files of a domain, or a base's own F16 file, which every evaluation compares with.
 
     Attributes:
         name: what the files' names begin with.
         recipe: the digest of the recipes of the stages before, which the files name.
+        imatrix: whether quantizing weighs by the base's importance matrix.
         lora: whether to write the adapter alone too.
         tensor_types: by a regular expression over tensor names, the type that they get in every
             quantized file.
@@ -33,7 +27,7 @@ class GgufRecipe(Recipe):
     domain: str | None = None
     recipe: str | None = None
     quants: list[str] = ["F16"]
-    imatrix: ImatrixRecipe = ImatrixRecipe()
+    imatrix: bool = False
     lora: bool = False
     tensor_types: dict[str, str] = {}
     system_prompt: str | None = None

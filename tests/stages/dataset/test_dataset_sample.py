@@ -9,7 +9,8 @@ import pytest
 from made_sources import pairs, recipe
 
 from meetara_build.errors import DataError
-from meetara_build.stages.dataset import SAMPLE, prepare, read_sample
+from meetara_build.stages.dataset import prepare
+from meetara_build.stages.sample import SAMPLE, read_sample
 
 Write = Callable[..., Path]
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from meetara_build.errors import DataError
 from meetara_build.outside import parse_json
-from meetara_build.stages.dataset.records import Message, content_id
-from meetara_build.stages.types import Inputs
 
 SAMPLE = "sample"
 """What the file is called among a stage's inputs."""
 ROLES = ("user", "assistant")
 
+Turn = dict[str, str]
+"""``role`` and ``content``."""
 
-def read_sample(path: Path) -> list[list[Message]]:
+
+def read_sample(path: Path) -> list[list[Turn]]:
     """The conversations of a sample, in its order; blank lines are passed over.
 
     Raises:
@@ -30,25 +31,22 @@ def read_sample(path: Path) -> list[list[Message]]:
     return found
 
 
-def find_taught(inputs: Inputs) -> frozenset[str]:
-    """The ids of the sampled records; none where there is no sample."""
-    path = inputs.get(SAMPLE)
-    return frozenset(map(content_id, read_sample(path))) if path is not None else frozenset()
-
-
-def _read(line: bytes, where: str) -> list[Message]:
+def _read(line: bytes, where: str) -> list[Turn]:
     try:
         record: Any = parse_json(line)
-        turns = record["messages"]
-        messages = [Message(role=turn["role"], content=turn["content"]) for turn in turns]
+        turns = [{"role": turn["role"], "content": turn["content"]} for turn in record["messages"]]
     except (ValueError, LookupError, TypeError):
-        messages = []
-    roles = [message["role"] for message in messages]
-    texts = [message["content"] for message in messages]
-    alternate = roles == [ROLES[at % 2] for at in range(len(roles))] and len(roles) % 2 == 0
-    if not messages or not alternate or not all(isinstance(text, str) and text for text in texts):
+        turns = []
+    wanted = [ROLES[at % 2] for at in range(len(turns))]
+    texts = [turn["content"] for turn in turns]
+    if (
+        not turns
+        or len(turns) % 2
+        or [turn["role"] for turn in turns] != wanted
+        or not all(isinstance(text, str) and text for text in texts)
+    ):
         raise DataError(
             f'{where}: is no conversation; write {{"messages": [{{"role": "user", "content": …}}, '
             '{"role": "assistant", "content": …}]}'
         )
-    return messages
+    return turns

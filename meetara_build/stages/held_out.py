@@ -1,0 +1,200 @@
+"""Held-out records through GGUF files: what files are scored on, and the loss of one."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from meetara_build.errors import ArtifactError, DataError
+from meetara_build.llama_cpp.model import Floats, Model, Session
+from meetara_build.stages.types import Inputs
+from meetara_build.training.chat import Encoded, encode, read_records
+
+BASELINE = "baseline.json"
+"""What the base's own file scores."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out records as tokens, cut to the context; their topics, and how many there are."""
+
+    texts: list[Encoded]
+    topics: list[str | None]
+    counts: dict[str, int]
+
+
+@dataclass
+class Runner:
+    """One GGUF file, and what was measured of it so far."""
+
+    path: Path
+    model: Model
+    load_seconds: float
+    session: Session | None = None
+    decode_seconds: float = 0.0
+    loss_sum: float = 0.0
+    by_topic: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, name: str, path: Path) -> Self:
+        """Open a file.
+
+        Raises:
+            ArtifactError: it is not there, or llama.cpp cannot load it.
+        """
+        started = time.perf_counter()
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path.parent.name}/{path.name}: no such file for {name}. Build the gguf stage "
+                "again."
+            )
+        return cls(path, Model(path), time.perf_counter() - started)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.model.close()
+
+    def start(self, held_out: HeldOut, threads: int) -> Session:
+        """Make a session, in which a beginning that texts share is read once."""
+        started = time.perf_counter()
+        longest = max(len(text.ids) for text in held_out.texts)
+        self.session = self.model.session(longest, threads=threads)
+        self.load_seconds += time.perf_counter() - started
+        return self.session
+
+    def stream(self, text: Encoded) -> Iterator[Floats]:
+        """Logits for the tokens of the text's completions, piece by piece; the time is taken."""
+        assert self.session is not None
+        pieces = self.session.stream(text.ids, [*text.mask[1:], False])
+        while True:
+            started = time.perf_counter()
+            piece = next(pieces, None)
+            self.decode_seconds += time.perf_counter() - started
+            if piece is None:
+                return
+            yield piece
+
+    def add(self, topic: str | None, logits: Floats, targets: npt.NDArray[np.int64]) -> None:
+        """Count the loss of tokens that were said, in nats."""
+        nats = sum_losses(logits, targets)
+        self.loss_sum += nats
+        if topic is not None:
+            self.by_topic[topic] = self.by_topic.get(topic, 0.0) + nats
+
+    def figures(self, tokens: int) -> dict[str, Any]:
+        """Loss, perplexity and size."""
+        loss = self.loss_sum / tokens
+        return {
+            "loss": round_figure(loss),
+            "perplexity": round_figure(math.exp(loss)),
+            "bytes": self.path.stat().st_size,
+        }
+
+    def speeds(self) -> dict[str, float]:
+        """Seconds to load, and tokens read in a second."""
+        assert self.session is not None
+        return {
+            "load_seconds": round(self.load_seconds, 4),
+            "prompt_tokens_per_second": round(
+                self.session.decoded / max(self.decode_seconds, 1e-9), 1
+            ),
+        }
+
+
+def read_held_out(
+    inputs: Inputs,
+    models: dict[str, Runner],
+    context: int | None,
+    max_records: int | None,
+) -> HeldOut:
+    """The held-out records of ``dataset``, as ``base``'s tokenizer writes them.
+
+    Raises:
+        ArtifactError: a model's vocabulary is not the base's.
+        DataError: no record has an answer that fits into the context.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        inputs["base"], local_files_only=True
+    )
+    first = next(iter(models.values())).model.n_vocab
+    for name, runner in models.items():
+        own = runner.model.n_vocab
+        if own != first or len(tokenizer) > own:
+            raise ArtifactError(
+                f"{runner.path.name}: {own} tokens, but the base's tokenizer has {len(tokenizer)} "
+                f"and the first file {first}. Build {name} again from the same base."
+            )
+    trained = min(runner.model.trained_context for runner in models.values())
+    limit = max(2, min(context or trained, trained))
+    test = inputs["dataset"] / "test.jsonl"
+    records = list(read_records(test))[:max_records]
+    whole = [encode(tokenizer, record["messages"]) for record in records]
+    cut = [Encoded(text.ids[:limit], text.mask[:limit]) for text in whole]
+    answered = [
+        (text, record.get("topic"))
+        for text, record in zip(cut, records, strict=True)
+        if text.completion_tokens
+    ]
+    texts, topics = [text for text, _ in answered], [topic for _, topic in answered]
+    if not texts:
+        raise DataError(
+            f"{test.name}: none of {len(records)} held-out records has an answer within {limit} "
+            "tokens. Add shorter records, or raise data.max_tokens."
+        )
+    counts = {
+        "records": len(texts),
+        "tokens": sum(text.completion_tokens for text in texts),
+        "truncated": sum(len(text.ids) > limit for text in whole),
+        "skipped": len(records) - len(texts),
+    }
+    return HeldOut(texts, topics, counts)
+
+
+def find_targets(text: Encoded) -> npt.NDArray[np.int64]:
+    """The tokens of a text's completions."""
+    said = [token for token, is_said in zip(text.ids[1:], text.mask[1:], strict=True) if is_said]
+    return np.array(said, np.int64)
+
+
+def count_topics(held_out: HeldOut) -> dict[str, int]:
+    """Completion tokens of each topic that the records name."""
+    found: dict[str, int] = {}
+    for text, topic in zip(held_out.texts, held_out.topics, strict=True):
+        if topic is not None:
+            found[topic] = found.get(topic, 0) + text.completion_tokens
+    return dict(sorted(found.items()))
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Log-probabilities of each row, shape (positions, vocabulary); sums are taken in float64."""
+    shifted: Floats = logits - logits.max(axis=1, keepdims=True)
+    totals = np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)
+    shifted -= np.log(totals).astype(np.float32)
+    return shifted
+
+
+def sum_losses(logits: Floats, targets: Sequence[int] | npt.NDArray[np.int64]) -> float:
+    """Negative log-likelihood of a token in each row, summed, in nats."""
+    largest = logits.max(axis=1, keepdims=True)
+    totals = np.exp(logits - largest).sum(axis=1, dtype=np.float64)
+    wanted = (logits[np.arange(len(targets)), targets] - largest[:, 0]).astype(np.float64)
+    return float((np.log(totals) - wanted).sum())
+
+
+def write_figures(path: Path, report: dict[str, Any]) -> None:
+    """Write figures as JSON."""
+    path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+def round_figure(figure: float) -> float:
+    """Six digits: what float32 arithmetic can vouch for."""
+    return float(f"{figure:.6g}")
