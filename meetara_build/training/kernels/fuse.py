@@ -64,11 +64,12 @@ class Fused:
             product.matrix.restore_weight()
 
     def undo(self) -> None:
-        """Have every layer compute as it was written, with its weight."""
-        self.restore_weights()
-        for product in self._products:
+        """Have every layer compute as it was written, with its weight; each copy goes before the
+        next weight comes back."""
+        while self._products:
+            product = self._products.pop()
+            product.matrix.restore_weight()
             vars(product.layer).pop("forward", None)
-        self._products = []
 
 
 def fuse(model: nn.Module, head: nn.Module | None = None) -> Fused:
