@@ -16,7 +16,7 @@ from meetara_build.stages.recipes.preparation import SourceRecipe
 from meetara_build.stages.types import Recipe
 from meetara_build.store.manifest import Slice, digest_json
 
-ABOVE = ("base", "dataset", "adapter", "merge")
+ABOVE = ("base", "dataset", "adapter")
 """The stages whose recipes a GGUF file names, as one digest, in its metadata."""
 
 
@@ -140,6 +140,7 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
     "sorted_set": lambda values, _: sorted(set(values)),
     "digest_above": lambda _, scope: digest_json({name: scope.above[name] for name in ABOVE}),
     "used_imatrix": _find_used_imatrix,
+    "floats": lambda quants, _: sorted({*quants} & {*CONVERTED} - {"F16"}),
     "used_tensor_types": _find_used_tensor_types,
     "base_origin": _base_origin,
     "used_bounds": lambda bounds, scope: {

@@ -66,33 +66,33 @@ def reached(file: str, key: str, value: Any) -> set[str]:
 
 # A GGUF file's metadata name the recipe of all that it was made by, so whatever reaches a stage
 # before reaches gguf.
-DATA = {"corpus", "sample", "dataset", "gguf"}
-TRAINING = {"adapter", "gguf"}
-BASE = {"base", "gguf"}
+DATA = {"corpus", "sample", "dataset", "merge", "gguf"}
+TRAINING = {"adapter", "merge", "gguf"}
+BASE = {"base", "merge", "gguf"}
 SAYS = {"package"}
 MAP = {"report"}
 NOTHING: set[str] = set()
 
 BUILD_KEYS = {
-    "keep_merged": (True, NOTHING),
+    "keep_merged": (True, {"merge"}),
     "root": ("elsewhere", NOTHING),
     "store": ("/somewhere/shared", NOTHING),
     "context.url": ("postgresql://somewhere/context", NOTHING),
     "context.keep_days": (10, NOTHING),
     "context.keep_samples_days": (1, NOTHING),
     "domains": (["nutrition"], NOTHING),
-    "seed": (3, {"base", "adapter", "gguf"}),
-    "data.min_tokens": (9, {"dataset", "gguf"}),
-    "data.max_tokens": (400, {"dataset", "adapter", "baseline", "gguf", "evaluate"}),
+    "seed": (3, {"base", *TRAINING}),
+    "data.min_tokens": (9, {"dataset", "merge", "gguf"}),
+    "data.max_tokens": (400, {"dataset", *TRAINING, "baseline", "evaluate"}),
     "data.near_duplicate": (0.9, DATA),
     "data.near_group": (0.5, DATA),
     "data.validation": (0.2, DATA),
     "data.test": (0.15, DATA),
     "data.max_bad_share": (0.5, DATA),
-    "data.max_drop_share": (0.9, {"dataset", "gguf"}),
+    "data.max_drop_share": (0.9, {"dataset", "merge", "gguf"}),
     "data.repair_text": (False, DATA),
     "data.html_to_text": (True, DATA),
-    "data.drop": (["0123456789abcdef"], {"dataset", "gguf"}),
+    "data.drop": (["0123456789abcdef"], {"dataset", "merge", "gguf"}),
     "lora.rank": (8, TRAINING),
     "lora.alpha": (8, TRAINING),
     "lora.dropout": (0.1, TRAINING),
@@ -115,13 +115,13 @@ BUILD_KEYS = {
     "training.joint": (["programming"], TRAINING | MAP),
     "training.topic_weights": ({"allergies": 2}, TRAINING),
     "training.observers": (["quality_assurance"], TRAINING),
-    "merge.bound": (0.5, {"merge", "gguf"}),
+    "merge.bound": (0.5, {"merge"}),
     "gguf.imatrix.enabled": (False, {"gguf"}),
     "gguf.imatrix.domains": (["nutrition"], NOTHING),  # which are there is the scope's
     "gguf.imatrix.records": (9, {"sample"}),
     "gguf.imatrix.tokens": (99, {"imatrix"}),
     "gguf.lora": (False, {"gguf", "package"}),
-    "gguf.logits_bound": (0.5, {"gguf", "base_gguf"}),
+    "gguf.logits_bound": (0.5, {"merge", "gguf", "base_gguf"}),
     "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf"}),
     "evaluation.max_records": (9, {"baseline", "evaluate"}),
     "evaluation.kl_tokens": (9, {"evaluate"}),
@@ -143,7 +143,7 @@ DOMAIN_KEYS = {
 BASE_KEYS = {
     "description": ("Another", NOTHING),
     "parameters": (5, NOTHING),
-    "licence": ("mit", {"base_gguf", "gguf", "package"}),
+    "licence": ("mit", {"base_gguf", "merge", "gguf", "package"}),
     "pretraining.share": (0.9, {"corpus"}),
     "pretraining.epochs": (9, BASE),
     "pretraining.threads": (2, BASE),
