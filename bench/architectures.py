@@ -26,9 +26,9 @@ from transformers.utils import logging  # noqa: E402
 
 from bench.result_files import keep_result  # noqa: E402
 from meetara_build.errors import MeetaraError  # noqa: E402
-from meetara_build.stages import adapter, gguf, merge  # noqa: E402
+from meetara_build.stages import adapter, gguf  # noqa: E402
+from meetara_build.stages.gguf.loading import load_model  # noqa: E402
 from meetara_build.stages.recipes.adapter import AdapterRecipe  # noqa: E402
-from meetara_build.stages.recipes.merge import MergeRecipe  # noqa: E402
 
 GEMMA = {"head_dim": 64, "query_pre_attn_scalar": 64}
 EXPERTS = {
@@ -123,10 +123,8 @@ def train_adapter(kind: str, build: Build, rate: float, folder: Path) -> dict[st
         inputs,
         inputs["adapter"],
     )
-    inputs["merged"] = fresh(folder / "merged")
-    merge.run(MergeRecipe(domain=kind, threads=1, bound=1e-3), inputs, inputs["merged"])
     inputs["base_gguf"] = fresh(folder / "base_gguf")
-    gguf.run(recipe(name="tiny"), {"merged": build.base, "base": build.base}, inputs["base_gguf"])
+    gguf.run(recipe(name="tiny", domain=None), {"base": build.base}, inputs["base_gguf"])
     return inputs
 
 
@@ -140,23 +138,24 @@ def measure(kind: str, cut: str, rate: float, root: Path) -> dict[str, Any]:
         {"target_modules": SPARSE[kind]} if kind in SPARSE else {},
         **KINDS[kind],
     )
-    gguf.load_model(build.base).to(torch.bfloat16).save_pretrained(build.base)
+    load_model(build.base).to(torch.bfloat16).save_pretrained(build.base)
     started = time.process_time()
     output = fresh(root / "out")
     try:
+        inputs = train_adapter(kind, build, rate, root)
+        inputs["merged"] = fresh(root / "merged")
+        figures = build.merge(inputs, inputs["merged"], domain=kind)
         gguf.run(
-            recipe(quants=["Q8_0", "Q4_K_M"], lora=True),
-            train_adapter(kind, build, rate, root),
-            output,
+            recipe(name=kind, domain=kind, quants=["Q8_0", "Q4_K_M"], lora=True), inputs, output
         )
     except MeetaraError as error:
         return {"refused": f"{type(error).__name__}: {str(error)[:140]}"}
     seconds = time.process_time() - started
     report = json.loads((output / "proof.json").read_text())
-    tokens = report["tokens"]
+    tokens = json.loads((inputs["base_gguf"] / "proof.json").read_text())["tokens"]
     return {
-        "worst": report["logits"]["worst"],
-        "mean": report["logits"]["mean"],
+        "worst": figures["logits_distance"],
+        "whole": figures.get("converted_whole", ""),
         "lora": report["lora"]["worst"],
         "texts": tokens["texts"],
         "cut": str(tokens["cut"]),
@@ -168,8 +167,9 @@ def describe_run(run: dict[str, Any]) -> str:
     """One line of the table."""
     if "refused" in run:
         return f"refused: {run['refused']}"
-    distances = f"{run['worst']:9.1e} {run['mean']:9.1e} {run['lora']:9.1e}"
-    return f"{distances} {run['texts']:6d} {run['cut']:12} {run['cpu_seconds']:6.2f}"
+    distances = f"{run['worst']:9.1e} {run['lora']:9.1e}"
+    figures = f"{distances} {run['texts']:6d} {run['cut']:12} {run['cpu_seconds']:6.2f}"
+    return f"{figures} {run['whole']}"
 
 
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def main() -> None:
     logging.disable_progress_bar()
     print(f"{platform.machine()}, Python {platform.python_version()}, tokenizer cut {options.cut}")
     print(
-        f"{'architecture':18} {'rate':8} {'F16 worst':>9} {'mean':>9} {'LoRA':>9} {'texts':>6} {'cut':12} {'CPU s':>6}"
+        f"{'architecture':18} {'rate':8} {'F16 worst':>9} {'LoRA':>9} {'texts':>6} {'cut':12} {'CPU s':>6} converted whole because"
     )
     runs = []
     for kind in options.kinds:

@@ -26,6 +26,7 @@ from meetara_build.graph import load
 from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf import proof
+from meetara_build.stages.gguf.loading import load_model
 from meetara_build.stages.recipes.gguf import GgufRecipe
 from meetara_build.training.chat import encode, read_records
 from meetara_build.training.model import load_tokenizer
@@ -41,7 +42,7 @@ def train_adapter(folder: Path, steps: int) -> tuple[Path, Path, Path]:
     for step in graph.above([("base", "base/smollm2_135m")]):
         run(graph, step, cold=True)
     published = folder / "models" / "published"
-    model = gguf.load_model(folder / "artifacts" / "base" / "smollm2_135m" / "model")
+    model = load_model(folder / "artifacts" / "base" / "smollm2_135m" / "model")
     model.to(torch.bfloat16).save_pretrained(published)
     load_tokenizer(folder / "artifacts" / "base" / "smollm2_135m" / "model").save_pretrained(
         published
@@ -68,7 +69,7 @@ def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str
         for _, record in zip(range(TEXTS), read_records(dataset / "validation.jsonl"), strict=False)
     ]
     texts = [encode(tokenizer, record["messages"]).ids[:256] for record in records]
-    adapted = PeftModel.from_pretrained(gguf.load_model(base), str(adapter)).eval()
+    adapted = PeftModel.from_pretrained(load_model(base), str(adapter)).eval()
     expected = [proof.torch_logits(adapted, ids) for ids in texts]
     merged = adapted.merge_and_unload()
     before = {
@@ -99,7 +100,7 @@ def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str
         }
         output = scratch / f"{name}-gguf"
         output.mkdir()
-        gguf.run(GgufRecipe.model_validate(recipe), {"merged": folder}, output)
+        gguf.run(GgufRecipe.model_validate(recipe), {"base": folder}, output)
         with (
             Model(output / f"{name}-F16.gguf") as model,
             model.session(256, threads=2, exact=True) as session,

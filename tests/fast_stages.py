@@ -354,17 +354,21 @@ def _start(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 def _merge(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     # The validation records, and the bound, only prove that the weights are right.
-    made = digest_json(
-        [_read(inputs["base"], "*"), _read(inputs["adapter"], "adapter_*"), recipe["domain"]]
-    )
-    return {"model.safetensors": made, **_read(inputs["base"], *TOKENIZER)}
+    labels = _without(recipe, "bound", "logits_bound", "threads", "floats", "folder")
+    read = [_read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], "*")]
+    made = digest_json([labels, read, _read(inputs["adapter"], "adapter_*")])
+    files = {f"{recipe['domain']}-{kind}.gguf": made for kind in ("F16", *recipe["floats"])}
+    kept = {"model.safetensors": made, **_read(inputs["base"], *TOKENIZER)}
+    return {**files, **(kept if recipe["folder"] else {})}
 
 
 def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     labels = _without(
         recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt"
     )
-    f16 = digest_json([labels, _read(inputs["merged"], "*")])
+    f16 = digest_json([labels, _read(inputs["base"], "*")])
+    if "merged" in inputs:
+        f16 = (inputs["merged"] / f"{recipe['name']}-F16.gguf").read_text()
     made, own = {f"{recipe['name']}-F16.gguf": f16}, recipe["tensor_types"]
     weights = _read(inputs["imatrix"], "imatrix.gguf") if recipe["imatrix"] else {}
     for quant in recipe["quants"]:

@@ -3,7 +3,7 @@ on."""
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import peft
 import torch
 from small_models import CORPUS, make_model, train_tokenizer
 
-from meetara_build.stages import imatrix
+from meetara_build.stages import gguf, imatrix, merge
 from meetara_build.stages.recipes.gguf import GgufRecipe
 from meetara_build.stages.recipes.imatrix import ImatrixRecipe
+from meetara_build.stages.recipes.merge import MergeRecipe
 
 
 def recipe(**changes: Any) -> GgufRecipe:
@@ -37,6 +38,21 @@ def recipe(**changes: Any) -> GgufRecipe:
     return GgufRecipe.model_validate(given)
 
 
+def merge_recipe(**changes: Any) -> MergeRecipe:
+    """A recipe of the merge stage."""
+    given = {
+        "domain": "nutrition",
+        "base": "tiny",
+        "licence": "apache-2.0",
+        "recipe": "0123456789abcdef",
+        "threads": 1,
+        "bound": 1e-3,
+        "logits_bound": 0.02,
+        **changes,
+    }
+    return MergeRecipe.model_validate(given)
+
+
 @dataclass(frozen=True)
 class Build:
     """Folders of one trained domain."""
@@ -46,15 +62,24 @@ class Build:
     merged: Path
     dataset: Path
 
-    def inputs(self, **more: Path) -> Mapping[str, Path]:
-        """The gguf stage's inputs."""
-        return {
-            "merged": self.merged,
-            "base": self.base,
-            "adapter": self.adapter,
-            "dataset": self.dataset,
-            **more,
-        }
+    def inputs(self, floats: Sequence[str] = (), **more: Path) -> Mapping[str, Path]:
+        """The gguf stage's inputs of a domain, made by the stages before it."""
+        own = {"base": self.base, "adapter": self.adapter, "dataset": self.dataset}
+        if "base_gguf" not in more:
+            more["base_gguf"] = fresh(self.base.parent / "base_gguf")
+            gguf.run(
+                recipe(name="tiny", domain=None, recipe=None),
+                {"base": self.base},
+                more["base_gguf"],
+            )
+        if "merged" not in more:
+            more["merged"] = fresh(self.base.parent / "merged_gguf")
+            self.merge({**own, **more}, more["merged"], floats=list(floats))
+        return {**own, **more}
+
+    def merge(self, inputs: Mapping[str, Path], output: Path, **changes: Any) -> Mapping[str, Any]:
+        """The merge stage on these inputs."""
+        return merge.run(merge_recipe(**changes), inputs, output)
 
     def importance(self, tokens: int = 1024) -> Path:
         """A folder with the base's importance matrix, over the training records."""

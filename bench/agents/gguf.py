@@ -32,7 +32,8 @@ from meetara_build.graph import Graph, load
 from meetara_build.hosting.hooks import prepare_plugin
 from meetara_build.hosting.host import ask_all
 from meetara_build.rounds.gathering import gather
-from meetara_build.stages import evaluate
+from meetara_build.stages import baseline, evaluate
+from meetara_build.stages.recipes.baseline import BaselineRecipe
 from meetara_build.stages.recipes.evaluate import EvaluateRecipe
 
 BIN = Path(sys.executable).parent
@@ -115,19 +116,23 @@ def take(graph: Graph, proposal: Mapping[str, Any]) -> None:
 def divergence(graph: Graph, name: str, files: Path, part: str) -> float:
     """The mean divergence of a domain's quantized file on one part of its records."""
     with tempfile.TemporaryDirectory() as scratch:
-        records, output = Path(scratch, "records"), Path(scratch, "output")
-        records.mkdir()
-        output.mkdir()
+        records, output, own = (Path(scratch, part) for part in ("records", "output", "baseline"))
+        for folder in (records, output, own):
+            folder.mkdir()
         (records / "test.jsonl").write_bytes(
             (graph.root / name / "dataset" / f"{part}.jsonl").read_bytes()
         )
         base = graph.root / "base" / "tiny"
         inputs = {
             "gguf": files,
+            "baseline": own,
             "base_gguf": base / "gguf",
             "dataset": records,
             "base": base / "model",
         }
+        baseline.run(
+            BaselineRecipe.model_validate(graph.step("baseline", name).recipe), inputs, own
+        )
         recipe = {**graph.step("evaluate", name).recipe, "quants": ["F16", QUANT]}
         return float(
             evaluate.run(EvaluateRecipe.model_validate(recipe), inputs, output)["kl"][QUANT]

@@ -17,7 +17,7 @@ from meetara_build.stages.recipes.preparation import SourceRecipe
 from meetara_build.stages.types import Recipe
 from meetara_build.store.manifest import Slice, digest_json
 
-ABOVE = ("base", "start", "dataset", "adapter", "merge")
+ABOVE = ("base", "start", "dataset", "adapter")
 """The stages whose recipes a GGUF file names, as one digest, in its metadata."""
 
 
@@ -144,6 +144,7 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
         {name: scope.above[name] for name in ABOVE if name in scope.above}
     ),
     "used_imatrix": _find_used_imatrix,
+    "floats": lambda quants, _: sorted({*quants} & {*CONVERTED} - {"F16"}),
     "used_tensor_types": _find_used_tensor_types,
     "base_origin": _base_origin,
     "used_bounds": lambda bounds, scope: {

@@ -72,7 +72,7 @@ def read_layout(path: Path) -> Layout:
 
 
 def write_changed(
-    source: Path, target: Path, texts: Mapping[str, str], weights: Mapping[str, Weights]
+    source: Path, target: Path, texts: Mapping[str, str], weights: Iterable[tuple[str, Weights]]
 ) -> None:
     """Write ``source`` anew with other texts for some of its keys and other bytes for some of its
     tensors; all else is its own bit for bit.
@@ -83,8 +83,7 @@ def write_changed(
         ArtifactError: ``source`` is no whole GGUF file.
     """
     layout = read_layout(source)
-    unknown = sorted({*texts} - {*layout.keys} | {*weights} - {*layout.tensors})
-    assert not unknown, f"{source.name} has no {', '.join(unknown)}"
+    assert {*texts} <= {*layout.keys}, f"{source.name} lacks some of {', '.join(texts)}"
     head = [b"GGUF", _uint32(layout.version), _uint64(len(layout.tensors), len(layout.keys))]
     for key, stored in layout.keys.items():
         head += [_text(key), _uint32(TEXT) + _text(texts[key]) if key in texts else stored]
@@ -93,7 +92,7 @@ def write_changed(
         new.write(whole + bytes(-len(whole) % layout.alignment))
         shift = new.tell() - layout.start
         _copy(old, new, layout.start)
-        for name, content in weights.items():
+        for name, content in weights:
             place = layout.tensors[name]
             assert content.nbytes == place.size, name
             new.seek(place.start + shift)

@@ -88,6 +88,9 @@ SIZES: dict[str, Callable[[Step, Manifests], float]] = {
         step.parameters * FILE_BITS.get(kind, 8.0) / 8 for kind in list_types(step.recipe)
     ),
     "weights": lambda step, _: step.parameters * 4.0,
+    "floats": lambda step, _: (
+        step.parameters * (2.0 + 4.0 * (len(step.recipe["floats"]) + step.recipe["folder"]))
+    ),
     # LoRA's weights as a share of the base's, roughly: two thin matrices beside each square one of
     # a few hundred rows.
     "lora": lambda step, _: step.parameters * 4.0 * min(1.0, step.recipe["lora"]["rank"] / 230),

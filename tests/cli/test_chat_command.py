@@ -108,7 +108,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Model:
     )
     output = folder / "out"
     output.mkdir()
-    gguf.run(recipe(), {"merged": folder}, output)
+    gguf.run(recipe(), {"base": folder}, output)
     return Model(output / "nutrition-F16.gguf", "Be kind.")
 
 

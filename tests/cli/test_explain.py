@@ -91,8 +91,11 @@ def test_a_merged_model_is_explained_although_it_was_temporary(
 ) -> None:
     assert not (built / "artifacts" / "nutrition" / "merged").exists()
     (entry,) = explained(built, "nutrition/merge")
-    assert set(entry["inputs"]) == {"base/mini/base", "nutrition/adapter", "nutrition/dataset"}
-    assert "model.safetensors" in entry["files"]
+    assert set(entry["inputs"]) == {
+        *("base/mini/base", "base/mini/gguf"),
+        *("nutrition/adapter", "nutrition/dataset"),
+    }
+    assert "nutrition-F16.gguf" in entry["files"]
     assert entry["state"] == "fresh"
 
 

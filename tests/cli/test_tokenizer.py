@@ -19,7 +19,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base's folder, and the same as a GGUF file."""
     root = tmp_path_factory.mktemp("taken")
     build = train_nothing(root / "build", cut="smollm", lora={"target_modules": ["q_proj"]})
-    gguf.run(recipe(name="small"), {"merged": build.base}, fresh(root / "gguf"))
+    gguf.run(recipe(name="small"), {"base": build.base}, fresh(root / "gguf"))
     return build.base, root / "gguf" / "small-F16.gguf"
 
 

@@ -161,7 +161,7 @@ def test_without_priorities_what_makes_a_merged_model_superfluous_goes_first(
     for domain in build.domains:
         assert priorities(
             build, domain, "dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package"
-        ) == [*(0, 0, 1, 2, 2, 2)]
+        ) == [*(0, 0, 0, 1, 2, 2, 2)]
     assert (
         build.priority("base")(Wildcards(base="mini")) == build.priority("report")(Wildcards()) == 0
     )

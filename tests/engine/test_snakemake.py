@@ -39,7 +39,7 @@ NUTRITION = {
     (stage, "nutrition")
     for stage in ("dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package")
 }
-BASE = {(stage, "base/mini") for stage in ("corpus", "base", "gguf")}
+BASE = {(stage, "base/mini") for stage in ("corpus", "sample", "base", "gguf", "imatrix")}
 
 
 @pytest.fixture
@@ -219,7 +219,11 @@ def after_merging(domain: str) -> Jobs:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (one_learning_rate, NUTRITION - {("dataset", "nutrition")} | {("report", "report")}),
+        (
+            one_learning_rate,
+            NUTRITION - {("dataset", "nutrition"), ("baseline", "nutrition")}
+            | {("report", "report")},
+        ),
         (one_record_more, None),
         (one_bound, {("package", "nutrition")}),
         (files_touched, set()),

@@ -243,11 +243,11 @@ def test_a_temporary_whose_result_is_known_is_a_manifest_until_a_reader_needs_it
     edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q8_0"])
     graph = load(project)
     assert run(graph, graph.step("merge", "nutrition"), cold=True, whole=True) == "built"
-    damage(merged / "model.safetensors")
+    damage(merged / "nutrition-F16.gguf")
     assert run(graph, graph.step("gguf", "nutrition"), cold=True) == "built", (
         "from a merged model made anew"
     )
-    assert (merged / "model.safetensors").exists()
+    assert (merged / "nutrition-F16.gguf").exists()
 
 
 def test_a_temporary_is_made_at_once_where_its_reader_has_to_be_worked_out(project: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_temporary_is_made_at_once_where_its_reader_has_to_be_worked_out(proje
     edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q8_0"])
     graph = load(project)
     assert run(graph, graph.step("merge", "nutrition"), cold=True) == "built"
-    assert (merged / "model.safetensors").exists()
+    assert (merged / "nutrition-F16.gguf").exists()
     assert run(graph, graph.step("merge", "nutrition"), cold=True) == "restored", (
         "its files are there"
     )

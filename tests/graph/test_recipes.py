@@ -67,16 +67,16 @@ def reached(file: str, key: str, value: Any) -> set[str]:
 
 # A GGUF file's metadata name the recipe of all that it was made by, so whatever reaches a stage
 # before reaches gguf.
-DATA = {"corpus", "dataset", "gguf"}
-TRAINING = {"adapter", "gguf"}
+DATA = {"corpus", "dataset", "merge", "gguf"}
+TRAINING = {"adapter", "merge", "gguf"}
 ALIKE = {"start", *TRAINING}  # a common start is of the shape that adapters have
-BASE = {"base", "gguf"}
+BASE = {"base", "merge", "gguf"}
 SAYS = {"package"}
 MAP = {"report"}
 NOTHING: set[str] = set()
 
 BUILD_KEYS = {
-    "keep_merged": (True, NOTHING),
+    "keep_merged": (True, {"merge"}),
     "sample": ("other.jsonl", NOTHING),
     "root": ("elsewhere", NOTHING),
     "store": ("/somewhere/shared", NOTHING),
@@ -85,17 +85,17 @@ BUILD_KEYS = {
     "context.keep_samples_days": (1, NOTHING),
     "domains": (["nutrition"], NOTHING),
     "seed": (3, {"base", *ALIKE}),
-    "data.min_tokens": (9, {"dataset", "gguf"}),
+    "data.min_tokens": (9, {"dataset", "merge", "gguf"}),
     "data.max_tokens": (400, {"dataset", "baseline", "evaluate", *ALIKE}),
     "data.near_duplicate": (0.9, DATA),
     "data.near_group": (0.5, DATA),
     "data.validation": (0.2, DATA),
     "data.test": (0.15, DATA),
     "data.max_bad_share": (0.5, DATA),
-    "data.max_drop_share": (0.9, {"dataset", "gguf"}),
+    "data.max_drop_share": (0.9, {"dataset", "merge", "gguf"}),
     "data.repair_text": (False, DATA),
     "data.html_to_text": (True, DATA),
-    "data.drop": (["0123456789abcdef"], {"dataset", "gguf"}),
+    "data.drop": (["0123456789abcdef"], {"dataset", "merge", "gguf"}),
     "lora.rank": (8, ALIKE),
     "lora.alpha": (8, ALIKE),
     "lora.dropout": (0.1, ALIKE),
@@ -103,9 +103,9 @@ BUILD_KEYS = {
     "lora.rslora": (True, ALIKE),
     "lora.dora": (True, ALIKE),
     "start.enabled": (True, TRAINING),
-    "start.epochs": (9, {"start", "gguf"}),
-    "start.batch_tokens": (999, {"start", "gguf"}),
-    "start.learning_rate": (0.5, {"start", "gguf"}),
+    "start.epochs": (9, {"start", "merge", "gguf"}),
+    "start.batch_tokens": (999, {"start", "merge", "gguf"}),
+    "start.learning_rate": (0.5, {"start", "merge", "gguf"}),
     "training.epochs": (9, TRAINING),
     "training.max_steps": (9, TRAINING),
     "training.batch_tokens": (999, TRAINING),
@@ -122,11 +122,11 @@ BUILD_KEYS = {
     "training.joint": (["programming"], TRAINING | MAP),
     "training.topic_weights": ({"allergies": 2}, TRAINING),
     "training.observers": (["quality_assurance"], TRAINING),
-    "merge.bound": (0.5, {"merge", "gguf"}),
+    "merge.bound": (0.5, {"merge"}),
     "gguf.imatrix.enabled": (False, {"gguf"}),
     "gguf.imatrix.tokens": (99, {"imatrix"}),
     "gguf.lora": (False, {"gguf", "package"}),
-    "gguf.logits_bound": (0.5, {"gguf", "base_gguf"}),
+    "gguf.logits_bound": (0.5, {"merge", "gguf", "base_gguf"}),
     "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf"}),
     "evaluation.max_records": (9, {"baseline", "evaluate"}),
     "evaluation.kl_tokens": (9, {"evaluate"}),
@@ -148,7 +148,7 @@ DOMAIN_KEYS = {
 BASE_KEYS = {
     "description": ("Another", NOTHING),
     "parameters": (5, NOTHING),
-    "licence": ("mit", {"base_gguf", "gguf", "package"}),
+    "licence": ("mit", {"base_gguf", "merge", "gguf", "package"}),
     "pretraining.share": (0.9, {"corpus"}),
     "pretraining.epochs": (9, BASE),
     "pretraining.threads": (2, BASE),

@@ -75,7 +75,7 @@ def test_a_build_is_for_what_nothing_else_reads() -> None:
         ("evaluation.max_kl", ["package"]),
         ("evaluation.max_records", ["baseline", "evaluate", "package"]),
         ("gguf.tensor_types", ["gguf", "evaluate", "package"]),
-        ("domain.quants", ["gguf", "evaluate", "package"]),
+        ("domain.quants", ["merge", "gguf", "evaluate", "package"]),
         ("lora.rank", ["adapter", "merge", "gguf", "evaluate", "package"]),
         ("training", ["adapter", "merge", "gguf", "evaluate", "package"]),
         ("data.drop", ["dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package"]),

@@ -51,7 +51,7 @@ def test_tensors_are_where_ggml_says(path: Path) -> None:
 
 
 def test_a_file_written_anew_unchanged_is_the_same_bytes(path: Path, tmp_path: Path) -> None:
-    write_changed(path, tmp_path / "two.gguf", {}, {})
+    write_changed(path, tmp_path / "two.gguf", {}, [])
     assert (tmp_path / "two.gguf").read_bytes() == path.read_bytes()
 
 
@@ -59,7 +59,7 @@ def test_a_file_written_anew_unchanged_is_the_same_bytes(path: Path, tmp_path: P
 def test_what_is_changed_is_changed_and_nothing_else(name: str, path: Path, tmp_path: Path) -> None:
     """As the library itself would have written it."""
     other = tmp_path / "two.gguf"
-    write_changed(path, other, {"general.name": name}, {NORM: np.full(33, 2, np.float32)})
+    write_changed(path, other, {"general.name": name}, [(NORM, np.full(33, 2, np.float32))])
     wanted = bytearray(write(tmp_path / "wanted.gguf", name).read_bytes())
     place = read_layout(tmp_path / "wanted.gguf").tensors[NORM]
     wanted[place.start : place.start + place.size] = np.full(33, 2, np.float32).tobytes()
@@ -73,7 +73,7 @@ def test_the_source_is_not_written_into(path: Path, tmp_path: Path) -> None:
     os.link(path, tmp_path / "blob")
     path.chmod(0o444)
     before = path.read_bytes()
-    write_changed(path, tmp_path / "two.gguf", {}, {NORM: np.zeros(33, np.float32)})
+    write_changed(path, tmp_path / "two.gguf", {}, [(NORM, np.zeros(33, np.float32))])
     assert (tmp_path / "blob").read_bytes() == before
     assert os.stat(tmp_path / "two.gguf").st_mode & stat.S_IWUSR
 

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("llama")
     train_tokenizer(root)
     make_model(root)
-    gguf.run(recipe(), {"merged": root}, fresh(root / "out"))
+    gguf.run(recipe(), {"base": root}, fresh(root / "out"))
     return root
 
 
@@ -51,7 +51,7 @@ def test_a_conversation_is_read_as_training_reads_it(
     """Also where control tokens stand in its texts: they are none there, as in training."""
     train(tmp_path)
     make_model(tmp_path, hidden_size=64, intermediate_size=64, num_hidden_layers=1)
-    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     with Model(tmp_path / "out" / "nutrition-F16.gguf", vocab_only=True) as model:
         for token in ["water", *tokenizer.get_added_vocab()]:
@@ -79,7 +79,7 @@ def test_a_template_is_always_told_the_same_day(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}\n" + CHATML)
     make_model(tmp_path, hidden_size=64, intermediate_size=64, num_hidden_layers=1)
-    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))
     with Model(tmp_path / "out" / "nutrition-F16.gguf", vocab_only=True) as model:
         assert (
             model.render([{"role": "user", "content": "hi"}], ask=False)
@@ -169,7 +169,7 @@ def test_what_texts_share_is_read_once_and_changes_nothing(kind: str, tmp_path: 
     """But where a model keeps a state instead of a cache: it reads every text whole."""
     train_tokenizer(tmp_path)
     make_model(tmp_path, kind, **KINDS[kind])
-    gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+    gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))
     texts = [
         ([*SHARED, 100, 101, 102], 40),
         ([*SHARED, 110, 111], 40),

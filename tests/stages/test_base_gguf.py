@@ -31,11 +31,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     build = train_nothing(root / "build", cut="smollm", intermediate_size=512)
     folder = fresh(root / "gguf")
     gguf.run(
-        recipe(name="small", quants=["F16", "Q8_0", "Q4_K_M", "BF16", "F32"], lora=True),
-        build.inputs(),
+        recipe(quants=["F16", "Q8_0", "Q4_K_M", "BF16", "F32"], lora=True),
+        build.inputs(["BF16", "F32"]),
         folder,
     )
-    return {path.stem.removeprefix("small-"): path for path in folder.glob("*.gguf")} | {
+    return {path.stem.removeprefix("nutrition-"): path for path in folder.glob("*.gguf")} | {
         "model": build.merged
     }
 
@@ -49,7 +49,7 @@ def take(path: Path, folder: Path, name: str = "small") -> dict[str, Any]:
 def prove(path: Path, folder: Path, output: Path, **changes: Any) -> dict[str, Any]:
     """The proof of the base's own gguf stage."""
     made = recipe(name="small", base="small", original={"file": path.name}, **changes)
-    gguf.run(made, {"merged": folder, "base": folder, ORIGINAL: path}, fresh(output))
+    gguf.run(made, {"base": folder, ORIGINAL: path}, fresh(output))
     return dict(json.loads((output / "proof.json").read_text()))
 
 
@@ -99,7 +99,7 @@ def test_a_base_taken_back_has_no_trace_of_quantization_left(
 @pytest.mark.parametrize("cut", CUTS)
 def test_its_tokenizer_cuts_as_the_original_does(cut: str, tmp_path: Path) -> None:
     build = train_nothing(tmp_path / "build", cut=cut, lora={"target_modules": ["q_proj"]})
-    gguf.run(recipe(name="small"), {"merged": build.base}, fresh(tmp_path / "gguf"))
+    gguf.run(recipe(name="small"), {"base": build.base}, fresh(tmp_path / "gguf"))
     path = tmp_path / "gguf" / "small-F16.gguf"
     take(path, tmp_path / "base")
     one, other = (
@@ -114,7 +114,7 @@ def test_its_tokenizer_cuts_as_the_original_does(cut: str, tmp_path: Path) -> No
 def test_a_file_with_a_sentencepiece_vocabulary_cuts_as_llama_cpp_does(tmp_path: Path) -> None:
     train_sentencepiece_like(fresh(tmp_path / "model"))
     make_model(tmp_path / "model")
-    gguf.run(recipe(name="small"), {"merged": tmp_path / "model"}, fresh(tmp_path / "gguf"))
+    gguf.run(recipe(name="small"), {"base": tmp_path / "model"}, fresh(tmp_path / "gguf"))
     path = tmp_path / "gguf" / "small-F16.gguf"
     take(path, tmp_path / "base")
     one, other = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("model", "base"))
@@ -132,7 +132,9 @@ def test_weights_that_are_not_those_of_the_file_are_refused(
     name = next(name for name in weights if "down_proj" in name)
     weights[name] = weights[name] * 1.5
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ProofError, match=r"small-Q8_0\.gguf: logits differ from those of the base"):
+    with pytest.raises(
+        ProofError, match=r"nutrition-Q8_0\.gguf: logits differ from those of the base"
+    ):
         prove(files["Q8_0"], folder, tmp_path / "gguf")
 
 

@@ -62,7 +62,7 @@ def test_a_special_token_beyond_the_rows_is_left_out_and_its_name_is_a_text_like
     logits = AutoModelForCausalLM.from_pretrained(taken)(input_ids=torch.tensor([ids])).logits
     assert logits.isfinite().all()
     output = fresh(origin.parent / "gguf")
-    gguf.run(recipe(), {"merged": taken}, output)
+    gguf.run(recipe(), {"base": taken}, output)
     with Model(output / "nutrition-F16.gguf", vocab_only=True) as model:
         assert (
             model.tokenize(text, add_special=False)

@@ -22,7 +22,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture(scope="module")
 def inputs(build: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     own = tmp_path_factory.mktemp("base_gguf")
-    gguf.run(recipe(name="tiny"), {"merged": build.base}, own)
+    gguf.run(recipe(name="tiny"), {"base": build.base}, own)
     return {"base_gguf": own, "dataset": build.dataset, "base": build.base}
 
 

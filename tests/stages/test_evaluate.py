@@ -15,6 +15,7 @@ from gguf_builds import Build, fresh, recipe, train_nothing
 from meetara_build.errors import ArtifactError, DataError
 from meetara_build.stages import baseline, evaluate, gguf
 from meetara_build.stages.evaluate import choose, divergence
+from meetara_build.stages.gguf.loading import load_model, load_tokenizer
 from meetara_build.stages.held_out import log_softmax, sum_losses
 from meetara_build.stages.recipes.baseline import BaselineRecipe
 from meetara_build.stages.recipes.evaluate import EvaluateRecipe
@@ -53,8 +54,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 def inputs(build: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("gguf")
     variants, base = fresh(root / "gguf"), fresh(root / "base_gguf")
-    gguf.run(recipe(quants=["F16", "Q8_0", "Q4_K_M"]), {"merged": build.merged}, variants)
-    gguf.run(recipe(name="tiny"), {"merged": build.base}, base)
+    gguf.run(recipe(quants=["F16", "Q8_0", "Q4_K_M"]), {"base": build.merged}, variants)
+    gguf.run(recipe(name="tiny"), {"base": build.base}, base)
     return {"gguf": variants, "base_gguf": base, "dataset": build.dataset, "base": build.base}
 
 
@@ -67,7 +68,7 @@ def report(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def torch_loss(folder: Path, dataset: Path) -> float:
     """The mean negative log-likelihood of a completion's token, by transformers."""
-    tokenizer, model = gguf.load_tokenizer(folder), gguf.load_model(folder)
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
     total, tokens = 0.0, 0
     for record in read_records(dataset / "test.jsonl"):
         text = encode(tokenizer, record["messages"])

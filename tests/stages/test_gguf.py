@@ -21,7 +21,8 @@ from meetara_build.llama_cpp.header import tensor_types
 from meetara_build.llama_cpp.model import Model
 from meetara_build.llama_cpp.quants import QUANTS
 from meetara_build.stages import gguf
-from meetara_build.stages.gguf import lora, proof
+from meetara_build.stages.gguf import base_files, lora, proof
+from meetara_build.stages.gguf.loading import load_tokenizer
 from meetara_build.stages.gguf.quantize import NEEDS_IMATRIX
 
 
@@ -57,11 +58,12 @@ def test_files_say_what_they_are_without_times_or_paths(made: Path, build: Build
 
 def test_the_proof_tells_what_was_compared(made: Path) -> None:
     report = json.loads((made / "proof.json").read_text())
-    assert report["tokens"]["texts"] > 300
-    assert report["tokens"]["cut"] == "gpt-2"
-    assert report["conversations"] == 16
-    assert 0 < report["logits"]["worst"] < 0.02
+    assert report["tokens"]["proved with"] == "tiny-F16.gguf"
+    assert 10 < report["tokens"]["texts"] < 40
+    assert report["conversations"] == 2
     assert 0 < report["lora"]["worst"] < 0.02
+    assert report["lora"]["positions"] == 96
+    assert report["lora"]["weights"] == 14
     assert report["imatrix"] == {"tensors": 14}
     assert report["files"]["Q4_K_M"]["types"].keys() == {"f32", "q4_K", "q6_K"}
 
@@ -85,48 +87,27 @@ def test_a_forked_job_makes_the_same_bytes(made: Path, build: Build, tmp_path: P
 
 
 def test_a_base_alone_becomes_a_gguf_file_too(build: Build, tmp_path: Path) -> None:
-    metrics = gguf.run(recipe(name="tiny", domain="base"), {"merged": build.base}, tmp_path)
+    metrics = gguf.run(recipe(name="tiny", domain=None), {"base": build.base}, tmp_path)
     assert metrics["bytes"] == {"F16": (tmp_path / "tiny-F16.gguf").stat().st_size}
+    assert 0 < metrics["logits_distance"] < 0.02
+    report = json.loads((tmp_path / "proof.json").read_text())
+    assert report["tokens"]["texts"] > 300
+    assert report["tokens"]["cut"] == "gpt-2"
+    assert report["conversations"] == 16
 
 
-@pytest.fixture(scope="module")
-def base_gguf(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The base's own file, whose vocabulary is proved."""
-    output = tmp_path_factory.mktemp("base_gguf")
-    gguf.run(recipe(name="tiny"), {"merged": build.base}, output)
-    return output
-
-
-def test_what_is_proved_of_the_base_s_file_is_not_proved_again(
-    build: Build, base_gguf: Path, made: Path, tmp_path: Path
-) -> None:
-    output = fresh(tmp_path / "out")
-    wanted = recipe(lora=True, system_prompt="Be brief.")
-    gguf.run(wanted, build.inputs(base_gguf=base_gguf), output)
-    report = json.loads((output / "proof.json").read_text())
-    assert report["lora"]["weights"] == 14, "the adapter is proved on the base's file"
-    assert report["tokens"]["proved with"] == "tiny-F16.gguf"
-    assert 10 < report["tokens"]["texts"] < 40
-    assert report["conversations"] == 2
-    assert _digest(output / "nutrition-F16.gguf") == _digest(made / "nutrition-F16.gguf")
-
-
-def test_a_file_whose_keys_are_not_the_base_s_is_refused(
-    build: Build, base_gguf: Path, tmp_path: Path
-) -> None:
-    other = shutil.copytree(build.merged, tmp_path / "other")
-    template = other / "chat_template.jinja"
-    template.write_text(template.read_text() + " ")
-    inputs = {**build.inputs(base_gguf=base_gguf), "merged": other}
+def test_a_file_whose_keys_are_not_the_base_s_is_refused(build: Build, tmp_path: Path) -> None:
+    other = train_nothing(tmp_path / "other", cut="qwen2")
+    inputs = {**build.inputs(), "base_gguf": other.inputs()["base_gguf"]}
     with pytest.raises(
         ProofError,
-        match=r"nutrition-F16.gguf: tokenizer.chat_template differ from those of the base's own file",
+        match=r"nutrition-F16.gguf: .*tokenizer.ggml.merges, .* differ from those of the base's own file",
     ):
         gguf.run(recipe(), inputs, fresh(tmp_path / "out"))
 
 
 def test_the_domain_s_own_texts_are_compared_on_the_base_s_vocabulary(
-    build: Build, base_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stands for a text that the base's proofs do not have a like of."""
     cases = proof.own_cases
@@ -137,7 +118,7 @@ def test_the_domain_s_own_texts_are_compared_on_the_base_s_vocabulary(
 
     monkeypatch.setattr(proof, "own_cases", one_wrong)
     with pytest.raises(ProofError, match=r"by transformers and .* by llama.cpp"):
-        gguf.run(recipe(), build.inputs(base_gguf=base_gguf), fresh(tmp_path / "out"))
+        gguf.run(recipe(), build.inputs(), fresh(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -153,14 +134,17 @@ def test_scales_that_llama_cpp_does_not_know_go_into_the_matrices(
     assert (tmp_path / "out" / "nutrition-lora.gguf").exists()
 
 
-def test_an_adapter_of_another_model_is_refused(build: Build, tmp_path: Path) -> None:
-    other = train_nothing(tmp_path / "other", lora={"lora_alpha": 64})
-    inputs = {**build.inputs(), "adapter": other.adapter}
+def test_a_lora_file_that_is_not_the_adapter_is_refused(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times its weight."""
+    monkeypatch.setattr(lora, "_alpha", lambda _: 64.0)
+    monkeypatch.setattr(lora, "_correction", lambda *_: 1.0)
     with pytest.raises(
         ProofError,
-        match=r"nutrition-F16.gguf: logits differ from those of base \+ adapter .* more than 0.02",
+        match=r"nutrition-lora.gguf: logits differ from those of base \+ adapter .* more than 0.02",
     ):
-        gguf.run(recipe(lora=True), inputs, fresh(tmp_path / "out"))
+        gguf.run(recipe(lora=True), build.inputs(), fresh(tmp_path / "out"))
 
 
 def test_dora_is_refused_as_a_lora_file(tmp_path: Path) -> None:
@@ -173,7 +157,7 @@ def test_rows_that_fit_no_block_of_256_are_told(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, hidden_size=192, intermediate_size=512)
     output = fresh(tmp_path / "out")
-    gguf.run(recipe(quants=["Q4_K_M"]), {"merged": tmp_path}, output)
+    gguf.run(recipe(quants=["Q4_K_M"]), {"base": tmp_path}, output)
     report = json.loads((output / "proof.json").read_text())["files"]["Q4_K_M"]
     assert "blk.0.attn_q.weight: 192 columns, q4_K -> q5_0" in report["fallbacks"]
     assert report["types"]["q5_0"] > 0
@@ -182,7 +166,9 @@ def test_rows_that_fit_no_block_of_256_are_told(tmp_path: Path) -> None:
 def test_every_known_type_can_be_made(build: Build, tmp_path: Path) -> None:
     quick = [quant for quant in QUANTS if not quant.startswith(("IQ1", "IQ2", "IQ3"))]
     wanted = recipe(quants=quick, imatrix=True)
-    sizes = gguf.run(wanted, build.inputs(imatrix=build.importance()), tmp_path)["bytes"]
+    sizes = gguf.run(wanted, build.inputs(["BF16", "F32"], imatrix=build.importance()), tmp_path)[
+        "bytes"
+    ]
     assert set(sizes) == {"F16", *quick}
     assert sizes["Q2_K"] < sizes["Q4_K_M"] < sizes["Q8_0"] < sizes["F16"] < sizes["F32"]
     assert set(tensor_types(tmp_path / "nutrition-BF16.gguf").values()) == {"bf16", "f32"}
@@ -209,10 +195,10 @@ def test_a_file_that_is_not_the_model_is_refused(
         model.model.layers[1].mlp.up_proj.weight.mul_(1.5)
     model.save_pretrained(other)
     monkeypatch.setattr(
-        gguf, "load_model", lambda _: AutoModelForCausalLM.from_pretrained(other).eval()
+        base_files, "load_model", lambda _: AutoModelForCausalLM.from_pretrained(other).eval()
     )
     with pytest.raises(ProofError, match=re.escape("nutrition-F16.gguf: logits differ")):
-        gguf.run(recipe(), build.inputs(), fresh(tmp_path / "out"))
+        gguf.run(recipe(), {"base": build.merged}, fresh(tmp_path / "out"))
 
 
 def test_a_tokenizer_that_llama_cpp_has_no_equal_for_is_refused_with_the_first_difference(
@@ -223,26 +209,26 @@ def test_a_tokenizer_that_llama_cpp_has_no_equal_for_is_refused_with_the_first_d
     with pytest.raises(
         ProofError, match=r"'Hello, world.*' is \[.*\] by transformers and \[.*\] by llama.cpp"
     ):
-        gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+        gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))
 
 
 def test_a_tokenizer_larger_than_its_model_is_refused(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, vocab_size=300)
     with pytest.raises(ProofError, match=r"the tokenizer has \d+ tokens, but the model only 300"):
-        gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+        gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))
 
 
 def test_tokens_written_alike_are_refused_before_llama_cpp_aborts(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, vocab_size=702)
-    tokenizer = gguf.load_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     # The converter writes an unused id as [PAD700], which this user has called a token of their
     # own.
     tokenizer.add_tokens(["[PAD700]"])
     (tmp_path / "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str())
     with pytest.raises(ProofError, match=r"both written '\[PAD700\]'"):
-        gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+        gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))
 
 
 def test_a_folder_without_tokenizer_is_refused(build: Build, tmp_path: Path) -> None:
@@ -252,14 +238,14 @@ def test_a_folder_without_tokenizer_is_refused(build: Build, tmp_path: Path) -> 
     with pytest.raises(
         ArtifactError, match=r"bare: the tokenizer cannot be read .*Put tokenizer.json"
     ):
-        gguf.run(recipe(), {"merged": folder}, fresh(tmp_path / "out"))
+        gguf.run(recipe(), {"base": folder}, fresh(tmp_path / "out"))
 
 
 def test_an_architecture_that_llama_cpp_does_not_know_is_refused(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, "opt", ffn_dim=512, word_embed_proj_dim=256)
     with pytest.raises(ConfigError, match=r"OPTForCausalLM.*Choose a base"):
-        gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+        gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))
 
 
 def test_distances_ignore_a_constant_and_the_scale() -> None:

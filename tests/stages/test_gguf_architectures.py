@@ -37,9 +37,13 @@ def test_tokens_conversations_logits_and_adapter_agree(kind: str, tmp_path: Path
     build = train_nothing(tmp_path / "build", kind, cut, targets, **ARCHITECTURES[kind])
     output = fresh(tmp_path / "out")
     wanted = recipe(quants=["Q4_K_M"], lora=True, imatrix=True)
-    gguf.run(wanted, build.inputs(imatrix=build.importance(256)), output)
+    merged = fresh(tmp_path / "merged")
+    inputs = build.inputs(merged=merged, imatrix=build.importance(256))
+    figures = build.merge(inputs, merged)
+    assert figures["logits_distance"] < 0.005
+    assert "converted_whole" not in figures
+    gguf.run(wanted, inputs, output)
     report = json.loads((output / "proof.json").read_text())
-    assert report["logits"]["worst"] < 0.005
     assert report["lora"]["worst"] < 0.005
     assert report["imatrix"]["tensors"] >= 8
 
@@ -62,7 +66,7 @@ def test_byte_level_tokenizers_find_their_cut(
     train_tokenizer(tmp_path, cut, **options)
     make_model(tmp_path)
     output = fresh(tmp_path / "out")
-    gguf.run(recipe(), {"merged": tmp_path}, output)
+    gguf.run(recipe(), {"base": tmp_path}, output)
     assert json.loads((output / "proof.json").read_text())["tokens"]["cut"] == name
 
 
@@ -72,7 +76,7 @@ def test_a_cut_that_no_table_names_is_found_by_trying(tmp_path: Path) -> None:
     train_tokenizer(tmp_path, QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}]+"))
     make_model(tmp_path)
     output = fresh(tmp_path / "out")
-    gguf.run(recipe(), {"merged": tmp_path}, output)
+    gguf.run(recipe(), {"base": tmp_path}, output)
     assert json.loads((output / "proof.json").read_text())["tokens"]["cut"] not in (None, "gpt-2")
 
 
@@ -83,7 +87,7 @@ def test_tokenizers_with_byte_fallback_need_no_tokenizer_model(
     train_sentencepiece_like(tmp_path)
     make_model(tmp_path, kind, **options)
     output = fresh(tmp_path / "out")
-    gguf.run(recipe(), {"merged": tmp_path}, output)
+    gguf.run(recipe(), {"base": tmp_path}, output)
     assert json.loads((output / "proof.json").read_text())["tokens"]["kind"] == "SentencePiece BPE"
 
 
@@ -95,18 +99,14 @@ def test_special_tokens_that_swallow_spaces_are_found_to_need_phi_3_s_name(tmp_p
         token["rstrip"] = token["content"] in ("<|im_start|>", "<|im_end|>", "</s>")
     file.write_text(json.dumps(written))
     make_model(tmp_path, "phi3")
-    gguf.run(
-        recipe(), {"merged": tmp_path}, fresh(tmp_path / "out")
-    )  # proves its tokens and logits
+    gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))  # proves its tokens and logits
     assert [*(tmp_path / "out").glob("*.gguf")]
 
 
 def test_a_vocabulary_padded_beyond_its_tokens_is_kept(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, vocab_size=768)
-    gguf.run(
-        recipe(), {"merged": tmp_path}, fresh(tmp_path / "out")
-    )  # proves its tokens and logits
+    gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))  # proves its tokens and logits
     assert [*(tmp_path / "out").glob("*.gguf")]
 
 
@@ -114,4 +114,4 @@ def test_a_window_that_llama_cpp_does_not_apply_is_refused(tmp_path: Path) -> No
     train_tokenizer(tmp_path)
     make_model(tmp_path, "mistral", sliding_window=32)
     with pytest.raises(ProofError, match="sliding_window of 32"):
-        gguf.run(recipe(), {"merged": tmp_path}, fresh(tmp_path / "out"))
+        gguf.run(recipe(), {"base": tmp_path}, fresh(tmp_path / "out"))

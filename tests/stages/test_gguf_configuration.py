@@ -64,7 +64,7 @@ def test_a_base_saved_by_transformers_5_has_the_logits_of_its_gguf_file(
     train_tokenizer(tmp_path)
     make_model(tmp_path, kind, **FAMILIES[kind])
     output = fresh(tmp_path / "out")
-    gguf.run(recipe(), {"merged": tmp_path}, output)
+    gguf.run(recipe(), {"base": tmp_path}, output)
     assert json.loads((output / "proof.json").read_text())["logits"]["worst"] < 0.005
 
 

@@ -39,7 +39,7 @@ def test_generation_ends_at_the_token_that_ends_a_turn_whatever_it_is_called(
     base = base_ending_turns_with(token, tmp_path / "base")
     end = turn_end(AutoTokenizer.from_pretrained(base))
     assert AutoTokenizer.from_pretrained(base).convert_ids_to_tokens(end) == token
-    gguf.run(recipe(quants=["Q8_0"]), {"merged": base}, fresh(tmp_path / "gguf"))
+    gguf.run(recipe(quants=["Q8_0"]), {"base": base}, fresh(tmp_path / "gguf"))
     for path in (tmp_path / "gguf").glob("*.gguf"):
         with Model(path, vocab_only=True) as model:
             assert model.is_end(end), path.name
@@ -48,7 +48,7 @@ def test_generation_ends_at_the_token_that_ends_a_turn_whatever_it_is_called(
 
 def test_a_file_that_goes_on_after_a_turn_is_refused(tmp_path: Path) -> None:
     base = base_ending_turns_with("<|done|>", tmp_path / "base")
-    gguf.run(recipe(), {"merged": base}, fresh(tmp_path / "gguf"))
+    gguf.run(recipe(), {"base": base}, fresh(tmp_path / "gguf"))
     word = AutoTokenizer.from_pretrained(base)("a")["input_ids"][0]
     with Model(tmp_path / "gguf" / "nutrition-F16.gguf", vocab_only=True) as model:
         proof.prove_turn_end(model, None)
@@ -69,9 +69,7 @@ def test_a_template_that_ends_turns_with_no_token_names_none(tmp_path: Path) -> 
 def test_a_name_switches_nothing_in_llama_cpp(name: str, tmp_path: Path) -> None:
     train_tokenizer(tmp_path / "base")
     make_model(tmp_path / "base")
-    gguf.run(
-        recipe(name=name, domain=name), {"merged": tmp_path / "base"}, fresh(tmp_path / "gguf")
-    )
+    gguf.run(recipe(name=name, domain=name), {"base": tmp_path / "base"}, fresh(tmp_path / "gguf"))
     with Model(tmp_path / "gguf" / f"{name}-F16.gguf", vocab_only=True) as model:
         metadata = model.metadata()
     assert metadata["meetara.domain"] == name

@@ -23,14 +23,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture(scope="module")
 def plain(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("plain")
-    gguf.run(recipe(quants=["Q4_K_M", "BF16"]), {"merged": build.merged}, output)
+    gguf.run(recipe(quants=["Q4_K_M", "BF16"]), {"base": build.merged}, output)
     return output
 
 
 def make(build: Build, output: Path, types: Mapping[str, str], **changes: Any) -> dict[str, Any]:
     """A run of the stage with types of their own for some tensors."""
     wanted = recipe(**{"quants": ["Q4_K_M"], **changes}, tensor_types=dict(types))
-    inputs = {"merged": build.merged, "dataset": build.dataset}
+    inputs = {"base": build.merged, "dataset": build.dataset}
     if wanted.imatrix:
         inputs["imatrix"] = build.importance(512)
     return gguf.run(wanted, inputs, fresh(output))
@@ -114,7 +114,7 @@ def test_a_type_that_does_not_fit_the_rows_is_refused_by_the_pattern(tmp_path: P
         ConfigError,
         match=r"'attn_q' wants Q6_K for blk.0.attn_q.weight, whose rows of 192 do not fit",
     ):
-        gguf.run(wanted, {"merged": tmp_path}, fresh(tmp_path / "out"))
+        gguf.run(wanted, {"base": tmp_path}, fresh(tmp_path / "out"))
 
 
 def test_types_that_need_importance_data_get_it(build: Build, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_metrics_count_rows_that_fit_no_block(tmp_path: Path) -> None:
     train_tokenizer(tmp_path)
     make_model(tmp_path, hidden_size=192, intermediate_size=512)
     wanted = recipe(quants=["Q4_K_M"], tensor_types={"attn_q": "Q5_0"})
-    found = gguf.run(wanted, {"merged": tmp_path}, fresh(tmp_path / "out"))["fallbacks"]["Q4_K_M"]
+    found = gguf.run(wanted, {"base": tmp_path}, fresh(tmp_path / "out"))["fallbacks"]["Q4_K_M"]
     assert found["attn_k"] == 2
     assert "attn_q" not in found
     assert "ffn_down" not in found

@@ -265,9 +265,9 @@ class Start(Shape):
 
 
 class Merge(Shape):
-    """Largest difference allowed between the logits of base + adapter and of the merged model, as a
-    share of the largest logit, in float32; the merge stage widens it for what is saved in fewer
-    bits."""
+    """Largest difference allowed between the logits of base + adapter and of the merged weights, as
+    a share of the largest logit, in float32; what F16 rounds off on top of that is held to
+    `gguf.logits_bound`."""
 
     bound: Annotated[float, Field(gt=0)]
 

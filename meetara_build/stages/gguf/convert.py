@@ -54,6 +54,15 @@ class Labels:
         name = spell_name(recipe.name)
         return cls(name, str(recipe.domain), recipe.base, recipe.licence, str(recipe.recipe))
 
+    @classmethod
+    def of_domain(cls, domain: str, base: str, licence: str, recipe: str) -> Self:
+        """The same labels, from their parts."""
+        return cls(spell_name(domain), domain, base, licence, recipe)
+
+    def own(self) -> dict[str, str]:
+        """The keys that a domain's file has otherwise than its base's."""
+        return dict(zip(OWN_KEYS, (self.name, self.domain, self.recipe), strict=True))
+
     def switched_as(self, written: str, base: str) -> Self:
         """The same, its name with the word that the base's file (``written``) turned out to
         need."""
