@@ -51,7 +51,7 @@ def test_a_domain_is_explained_stage_by_stage(built: Path, explained: Explained)
     assert steps(explained(built, "nutrition")) == [f"nutrition/{stage}" for stage in stages]
 
 
-MINI = ("corpus", "sample", "base", "gguf", "imatrix")
+MINI = ("corpus", "base", "gguf", "imatrix")
 
 
 @pytest.mark.parametrize(

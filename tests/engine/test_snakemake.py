@@ -39,7 +39,7 @@ NUTRITION = {
     (stage, "nutrition")
     for stage in ("dataset", "adapter", "baseline", "merge", "gguf", "evaluate", "package")
 }
-BASE = {(stage, "base/mini") for stage in ("corpus", "sample", "base", "gguf", "imatrix")}
+BASE = {(stage, "base/mini") for stage in ("corpus", "base", "gguf", "imatrix")}
 
 
 @pytest.fixture

@@ -89,7 +89,6 @@ def test_above_a_step_is_all_that_it_needs_and_no_more(fixed: Path) -> None:
         "base/mini/corpus",
         "base/mini/base",
         "base/mini/gguf",
-        "base/mini/sample",
         "base/mini/imatrix",
         "nutrition/dataset",
         "nutrition/adapter",
@@ -112,7 +111,7 @@ def test_a_build_of_everything_ends_with_the_report_and_one_of_some_domains_with
 
 def test_unknown_stages_and_domains_are_refused_with_the_nearest(fixed: Path) -> None:
     graph = load(fixed)
-    with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, sample, base"):
+    with pytest.raises(ConfigError, match=r"unknown stage 'marge'; known: corpus, base, start"):
         graph.step("marge", "nutrition")
     with pytest.raises(
         ConfigError,
@@ -257,7 +256,7 @@ def test_a_source_s_new_content_is_seen_even_under_the_same_time_and_size(projec
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert path.stat().st_size == old.st_size
     assert changed(project, before) == {
-        *("base/mini/corpus", "base/mini/sample"),
+        "base/mini/corpus",
         "programming/dataset",
     }
 

@@ -37,7 +37,9 @@ def faults(graph: Graph, step: Step) -> dict[str, str]:
 
 
 def test_a_whole_artifact_has_no_fault(graph: Graph) -> None:
-    assert [faults(graph, step) for step in graph.steps.values() if step.keep] == [{}] * 26
+    kept = [step for step in graph.steps.values() if step.keep]
+    assert len(kept) > 20
+    assert not any(faults(graph, step) for step in kept)
 
 
 def test_files_that_are_gone_or_changed_are_named(graph: Graph, step: Step) -> None:
@@ -96,7 +98,9 @@ def test_what_was_seen_is_kept_beside_the_configuration_and_not_below_the_root(
     assert not (graph.project / ".meetara").exists(), "a look alone writes nothing"
     sight.save()
     assert set(graph.root.rglob("*")) == before
-    assert len(list((graph.project / ".meetara" / "states").iterdir())) == 26
+    assert len(list((graph.project / ".meetara" / "states").iterdir())) == sum(
+        step.keep for step in graph.steps.values()
+    )
 
 
 @pytest.mark.parametrize("text", [None, "{"], ids=["a manifest deleted", "a manifest cut short"])

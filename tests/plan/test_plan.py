@@ -164,7 +164,6 @@ def comment(project: Path) -> None:
             everything_after(
                 {
                     "base/mini/corpus": RUN,
-                    "base/mini/sample": RUN,
                     **of("base/mini", base=MAYBE, gguf=MAYBE, imatrix=MAYBE),
                 }
             )
@@ -338,7 +337,7 @@ def test_a_run_whose_result_is_as_before_ends_what_may_run(project: Path) -> Non
     assert expected["nutrition/adapter"] == expected["base/mini/base"] == MAYBE
     graph = load(project)
     for stage, target in (
-        *(("corpus", "base/mini"), ("sample", "base/mini")),
+        ("corpus", "base/mini"),
         ("dataset", "nutrition"),
     ):
         assert run(graph, graph.step(stage, target), cold=True) == "built"
