@@ -174,7 +174,7 @@ def test_another_fingerprint_has_a_cause_even_if_nothing_else_tells(graph: Graph
 def test_a_manifest_of_an_older_form_still_has_causes(graph: Graph) -> None:
     step = graph.step("merge", "nutrition")
     found = own_causes(graph, step, manifest_of(step, "0" * 64, {}))
-    assert {cause.kind for cause in found} == {CONFIG, CODE, LIBRARY}
+    assert {cause.kind for cause in found} == {ABOVE, CONFIG, CODE, LIBRARY}
 
 
 def test_files_changed_behind_the_tool_s_back_are_named_as_seen_from_the_project(
