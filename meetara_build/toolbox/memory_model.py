@@ -115,13 +115,13 @@ def terms(shape: Shape) -> list[float]:
     states = size * shape.tokens
     kept = states * (1 if shape.checkpointed else shape.layers)
     inputs = states * shape.layers * INPUT[shape.device] if shape.checkpointed else 0.0
-    copies = _copies(shape, sum(a * b for a, b in adapted)) + _copies(
-        shape, shape.vocab_size * shape.hidden_size
-    )
+    values = sum(a * b for a, b in adapted)
+    copies = _copies(shape, values) + _copies(shape, shape.vocab_size * shape.hidden_size)
+    dropped_weights = size * values if _copies(shape, values) else 0
     dropped = sum(a for a, _ in adapted) / shape.layers if shape.dropout else 0.0
     return [
         1.0,
-        size * shape.parameters + copies,
+        size * shape.parameters - dropped_weights + copies,
         4.0 * shape.rank * sum(a + b for a, b in adapted),
         (kept + inputs) * shape.hidden_size,
         kept * shape.intermediate_size,

@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from meetara_build.toolbox.memory_model import EXPECTED, Shape, fit_model, shape_of, terms
+from meetara_build.toolbox.memory_model import (
+    EXPECTED,
+    Shape,
+    _list_adapted,
+    fit_model,
+    shape_of,
+    terms,
+)
 
 LORA = {"rank": 16, "dropout": 0.0, "targets": "all-linear", "dora": False}
 MODEL = {
@@ -95,6 +102,13 @@ def test_weights_too_large_to_be_rearranged_have_no_copies() -> None:
     )
     assert terms(shape(device="cuda"))[1] == 4 * MODEL["parameters"]
     assert terms(shape())[1] > 8 * MODEL["parameters"]
+
+
+def test_a_weight_with_copies_is_not_held_beside_them() -> None:
+    """Two copies of what is adapted and of the output layer, and what is neither once."""
+    adapted = sum(one * other for one, other in _list_adapted(shape()))
+    head = MODEL["vocab_size"] * MODEL["hidden_size"]
+    assert terms(shape())[1] == 4 * (MODEL["parameters"] + adapted + 2 * head)
 
 
 @pytest.mark.parametrize("unknown", ["hidden_size", "heads", "vocab_size", "parameters"])
