@@ -47,6 +47,7 @@ def test_only_what_every_recipe_has_finished_is_compared() -> None:
     runs += make_cell("legal", 0, [30, 90], [40, 100])[:2]
     figures = summary.summarize_runs(runs)
     assert (figures["cells"], figures["domains"], figures["seeds"]) == (1, ["nutrition"], [0])
+    assert figures["counts"] == {"domains": 1, "seeds": 1}
     assert summary.summarize_runs(runs[3:]) == {"cells": 0}
     assert "no domain" in summary.show_table({"cells": 0})
 
@@ -94,6 +95,7 @@ def test_the_parts_of_a_mean_add_up_to_the_mean_of_the_sums() -> None:
     means = summary.average_parts([{"train": 6.0, "merge": 2.0}, {"train": 4.0}])
     assert means == {"train": 5.0, "merge": 1.0}
     assert list(means) == ["train", "merge"]
+    assert summary.tell_parts({**means, "start": 0.4}) == "train 5, merge 1"
 
 
 def test_what_is_made_once_a_base_counts_once_and_is_spread_over_all_domains() -> None:
@@ -111,7 +113,8 @@ def test_factors_are_of_sums_with_what_is_shared_and_without() -> None:
     assert figures["ours"]["times_cheaper"] == pytest.approx(11 / 5.5)
     assert figures["ours"]["times_cheaper_with_shared"] == pytest.approx(11 / 6.5)
     assert figures["naive"]["times_cheaper"] == 1
-    assert "adapter 4.0" in summary.show_table(summary.summarize_runs(runs))
+    assert summary.summarize_runs(runs)["peers_by_ours"] == pytest.approx(11 / 6.5)
+    assert "adapter 4" in summary.show_table(summary.summarize_runs(runs))
 
 
 def test_stages_are_read_from_the_journal_whatever_they_are_called() -> None:

@@ -49,11 +49,16 @@ def summarize_runs(runs: Sequence[Run]) -> dict[str, Any]:
         }
     return {
         "cells": len(cells),
+        "counts": {
+            "domains": len({one[0] for one in cells}),
+            "seeds": len({one[1] for one in cells}),
+        },
         "domains": sorted({domain for domain, _ in cells}),
         "seeds": sorted({seed for _, seed in cells}),
         "commits": sorted({run.commit for several in whole.values() for run in several}),
         "records": sum(len(run.tokens) for run in whole[AGAINST]),
         "base_loss": pool_loss(whole[AGAINST], "base"),
+        "peers_by_ours": recipes["peers"]["with_shared"] / recipes["ours"]["with_shared"],
         "recipes": recipes,
     }
 
@@ -67,7 +72,9 @@ def summarize_recipe(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "cpu_seconds": total,
         "parts": parts,
+        "told": tell_parts(parts),
         "shared": shared,
+        "shared_told": tell_parts(shared),
         "shared_cpu_seconds": sum(shared.values()),
         "with_shared": total + sum(shared.values()) / DOMAINS,
         "seconds": sum(run.seconds for run in runs) / len(runs),
@@ -85,6 +92,11 @@ def average_parts(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
     names = {name for parts in listed for name in parts}
     means = {name: sum(parts.get(name, 0.0) for parts in listed) / len(listed) for name in names}
     return dict(sorted(means.items(), key=lambda item: -item[1]))
+
+
+def tell_parts(parts: Mapping[str, float]) -> str:
+    """Parts in a line; those below half a CPU-second are left out."""
+    return ", ".join(f"{name} {cost:.0f}" for name, cost in parts.items() if cost >= 0.5)
 
 
 def pool_loss(runs: Sequence[Run], kind: str) -> float:
@@ -167,7 +179,5 @@ def show_table(figures: Mapping[str, Any]) -> str:
             f"{than['worst']:+.2%}"
         )
     for recipe, one in figures["recipes"].items():
-        parts = ", ".join(f"{name} {cost:.1f}" for name, cost in one["parts"].items())
-        shared = ", ".join(f"{name} {cost:.1f}" for name, cost in one["shared"].items())
-        lines.append(f"{recipe}: {parts}; once a base: {shared}")
+        lines.append(f"{recipe}: {one['told']}; once a base: {one['shared_told']}")
     return "\n".join(lines)
