@@ -160,12 +160,18 @@ def test_each_recipe_is_first_as_often_as_the_others() -> None:
 
 def test_a_part_is_what_a_process_took_without_its_start() -> None:
     account = Account()
-    account.add("evaluate", Cost(10.0, 3.0, 500.0), 4.0)
-    account.add("evaluate", Cost(6.0, 2.0, 700.0), 4.5)
-    assert account.parts == {"evaluate": 7.5, START: 8.5}
+    account.add("merge", Cost(10.0, 3.0, 500.0), 4.0)
+    account.add("merge", Cost(6.0, 2.0, 700.0), 4.5)
+    assert account.parts == {"merge": 7.5, START: 8.5}
     assert (account.seconds, account.peak_mb) == (5.0, 700.0)
     account.add("lora", Cost(1.0, 1.0, 1.0), 1.2)
     assert account.parts["lora"] == 0
+
+
+def test_python_in_the_place_of_a_compiled_program_starts_for_nothing() -> None:
+    account = Account()
+    account.add("quantize", Cost(10.0, 3.0, 500.0), 4.0)
+    assert account.parts == {"quantize": 6.0}
 
 
 def test_what_a_worker_says_is_found_among_other_lines() -> None:

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 START = "start"
 """The part that processes take to begin: Python itself and its imports."""
+COMPILED = ("imatrix", "quantize", "evaluate")
+"""The parts for which llama.cpp has programs of its own: llama-imatrix, llama-quantize and
+llama-perplexity."""
 SAID = "CHAIN "
 """Begins the line in which a worker says what it found."""
 
@@ -34,10 +37,14 @@ class Account:
         self.peak_mb = 0.0
 
     def add(self, part: str, cost: Cost, start: float) -> None:
-        """Add a process, of whose CPU-seconds ``start`` went by before it did its work."""
+        """Add a process, of whose CPU-seconds ``start`` went by before it did its work.
+
+        The start of what stands for a program in C++ is not counted: that has next to none.
+        """
         start = min(start, cost.cpu_seconds)
         self.parts[part] = self.parts.get(part, 0.0) + cost.cpu_seconds - start
-        self.parts[START] = self.parts.get(START, 0.0) + start
+        if part not in COMPILED:
+            self.parts[START] = self.parts.get(START, 0.0) + start
         self.seconds += cost.seconds
         self.peak_mb = max(self.peak_mb, cost.peak_mb)
 

@@ -15,7 +15,7 @@ training text, the LoRA file by its own converter, and the held-out loss of the 
 the three files by llama.cpp, a process a file. No binary of llama.cpp's is built here, so the
 importance matrix is by this tool's code (forward passes in torch, as many tokens as ours takes), the
 quantizer is llama.cpp's function of the library, and the losses are by this tool's own loop around
-llama.cpp: where that is slower or faster than llama.cpp's tools, it is so for all.
+llama.cpp. What Python takes to start such a process is not counted.
 
 All have the same records, split and token ids, which ours makes and counts as its own and the others
 are given, as they are given the base's folder. They prove nothing and package nothing; ours does. All

@@ -218,7 +218,7 @@ def judge(job: Job) -> Said:
             wanted = np.array([token for token, counts in said if counts])
             pieces = session.stream(text.ids, [*text.mask[1:], False])
             rows = list(chain.from_iterable(log_softmax(piece) for piece in pieces))
-            nats.append(-float(sum(row[token] for row, token in zip(rows, wanted, strict=True))))
+            nats.append(-sum(float(row[token]) for row, token in zip(rows, wanted, strict=True)))
     return {"nats": nats, "tokens": [text.completion_tokens for text in texts]}
 
 
