@@ -132,7 +132,7 @@ def test_stages_are_read_from_the_journal_whatever_they_are_called() -> None:
         "nutrition",
     )
     assert own == {"a_new_stage": 2, "adapter": 105}
-    assert shared == {"base of the base": 30, "dataset of the base": 1}
+    assert shared == {"base": 30, "dataset": 1}
 
 
 def test_without_a_file_of_its_own_a_domain_is_the_bases_and_its_lora_file(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ TYPES = ("F16", "Q8_0", "Q4_K_M")
 BASE = "smollm2_135m"
 BIN = Path(sys.executable).parent
 IMATRIX_TOKENS = 8192
+"""What ``init`` sets as ``gguf.imatrix.tokens``."""
 TRAININGS = {"naive": "padded", "peers": "trl"}
 RECIPES = (*TRAININGS, "ours")
 TRL_VARIANT = "packed, high rate"
@@ -246,10 +247,8 @@ def split_journal(
     own: dict[str, float] = {}
     shared: dict[str, float] = {}
     for run in runs:
-        name, into = (
-            (run.stage, own) if run.target == domain else (f"{run.stage} of the base", shared)
-        )
-        into[name] = into.get(name, 0.0) + run.cpu_seconds
+        into = own if run.target == domain else shared
+        into[run.stage] = into.get(run.stage, 0.0) + run.cpu_seconds
     return own, shared
 
 
