@@ -98,19 +98,10 @@ def prepare_material(
         make_project(project)
     wanted = [f"artifacts/base/{BASE}/model", *(f"artifacts/{name}/dataset" for name in domains)]
     profile = project / "conf" / "profile" / "local"
-    command = [
-        str(BIN / "snakemake"),
-        "--profile",
-        str(profile),
-        *(f"{one}/manifest.json" for one in wanted),
-    ]
+    command = [str(BIN / "snakemake"), "--profile", str(profile)]
+    command += [f"{one}/manifest.json" for one in wanted]
     done = subprocess.run(
-        command,
-        cwd=project,
-        env=limit_threads(threads),
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=project, env=limit_threads(threads), capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(f"no base or data sets:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -159,21 +150,11 @@ def run_others(recipe: str, domain: str, seed: int, material: Material, folder: 
     matrix = folder / "imatrix.npz"
     work("imatrix", "imatrix", merged=merged, output=matrix, tokens=IMATRIX_TOKENS)
     for kind in TYPES[1:]:
-        work(
-            "quantize",
-            "quantize",
-            source=paths["F16"],
-            target=paths[kind],
-            type=kind,
-            imatrix=matrix,
-        )
-    words = [str(adapter), "--base", str(material.base), "--outtype", "f32"]
-    run_script(
-        account,
-        "lora",
-        "convert_lora_to_gguf",
-        [*words, "--outfile", str(files / f"{domain}-lora.gguf")],
-    )
+        made = {"source": paths["F16"], "target": paths[kind], "imatrix": matrix}
+        work("quantize", "quantize", type=kind, **made)
+    words = [str(adapter), "--base", str(material.base), "--outtype", "f32", "--outfile"]
+    lora = files / f"{domain}-lora.gguf"
+    run_script(account, "lora", "convert_lora_to_gguf", [*words, str(lora)])
     judged = {
         name: work("evaluate", "judge", file=path)
         for name, path in {"base": material.base_file, **paths}.items()
@@ -202,10 +183,11 @@ def convert_model(account: Account, folder: Path, target: Path) -> None:
 def run_ours(domain: str, seed: int, material: Material, work: Path) -> Run:
     """Build the domain in the seed's project, in which what the base needs is made by the first
     domain and stays."""
-    project = work / f"ours-{seed}"
+    project, unfinished = work / f"ours-{seed}", work / f"ours-{seed}.unfinished"
     root = project / "artifacts"
-    if (root / domain).exists():  # an interrupted build would go on where it was
-        shutil.rmtree(project)
+    if unfinished.exists() or (root / domain).exists():  # it would go on from what is there
+        shutil.rmtree(project, ignore_errors=True)
+    unfinished.touch()
     if not project.exists():
         make_project(project)
     seen = sum(1 for _ in journal.runs(root))
@@ -215,6 +197,7 @@ def run_ours(domain: str, seed: int, material: Material, work: Path) -> Run:
     parts, shared = split_journal(made, domain)
     parts[START] = cost.cpu_seconds - sum(parts.values()) - sum(shared.values())
     judged = judge_ours(root, domain, material)
+    unfinished.unlink()
     own = [path for path in (root / domain / "gguf").iterdir() if path.suffix == ".gguf"]
     return Run(
         "ours",
