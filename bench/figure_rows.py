@@ -226,9 +226,10 @@ SECTIONS = (
                 CHAIN,
             ),
         ),
-        "On the default base: {counts[domains]} domains, {counts[seeds]} seeds, {cells} of both that "
-        "every recipe has finished; {threads} thread. Naive pads to 512, batch 2, three epochs at 2e-4; "
-        "TRL {trl} is `{trl_variant}`; both go on with PEFT's merge and llama.cpp's converters and "
+        "On the default base. Number of domains: {counts[domains]}; of seeds: {counts[seeds]}; of both "
+        "together, finished by every recipe: {cells}; held-out answers: {records}. {threads} thread. "
+        "Naive pads to 512, batch 2, three epochs at 2e-4; TRL {trl} is `{trl_variant}`, of "
+        "`bench/chain/workers.py`. Both go on with PEFT's merge and llama.cpp's converters and "
         "quantizer, and prove nothing. No binary of llama.cpp's is built here: their importance "
         "matrix is by this tool's code. Beside it ran: {beside}.",
         "chain",

@@ -49,7 +49,11 @@ def main() -> None:
     figures = summarize_runs(runs)
     print(show_table(figures))
     if figures["cells"]:
-        about = {"threads": options.threads, "beside": options.beside, "trl": TRL[1]}
+        about = {
+            "threads": options.threads,
+            "beside": options.beside,
+            "trl": TRL[1].partition("==")[2],
+        }
         keep_result("chain", {**about, "trl_variant": TRL_VARIANT, **figures})
 
 

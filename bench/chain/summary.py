@@ -163,8 +163,8 @@ def show_table(figures: Mapping[str, Any]) -> str:
     if not figures["cells"]:
         return "no domain and seed is finished by every recipe yet"
     lines = [
-        f"{len(figures['domains'])} domains ({', '.join(figures['domains'])}), "
-        f"{len(figures['seeds'])} seeds, {figures['cells']} of them whole; "
+        f"domains {', '.join(figures['domains'])}; seeds {figures['seeds']}; "
+        f"{figures['cells']} of both finished by every recipe; "
         f"base {figures['base_loss']:.4f}",
         f"{'recipe':7} {'CPU-s':>6} {'times':>6} {'GB':>5} {'MB':>5} {'F16':>7} {'Q8_0':>7} "
         f"{'Q4_K_M':>7}  F16 above naive (95%), worst domain",
