@@ -5,7 +5,9 @@ naive
     What tutorials show: every record padded to 512, batch 2, float32, the output layer at every
     position, 2e-4 falling by a cosine, three epochs, LoRA r 16 on all linear layers; no validation.
 peers
-    TRL's SFTTrainer as it was best on these records among ``workers.TRL_VARIANTS``.
+    TRL's SFTTrainer, its records packed to 512, at the rate that this tool has for the base:
+    ``bench.trainer`` found packing the fastest of what TRL offers on a CPU. ``workers.TRL_VARIANTS``
+    has others.
 ours
     ``meetara-build build DOMAIN`` in a project as ``init`` makes it, with nothing in its store.
 

@@ -41,7 +41,7 @@ TRL_VARIANTS: dict[str, dict[str, Any]] = {
     },
     "single": {"per_device_train_batch_size": 1},
 }
-"""Settings of TRL's SFTTrainer that were tried; the first but for what is named at 2e-4."""
+"""Settings of TRL's SFTTrainer; the rate is 2e-4 where none is named."""
 
 
 def load_adapted(job: Job) -> "PeftModel":
