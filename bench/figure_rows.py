@@ -229,7 +229,8 @@ SECTIONS = (
         "On the default base. Number of domains: {counts[domains]}; of seeds: {counts[seeds]}; of both "
         "together, finished by every recipe: {cells}; held-out answers: {records}. {threads} thread. "
         "Naive pads to 512, batch 2, three epochs at 2e-4; TRL {trl} is `{trl_variant}`, of "
-        "`bench/chain/workers.py`. Both go on with PEFT's merge and llama.cpp's converters and "
+        "`bench/chain/workers.py`; in one trial since, its batches of like length had a lower loss at "
+        "the same cost. Both go on with PEFT's merge and llama.cpp's converters and "
         "quantizer, and prove nothing. No binary of llama.cpp's is built here: their importance "
         "matrix is by this tool's code. Beside it ran: {beside}.",
         "chain",
