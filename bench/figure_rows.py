@@ -61,6 +61,7 @@ class Section(NamedTuple):
 
 
 REAL = "python -m bench.real_base"
+CHAIN = "python -m bench.chain --work FOLDER"
 BUILD = "python -m bench.build --once"
 INCREMENTAL = "python -m bench.incremental"
 FORECAST = "python -m bench.agents.forecast --data FOLDER"
@@ -71,6 +72,13 @@ WITHOUT = (
     "python -m bench.agents.worth --domains nutrition,sleep,senior_health,legal "
     "--seeds 17 --rounds 2 --without"
 )
+
+CHAIN_BOUNDS = (
+    Bound("recipes[ours][against_naive][F16][higher_by]", 0.002, "0.2%"),
+    Bound("recipes[ours][against_naive][F16][worst]", 0.02, "2% in the worst domain"),
+)
+TYPES = ("F16", "Q8_0", "Q4_K_M")
+"""Of the files that the recipes of ``bench.chain`` make."""
 
 SECTIONS = (
     Section(
@@ -151,6 +159,81 @@ SECTIONS = (
             ),
         ),
         "The base is `smollm2_135m`, the default.",
+    ),
+    Section(
+        "The whole chain",
+        (
+            Figure(
+                "CPU-seconds a domain, F16, Q8_0, Q4_K_M and LoRA: naive; TRL; ours",
+                "chain",
+                "{recipes[naive][cpu_seconds]:.0f}; {recipes[peers][cpu_seconds]:.0f}; "
+                "{recipes[ours][cpu_seconds]:.0f}",
+                CHAIN,
+            ),
+            *(
+                Figure(
+                    f"of it, {name}, and what it makes once a base",
+                    "chain",
+                    f"{{recipes[{key}][told]}}; once {{recipes[{key}][shared_told]}}",
+                    CHAIN,
+                )
+                for name, key in (("naive", "naive"), ("TRL", "peers"), ("ours", "ours"))
+            ),
+            Figure(
+                "naive ÷ ours, what is made once a base spread over 62 domains; TRL ÷ ours",
+                "chain",
+                "{recipes[ours][times_cheaper_with_shared]:.1f} times; {peers_by_ours:.1f} times",
+                CHAIN,
+                (
+                    Bound("recipes[ours][times_cheaper_with_shared]", 15, "15", at_least=True),
+                    Bound("peers_by_ours", 8, "8 times TRL", at_least=True),
+                ),
+            ),
+            Figure(
+                "held-out loss, F16, Q8_0 and Q4_K_M (base: {base_loss:.3f})",
+                "chain",
+                "; ".join(
+                    f"{name} "
+                    + ", ".join(f"{{recipes[{key}][losses][{kind}]:.4f}}" for kind in TYPES)
+                    for name, key in (("naive", "naive"), ("TRL", "peers"), ("ours", "ours"))
+                ),
+                CHAIN,
+            ),
+            *(
+                Figure(
+                    f"{name} above naive, paired by record, pooled, and 95% of the draws of records; "
+                    "the worst domain",
+                    "chain",
+                    "; ".join(
+                        f"{kind} {{recipes[{key}][against_naive][{kind}][higher_by]:+.2%}} "
+                        f"({{recipes[{key}][against_naive][{kind}][low]:+.2%}} to "
+                        f"{{recipes[{key}][against_naive][{kind}][high]:+.2%}}), "
+                        f"{{recipes[{key}][against_naive][{kind}][worst]:+.2%}}"
+                        for kind in ("F16", "Q4_K_M")
+                    ),
+                    CHAIN,
+                    bounds,
+                )
+                for name, key, bounds in (("ours", "ours", CHAIN_BOUNDS), ("TRL", "peers", ()))
+            ),
+            Figure(
+                "memory of the largest process; bytes of the files a user gets: naive; TRL; ours",
+                "chain",
+                "; ".join(
+                    f"{{recipes[{key}][peak_gb]:.1f}} GB, {{recipes[{key}][bytes][files]:.0MB}}"
+                    for key in ("naive", "peers", "ours")
+                ),
+                CHAIN,
+            ),
+        ),
+        "On the default base. Number of domains: {counts[domains]}; of seeds: {counts[seeds]}; of both "
+        "together, finished by every recipe: {cells}; held-out answers: {records}. {threads} thread. "
+        "Naive pads to 512, batch 2, three epochs at 2e-4; TRL {trl} is `{trl_variant}`, of "
+        "`bench/chain/workers.py`; in one trial since, its batches of like length had a lower loss at "
+        "the same cost. Both go on with PEFT's merge and llama.cpp's converters and "
+        "quantizer, and prove nothing. No binary of llama.cpp's is built here: their importance "
+        "matrix is by this tool's code. Beside it ran: {beside}.",
+        "chain",
     ),
     Section(
         "Inputs",
