@@ -66,16 +66,17 @@ class Build:
         """The gguf stage's inputs of a domain, made by the stages before it."""
         own = {"base": self.base, "adapter": self.adapter, "dataset": self.dataset}
         if "base_gguf" not in more:
-            more["base_gguf"] = fresh(self.base.parent / "base_gguf")
-            gguf.run(
-                recipe(name="tiny", domain=None, recipe=None),
-                {"base": self.base},
-                more["base_gguf"],
-            )
+            more["base_gguf"] = self.make_base_gguf()
         if "merged" not in more:
             more["merged"] = fresh(self.base.parent / "merged_gguf")
             self.merge({**own, **more}, more["merged"], floats=list(floats))
         return {**own, **more}
+
+    def make_base_gguf(self) -> Path:
+        """A folder with the base's own file."""
+        output = fresh(self.base.parent / "base_gguf")
+        gguf.run(recipe(name="tiny", domain=None, recipe=None), {"base": self.base}, output)
+        return output
 
     def merge(self, inputs: Mapping[str, Path], output: Path, **changes: Any) -> Mapping[str, Any]:
         """The merge stage on these inputs."""

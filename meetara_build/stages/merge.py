@@ -60,12 +60,13 @@ def run(recipe: MergeRecipe, inputs: Inputs, output: Path) -> Metrics:
     prompts = find_prompts(tokenizer, config, inputs["dataset"], "validation", "train")
     plain = _logits(model, prompts)
     adapted = PeftModel.from_pretrained(model, str(inputs["adapter"])).eval()
-    reference = Reference(config, prompts, _logits(adapted, prompts))
+    expected = _logits(adapted, prompts)
     placing = Placing(inputs["base"], base_file)
     names = list(placing.find_changed(adapted))
     merged = adapted.merge_and_unload()
     found = _logits(merged, prompts)
-    difference = _difference(found, reference.logits)
+    reference = Reference(config, prompts, expected, lambda: merged)
+    difference = _difference(found, expected)
     change = _difference(found, plain)
     _refuse_beyond(difference, recipe.bound, recipe.domain)
     if change == 0:
@@ -83,6 +84,7 @@ def run(recipe: MergeRecipe, inputs: Inputs, output: Path) -> Metrics:
         "change_from_base": change,
         "logits_distance": figures["worst"],
         "positions_compared": figures["positions"],
+        **({key: figures[key] for key in ("unstable_positions",) if key in figures}),
         "weights": len(names),
         **({"converted_whole": placing.reason} if placing.reason else {}),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from gguf_builds import fresh, train_nothing
+from gguf_builds import fresh, merge_recipe, train_nothing
 
 from meetara_build.engine import job
 from meetara_build.errors import ConfigError
@@ -107,8 +107,13 @@ def test_what_libraries_warn_each_other_of_is_not_told_to_a_person(
     asked = {
         "name": "nutrition/merge",
         "stage": "merge",
-        "recipe": {"domain": "nutrition", "threads": 1, "bound": 0.0},
-        "inputs": {"base": build.base, "adapter": build.adapter, "dataset": build.dataset},
+        "recipe": merge_recipe(bound=0.0).model_dump(),
+        "inputs": {
+            "base": build.base,
+            "adapter": build.adapter,
+            "dataset": build.dataset,
+            "base_gguf": build.make_base_gguf(),
+        },
         "output": str(output),
         "threads": 1,
         "gpus": 0,

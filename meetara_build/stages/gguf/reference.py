@@ -1,12 +1,15 @@
 """What a domain's files are held to: the logits of base + adapter in float32, on a few texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from peft import PeftModel
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from meetara_build.errors import ProofError
@@ -26,11 +29,12 @@ Prompts = Sequence[list[int]]
 
 
 class Reference(NamedTuple):
-    """Texts as tokens, and what base + adapter makes of them."""
+    """Texts as tokens, what base + adapter makes of them, and how that model is had again."""
 
     config: PretrainedConfig
     prompts: Prompts
     logits: list[Floats]
+    load: Callable[[], nn.Module]
 
     def prove(self, label: str, ours: Sequence[Floats], bound: float) -> dict[str, float]:
         """Refuse logits that are further from base + adapter's than ``bound``.
@@ -38,7 +42,13 @@ class Reference(NamedTuple):
         Raises:
             ProofError: with figure and bound.
         """
-        return prove_logits(label, "base + adapter", self.config, (self.logits, ours), bound)
+        both = (self.logits, ours)
+        return prove_logits(
+            label, "base + adapter", self.config, both, bound, partial(self._find_unstable, bound)
+        )
+
+    def _find_unstable(self, bound: float) -> npt.NDArray[np.bool_]:
+        return proof.find_unstable(self.load(), self.prompts, self.logits, bound)
 
 
 def find_prompts(
@@ -67,11 +77,15 @@ def measure_reference(
     tokenizer: PreTrainedTokenizerBase, base: Path, adapter: Path, dataset: Path
 ) -> Reference:
     """The logits of base + adapter on texts of the training records."""
-    model = load_model(base)
-    config = model.config.get_text_config()
+
+    def load() -> PeftModel:
+        return PeftModel.from_pretrained(load_model(base), str(adapter)).eval()
+
+    adapted = load()
+    config = adapted.config.get_text_config()
     prompts = find_prompts(tokenizer, config, dataset, "train")
-    adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
-    return Reference(config, prompts, [proof.torch_logits(adapted, ids) for ids in prompts])
+    logits = [proof.torch_logits(adapted, ids) for ids in prompts]
+    return Reference(config, prompts, logits, load)
 
 
 def prove_logits(
@@ -80,6 +94,7 @@ def prove_logits(
     config: PretrainedConfig,
     both: tuple[Sequence[Floats], Sequence[Floats]],
     bound: float,
+    find_unstable: Callable[[], npt.NDArray[np.bool_]] | None = None,
 ) -> dict[str, float]:
     """Refuse logits too far from those of the reference; what is special to the model is allowed
     for, or told.
@@ -97,7 +112,9 @@ def prove_logits(
     )
     routed = any(getattr(config, key, None) for key in EXPERTS)
     pairs = zip(theirs, ours, strict=True)
-    return proof.prove_logits(label, reference, pairs, bound, routed=routed, hint=hint)
+    return proof.prove_logits(
+        label, reference, pairs, bound, routed=routed, hint=hint, find_unstable=find_unstable
+    )
 
 
 def run_prompts(
