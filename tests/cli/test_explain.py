@@ -150,7 +150,8 @@ def test_all_that_decides_an_artifact_is_said(built: Path, explained: Explained)
     assert entry["files"] == manifest.files
     assert entry["inputs"] == {"base/mini/base": manifest.inputs["base"]}
     assert entry["sources"] == {
-        "conf/domain/nutrition.jsonl": manifest.made_from["sources"]["source_0"]
+        "conf/domain/nutrition.jsonl": manifest.made_from["sources"]["source_0"],
+        "conf/sample.jsonl": manifest.made_from["sources"]["sample"],
     }
     assert entry["libraries"] == manifest.made_from["libraries"]
     assert entry["metrics"] == manifest.metrics

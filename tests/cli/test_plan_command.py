@@ -185,7 +185,7 @@ def refusal() -> str:
         ),
         (
             added("storytelling", "train"),
-            "conf/domain/storytelling.jsonl: its content changed (base/mini/sample and 1 more)",
+            "conf/domain/storytelling.jsonl: its content changed (storytelling/dataset)",
         ),
         (
             lambda project: (project / "artifacts/music/evaluation/evaluation.json").unlink(),
@@ -238,7 +238,7 @@ def test_a_change_that_reaches_many_steps_is_one_line(kept: Path) -> None:
     edit(kept.parent / "conf" / "hardware" / "cpu.yaml", "threads", 2)
     edit(kept.parent / "conf" / "build.yaml", "data.test", 0.3)
     assert refusal().splitlines()[1:-1] == [
-        "  conf/build.yaml data.test: 0.2 → 0.3 (base/mini/corpus and 5 more)",
+        "  conf/build.yaml data.test: 0.2 → 0.3 (base/mini/corpus and 4 more)",
         "  conf/hardware/cpu.yaml threads: 1 → 2 (base/mini/gguf and 22 more)",
     ]
 
