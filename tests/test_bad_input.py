@@ -64,10 +64,10 @@ def test_a_typo_in_a_domain_s_file(
 
 
 def test_a_typo_deep_in_build_yaml(fresh: Path, complaint: Complaint) -> None:
-    line = replace(fresh / BUILD, "  learning_rate:", "  learning_rte:")
+    line = replace(fresh / BUILD, "  warmup_share:", "  warmup_shre:")
     said = complaint(fresh, "plan")
     assert (
-        f"{fresh / BUILD}:{line}: unknown key 'training.learning_rte'; did you mean 'learning_rate'?"
+        f"{fresh / BUILD}:{line}: unknown key 'training.warmup_shre'; did you mean 'warmup_share'?"
         in said
     )
 
