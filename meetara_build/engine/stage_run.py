@@ -162,6 +162,7 @@ def _is_read(graph: Graph, step: Step, manifest: Manifest) -> bool:
                 if (given.stage, given.target) == place
                 else _input_digest(graph, given)
                 for name, given in sorted(reader.inputs.items())
+                if given.reads
             }
             key = work_key(reader.stage, reader.target, reader.fingerprint, inputs)
             if store.look_up(key) is None and _find_known_here(graph, reader, inputs) is None:
@@ -310,9 +311,10 @@ def _sources(graph: Graph, step: Step) -> dict[str, str]:
 
 
 def _input_digests(graph: Graph, step: Step) -> dict[str, str]:
-    """Content digests of the input artifacts, each file that is read checked against its
-    manifest."""
-    return {name: _input_digest(graph, given) for name, given in sorted(step.inputs.items())}
+    """Content digests of the input artifacts, each file that is read checked against its manifest;
+    one of which nothing is read has to be there, and says nothing."""
+    found = {name: _input_digest(graph, given) for name, given in sorted(step.inputs.items())}
+    return {name: digest for name, digest in found.items() if step.inputs[name].reads}
 
 
 def _input_digest(graph: Graph, given: Input) -> str:

@@ -76,6 +76,15 @@ def find_importance(configuration: Configuration, item: Resolved) -> dict[str, I
     }
 
 
+def _imatrix_before(
+    configuration: Configuration, item: Resolved, _: Mapping[str, Resolved]
+) -> Given:
+    """The same, of which nothing is read: whether a merged model is needed is only known once all
+    other inputs of its reader are there."""
+    found = find_importance(configuration, item)
+    return Given({name: given._replace(reads=()) for name, given in found.items()})
+
+
 def _taught_sources(
     configuration: Configuration, item: Common, taught: Mapping[str, Resolved]
 ) -> Given:
@@ -287,6 +296,7 @@ MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] =
     "origin": _origin,
     "original": _original,
     "imatrix": lambda configuration, item, _: Given(find_importance(configuration, item)),
+    "imatrix_before": _imatrix_before,
     "joint": lambda configuration, item, _: Given(find_joint(configuration, item)),
     "warm_start": lambda configuration, item, _: Given({}, find_warm_start(configuration, item)),
     "observers": lambda configuration, item, _: Given({}, find_observers(configuration, item)),

@@ -364,6 +364,7 @@ STAGES: tuple[Stage, ...] = (
             "adapter": Read("adapter", ("adapter_*",)),
             "dataset": Read("dataset", LEARNT),
         },
+        more=("imatrix_before",),
         temporary=True,
         memory=3,
         urgency=1,

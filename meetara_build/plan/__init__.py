@@ -212,7 +212,7 @@ class _Planner:
         )
 
     def _inputs(self, step: Step) -> dict[str, str]:
-        return {name: self._digest(given) for name, given in step.inputs.items()}
+        return {name: self._digest(given) for name, given in step.inputs.items() if given.reads}
 
     def _digest(self, given: Input) -> str:
         """The digest of what is read of an input; that of a base is asked for by every domain."""
