@@ -128,10 +128,11 @@ def _explain(
         raise ArtifactError(
             f"{step.name}: not built yet; run `meetara-build build`, or see `meetara-build plan`"
         )
-    inputs = {}
-    for name, given in step.inputs.items():
-        above = graph.step(given.stage, given.target)
-        inputs[above.name] = manifest.inputs.get(name, "")
+    inputs = {
+        graph.step(given.stage, given.target).name: manifest.inputs.get(name, "")
+        for name, given in step.inputs.items()
+        if given.reads
+    }
     keys = [
         _key_line(graph, step, path, value) for path, value in _leaves(manifest.made_from["recipe"])
     ]
