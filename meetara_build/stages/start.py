@@ -2,7 +2,7 @@
 begin.
 
 Much of what a domain's training gains is the manner of the answers, which all domains share. What
-is learnt once of it need not be learnt in each domain: figures and what was tried in docs/figures.md.
+is learnt once of it need not be learnt in each domain: ``python -m bench.start`` shows how much.
 """
 
 import json
