@@ -38,6 +38,7 @@ LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 """Types of whole files, each about a size smaller than the one before."""
 WHOLE = ("F16", "BF16", "F32")
 
+SPEED = "generated_tokens_per_second"
 AS_FAST = 0.95  # of another's speed counts as no slower: speeds of one file differ by more from run to run
 ROOM = 0.7  # a smaller type is proposed where at most this share of the bound is expected of it
 FAIR = 0.1  # of the share of bytes saved: the share of loss that a smaller type may add
@@ -257,7 +258,7 @@ def _take_back(domain: Domain, now: Sequence[File], known: Known) -> Proposal | 
 def _drop(domain: Domain, now: Sequence[File], known: Known) -> Proposal | None:
     """A listed type that another listed one is better than in everything that was measured."""
     measured = (domain.read("evaluation/evaluation.json") or {}).get("measured", {})
-    speeds = {quant: figures["generated_tokens_per_second"] for quant, figures in measured.items()}
+    speeds = {quant: figures[SPEED] for quant, figures in measured.items() if SPEED in figures}
     for file, other in permutations(
         sorted((one for one in now if one.quant in speeds), key=lambda one: -one.bytes), 2
     ):

@@ -64,7 +64,10 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
             stack.enter_context(runner.start(held_out, recipe.threads))
         compared = _compare(runners, held_out, choose(held_out.counts["tokens"], recipe.kl_tokens))
         report = _report(runners, compared, held_out, baseline)
-        speeds = {name: runner.speeds() for name, runner in runners.items()}
+        speeds = {
+            name: {**runner.speeds(), **runner.time_answer(held_out.texts[0])}
+            for name, runner in runners.items()
+        }
         report[MEASURED] = {**baseline.get(MEASURED, {}), **speeds}
     write_figures(output / "evaluation.json", report)
     variants = report["variants"]

@@ -17,6 +17,8 @@ from meetara_build.llama_cpp.model import Floats, Model, Session
 from meetara_build.stages.types import Inputs
 from meetara_build.training.chat import Encoded, encode, read_records
 
+GENERATED = 32
+"""Tokens generated to tell how fast a file answers."""
 BASELINE = "baseline.json"
 """What the base's own file scores."""
 
@@ -66,7 +68,7 @@ class Runner:
     def start(self, held_out: HeldOut, threads: int) -> Session:
         """Make a session, in which a beginning that texts share is read once."""
         started = time.perf_counter()
-        longest = max(len(text.ids) for text in held_out.texts)
+        longest = max(len(text.ids) for text in held_out.texts) + GENERATED
         self.session = self.model.session(longest, threads=threads)
         self.load_seconds += time.perf_counter() - started
         return self.session
@@ -108,6 +110,16 @@ class Runner:
                 self.session.decoded / max(self.decode_seconds, 1e-9), 1
             ),
         }
+
+    def time_answer(self, text: Encoded) -> dict[str, float]:
+        """Tokens written in a second, one after the other, in answer to a text's first question."""
+        assert self.session is not None
+        prompt = text.ids[: max(1, text.mask.index(True))]
+        self.session.generate(prompt, 1)  # reads the question, which is kept
+        before, started = self.session.decoded, time.perf_counter()
+        self.session.generate(prompt, GENERATED)
+        seconds = max(time.perf_counter() - started, 1e-9)
+        return {"generated_tokens_per_second": round((self.session.decoded - before) / seconds, 1)}
 
 
 def read_held_out(

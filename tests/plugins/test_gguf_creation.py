@@ -134,9 +134,9 @@ def _domain(
 ) -> Domain:
     speeds = fields.get("speeds", {})
     report = {
-        "measured": {
-            quant: {"generated_tokens_per_second": speed} for quant, speed in speeds.items()
-        }
+        # The base's file is read only, and generates nothing.
+        "measured": {"base": {"prompt_tokens_per_second": 900.0}}
+        | {quant: {"generated_tokens_per_second": speed} for quant, speed in speeds.items()}
     }
     evaluation = folder / gguf.domain / "evaluation"
     evaluation.mkdir(parents=True, exist_ok=True)

@@ -115,6 +115,7 @@ def test_speeds_are_kept_apart_from_what_is_always_the_same(
     again = json.loads((tmp_path / "evaluation.json").read_text())
     for speeds in (report.pop("measured"), again.pop("measured")):
         assert set(speeds) == {"base", "F16", "Q8_0", "Q4_K_M"}
+        assert all("generated_tokens_per_second" in speeds[name] for name in ("F16", "Q4_K_M"))
         assert all(figure > 0 for each in speeds.values() for figure in each.values())
     assert again == report
     assert metrics["base_loss"] == again["base"]["loss"]
