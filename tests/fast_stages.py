@@ -364,23 +364,35 @@ def _merge(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 def _gguf(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     labels = _without(
-        recipe, "quants", "lora", "imatrix", "tensor_types", "logits_bound", "system_prompt"
+        recipe, "quants", "files", "imatrix", "tensor_types", "logits_bound", "system_prompt"
     )
     f16 = digest_json([labels, _read(inputs["base"], "*")])
     if "merged" in inputs:
         f16 = (inputs["merged"] / f"{recipe['name']}-F16.gguf").read_text()
-    made, own = {f"{recipe['name']}-F16.gguf": f16}, recipe["tensor_types"]
+    whole = recipe["files"] != "lora"
+    made, own = {f"{recipe['name']}-F16.gguf": f16} if whole else {}, recipe["tensor_types"]
     weights = _read(inputs["imatrix"], "imatrix.gguf") if recipe["imatrix"] else {}
     for quant in recipe["quants"]:
         weighed = weights if own or quant not in ("F16", "Q8_0") else {}
         made[f"{recipe['name']}-{quant}.gguf"] = (
             f16 if quant == "F16" else digest_json([f16, quant, weighed, own])
         )
-    if recipe["lora"]:
+    if recipe["files"] != "merged":
         made[f"{recipe['name']}-lora.gguf"] = digest_json(
             [labels, _read(inputs["adapter"], "adapter_*")]
         )
     return {**made, "proof.json": {"files": sorted(made), **_measured()}}
+
+
+def _quantize(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    weights = _read(inputs["imatrix"], "imatrix.gguf") if recipe["imatrix"] else {}
+    f16 = _read(inputs["base_gguf"], "*-F16.gguf")
+    return {
+        f"{recipe['base']}-{quant}.gguf": digest_json(
+            [f16, quant, {} if quant == "Q8_0" else weights, recipe["tensor_types"]]
+        )
+        for quant in recipe["quants"]
+    }
 
 
 def _baseline(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -390,16 +402,28 @@ def _baseline(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    files = [
-        f"{recipe['domain']}-{quant}.gguf" for quant in dict.fromkeys(["F16", *recipe["quants"]])
+    own = [
+        f"{recipe['domain']}-{quant}.gguf"
+        for quant in {"F16": 1, **dict.fromkeys(recipe["quants"])}
     ]
     read = [
-        _read(inputs["gguf"], *files),
+        *(
+            [_read(inputs["lora"], "*-lora.gguf"), _read_base_files(recipe, inputs)]
+            if recipe["on_base"]
+            else [_read(inputs["gguf"], *own)]
+        ),
         _read(inputs["baseline"], "baseline.json"),
         _read(inputs["base"], *TOKENIZER),
     ]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
     return {"evaluation.json": {"of": made, **_measured()}}
+
+
+def _read_base_files(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    """The base's files that a domain's adapter is used on."""
+    quants = [f"{recipe['base']}-{quant}.gguf" for quant in recipe["quants"] if quant != "F16"]
+    made = _read(inputs["quantized"], *quants) if quants else {}
+    return made | _read(inputs["base_gguf"], "*-F16.gguf")
 
 
 def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -410,6 +434,8 @@ def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
         "dataset": "card.json",
     }
     read = {name: _read(inputs[name], files[name]) for name in files}
+    if recipe["files"] == "lora":
+        read["base files"] = _read_base_files(recipe, inputs)
     made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), read])
     return {"Modelfile": digest_json(recipe), "README.md": made, "SHA256SUMS": _sha(made.encode())}
 
@@ -431,6 +457,7 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
     "start": _start,
     "merge": _merge,
     "gguf": _gguf,
+    "quantize": _quantize,
     "baseline": _baseline,
     "evaluate": _evaluate,
     "package": _package,

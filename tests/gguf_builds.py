@@ -28,7 +28,7 @@ def recipe(**changes: Any) -> GgufRecipe:
         "recipe": "0123456789abcdef",
         "quants": ["F16"],
         "imatrix": False,
-        "lora": False,
+        "files": "merged",
         "tensor_types": {},
         "threads": 1,
         "logits_bound": 0.02,

@@ -156,6 +156,7 @@ def turned(line: str) -> str:
 
 SAMPLED = text("conf/sample.jsonl", lambda written: written.partition("\n")[2])
 STORIES, MUSIC = "conf/domain/storytelling.jsonl", "conf/domain/music.jsonl"
+ADAPTERS = build_yaml("gguf.files", "lora")
 # fmt: off
 BUILD_YAML: list[Row] = [
     ("domains: one less", build_yaml("domains", THREE.split()), REPORT),
@@ -197,7 +198,22 @@ BUILD_YAML: list[Row] = [
     ("gguf.imatrix.tokens", build_yaml("gguf.imatrix.tokens", 99), MATRIX | converted(THREE)),
     ("gguf.imatrix.tokens where it is not enabled",
      then(build_yaml("gguf.imatrix.enabled", False), build_yaml("gguf.imatrix.tokens", 9)), NOTHING),
-    ("gguf.lora", build_yaml("gguf.lora", False), of(ALL, "merge gguf package")),
+    ("gguf.files: merged", build_yaml("gguf.files", "merged"), of(ALL, "merge gguf package")),
+    ("gguf.files: lora", ADAPTERS, of(BOTH, "quantize") | of(OTHER, "imatrix") | made("gguf evaluate package", ALL)),
+    ("gguf.files: both again", then(ADAPTERS, build_yaml("gguf.files", "both")), NOTHING),
+    ("gguf.files of one domain", stories("gguf.files", "lora"), of(MINI, "quantize") | made("gguf evaluate package", "storytelling")),
+    ("a training record, as adapters", then(ADAPTERS, reworded("storytelling", "train")),
+     made("dataset adapter gguf evaluate package", "storytelling")),
+    ("a test record, as adapters", then(ADAPTERS, reworded("storytelling", "test")),
+     of("storytelling", "dataset") | scored("storytelling")),
+    ("epochs, as adapters", then(ADAPTERS, stories("training.epochs", 5)), made("adapter gguf evaluate package", "storytelling")),
+    ("a domain's quants, as adapters", then(ADAPTERS, nutrition("quants", ["F16", "Q8_0"])), evaluated("nutrition")),
+    ("a type of a base that no adapter is used on", then(ADAPTERS, mini("quants", ["Q8_0", "Q6_K", "Q4_K_M"])), of(MINI, "quantize")),
+    ("a base's quants, of which nobody uses any", mini("quants", ["Q6_K"]), NOTHING),
+    ("gguf.tensor_types, as adapters", then(ADAPTERS, build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"})),
+     of(BOTH, "quantize") | evaluated(ALL)),
+    ("a record of the sample, as adapters", then(ADAPTERS, SAMPLED),
+     of(BOTH, "imatrix quantize") | of(ALL, "dataset") | CORPUS | evaluated(ALL)),
     ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), of(OTHER, "imatrix") | converted(ALL)),
     ("gguf.logits_bound", build_yaml("gguf.logits_bound", 0.5), of(ALL, "merge gguf") | of(BOTH, "gguf")),
     ("evaluation.max_records", build_yaml("evaluation.max_records", 9), scored(ALL)),

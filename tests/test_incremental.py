@@ -62,7 +62,7 @@ CHEAP: dict[str, list[Edit]] = {
     "epochs": [stories("training.max_steps", 3), stories("training.max_steps", 5)],
     "checkpoints": [stories("training.checkpoint_seconds", 5)],
     "quants": [tales("quants", ["F16", "Q8_0"]), tales("quants", ["Q8_0"])],
-    "lora file": [stories("gguf.lora", False)],
+    "lora file": [stories("gguf.files", "merged")],
     "held-out records": [stories("evaluation.max_records", 2)],
     "bounds": [stories("evaluation.max_kl.Q8_0", 0.9), stories("merge.bound", 0.9)],
     "description": [tales("description", "Another"), tales("description", "A third")],

@@ -74,9 +74,9 @@ def _read_questions(graph: Graph, names: Sequence[str], count: int) -> list[str]
     ]
 
 
-def _find_named(graph: Graph, name: str) -> tuple[Path, str | None]:
+def _find_named(graph: Graph, name: str) -> tuple[Path, str | None, Path | None]:
     word, _, rest = name.partition(":")
     if word != "base":
         return find_model(graph, word, rest or None)
     step = graph.step("gguf", f"base/{rest}")
-    return graph.root / step.place.folder / f"{rest}-F16.gguf", None
+    return graph.root / step.place.folder / f"{rest}-F16.gguf", None, None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from meetara_build.engine.planning import select_domains
 from meetara_build.errors import ArtifactError, ConfigError, DataError, nearest
 from meetara_build.graph import Graph
-from meetara_build.graph.stages import list_types
+from meetara_build.graph.stages import LORA
 
 SEED = 17
 
@@ -22,18 +22,21 @@ class Prompt(NamedTuple):
 
 
 class Model:
-    """One GGUF file, and the system prompt it was trained with."""
+    """One GGUF file, the system prompt it was trained with, and the adapter on it if the file is
+    the base's."""
 
-    def __init__(self, path: Path, system: str | None) -> None:
+    def __init__(self, path: Path, system: str | None, adapter: Path | None = None) -> None:
         from llama_cpp import Llama
 
         from meetara_build.llama_cpp.model import Model as Reader
 
-        if not path.exists():
-            raise ArtifactError(f"{path}: not built yet; run `meetara-build build`")
+        for file in (path, *([adapter] if adapter else [])):
+            if not file.exists():
+                raise ArtifactError(f"{file}: not built yet; run `meetara-build build`")
         self.path, self.system = path, system
+        lora = str(adapter) if adapter else None
         try:
-            self.llama = Llama(str(path), n_ctx=0, verbose=False, seed=SEED)
+            self.llama = Llama(str(path), n_ctx=0, verbose=False, seed=SEED, lora_path=lora)
         except ValueError as error:
             raise ArtifactError(
                 f"{path}: llama.cpp cannot load it ({error}); see `meetara-build verify`, and "
@@ -80,12 +83,20 @@ class Model:
                 yield text
 
 
-def find_model(graph: Graph, domain: str, quant: str | None) -> tuple[Path, str | None]:
-    """A domain's GGUF file and system prompt; its last type where none is named."""
+def find_model(
+    graph: Graph, domain: str, quant: str | None
+) -> tuple[Path, str | None, Path | None]:
+    """A domain's GGUF file, its system prompt, and the adapter on it where the file is the base's;
+    its last type where none is named."""
     select_domains(graph, [domain])
-    step = graph.step("gguf", domain)
-    kinds = list_types(step.recipe)
+    recipe = graph.step("package", domain).recipe
+    kinds = list(dict.fromkeys(["F16", *recipe["quants"]]))
     if quant is not None and quant not in kinds:
         raise ConfigError(f"{domain} has no {quant} file{nearest(quant, kinds)}")
-    path = graph.root / step.place.folder / f"{domain}-{quant or kinds[-1]}.gguf"
-    return path, step.recipe["system_prompt"]
+    kind, own = quant or kinds[-1], graph.root / graph.step("gguf", domain).place.folder
+    if recipe["files"] != LORA:
+        return own / f"{domain}-{kind}.gguf", recipe["system_prompt"], None
+    base = recipe["base"]
+    of_base = graph.step("gguf" if kind == "F16" else "quantize", f"base/{base}")
+    path = graph.root / of_base.place.folder / f"{base}-{kind}.gguf"
+    return path, recipe["system_prompt"], own / f"{domain}-lora.gguf"

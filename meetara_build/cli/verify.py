@@ -23,6 +23,8 @@ from meetara_build.store.manifest import digest_file, faults, parse_manifest, re
 
 SUMS = "SHA256SUMS"
 BASE = "base/"
+OF_BASES = ("gguf", "quantize")
+"""The stages whose files people use of a base."""
 
 
 def verify(
@@ -68,7 +70,12 @@ def verify(
     checked = len(folders)
     if names or bases or not words:
         graph = project_graph(profile or LOCAL)
-        ends = [("gguf", base) for base in bases]
+        ends = [
+            (stage, base)
+            for base in bases
+            for stage in OF_BASES
+            if stage == "gguf" or (stage, base) in graph.steps
+        ]
         built = _list_built(
             graph, ends + (graph.ends(select_domains(graph, names)) if names or not words else [])
         )

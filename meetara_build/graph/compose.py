@@ -18,6 +18,7 @@ from meetara_build.graph.fingerprint import (
 )
 from meetara_build.graph.own_inputs import (
     MORE,
+    find_base_types,
     find_importance,
     find_joint,
     find_observers,
@@ -29,8 +30,10 @@ from meetara_build.graph.stages import (
     ALL,
     BASE,
     DOMAIN,
+    ENDS,
     MADE_BASE,
     REPORT,
+    STAGE,
     STAGES,
     Stage,
     refuse_reserved,
@@ -199,12 +202,13 @@ def _inputs(row: Stage, target: str, scope: Scope) -> dict[str, Input]:
     return {
         key: Input(read.stage, base if read.is_of_base else target, read.files)
         for key, read in row.inputs.items()
+        if not read.only or scope.item.build.gguf.files in read.only
     }
 
 
 def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
-    """Each step after those it needs: a domain may learn its neighbours' records too. What bases
-    could have and no domain needs is left out."""
+    """Each step after those it needs: a domain may learn its neighbours' records too. What bases or
+    domains could have and no result needs is left out."""
     done: set[tuple[str, str]] = set()
 
     def visit(key: tuple[str, str]) -> Iterator[Step]:
@@ -215,7 +219,7 @@ def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
             yield steps[key]
 
     for key in steps:
-        if not key[1].startswith("base/"):
+        if STAGE[key[0]] in ENDS:
             yield from visit(key)
 
 
@@ -231,6 +235,7 @@ def check_resolved(configuration: Configuration, known: dict[str, Resolved], nam
     find_joint(configuration, item)
     find_observers(configuration, item)
     find_importance(configuration, item)
+    find_base_types(configuration, item)
     _refuse_cycles(known)
 
 

@@ -14,8 +14,8 @@ from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.yaml_files import read_lines
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import JOINT, OBSERVER, SAMPLE, START, WARM_START, Input
-from meetara_build.graph.recipes import uses_imatrix
-from meetara_build.graph.stages import LEARNT, STAGE
+from meetara_build.graph.recipes import uses_base_imatrix, uses_imatrix
+from meetara_build.graph.stages import LEARNT, LORA, STAGE
 from meetara_build.outside import parse_json
 from meetara_build.project import expand_path
 from meetara_build.setup.originals import ORIGINAL
@@ -74,6 +74,49 @@ def find_importance(configuration: Configuration, item: Resolved) -> dict[str, I
     return {
         "imatrix": Input("imatrix", f"base/{item.base_name}", STAGE["imatrix"].list_files("", {}))
     }
+
+
+def find_base_types(configuration: Configuration, item: Resolved) -> dict[str, Input]:
+    """The base's files that a domain's adapter is used on, where it has no files of its own.
+
+    Raises:
+        ConfigError: the base has no such type, or the domain says how it is quantized, which its
+            base alone can, or a merged model is to be kept.
+    """
+    settings, name = item.build.gguf, item.base_name
+    if settings.files != LORA:
+        return {}
+    common, key = configuration.common(name), "gguf.files"
+    if item.build.keep_merged:
+        raise ConfigError(
+            f"{_set_in(item, key)}: {key}: lora makes no merged model to keep; set keep_merged to "
+            f"false, or {key} to both"
+        )
+    if settings.tensor_types != common.build.gguf.tensor_types:
+        whole = "gguf.tensor_types"
+        raise ConfigError(
+            f"{_set_in(item, whole)}: {whole}: with {key}: lora the files are the base's; set the "
+            f"key in conf/build.yaml or conf/base/{name}.yaml, or {key} to both"
+        )
+    quants = [quant for quant in dict.fromkeys(item.domain.quants) if quant != "F16"]
+    if missing := [quant for quant in quants if quant not in common.base.quants]:
+        raise ConfigError(
+            f"{_set_in(item, 'domain.quants')}: quants: with {key}: lora the files are the base's, "
+            f"and {name} has no {' and no '.join(missing)}; add it to base.quants in "
+            f"conf/base/{name}.yaml, or set {key} to both"
+        )
+    files, base = tuple(f"{name}-{quant}.gguf" for quant in quants), f"base/{name}"
+    found = {"base_gguf": Input("gguf", base, ("*-F16.gguf",))}
+    return found | ({"quantized": Input("quantize", base, files)} if files else {})
+
+
+def _base_imatrix(configuration: Configuration, item: Common, _: Mapping[str, Resolved]) -> Given:
+    """The importance matrix of a base, where its own files are quantized by it."""
+    if not uses_base_imatrix(item):
+        return Given()
+    return Given(
+        {"imatrix": Input("imatrix", f"base/{item.base_name}", STAGE["imatrix"].list_files("", {}))}
+    )
 
 
 def _imatrix_before(
@@ -212,8 +255,11 @@ def _rank(weights: Path) -> int | None:
 
 
 def _set_in(item: Resolved, key: str) -> str:
-    """The file that sets a key for a domain."""
-    return next((change.path for change in item.changes if change.key == key), "conf/build.yaml")
+    """The file that sets a key for a domain, or a part of it."""
+    usual = f"conf/domain/{item.name}.yaml" if key.startswith("domain.") else "conf/build.yaml"
+    return next(
+        (change.path for change in item.changes if f"{change.key}.".startswith(f"{key}.")), usual
+    )
 
 
 def find_joint(configuration: Configuration, item: Resolved) -> dict[str, Input]:
@@ -297,6 +343,8 @@ MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] =
     "original": _original,
     "imatrix": lambda configuration, item, _: Given(find_importance(configuration, item)),
     "imatrix_before": _imatrix_before,
+    "base_imatrix": _base_imatrix,
+    "base_types": lambda configuration, item, _: Given(find_base_types(configuration, item)),
     "joint": lambda configuration, item, _: Given(find_joint(configuration, item)),
     "warm_start": lambda configuration, item, _: Given({}, find_warm_start(configuration, item)),
     "observers": lambda configuration, item, _: Given({}, find_observers(configuration, item)),

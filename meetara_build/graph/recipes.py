@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from meetara_build.config.auto_precision import resolve_precision
 from meetara_build.config.resolve import Common, Resolved
 from meetara_build.config.schema import GgufFile, Source, Training
-from meetara_build.graph.stages import Each, Fields, Key, Stage
+from meetara_build.graph.stages import LORA, Each, Fields, Key, Stage
 from meetara_build.llama_cpp.quants import CONVERTED, needs_imatrix
 from meetara_build.setup.originals import Original
 from meetara_build.stages.recipes.adapter import TrainingRecipe
@@ -94,6 +94,16 @@ def original(file: GgufFile) -> Original:
 def uses_imatrix(item: Resolved) -> bool:
     """Whether any of a domain's files is quantized by an importance matrix."""
     settings, quants = item.build.gguf, item.domain.quants
+    return (
+        settings.files != LORA
+        and settings.imatrix.enabled
+        and needs_imatrix(quants, settings.tensor_types.values())
+    )
+
+
+def uses_base_imatrix(item: Common | Resolved) -> bool:
+    """Whether any of a base's own files is quantized by an importance matrix."""
+    settings, quants = item.build.gguf, item.base.quants
     return settings.imatrix.enabled and needs_imatrix(quants, settings.tensor_types.values())
 
 
@@ -103,7 +113,12 @@ def _find_used_imatrix(_: bool, scope: Scope) -> bool:
 
 
 def _find_used_tensor_types(types: dict[str, str], scope: Scope) -> dict[str, str]:
-    return types if any(quant not in CONVERTED for quant in _quants(scope)) else {}
+    return types if any(quant not in CONVERTED for quant in _own_quants(scope)) else {}
+
+
+def _own_quants(scope: Scope) -> list[str]:
+    """The types of a domain's own files."""
+    return [] if scope.item.build.gguf.files == LORA else _quants(scope)
 
 
 def _quants(scope: Scope) -> list[str]:
@@ -144,6 +159,9 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
         {name: scope.above[name] for name in ABOVE if name in scope.above}
     ),
     "used_imatrix": _find_used_imatrix,
+    "base_imatrix": lambda _, scope: uses_base_imatrix(scope.item),
+    "own_quants": lambda _, scope: _own_quants(scope),
+    "on_base": lambda files, _: files == LORA,
     "floats": lambda quants, _: sorted({*quants} & {*CONVERTED} - {"F16"}),
     "used_tensor_types": _find_used_tensor_types,
     "base_origin": _base_origin,

@@ -20,6 +20,10 @@ BASE, MADE_BASE, DOMAIN, ALL = "base", "base made here", "domain", "all domains"
 REPORT = "report"
 """The target of what looks at all domains."""
 
+LORA, MERGED, BOTH = "lora", "merged", "both"
+"""What a domain's GGUF files are, as ``gguf.files`` says: its adapter, used on its base's files, or
+models of its own."""
+
 TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
 """The files of a base that decide its token ids."""
 LEARNT = ("train.jsonl", "validation.jsonl")
@@ -50,11 +54,13 @@ Fields = Mapping[str, Key | Each]
 
 class Read(NamedTuple):
     """An artifact that a stage reads, and which of its files; those of a base where only bases have
-    it, or ``of`` says so."""
+    it, or ``of`` says so; ``only`` by domains with one of these ``gguf.files``, where some are
+    named."""
 
     stage: str
     files: tuple[str, ...] = ("*",)
     of: str = ""
+    only: tuple[str, ...] = ()
 
     @property
     def is_of_base(self) -> bool:
@@ -141,15 +147,20 @@ class Stage(NamedTuple):
 
 
 def list_types(recipe: Slice) -> list[str]:
-    """The types of the GGUF files that a recipe asks for: F16, from which the others are made, is
-    always among them."""
-    return list(dict.fromkeys(["F16", *recipe["quants"]]))
+    """The types of the whole models that a recipe of the gguf stage asks for: F16, from which the
+    others are made, is always among them."""
+    return [] if recipe["files"] == LORA else list(dict.fromkeys(["F16", *recipe["quants"]]))
 
 
 def list_ggufs(name: str, recipe: Slice) -> tuple[str, ...]:
     """The GGUF files of a base or a domain."""
-    kinds = [*list_types(recipe), *(["lora"] if recipe["lora"] else [])]
+    kinds = [*list_types(recipe), *([] if recipe["files"] == MERGED else ["lora"])]
     return tuple(f"{name}-{kind}.gguf" for kind in kinds)
+
+
+def list_quantized(name: str, recipe: Slice) -> tuple[str, ...]:
+    """The quantized files of a base."""
+    return tuple(f"{name}-{quant}.gguf" for quant in recipe["quants"])
 
 
 def _same(*keys: str) -> dict[str, Key]:
@@ -267,6 +278,26 @@ STAGES: tuple[Stage, ...] = (
         seconds=(1.0, 2.4e-11),
     ),
     Stage(
+        "quantize",
+        BASE,
+        "quantized",
+        "recipes.quantize.QuantizeRecipe",
+        {
+            "base": Key("base"),
+            **_same("base.quants", "build.gguf.tensor_types"),
+            "imatrix": Key("build.gguf.imatrix.enabled", "base_imatrix"),
+            **_THREADS,
+        },
+        {"base_gguf": Read("gguf", ("*-F16.gguf",), BASE)},
+        more=("base_imatrix",),
+        files=list_quantized,
+        memory=1,
+        urgency=2,
+        work="types",
+        size="types",
+        seconds=(0.1, 1.3e-7),
+    ),
+    Stage(
         "dataset",
         DOMAIN,
         "dataset",
@@ -381,15 +412,16 @@ STAGES: tuple[Stage, ...] = (
             "name": _NAME,
             "domain": _NAME,
             "base": _BASE_NAME,
-            **_same("base.licence", "domain.quants", "domain.system_prompt"),
+            **_same("base.licence", "domain.system_prompt"),
             "recipe": Key("", "digest_above"),
+            "quants": Key("domain.quants", "own_quants"),
             "imatrix": Key("build.gguf.imatrix.enabled", "used_imatrix"),
             "tensor_types": Key("build.gguf.tensor_types", "used_tensor_types"),
-            **_same("build.gguf.lora", "build.gguf.logits_bound"),
+            **_same("build.gguf.files", "build.gguf.logits_bound"),
             **_THREADS,
         },
         {
-            "merged": Read("merge", ("*.gguf",)),
+            "merged": Read("merge", ("*.gguf",), only=(MERGED, BOTH)),
             "adapter": Read("adapter", ("adapter_*",)),
             "base": Read("base"),
             "base_gguf": Read("gguf", ("*-F16.gguf",), BASE),
@@ -414,15 +446,18 @@ STAGES: tuple[Stage, ...] = (
             "base": _BASE_NAME,
             **_same("domain.quants", "build.evaluation.max_records"),
             **_same("build.evaluation.kl_tokens"),
+            "on_base": Key("build.gguf.files", "on_base"),
             **_THREADS,
             "context": Key("build.data.max_tokens"),
         },
         {
-            "gguf": Read("gguf", _MODELS),
+            "gguf": Read("gguf", _MODELS, only=(MERGED, BOTH)),
+            "lora": Read("gguf", ("*-lora.gguf",), only=(LORA,)),
             "baseline": Read("baseline"),
             "base": Read("base", TOKENIZER),
             "dataset": Read("dataset", ("test.jsonl",)),
         },
+        more=("base_types",),
         files=("evaluation.json",),
         memory=1.5,
         urgency=2,
@@ -441,7 +476,7 @@ STAGES: tuple[Stage, ...] = (
             "base": _BASE_NAME,
             "base_origin": Key("base.hub_id", "base_origin"),
             "base_file": Key("base.gguf", "pinned_file"),
-            **_same("base.licence", "build.gguf.lora", "build.evaluation.max_loss"),
+            **_same("base.licence", "build.gguf.files", "build.evaluation.max_loss"),
             "max_kl": Key("build.evaluation.max_kl", "used_bounds"),
         },
         {
@@ -451,6 +486,7 @@ STAGES: tuple[Stage, ...] = (
             "dataset": Read("dataset", ("card.json",)),
             "base": Read("base", (*TOKENIZER, "origin.json")),
         },
+        more=("base_types",),
         files=("Modelfile", "README.md", "SHA256SUMS"),
         urgency=2,
     ),

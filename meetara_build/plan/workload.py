@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 
 from meetara_build.graph import SAMPLE, Step
-from meetara_build.graph.stages import list_types
+from meetara_build.graph.stages import MERGED, list_types
 from meetara_build.llama_cpp.quants import FILE_BITS
 from meetara_build.store.manifest import Manifest
 
@@ -70,6 +70,14 @@ def _start(step: Step, _: Manifests) -> float:
     return step.parameters * float(step.recipe["epochs"]) * text / BYTES_A_TOKEN
 
 
+def _weigh_files(step: Step, manifest: Manifests) -> float:
+    recipe = step.recipe
+    kinds = list_types(recipe) if "files" in recipe else recipe["quants"]
+    whole = sum(step.parameters * FILE_BITS.get(kind, 8.0) / 8 for kind in kinds)
+    adapter = manifest("adapter") if recipe.get("files", MERGED) != MERGED else None
+    return whole + (adapter.files["adapter_model.safetensors"]["size"] if adapter else 0.0)
+
+
 WORK: dict[str, Callable[[Step, Manifests], float]] = {
     "sources": _sources,
     "pretraining": _pretraining,
@@ -84,9 +92,7 @@ WORK: dict[str, Callable[[Step, Manifests], float]] = {
 """By the name that the table of stages has for it, how work is reckoned."""
 SIZES: dict[str, Callable[[Step, Manifests], float]] = {
     "sources": _sources,
-    "types": lambda step, _: sum(
-        step.parameters * FILE_BITS.get(kind, 8.0) / 8 for kind in list_types(step.recipe)
-    ),
+    "types": _weigh_files,
     "weights": lambda step, _: step.parameters * 4.0,
     "floats": lambda step, _: (
         step.parameters * (2.0 + 4.0 * (len(step.recipe["floats"]) + step.recipe["folder"]))

@@ -30,7 +30,7 @@ def run(recipe: BaselineRecipe, inputs: Inputs, output: Path) -> Metrics:
     """
     check_llama()
     path = inputs["base_gguf"] / f"{recipe.base}-F16.gguf"
-    with Runner.opened("base", path) as runner:
+    with Runner.open("base", path) as runner:
         held_out = read_held_out(inputs, {"base": runner}, recipe.context, recipe.max_records)
         with runner.start(held_out, recipe.threads):
             for text, topic in zip(held_out.texts, held_out.topics, strict=True):

@@ -36,8 +36,10 @@ Choice = npt.NDArray[np.bool_]
 def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Measure every variant on ``test.jsonl`` through llama.cpp; write ``evaluation.json``.
 
-    Inputs: ``gguf`` (folder of the variants), ``baseline`` (the base's figures on the same
-    records), ``dataset``, ``base`` (Hugging Face folder, for its tokenizer and chat template).
+    Inputs: ``gguf`` (folder of the variants), or where the domain is its adapter alone ``lora``
+    (its folder), ``base_gguf`` and ``quantized`` (the base's files); ``baseline`` (the base's
+    figures on the same records), ``dataset``, ``base`` (Hugging Face folder, for its tokenizer and
+    chat template).
 
     Loss is the mean negative log-likelihood of a completion's token in nats, over all records;
     perplexity its exponential. Divergence is KL(F16 || variant) per completion token in nats, as
@@ -52,11 +54,11 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
         SetupError: llama-cpp-python is not the version this package was proved with.
     """
     check_llama()
-    names = [REFERENCE, *(quant for quant in recipe.quants if quant != REFERENCE)]
-    files = {name: inputs["gguf"] / f"{recipe.domain}-{name}.gguf" for name in names}
+    lora = inputs["lora"] / f"{recipe.domain}-lora.gguf" if recipe.on_base else None
     with ExitStack() as stack:
         runners = {
-            name: stack.enter_context(Runner.opened(name, path)) for name, path in files.items()
+            name: stack.enter_context(Runner.open(name, path, lora))
+            for name, path in _list_files(recipe, inputs).items()
         }
         held_out = read_held_out(inputs, runners, recipe.context, recipe.max_records)
         baseline = _read_baseline(inputs, held_out)
@@ -79,6 +81,18 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
         "kl": {name: figures["kl_mean"] for name, figures in variants.items() if name != REFERENCE},
         "by_topic": report["by_topic"],
         "base_by_topic": report["base_by_topic"],
+    }
+
+
+def _list_files(recipe: EvaluateRecipe, inputs: Inputs) -> dict[str, Path]:
+    """The variants by type, F16 first."""
+    names = [REFERENCE, *(quant for quant in recipe.quants if quant != REFERENCE)]
+    if not recipe.on_base:
+        return {name: inputs["gguf"] / f"{recipe.domain}-{name}.gguf" for name in names}
+    return {
+        name: inputs["base_gguf" if name == REFERENCE else "quantized"]
+        / f"{recipe.base}-{name}.gguf"
+        for name in names
     }
 
 

@@ -34,30 +34,32 @@ class HeldOut:
 
 @dataclass
 class Runner:
-    """One GGUF file, and what was measured of it so far."""
+    """One GGUF file, perhaps with an adapter, and what was measured of it so far."""
 
     path: Path
     model: Model
     load_seconds: float
+    lora: Path | None = None
     session: Session | None = None
     decode_seconds: float = 0.0
     loss_sum: float = 0.0
     by_topic: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def opened(cls, name: str, path: Path) -> Self:
-        """Open a file.
+    def open(cls, name: str, path: Path, lora: Path | None = None) -> Self:
+        """Open a file, on which an adapter is used if there is one.
 
         Raises:
-            ArtifactError: it is not there, or llama.cpp cannot load it.
+            ArtifactError: one of them is not there, or llama.cpp cannot load the model.
         """
         started = time.perf_counter()
-        if not path.is_file():
-            raise ArtifactError(
-                f"{path.parent.name}/{path.name}: no such file for {name}. Build the gguf stage "
-                "again."
-            )
-        return cls(path, Model(path), time.perf_counter() - started)
+        for file in (path, *([lora] if lora else [])):
+            if not file.is_file():
+                raise ArtifactError(
+                    f"{file.parent.name}/{file.name}: no such file for {name}. Build the "
+                    f"{'quantize' if file.parent.name == 'quantized' else 'gguf'} stage again."
+                )
+        return cls(path, Model(path), time.perf_counter() - started, lora)
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +71,7 @@ class Runner:
         """Make a session, in which a beginning that texts share is read once."""
         started = time.perf_counter()
         longest = max(len(text.ids) for text in held_out.texts) + GENERATED
-        self.session = self.model.session(longest, threads=threads)
+        self.session = self.model.session(longest, threads=threads, lora=self.lora)
         self.load_seconds += time.perf_counter() - started
         return self.session
 
@@ -98,7 +100,7 @@ class Runner:
         return {
             "loss": round_figure(loss),
             "perplexity": round_figure(math.exp(loss)),
-            "bytes": self.path.stat().st_size,
+            "bytes": sum(path.stat().st_size for path in (self.path, self.lora) if path),
         }
 
     def speeds(self) -> dict[str, float]:

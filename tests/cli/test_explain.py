@@ -229,7 +229,7 @@ def test_people_are_told_the_same_in_lines(built: Path, command: Any) -> None:
     assert [
         line
         for line in lines
-        if line.startswith("  by       conf/build.yaml: ") and "gguf.lora=True" in line
+        if line.startswith("  by       conf/build.yaml: ") and "gguf.files=both" in line
     ]
     assert [
         line

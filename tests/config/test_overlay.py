@@ -108,7 +108,7 @@ VALUES = {
     "training.max_steps": st.none() | st.integers(1, 500),
     "lora.rank": st.sampled_from([2, 4, 8, 64]),
     "lora.targets": st.sampled_from(["all-linear", ["q_proj"], ["q_proj", "v_proj"]]),
-    "gguf.lora": st.booleans(),
+    "gguf.files": st.sampled_from(["merged", "both"]),
 }
 DECISIONS = st.fixed_dictionaries({}, optional=VALUES)
 SLOW = settings(deadline=None, max_examples=5, phases=[Phase.explicit, Phase.generate])

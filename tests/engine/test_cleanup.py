@@ -126,7 +126,7 @@ def test_a_merged_model_that_nobody_needs_any_more_goes(project: Path) -> None:
 
 
 def test_a_merged_model_that_is_still_needed_stays(project: Path) -> None:
-    override(project, "nutrition", {"gguf.lora": False})
+    override(project, "nutrition", {"gguf.files": "merged"})
     merged = fill(
         project / "artifacts" / "nutrition" / "merged",
         {"model.safetensors": b"large", "manifest.json": b"{}"},

@@ -55,8 +55,9 @@ def test_every_domain_has_every_stage_and_the_base_is_there_once(fixed: Path) ->
         ("report", "report")
     }
     assert set(graph.steps) == expected
-    # Of a base what its domains read alone: none begins from a common start here.
-    assert {stage for stage, _ in graph.steps} == set(STAGES) - {"start"}
+    # Of a base what its domains read alone: none begins from a common start here, and none is an
+    # adapter alone.
+    assert {stage for stage, _ in graph.steps} == set(STAGES) - {"start", "quantize"}
     assert graph.domains == sorted(DOMAINS)
 
 
@@ -469,3 +470,56 @@ def test_a_base_has_a_matrix_where_a_type_of_a_domain_uses_one(project: Path) ->
     for domain in ("nutrition", "programming"):
         edit(project / "conf" / "domain" / f"{domain}.yaml", "quants", ["F16", "Q8_0"])
     assert ("imatrix", "base/mini") not in load(project).steps
+
+
+# Adapters alone, on their base's files
+
+
+def test_an_adapter_alone_needs_no_merged_model_and_its_base_s_files_of_its_types(
+    project: Path,
+) -> None:
+    edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q8_0"])
+    override(project, "nutrition", {"gguf.files": "lora"})
+    graph = load(project)
+    assert ("merge", "nutrition") not in graph.steps
+    assert graph.step("gguf", "nutrition").files == ("nutrition-lora.gguf",)
+    assert set(graph.step("quantize", "base/mini").files) == {"mini-Q8_0.gguf", "mini-Q4_K_M.gguf"}
+    for stage in ("evaluate", "package"):
+        given = graph.step(stage, "nutrition").inputs
+        assert given["quantized"].reads == ("mini-Q8_0.gguf",)
+        assert given["base_gguf"].reads == ("*-F16.gguf",)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"domain.quants": ["Q8_0", "Q5_K_M"]}, "mini has no Q5_K_M; add it to base.quants in"),
+        ({"keep_merged": True}, "lora makes no merged model to keep; set keep_merged to false"),
+        ({"gguf.tensor_types": {"ffn_down": "Q6_K"}}, "with gguf.files: lora the files are the"),
+    ],
+)
+def test_what_an_adapter_alone_cannot_have_is_refused_with_the_way_out(
+    project: Path, given: dict[str, Any], said: str
+) -> None:
+    override(project, "nutrition", {"gguf.files": "lora", **given})
+    found = refused(project)
+    assert found.startswith("conf/domain/nutrition.yaml: ")
+    assert said in found
+    override(project, "nutrition", {"gguf.files": "both", **given})
+    load(project)
+
+
+@pytest.mark.parametrize(
+    ("quants", "said"),
+    [
+        (["F16"], "a base's quants are quantized types, which F16 is not; it has its F16 file"),
+        (["Q4_K"], "unknown quant type 'Q4_K'; did you mean 'Q4_K_"),
+        (["Q8_0", "Q8_0"], "a quant type is listed twice"),
+        ([], "quants"),
+    ],
+)
+def test_a_base_s_quants_are_quantized_types(project: Path, quants: list[str], said: str) -> None:
+    edit(project / "conf" / "base" / "mini.yaml", "quants", quants)
+    found = refused(project)
+    assert "conf/base/mini.yaml" in found
+    assert said in found

@@ -123,11 +123,11 @@ BUILD_KEYS = {
     "training.topic_weights": ({"allergies": 2}, TRAINING),
     "training.observers": (["quality_assurance"], TRAINING),
     "merge.bound": (0.5, {"merge"}),
-    "gguf.imatrix.enabled": (False, {"gguf"}),
+    "gguf.imatrix.enabled": (False, {"gguf", "quantize"}),
     "gguf.imatrix.tokens": (99, {"imatrix"}),
-    "gguf.lora": (False, {"gguf", "package"}),
+    "gguf.files": ("merged", {"gguf", "package"}),
     "gguf.logits_bound": (0.5, {"merge", "gguf", "base_gguf"}),
-    "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf"}),
+    "gguf.tensor_types": ({"ffn_down": "Q6_K"}, {"gguf", "quantize"}),
     "evaluation.max_records": (9, {"baseline", "evaluate"}),
     "evaluation.kl_tokens": (9, {"evaluate"}),
     "evaluation.max_loss": (5.0, SAYS),
@@ -148,6 +148,7 @@ DOMAIN_KEYS = {
 BASE_KEYS = {
     "description": ("Another", NOTHING),
     "parameters": (5, NOTHING),
+    "quants": (["Q6_K"], {"quantize"}),
     "licence": ("mit", {"base_gguf", "merge", "gguf", "package"}),
     "pretraining.share": (0.9, {"corpus"}),
     "pretraining.epochs": (9, BASE),
@@ -162,7 +163,7 @@ HARDWARE_KEYS = {
     "gpu_memory_gb": (8, NOTHING),
     "device": ("cuda", ALIKE),
     "precision": ("bfloat16", ALIKE),
-    "threads": (2, {"merge", "base_gguf", "imatrix", "baseline", "evaluate", *ALIKE}),
+    "threads": (2, {"merge", "base_gguf", "imatrix", "quantize", "baseline", "evaluate", *ALIKE}),
 }
 
 

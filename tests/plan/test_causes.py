@@ -42,8 +42,8 @@ from meetara_build.store.manifest import MISSING, Manifest
             "conf/build.yaml training.max_steps: none → 9",
         ),
         (
-            Cause(CONFIG, "conf/build.yaml", "gguf.lora", True, False),
-            "conf/build.yaml gguf.lora: True → False",
+            Cause(CONFIG, "conf/build.yaml", "gguf.files", "both", "merged"),
+            "conf/build.yaml gguf.files: both → merged",
         ),
         (Cause(CONFIG, "conf/domain/a.yaml", "", None, "a"), "conf/domain/a.yaml: none → a"),
         (

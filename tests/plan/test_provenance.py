@@ -124,7 +124,7 @@ EDITS = [
             "training.epochs": 9,
             "merge.bound": 0.5,
             "gguf.imatrix.tokens": 99,
-            "gguf.lora": False,
+            "gguf.files": "merged",
             "gguf.logits_bound": 0.5,
             "evaluation.max_records": 9,
             "evaluation.max_kl.Q8_0": 0.5,

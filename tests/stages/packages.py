@@ -16,7 +16,7 @@ RECIPE = PackageRecipe.model_validate(
         "base_origin": "made by this build",
         "licence": "apache-2.0",
         "quants": ["F16", "Q4_K_M"],
-        "lora": True,
+        "files": "both",
         "beat_base_by": 0.02,
         "max_loss": None,
         "max_kl": {"Q4_K_M": 0.25},

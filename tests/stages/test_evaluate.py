@@ -13,12 +13,13 @@ import torch
 from gguf_builds import Build, fresh, recipe, train_nothing
 
 from meetara_build.errors import ArtifactError, DataError
-from meetara_build.stages import baseline, evaluate, gguf
+from meetara_build.stages import baseline, evaluate, gguf, quantize
 from meetara_build.stages.evaluate import choose, divergence
 from meetara_build.stages.gguf.loading import load_model, load_tokenizer
 from meetara_build.stages.held_out import log_softmax, sum_losses
 from meetara_build.stages.recipes.baseline import BaselineRecipe
 from meetara_build.stages.recipes.evaluate import EvaluateRecipe
+from meetara_build.stages.recipes.quantize import QuantizeRecipe
 from meetara_build.stages.types import Metrics
 from meetara_build.training.chat import encode, read_records
 
@@ -251,3 +252,45 @@ def test_a_sum_of_losses_is_that_of_the_log_probabilities() -> None:
     targets = np.array([0, 3, 39, 3, 7])
     wanted = -log_softmax(logits)[np.arange(5), targets].sum()
     assert sum_losses(logits, targets) == pytest.approx(wanted, rel=1e-5)
+
+
+# An adapter alone, on its base's files
+
+
+@pytest.fixture(scope="module")
+def on_base(
+    build: Build, inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("on_base")
+    lora, quantized = fresh(root / "lora"), fresh(root / "quantized")
+    gguf.run(recipe(files="lora"), build.inputs(base_gguf=inputs["base_gguf"]), lora)
+    asked = QuantizeRecipe(
+        base="tiny", quants=["Q8_0", "Q4_K_M"], imatrix=False, tensor_types={}, threads=1
+    )
+    quantize.run(asked, {"base_gguf": inputs["base_gguf"]}, quantized)
+    return {**inputs, "lora": lora, "quantized": quantized}
+
+
+def test_an_adapter_on_its_base_is_worth_what_the_merged_model_is(
+    on_base: dict[str, Path], report: dict, tmp_path: Path
+) -> None:
+    run({**RECIPE, "on_base": True}, on_base, tmp_path)
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["base"] == report["base"]
+    variants, merged = found["variants"], report["variants"]
+    assert variants["F16"]["loss"] == pytest.approx(merged["F16"]["loss"], rel=2e-3)
+    assert 0 < variants["Q8_0"]["kl_mean"] < variants["Q4_K_M"]["kl_mean"]
+    adapter = (on_base["lora"] / "nutrition-lora.gguf").stat().st_size
+    base = (on_base["quantized"] / "tiny-Q4_K_M.gguf").stat().st_size
+    assert variants["Q4_K_M"]["bytes"] == base + adapter
+
+
+def test_a_missing_adapter_and_a_missing_file_of_the_base_are_named(
+    on_base: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = {**RECIPE, "on_base": True}
+    with pytest.raises(ArtifactError, match=r"nutrition-lora\.gguf: no such file .*gguf stage"):
+        run(asked, {**on_base, "lora": tmp_path}, tmp_path)
+    said = r"quantized/tiny-Q2_K\.gguf: no such file for Q2_K\. Build the quantize stage again"
+    with pytest.raises(ArtifactError, match=said):
+        run({**asked, "quants": ["Q2_K"]}, on_base, tmp_path)

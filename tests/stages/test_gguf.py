@@ -34,7 +34,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture(scope="module")
 def made(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("gguf")
-    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, lora=True)
+    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, files="both")
     gguf.run(wanted, build.inputs(imatrix=build.importance()), output)
     return output
 
@@ -69,7 +69,7 @@ def test_the_proof_tells_what_was_compared(made: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(made: Path, build: Build, tmp_path: Path) -> None:
-    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, lora=True)
+    wanted = recipe(quants=["Q8_0", "Q4_K_M"], imatrix=True, files="both")
     gguf.run(wanted, build.inputs(imatrix=build.importance()), tmp_path)
     for path in made.glob("*.gguf"):
         assert _digest(tmp_path / path.name) == _digest(path), path.name
@@ -130,7 +130,7 @@ def test_scales_that_llama_cpp_does_not_know_go_into_the_matrices(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
     build = train_nothing(tmp_path / "build", lora=settings)
-    gguf.run(recipe(lora=True), build.inputs(), fresh(tmp_path / "out"))  # proves its logits
+    gguf.run(recipe(files="both"), build.inputs(), fresh(tmp_path / "out"))  # proves its logits
     assert (tmp_path / "out" / "nutrition-lora.gguf").exists()
 
 
@@ -144,12 +144,12 @@ def test_a_lora_file_that_is_not_the_adapter_is_refused(
         ProofError,
         match=r"nutrition-lora.gguf: logits differ from those of base \+ adapter .* more than 0.02",
     ):
-        gguf.run(recipe(lora=True), build.inputs(), fresh(tmp_path / "out"))
+        gguf.run(recipe(files="both"), build.inputs(), fresh(tmp_path / "out"))
 
 
 def test_dora_is_refused_as_a_lora_file(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"use_dora": true}')
-    with pytest.raises(ConfigError, match=r"DoRA.*set gguf.lora to false"):
+    with pytest.raises(ConfigError, match=r"DoRA.*set gguf.files to merged"):
         lora.check_expressible(tmp_path)
 
 

@@ -36,7 +36,7 @@ def test_tokens_conversations_logits_and_adapter_agree(kind: str, tmp_path: Path
     targets = {"target_modules": ["q_proj", "v_proj"]} if kind == "mixtral" else {}
     build = train_nothing(tmp_path / "build", kind, cut, targets, **ARCHITECTURES[kind])
     output = fresh(tmp_path / "out")
-    wanted = recipe(quants=["Q4_K_M"], lora=True, imatrix=True)
+    wanted = recipe(quants=["Q4_K_M"], files="both", imatrix=True)
     merged = fresh(tmp_path / "merged")
     inputs = build.inputs(merged=merged, imatrix=build.importance(256))
     figures = build.merge(inputs, merged)

@@ -308,6 +308,40 @@ def test_the_modelfile_names_the_smallest_file_beside_it(tmp_path: Path) -> None
     assert ollama.system == "You are a dietitian."
 
 
+def test_an_adapter_alone_is_packaged_with_the_files_of_its_base(tmp_path: Path) -> None:
+    given = inputs(tmp_path / "nutrition", evaluation())
+    base = tmp_path / "base" / "tiny"
+    for name in ("gguf/tiny-F16.gguf", "quantized/tiny-Q4_K_M.gguf"):
+        (base / name).parent.mkdir(parents=True)
+        (base / name).write_bytes(name.encode())
+    folders = {"base_gguf": base / "gguf", "quantized": base / "quantized"}
+    output = tmp_path / "nutrition" / "package"
+    package.run(altered(files="lora"), {**given, **folders}, output)
+
+    modelfile = (output / "Modelfile").read_text()
+    first, second, *_ = modelfile.splitlines()
+    assert first == "FROM ../../base/tiny/quantized/tiny-Q4_K_M.gguf"
+    assert second == "ADAPTER ../gguf/nutrition-lora.gguf"
+    assert Ollama(modelfile).system == "You are a dietitian."
+    lines = [line.split("  ") for line in (output / "SHA256SUMS").read_text().splitlines()]
+    assert {name for _, name in lines} == {
+        "Modelfile",
+        "README.md",
+        "../../base/tiny/gguf/tiny-F16.gguf",
+        "../../base/tiny/quantized/tiny-Q4_K_M.gguf",
+        "../gguf/nutrition-lora.gguf",
+    }
+    for digest, name in lines:
+        assert hashlib.sha256((output / name).read_bytes()).hexdigest() == digest
+    card = (output / "README.md").read_text()
+    assert (
+        "llama-cli -m ../../base/tiny/quantized/tiny-Q4_K_M.gguf --lora ../gguf/nutrition-lora.gguf"
+        in card
+    )
+    assert "LM Studio loads no adapters" in card
+    assert "merged" not in card
+
+
 def test_the_card_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     package.run(RECIPE, inputs(tmp_path, evaluation()), tmp_path / "package")
     card = (tmp_path / "package" / "README.md").read_text()
@@ -328,7 +362,7 @@ def test_the_card_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     }
     assert "12 held-out records, 345 answer tokens" in text
     assert "KL and top token on 300 of them" in text
-    assert re.search(r"\| base \|  \| 2\.0000 \| 7\.50 \|  \|  \|", text)
+    assert re.search(r"\| base \| 0\.0 \| 2\.0000 \| 7\.50 \|  \|  \|", text)
     assert re.search(r"\| Q4_K_M \| 0\.0 \| 1\.9000 \| 7\.50 \| 0\.1000 \| 95\.0% \|", text)
     assert "40 of 44 records kept: 30 to train, 4 to validate, 6 held out." in text
     assert "20 steps, best at step 18; validation loss 3.0000 before, 2.5000 after." in text
@@ -398,7 +432,7 @@ def test_a_file_that_was_left_behind_is_not_packaged(tmp_path: Path) -> None:
     given = inputs(tmp_path, evaluation())
     for left in ("nutrition-Q8_0.gguf", "other.gguf"):
         (given["gguf"] / left).write_bytes(b"of an earlier build")
-    package.run(altered(lora=False), given, tmp_path / "package")
+    package.run(altered(files="merged"), given, tmp_path / "package")
     sums = (tmp_path / "package" / "SHA256SUMS").read_text()
     assert re.findall(r"gguf/(.*)\n", sums) == ["nutrition-F16.gguf", "nutrition-Q4_K_M.gguf"]
     assert "Q8_0" not in (tmp_path / "package" / "README.md").read_text()

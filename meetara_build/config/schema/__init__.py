@@ -289,7 +289,8 @@ class Gguf(Shape):
     """How GGUF files are made, and how far F16's logits may be from base + adapter's."""
 
     imatrix: Imatrix
-    lora: bool
+    files: Literal["lora", "merged", "both"]
+    """A domain's models of their own, its adapter alone for use on its base's files, or both."""
     logits_bound: Annotated[float, Field(gt=0)]
     tensor_types: dict[TensorPattern, QuantName] = {}
     """By a regular expression over tensor names, the type that those tensors get in every quantized

@@ -5,7 +5,16 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from meetara_build.config.schema.checking import Shape
-from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, Positive, Share
+from meetara_build.config.schema.values import (
+    Commit,
+    Digest,
+    Name,
+    Pinned,
+    Positive,
+    QuantName,
+    Share,
+)
+from meetara_build.llama_cpp.quants import CONVERTED, check_quant
 
 
 class TokenizerShape(Shape):
@@ -109,6 +118,8 @@ class Base(Shape):
     """The form of its conversations, such as `chatml`."""
     parameters: Positive
     """How many weights, for estimates."""
+    quants: Annotated[list[QuantName], Field(min_length=1)] = ["Q8_0", "Q4_K_M"]
+    """The types of its own files that adapters alone are used on (`gguf.files: lora`)."""
     hub_id: str | None = None
     """A repository of a hub."""
     revision: Commit | None = None
@@ -128,6 +139,20 @@ class Base(Shape):
     def made_here(self) -> bool:
         """Whether the pipeline makes this base from the embedded data."""
         return self.model is not None
+
+    @field_validator("quants")
+    @classmethod
+    def _check_quants(cls, quants: list[str]) -> list[str]:
+        for quant in quants:
+            check_quant(quant)
+            if quant in CONVERTED:
+                raise ValueError(
+                    f"a base's quants are quantized types, which {quant} is not; it has its F16 "
+                    "file in any case"
+                )
+        if len(set(quants)) != len(quants):
+            raise ValueError("a quant type is listed twice")
+        return quants
 
     @field_validator("gguf", mode="before")
     @classmethod

@@ -17,13 +17,16 @@ from meetara_build.stages.types import Inputs, Metrics
 def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Make and prove the GGUF files of one model.
 
-    Inputs of a base: ``base``, its Hugging Face folder. Inputs of a domain: ``merged`` (its float
-    files, proved by the merge stage), ``base``, ``base_gguf`` (the base's F16 file), ``adapter``,
-    ``dataset`` (texts for the proofs). Of either, ``imatrix`` where the recipe asks for it.
+    Inputs of a base: ``base``, its Hugging Face folder. Inputs of a domain: ``base``, ``base_gguf``
+    (the base's F16 file), ``adapter``, ``dataset`` (texts for the proofs); where it has models of
+    its own ``merged`` (its float files, proved by the merge stage), and ``imatrix`` where the
+    recipe asks for it.
 
     A base's tokens, conversations and logits are proved against transformers. A domain's file has
-    to have its base's keys, and cut its own texts as transformers does; its LoRA file is proved on
-    the base's file against base + adapter in float32, never a rounded copy.
+    to have its base's keys, and cut its own texts as transformers does, as its base's file has to
+    where the domain is an adapter alone. Its LoRA file is proved on the base's F16 file against
+    base + adapter in float32, never a rounded copy; what it is worth on the base's quantized files
+    is the evaluate stage's to measure.
 
     Raises:
         ConfigError: an unknown type, one that needs an imatrix where there is none or does not fit
@@ -34,7 +37,7 @@ def run(recipe: GgufRecipe, inputs: Inputs, output: Path) -> Metrics:
     check_llama()
     _check(recipe)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    kind = DomainFiles if "merged" in inputs else BaseFiles
+    kind = DomainFiles if "adapter" in inputs else BaseFiles
     return kind(recipe, inputs, output).make()
 
 
@@ -44,4 +47,4 @@ def _check(recipe: GgufRecipe) -> None:
             check_quant(quant)
         except ValueError as error:
             raise ConfigError(f"quants of the domain's file: {error}") from error
-    check_needs(list(recipe.quants), recipe.imatrix)
+    check_needs(recipe.quants, recipe.imatrix, "quants of the domain's file")

@@ -3,19 +3,23 @@ what is told of them."""
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from meetara_build.llama_cpp.header import tensors
 from meetara_build.llama_cpp.importance import FILE as IMATRIX
 from meetara_build.llama_cpp.importance import Imatrix, read_imatrix
 from meetara_build.llama_cpp.quants import CONVERTED
 from meetara_build.stages.gguf import overrides
 from meetara_build.stages.gguf.convert import Labels
 from meetara_build.stages.gguf.loading import load_tokenizer
-from meetara_build.stages.gguf.quantize import Fallback, count_types, quantize
+from meetara_build.stages.gguf.quantize import (
+    Fallback,
+    count_stored,
+    count_types,
+    quantize,
+    summarize_fallbacks,
+)
 from meetara_build.stages.recipes.gguf import GgufRecipe
 from meetara_build.stages.types import MEASURED, Inputs, Metrics
 
@@ -26,7 +30,8 @@ class Files:
     def __init__(self, recipe: GgufRecipe, inputs: Inputs, output: Path) -> None:
         self.recipe, self.inputs, self.output = recipe, inputs, output
         self.f16 = self.path("F16")
-        self.quants = ["F16", *(quant for quant in recipe.quants if quant != "F16")]
+        whole = ["F16", *(quant for quant in recipe.quants if quant != "F16")]
+        self.quants = [] if recipe.files == "lora" else whole
         self.labels = Labels.of(recipe)
         self.tokenizer = load_tokenizer(inputs["base"])
         self.fallbacks: dict[str, list[Fallback]] = {}
@@ -66,10 +71,8 @@ class Files:
         return {
             "texts_compared": self.report["tokens"]["texts"],
             "bytes": {quant: self.path(quant).stat().st_size for quant in self.quants},
-            "tensors": {quant: _count_stored(self.path(quant)) for quant in self.quants},
-            "fallbacks": {
-                quant: _count_types(found) for quant, found in self.fallbacks.items() if found
-            },
+            "tensors": {quant: count_stored(self.path(quant)) for quant in self.quants},
+            "fallbacks": summarize_fallbacks(self.fallbacks),
         }
 
     def took(self, step: str, started: float) -> None:
@@ -90,18 +93,3 @@ class Files:
         importance = read_imatrix(self.inputs["imatrix"] / IMATRIX)
         self.report["imatrix"] = {"tensors": len(importance)}
         return importance
-
-
-def _count_stored(path: Path) -> dict[str, dict[str, int]]:
-    """Bytes of a file's tensors by what they are and how they are stored:
-    ``{"attn_v": {"q4_K": 98304, "q6_K": 53760}}``."""
-    found: dict[str, dict[str, int]] = {}
-    for name, tensor in tensors(path).items():
-        by_type = found.setdefault(overrides.group(name), {})
-        by_type[tensor.type] = by_type.get(tensor.type, 0) + tensor.size
-    return found
-
-
-def _count_types(fallbacks: Sequence[Fallback]) -> dict[str, int]:
-    """How many tensors of which kind have rows that do not fit."""
-    return dict(sorted(Counter(overrides.group(fallback.tensor) for fallback in fallbacks).items()))

@@ -37,8 +37,8 @@ def check_expressible(adapter: Path) -> dict[str, Any]:
     }
     if found := [label for key, label in beyond.items() if config.get(key)]:
         raise ConfigError(
-            f"gguf.lora: llama.cpp cannot hold {' and '.join(found)} in a LoRA file: set gguf.lora "
-            "to false (the merged model is not affected), or train a plain LoRA"
+            f"gguf.files: llama.cpp cannot hold {' and '.join(found)} in a LoRA file: set "
+            "gguf.files to merged (the merged model is not affected), or train a plain LoRA"
         )
     return config
 
@@ -95,8 +95,8 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
                 raise _refuse_rewritten(name, error) from error
             if not placed:
                 raise ProofError(
-                    f"gguf.lora: the adapter changes {name}, which the GGUF file of this base does "
-                    "not hold so: set gguf.lora to false (the merged model is not affected), or "
+                    f"gguf.files: the adapter changes {name}, which the GGUF file of this base does "
+                    "not hold so: set gguf.files to merged (the merged model is not affected), or "
                     "choose other lora.targets"
                 )
             for gguf_name, pair in placed:
@@ -115,8 +115,8 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
 def _refuse_rewritten(name: str, error: Exception) -> ProofError:
     leaf = [part for part in name.split(".")[:-1] if not part.isdecimal()][-1]
     return ProofError(
-        f"gguf.lora: llama.cpp's converter splits or rewrites {name}, which it cannot do to an "
-        f"adapter of it ({tell(error)}): set gguf.lora to false (the merged model is not "
+        f"gguf.files: llama.cpp's converter splits or rewrites {name}, which it cannot do to an "
+        f"adapter of it ({tell(error)}): set gguf.files to merged (the merged model is not "
         f"affected), or leave {leaf} out of lora.targets"
     )
 
@@ -138,7 +138,9 @@ def _pairs(adapter: Path, config: dict[str, Any]) -> dict[str, tuple[Tensor, Ten
             (half for parts, half in _HALVES.items() if any(part in name for part in parts)), None
         )
         if half is None:
-            raise ConfigError(f"gguf.lora: {name} is not a low-rank matrix: set gguf.lora to false")
+            raise ConfigError(
+                f"gguf.files: {name} is not a low-rank matrix: set gguf.files to merged"
+            )
         # An embedding's two stand the other way round: it is looked up in rows, not multiplied.
         whole = tensor.T if ".lora_embedding_" in name else tensor
         halves.setdefault(get_base_tensor_name(name), {})[half] = whole.to(torch.float32)

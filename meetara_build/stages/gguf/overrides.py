@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meetara_build.errors import ConfigError
 from meetara_build.llama_cpp.header import tensor_types
-from meetara_build.stages.gguf.quantize import NEEDS_IMATRIX, Fallback, misfits
+from meetara_build.stages.gguf.quantize import NEEDS_IMATRIX, Fallback, group, misfits
 
 
 def resolve(patterns: Mapping[str, str], source: Path, quant: str) -> dict[str, str]:
@@ -61,11 +61,6 @@ def check_importance(types: Mapping[str, str], known: Iterable[str]) -> None:
                 "there is none for it. Choose a type without it (Q2_K, Q3_K), or set "
                 "gguf.imatrix.enabled to true."
             )
-
-
-def group(name: str) -> str:
-    """What a tensor is, whichever layer it is in: ``blk.3.attn_v.weight`` is an ``attn_v``."""
-    return re.sub(r"^blk\.\d+\.|\.(weight|bias)$", "", name)
 
 
 def _groups(names: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ import errno
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import gguf
 from llama_cpp import llama_cpp as ll
 
 from meetara_build.errors import ConfigError, ProofError
-from meetara_build.llama_cpp.header import tensor_types
+from meetara_build.llama_cpp.header import tensor_types, tensors
 from meetara_build.llama_cpp.importance import Imatrix
 from meetara_build.llama_cpp.model import last_words, listening
 
@@ -27,15 +27,16 @@ _FALLBACK = re.compile(
 )
 
 
-def check_needs(quants: list[str], imatrix: bool) -> None:
-    """Refuse types that need an importance matrix where there is none.
+def check_needs(quants: Sequence[str], imatrix: bool, where: str) -> None:
+    """Refuse types that need an importance matrix where there is none; ``where`` says whose they
+    are.
 
     Raises:
         ConfigError: naming the types.
     """
     if (needing := sorted(NEEDS_IMATRIX.intersection(quants))) and not imatrix:
         raise ConfigError(
-            f"quants of the domain's file: {', '.join(needing)} can be made only with an "
+            f"{where}: {', '.join(needing)} can be made only with an "
             "importance matrix: set gguf.imatrix.enabled to true, or choose other types"
         )
 
@@ -133,6 +134,32 @@ def _run(source: Path, target: Path, quant: str, params: Any) -> list[Fallback]:
 def count_types(path: Path) -> dict[str, int]:
     """How many tensors of a GGUF file are stored in which type."""
     return dict(sorted(Counter(tensor_types(path).values()).items()))
+
+
+def count_stored(path: Path) -> dict[str, dict[str, int]]:
+    """Bytes of a file's tensors by what they are and how they are stored:
+    ``{"attn_v": {"q4_K": 98304, "q6_K": 53760}}``."""
+    found: dict[str, dict[str, int]] = {}
+    for name, tensor in tensors(path).items():
+        by_type = found.setdefault(group(name), {})
+        by_type[tensor.type] = by_type.get(tensor.type, 0) + tensor.size
+    return found
+
+
+def summarize_fallbacks(
+    fallbacks: Mapping[str, Sequence[Fallback]],
+) -> dict[str, dict[str, int]]:
+    """How many tensors of which kind have rows that do not fit, by the file's type."""
+    return {
+        quant: dict(sorted(Counter(group(fallback.tensor) for fallback in found).items()))
+        for quant, found in fallbacks.items()
+        if found
+    }
+
+
+def group(name: str) -> str:
+    """What a tensor is, whichever layer it is in: ``blk.3.attn_v.weight`` is an ``attn_v``."""
+    return re.sub(r"^blk\.\d+\.|\.(weight|bias)$", "", name)
 
 
 def _imatrix_data(imatrix: Imatrix) -> Any:

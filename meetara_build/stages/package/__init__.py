@@ -7,6 +7,7 @@ from typing import Any
 
 from meetara_build.outside import parse_json
 from meetara_build.stages.package.card import model_card
+from meetara_build.stages.package.files import find_default, list_files
 from meetara_build.stages.package.gate import check_bounds
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.stages.recipes.package import PackageRecipe
@@ -23,34 +24,22 @@ def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     """
     evaluation = parse_json((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
     passed = check_bounds(recipe, evaluation)
-    files = [inputs["gguf"] / name for name in _models(recipe)]
-    default = _default(recipe)
+    files = list_files(recipe)
+    use = find_default(recipe)
+    adapter = use.adapter.seen if use.adapter else None
     (output / "Modelfile").write_text(
-        modelfile(recipe.system_prompt, default, inputs["base"]), encoding="utf-8"
+        modelfile(recipe.system_prompt, use.model.seen, inputs["base"], adapter), encoding="utf-8"
     )
     card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
     training = parse_json((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
-    sizes = {path.name: path.stat().st_size for path in files}
-    text = model_card(recipe, default, evaluation, card, training, sizes, _origin(inputs["base"]))
+    text = model_card(recipe, evaluation, card, training, _origin(inputs["base"]))
     (output / "README.md").write_text(text, encoding="utf-8")
-    named = {f"../gguf/{path.name}": path for path in files} | {
+    named = {file.seen: inputs[file.input] / file.name for file in files} | {
         name: output / name for name in ("Modelfile", "README.md")
     }
     lines = [f"{_sha256(path)}  {name}" for name, path in named.items()]
     (output / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return passed
-
-
-def _models(recipe: PackageRecipe) -> list[str]:
-    """The domain's GGUF files: what else lies in their folder was left behind, and nobody proved
-    it."""
-    kinds = {"F16", *recipe.quants, *(["lora"] if recipe.lora else [])}
-    return sorted(f"{recipe.domain}-{kind}.gguf" for kind in kinds)
-
-
-def _default(recipe: PackageRecipe) -> str:
-    """The file that the Modelfile names: the last of the domain's types, by custom the smallest."""
-    return f"{recipe.domain}-{recipe.quants[-1]}.gguf"
 
 
 def _origin(base: Path) -> dict[str, Any] | None:

@@ -5,20 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from meetara_build.stages.losses import Losses
+from meetara_build.stages.package.files import Use, find_default
 from meetara_build.stages.recipes.package import PackageRecipe
 
 
 def model_card(
     recipe: PackageRecipe,
-    default: str,
     evaluation: Mapping[str, Any],
     data: Mapping[str, Any],
     training: Mapping[str, Any],
-    sizes: Mapping[str, int],
     origin: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown with the front matter that model hubs read; ``sizes`` are bytes by file name,
-    ``origin`` is the ``origin.json`` of a base that was taken back from a GGUF file."""
+    """Markdown with the front matter that model hubs read; ``origin`` is the ``origin.json`` of a
+    base that was taken back from a GGUF file."""
     from huggingface_hub import ModelCardData
 
     front = ModelCardData(
@@ -31,10 +30,10 @@ def model_card(
     )
     parts = [
         f"---\n{front.to_yaml()}\n---",
-        f"# {recipe.domain}\n\n{recipe.description}. A LoRA fine-tune of `{recipe.base}`, merged "
-        f"and quantized.{_base(origin)}",
-        _use(recipe, default),
-        _figures(evaluation, sizes, recipe.domain),
+        f"# {recipe.domain}\n\n{recipe.description}. A LoRA fine-tune of `{recipe.base}`, "
+        f"{_form(recipe)}.{_base(origin)}",
+        _use(recipe, find_default(recipe)),
+        _figures(evaluation),
         _data(data),
         _training(training),
     ]
@@ -83,25 +82,35 @@ def _base(origin: Mapping[str, Any] | None) -> str:
     return f" The base was taken back from `{origin['file']}`{lost}."
 
 
-def _use(recipe: PackageRecipe, default: str) -> str:
+def _form(recipe: PackageRecipe) -> str:
+    if recipe.files == "lora":
+        return "as an adapter that is used on its base's own quantized files"
+    return "merged and quantized"
+
+
+def _use(recipe: PackageRecipe, use: Use) -> str:
+    opened = (
+        f"`llama-cli -m {use.model.seen} --lora {use.adapter.seen}` with llama.cpp. LM Studio "
+        "loads no adapters: build with `gguf.files: both` for it."
+        if use.adapter
+        else f"open `{use.model.seen}` in llama.cpp or LM Studio."
+    )
     return (
         "## Use\n\n"
         f"```\nollama create {recipe.domain} -f Modelfile && ollama run {recipe.domain}\n```\n\n"
-        f"or open `../gguf/{default}` in llama.cpp or LM Studio. `meetara-build verify` proves the "
-        "files against `SHA256SUMS`."
+        f"or {opened} `meetara-build verify` proves the files against `SHA256SUMS`."
     )
 
 
-def _figures(evaluation: Mapping[str, Any], sizes: Mapping[str, int], domain: str) -> str:
+def _figures(evaluation: Mapping[str, Any]) -> str:
     rows = [
         "| model | size, MB | held-out loss | perplexity | KL from F16 | same top token |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     named = {"base": evaluation["base"], **evaluation["variants"]}
     for name, figures in named.items():
-        size = sizes.get(f"{domain}-{name}.gguf")
         rows.append(
-            f"| {name} | {_megabytes(size)} | {figures['loss']:.4f} | {figures['perplexity']:.2f} "
+            f"| {name} | {figures['bytes'] / 1e6:.1f} | {figures['loss']:.4f} | {figures['perplexity']:.2f} "
             f"| {_optional(figures.get('kl_mean'), '.4f')} | "
             f"{_optional(figures.get('top_token_agreement'), '.1%')} |"
         )
@@ -131,10 +140,6 @@ def _training(training: Mapping[str, Any]) -> str:
     if before is None or after is None:
         return f"{text}; no records were kept to validate."
     return f"{text}; validation loss {before:.4f} before, {after:.4f} after."
-
-
-def _megabytes(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e6:.1f}"
 
 
 def _optional(value: float | None, form: str) -> str:

@@ -31,13 +31,15 @@ class Turns(NamedTuple):
     preamble: str
 
 
-def modelfile(system_prompt: str | None, file: str, base: Path) -> str:
-    """The Modelfile for one GGUF file, which lies in the folder ``gguf`` beside the package's."""
+def modelfile(system_prompt: str | None, file: str, base: Path, adapter: str | None = None) -> str:
+    """The Modelfile for one GGUF file, and for an adapter on it if there is one; both as seen from
+    the Modelfile."""
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     turns, system = take_apart(tokenizer), system_prompt
     if turns.preamble and not system:
         turns, system = _with_preamble(turns, tokenizer)
-    lines = [f"FROM ../gguf/{file}", f"TEMPLATE {_quote(_template(turns))}"]
+    lines = [f"FROM {file}", *([f"ADAPTER {adapter}"] if adapter else [])]
+    lines += [f"TEMPLATE {_quote(_template(turns))}"]
     lines += [f'PARAMETER stop "{stop}"' for stop in _stops(turns, tokenizer)]
     if system and ENDING.search(system):
         lines.append(

@@ -5,7 +5,8 @@ from meetara_build.stages.types import Recipe
 
 class EvaluateRecipe(Recipe):
     """``context`` is the longest text in tokens, None the model's own; of the records
-    ``max_records``, None all; ``kl_tokens`` of their tokens are compared with F16, None all."""
+    ``max_records``, None all; ``kl_tokens`` of their tokens are compared with F16, None all.
+    ``on_base`` where the domain is its adapter alone, used on its base's files."""
 
     domain: str
     base: str
@@ -14,3 +15,4 @@ class EvaluateRecipe(Recipe):
     context: int | None = None
     max_records: int | None = None
     kl_tokens: int | None = None
+    on_base: bool = False

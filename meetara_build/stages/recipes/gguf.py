@@ -11,7 +11,7 @@ class GgufRecipe(Recipe):
         name: what the files' names begin with.
         recipe: the digest of the recipes of the stages before, which the files name.
         imatrix: whether quantizing weighs by the base's importance matrix.
-        lora: whether to write the adapter alone too.
+        files: models of the domain's own (``merged``), its adapter alone (``lora``), or ``both``.
         tensor_types: by a regular expression over tensor names, the type that they get in every
             quantized file.
         logits_bound: largest distance from the logits that transformers gives, as a share of their
@@ -28,7 +28,7 @@ class GgufRecipe(Recipe):
     recipe: str | None = None
     quants: list[str] = ["F16"]
     imatrix: bool = False
-    lora: bool = False
+    files: str = "merged"
     tensor_types: dict[str, str] = {}
     system_prompt: str | None = None
     original: Original | None = None

@@ -5,7 +5,7 @@ from meetara_build.stages.types import Recipe
 
 
 class PackageRecipe(Recipe):
-    """``beat_base_by`` is a share of the base's held-out loss; ``max_loss`` the F16 file's, and
+    """``files`` is ``gguf.files``; ``beat_base_by`` is a share of the base's held-out loss; ``max_loss`` the F16 file's, and
     ``max_kl`` by type, in nats per token."""
 
     domain: str
@@ -19,7 +19,7 @@ class PackageRecipe(Recipe):
     base_origin: str
     base_file: Original | None
     licence: str
-    lora: bool
+    files: str
     beat_base_by: float
     max_loss: float | None
     max_kl: dict[str, float]
