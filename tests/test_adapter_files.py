@@ -22,7 +22,6 @@ def test_it_is_built_asked_compared_and_verified(adapters: Path, command: Any) -
     own = adapters / "artifacts" / "nutrition"
     models = {path.name for path in (own / "gguf").glob("*.gguf")}
     assert models == {"nutrition-lora.gguf"}
-    assert not (own / "merged").exists()
 
     words = ["chat", "nutrition", "How much protein do I need?", "--tokens", "8", "--json"]
     answer = json.loads(command(adapters, *words).stdout)

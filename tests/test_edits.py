@@ -213,7 +213,7 @@ BUILD_YAML: list[Row] = [
     ("gguf.tensor_types, as adapters", then(ADAPTERS, build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"})),
      of(BOTH, "quantize") | evaluated(ALL)),
     ("a record of the sample, as adapters", then(ADAPTERS, SAMPLED),
-     of(BOTH, "imatrix quantize") | of(ALL, "dataset") | CORPUS | evaluated(ALL)),
+     of(BOTH, "imatrix quantize") | of(ALL, "dataset") | CORPUS | evaluated(THREE)),
     ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), of(OTHER, "imatrix") | converted(ALL)),
     ("gguf.logits_bound", build_yaml("gguf.logits_bound", 0.5), of(ALL, "merge gguf") | of(BOTH, "gguf")),
     ("evaluation.max_records", build_yaml("evaluation.max_records", 9), scored(ALL)),
