@@ -27,8 +27,8 @@ from transformers.utils import logging  # noqa: E402
 from bench.result_files import keep_result  # noqa: E402
 from meetara_build.errors import MeetaraError  # noqa: E402
 from meetara_build.stages import adapter, gguf  # noqa: E402
-from meetara_build.stages.gguf.loading import load_model  # noqa: E402
 from meetara_build.stages.recipes.adapter import AdapterRecipe  # noqa: E402
+from meetara_build.training.model import load_model  # noqa: E402
 
 GEMMA = {"head_dim": 64, "query_pre_attn_scalar": 64}
 EXPERTS = {
@@ -138,7 +138,7 @@ def measure(kind: str, cut: str, rate: float, root: Path) -> dict[str, Any]:
         {"target_modules": SPARSE[kind]} if kind in SPARSE else {},
         **KINDS[kind],
     )
-    load_model(build.base).to(torch.bfloat16).save_pretrained(build.base)
+    load_model(build.base, torch.float32).to(torch.bfloat16).save_pretrained(build.base)
     started = time.process_time()
     output = fresh(root / "out")
     try:

@@ -26,10 +26,9 @@ from meetara_build.graph import load
 from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import gguf
 from meetara_build.stages.gguf import proof
-from meetara_build.stages.gguf.loading import load_model
 from meetara_build.stages.recipes.gguf import GgufRecipe
 from meetara_build.training.chat import encode, read_records
-from meetara_build.training.model import load_tokenizer
+from meetara_build.training.model import load_model, load_tokenizer
 
 DOMAIN = "study_techniques"
 TEXTS = 4
@@ -42,11 +41,11 @@ def train_adapter(folder: Path, steps: int) -> tuple[Path, Path, Path]:
     for step in graph.above([("base", "base/smollm2_135m")]):
         run(graph, step, cold=True)
     published = folder / "models" / "published"
-    model = load_model(folder / "artifacts" / "base" / "smollm2_135m" / "model")
+    model = load_model(folder / "artifacts" / "base" / "smollm2_135m" / "model", torch.float32)
     model.to(torch.bfloat16).save_pretrained(published)
-    load_tokenizer(folder / "artifacts" / "base" / "smollm2_135m" / "model").save_pretrained(
-        published
-    )
+    load_tokenizer(
+        folder / "artifacts" / "base" / "smollm2_135m" / "model", torch.float32
+    ).save_pretrained(published)
     (folder / "conf" / "base" / "published.yaml").write_text(
         "# @package _global_\nbase:\n  description: SmolLM2 135M Instruct in bfloat16\n  licence: apache-2.0\n"
         "  chat_template: chatml\n  parameters: 134515008\n  folder: models/published\n"
@@ -69,7 +68,7 @@ def compare(base: Path, adapter: Path, dataset: Path, scratch: Path) -> dict[str
         for _, record in zip(range(TEXTS), read_records(dataset / "validation.jsonl"), strict=False)
     ]
     texts = [encode(tokenizer, record["messages"]).ids[:256] for record in records]
-    adapted = PeftModel.from_pretrained(load_model(base), str(adapter)).eval()
+    adapted = PeftModel.from_pretrained(load_model(base, torch.float32), str(adapter)).eval()
     expected = [proof.torch_logits(adapted, ids) for ids in texts]
     merged = adapted.merge_and_unload()
     before = {

@@ -172,6 +172,7 @@ BUILD_YAML: list[Row] = [
     ("start.enabled", build_yaml("start.enabled", True), of(BOTH, "start") | trained(ALL)),
     ("start.enabled no longer", then(build_yaml("start.enabled", True), build_yaml("start.enabled", False)), NOTHING),
     ("start.enabled of one domain", stories("start.enabled", True), of(MINI, "start") | trained("storytelling")),
+    *each("start.", build_yaml, {"threads": 1}, NOTHING),
     ("start.epochs, which nobody begins from", build_yaml("start.epochs", 9), NOTHING),
     ("start.epochs", then(build_yaml("start.enabled", True), build_yaml("start.epochs", 9)), of(BOTH, "start") | trained(ALL)),
     ("a record of the sample, of the start", then(build_yaml("start.enabled", True), SAMPLED),

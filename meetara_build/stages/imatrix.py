@@ -13,11 +13,12 @@ from transformers.pytorch_utils import Conv1D
 from meetara_build.llama_cpp.importance import FILE, Imatrix, write_imatrix
 from meetara_build.setup.check import check_llama
 from meetara_build.stages.gguf.convert import find_names
-from meetara_build.stages.gguf.loading import load_model, load_tokenizer
+from meetara_build.stages.gguf.loading import load_tokenizer
 from meetara_build.stages.recipes.imatrix import ImatrixRecipe
 from meetara_build.stages.sample import SAMPLE, read_sample
 from meetara_build.stages.types import Inputs, Metrics
 from meetara_build.training.chat import encode
+from meetara_build.training.model import load_model
 
 WINDOW = 512
 """Tokens to a forward pass, as llama.cpp's own imatrix tool has it."""
@@ -41,7 +42,7 @@ def run(recipe: ImatrixRecipe, inputs: Inputs, output: Path) -> Metrics:
     tokenizer = load_tokenizer(inputs["base"])
     texts = (encode(tokenizer, messages).ids for messages in read_sample(inputs[SAMPLE]))
     names = find_names(inputs["base"])
-    sums, tokens = measure(load_model(inputs["base"]), texts, names, recipe.tokens)
+    sums, tokens = measure(load_model(inputs["base"], torch.float32), texts, names, recipe.tokens)
     write_imatrix(output / FILE, sums, tokens, WINDOW)
     return {"tokens": tokens, "tensors": len(sums)}
 

@@ -54,7 +54,7 @@ def run(recipe: MergeRecipe, inputs: Inputs, output: Path) -> Metrics:
     """
     check_llama()
     base_file = read_layout(inputs["base_gguf"] / f"{recipe.base}-F16.gguf")
-    model = load_model(inputs["base"], torch.float32).train(False)
+    model = load_model(inputs["base"], torch.float32)
     config = model.config.get_text_config()
     tokenizer = load_tokenizer(inputs["base"])
     prompts = find_prompts(tokenizer, config, inputs["dataset"], "validation", "train")

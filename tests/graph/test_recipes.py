@@ -103,6 +103,7 @@ BUILD_KEYS = {
     "lora.rslora": (True, ALIKE),
     "lora.dora": (True, ALIKE),
     "start.enabled": (True, TRAINING),
+    "start.threads": (1, {"start", "merge", "gguf"}),
     "start.epochs": (9, {"start", "merge", "gguf"}),
     "start.batch_tokens": (999, {"start", "merge", "gguf"}),
     "start.learning_rate": (0.5, {"start", "merge", "gguf"}),
@@ -163,7 +164,10 @@ HARDWARE_KEYS = {
     "gpu_memory_gb": (8, NOTHING),
     "device": ("cuda", ALIKE),
     "precision": ("bfloat16", ALIKE),
-    "threads": (2, {"merge", "base_gguf", "imatrix", "quantize", "baseline", "evaluate", *ALIKE}),
+    "threads": (
+        2,
+        {"merge", "base_gguf", "imatrix", "quantize", "baseline", "evaluate", *TRAINING},
+    ),
 }
 
 

@@ -15,13 +15,14 @@ from gguf_builds import Build, fresh, recipe, train_nothing
 from meetara_build.errors import ArtifactError, DataError
 from meetara_build.stages import baseline, evaluate, gguf, quantize
 from meetara_build.stages.evaluate import choose, divergence
-from meetara_build.stages.gguf.loading import load_model, load_tokenizer
+from meetara_build.stages.gguf.loading import load_tokenizer
 from meetara_build.stages.held_out import log_softmax, sum_losses
 from meetara_build.stages.recipes.baseline import BaselineRecipe
 from meetara_build.stages.recipes.evaluate import EvaluateRecipe
 from meetara_build.stages.recipes.quantize import QuantizeRecipe
 from meetara_build.stages.types import Metrics
 from meetara_build.training.chat import encode, read_records
+from meetara_build.training.model import load_model
 
 RECIPE = {
     "domain": "nutrition",
@@ -69,7 +70,7 @@ def report(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def torch_loss(folder: Path, dataset: Path) -> float:
     """The mean negative log-likelihood of a completion's token, by transformers."""
-    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    tokenizer, model = load_tokenizer(folder), load_model(folder, torch.float32)
     total, tokens = 0.0, 0
     for record in read_records(dataset / "test.jsonl"):
         text = encode(tokenizer, record["messages"])

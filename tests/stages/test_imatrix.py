@@ -13,8 +13,8 @@ from gguf_builds import Build, fresh, recipe, train_nothing
 from meetara_build.errors import ArtifactError
 from meetara_build.llama_cpp.importance import FILE, read_imatrix, write_imatrix
 from meetara_build.stages import gguf, imatrix
-from meetara_build.stages.gguf.loading import load_model
 from meetara_build.stages.recipes.imatrix import ImatrixRecipe
+from meetara_build.training.model import load_model
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def folder(build: Build) -> Path:
 
 
 def test_sums_are_those_of_each_layer_s_input(build: Build) -> None:
-    model = load_model(build.base)
+    model = load_model(build.base, torch.float32)
     names = {"model.layers.0.self_attn.q_proj": "blk.0.attn_q.weight"}
     found, tokens = imatrix.measure(model, [[5, 6, 7, 8], [9, 10]], names, 100)
     assert tokens == 6

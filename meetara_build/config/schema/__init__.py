@@ -259,6 +259,8 @@ class Start(Shape):
 
     enabled: bool
     """Whether domains begin from it."""
+    threads: Positive = 2
+    """Of its job, which all domains wait for: another number gives other bytes."""
     epochs: Positive
     batch_tokens: Positive
     learning_rate: Annotated[float, Field(gt=0, lt=1)]

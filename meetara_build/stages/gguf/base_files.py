@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from meetara_build.setup.originals import find_original
 from meetara_build.stages.gguf import proof
 from meetara_build.stages.gguf.convert import convert, find_known_cut
 from meetara_build.stages.gguf.files import Files
-from meetara_build.stages.gguf.loading import load_model, open_made
+from meetara_build.stages.gguf.loading import open_made
 from meetara_build.stages.gguf.quantize import count_types, expand
 from meetara_build.stages.gguf.reference import prove_logits, run_prompts
 from meetara_build.stages.gguf.vocabulary import Vocabulary
 from meetara_build.stages.types import Metrics
+from meetara_build.training.model import load_model
 
 PROMPT_TOKENS = 128
 """Longest text that logits are compared on."""
@@ -71,7 +73,7 @@ class BaseFiles(Files):
     def _prove_f16(self) -> None:
         """Special tokens, conversations and logits of the F16 file."""
         started = time.process_time()
-        model = load_model(self.inputs["base"])
+        model = load_model(self.inputs["base"], torch.float32)
         self.config = model.config.get_text_config()
         longest = getattr(self.config, "max_position_embeddings", None) or PROMPT_TOKENS
         texts = [text for _, _, text in self.conversations[-1:] if text]

@@ -1,14 +1,8 @@
-"""Models and tokenizers of folders and files just made, or why they cannot be read."""
+"""Tokenizers of folders and files just made, or why they cannot be read."""
 
 from pathlib import Path
 
-import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from meetara_build.errors import ArtifactError, ProofError
 from meetara_build.llama_cpp.model import Model
@@ -33,15 +27,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             "Put tokenizer.json and tokenizer_config.json beside config.json."
         ) from error
     return tokenizer
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """The model of a Hugging Face folder in float32."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True
-    )
-    model.train(False)
-    return model
 
 
 def open_made(path: Path, *, vocab_only: bool = False) -> Model:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -15,8 +16,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from meetara_build.errors import ProofError
 from meetara_build.llama_cpp.model import Floats, Model
 from meetara_build.stages.gguf import proof
-from meetara_build.stages.gguf.loading import load_model
 from meetara_build.training.chat import encode, read_records
+from meetara_build.training.model import load_model
 
 POSITIONS = 32
 """Tokens of each of three texts whose logits are compared: the start of a conversation, the end of
@@ -79,7 +80,7 @@ def measure_reference(
     """The logits of base + adapter on texts of the training records."""
 
     def load() -> PeftModel:
-        return PeftModel.from_pretrained(load_model(base), str(adapter)).eval()
+        return PeftModel.from_pretrained(load_model(base, torch.float32), str(adapter)).eval()
 
     adapted = load()
     config = adapted.config.get_text_config()

@@ -38,7 +38,7 @@ class FrozenMatrix:
         self._dropped = False
 
     @property
-    def rearranged(self) -> bool:
+    def is_rearranged(self) -> bool:
         """Whether the products are oneDNN's."""
         return self._forward is not None
 
@@ -103,7 +103,7 @@ def multiply_frozen(x: Tensor, matrix: FrozenMatrix, bias: Tensor | None) -> Ten
     return product
 
 
-def rearrangeable(weights: Iterable[Tensor]) -> bool:
+def can_rearrange(weights: Iterable[Tensor]) -> bool:
     """Whether rearranged copies of all these weights exist for this processor and fit into
     ``MEMORY``."""
     several = list(weights)

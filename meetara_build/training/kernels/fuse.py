@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from meetara_build.training.kernels.frozen import FrozenMatrix, multiply_frozen, rearrangeable
+from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange, multiply_frozen
 from meetara_build.training.kernels.lora import find_plain, fuse_layer
 
 
@@ -41,7 +41,7 @@ class Fused:
     @property
     def rearranged(self) -> int:
         """How many weights are laid out for this processor."""
-        return sum(product.matrix.rearranged for product in self._products)
+        return sum(product.matrix.is_rearranged for product in self._products)
 
     def drop_weights(self, within: nn.Module) -> None:
         """Hold no weight of a layer within some part beside its copies, where no other layer has
@@ -90,9 +90,9 @@ def fuse(model: nn.Module, head: nn.Module | None = None) -> Fused:
     ]
     lora = _lay_out(model, adapted, [_base_weight(layer) for layer in adapted], fuse_layer)
     weights = [layer.weight for layer in plain]
-    others = _lay_out(model, plain, weights, _fuse_plain) if rearrangeable(weights) else []
+    others = _lay_out(model, plain, weights, _fuse_plain) if can_rearrange(weights) else []
     covered = {
-        id(product.matrix.weight) for product in [*lora, *others] if product.matrix.rearranged
+        id(product.matrix.weight) for product in [*lora, *others] if product.matrix.is_rearranged
     }
     return Fused(lora, others, _count_left(model, covered, head))
 
@@ -105,7 +105,7 @@ def _lay_out(
 ) -> list[Product]:
     owners = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     trained = _list_trained(model)
-    rearrange = rearrangeable(weights)
+    rearrange = can_rearrange(weights)
     made = []
     for layer, weight in zip(layers, weights, strict=True):
         matrix = FrozenMatrix(weight, rearrange=rearrange)

@@ -21,7 +21,7 @@ from meetara_build.errors import TrainingError
 from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels import attention
-from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
+from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange
 from meetara_build.training.kernels.fuse import Fused
 from meetara_build.training.kernels.loss import linear_cross_entropy
 from meetara_build.training.kernels.prefix import Group, group_texts
@@ -166,7 +166,7 @@ class PackedModel:
     def rearrange_head(self) -> None:
         """Lay out a frozen output layer for fast products; pays off over many steps."""
         weight = self.inner.get_output_embeddings().weight if self.fused else None
-        if weight is not None and not weight.requires_grad and rearrangeable([weight]):
+        if weight is not None and not weight.requires_grad and can_rearrange([weight]):
             self._head = FrozenMatrix(weight, rearrange=True)
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from meetara_build.training.kernels import frozen
-from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
+from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -13,7 +13,7 @@ from meetara_build.training.kernels.frozen import FrozenMatrix, rearrangeable
 def test_products_equal_torchs(dtype: torch.dtype, rearrange: bool, tokens: int) -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(24, 40, dtype=dtype), torch.randn(24, dtype=dtype)
-    if rearrange and not rearrangeable([weight]):
+    if rearrange and not can_rearrange([weight]):
         pytest.skip("this processor has no such product")
     x, gradient = torch.randn(tokens, 40, dtype=dtype), torch.randn(tokens, 24, dtype=dtype)
     matrix = FrozenMatrix(weight, rearrange=rearrange)
@@ -24,14 +24,14 @@ def test_products_equal_torchs(dtype: torch.dtype, rearrange: bool, tokens: int)
 
 
 def test_other_types_are_left_as_they_are() -> None:
-    assert not rearrangeable([torch.zeros(4, 4, dtype=torch.float64)])
-    assert not rearrangeable([torch.zeros(4, 4), torch.zeros(4, 4, device="meta")])
+    assert not can_rearrange([torch.zeros(4, 4, dtype=torch.float64)])
+    assert not can_rearrange([torch.zeros(4, 4), torch.zeros(4, 4, device="meta")])
 
 
 def test_two_copies_must_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = [torch.zeros(8, 16), torch.zeros(8, 16)]
     copies = 2 * 2 * 8 * 16 * 4
     monkeypatch.setattr(frozen, "MEMORY", copies)
-    assert rearrangeable(weights)
+    assert can_rearrange(weights)
     monkeypatch.setattr(frozen, "MEMORY", copies - 1)
-    assert not rearrangeable(weights)
+    assert not can_rearrange(weights)

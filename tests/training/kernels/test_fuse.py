@@ -161,4 +161,4 @@ def test_the_report_says_what_was_taken(tiny: Make, records: Records) -> None:
     with prepare_model(model, batch, SETTINGS) as packed:
         told = packed.describe()
     assert (told["fused_adapters"], told["left_to_torch"]) == (4, {})
-    assert fusing.rearrangeable([torch.zeros(2, 2)]) == (told["rearranged"] == 15)
+    assert fusing.can_rearrange([torch.zeros(2, 2)]) == (told["rearranged"] == 15)
