@@ -39,6 +39,7 @@ def make_cell(domain: str, seed: int, ours: list[float], naive: list[float]) -> 
         make_run("naive", naive, tokens, domain, seed),
         make_run("peers", naive, tokens, domain, seed),
         make_run("ours", ours, tokens, domain, seed),
+        make_run("adapters", ours, tokens, domain, seed),
     ]
 
 
@@ -142,7 +143,7 @@ def test_without_a_file_of_its_own_a_domain_is_the_bases_and_its_lora_file(tmp_p
     found = recipes.find_files(tmp_path, "nutrition")
     assert found["F16"] == {"file": own / "nutrition-F16.gguf"}
     assert found["Q8_0"]["lora"] == own / "nutrition-lora.gguf"
-    assert found["Q8_0"]["file"].name == "smollm2_135m-Q8_0.gguf"
+    assert found["Q8_0"]["file"].parts[-2:] == ("quantized", "smollm2_135m-Q8_0.gguf")
     assert set(found["base"]) == {"file"}
 
 
@@ -153,7 +154,7 @@ def test_a_kept_run_is_read_as_it_was_and_leaves_nothing_else(tmp_path: Path) ->
 
 
 def test_each_recipe_is_first_as_often_as_the_others() -> None:
-    orders = [rotate_recipes(number) for number in range(6)]
+    orders = [rotate_recipes(number) for number in range(2 * len(RECIPES))]
     assert sorted(order[0] for order in orders) == sorted(RECIPES * 2)
     assert all(sorted(order) == sorted(RECIPES) for order in orders)
 

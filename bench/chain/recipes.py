@@ -5,12 +5,13 @@ naive
     What tutorials show: every record padded to 512, batch 2, float32, the output layer at every
     position, 2e-4 falling by a cosine, three epochs, LoRA r 16 on all linear layers; no validation.
 peers
-    TRL's SFTTrainer, its records packed to 512, at the rate that this tool has for the base:
-    ``bench.trainer`` found packing the fastest of what TRL offers on a CPU. One trial since (legal,
-    seed 0) had a lower loss in batches of 4 of like length at the same CPU-seconds: 3.858 and 3.893,
-    173 and 170. So ``TRL_VARIANT`` becomes "grouped, high rate" when the peers are measured again.
+    TRL's SFTTrainer, its records in batches of 4 of like length, at the rate that this tool has for
+    the base. ``bench.trainer`` found packing the fastest of what TRL offers on a CPU; like length had
+    a lower loss at the same CPU-seconds (legal, seed 0: 3.858 and 3.893, 173 and 170).
 ours
     ``meetara-build build DOMAIN`` in a project as ``init`` makes it, with nothing in its store.
+adapters
+    The same with ``gguf.files=lora``: the domain is its adapter alone, on its base's files.
 
 The first two go on alike, each step a process of its own: merged and saved by PEFT, F16 by
 llama.cpp's own converter, Q8_0 and Q4_K_M by its own quantizer with an importance matrix of the
@@ -44,8 +45,10 @@ BIN = Path(sys.executable).parent
 IMATRIX_TOKENS = 8192
 """What ``init`` sets as ``gguf.imatrix.tokens``."""
 TRAININGS = {"naive": "padded", "peers": "trl"}
-RECIPES = (*TRAININGS, "ours")
-TRL_VARIANT = "packed, high rate"
+BUILDS = {"ours": (), "adapters": ("gguf.files=lora",)}
+"""The command line's further words."""
+RECIPES = (*TRAININGS, *BUILDS)
+TRL_VARIANT = "grouped, high rate"
 
 
 class Material(NamedTuple):
@@ -124,8 +127,8 @@ def make_project(folder: Path) -> None:
 
 def run_recipe(recipe: str, domain: str, seed: int, material: Material, work: Path) -> Run:
     """Run a recipe from the beginning; whatever an interrupted run left is thrown away."""
-    if recipe == "ours":
-        return run_ours(domain, seed, material, work)
+    if recipe in BUILDS:
+        return run_ours(recipe, domain, seed, material, work)
     folder = work / f"{recipe}-{domain}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -183,10 +186,10 @@ def convert_model(account: Account, folder: Path, target: Path) -> None:
     run_script(account, "convert", "convert_hf_to_gguf", words)
 
 
-def run_ours(domain: str, seed: int, material: Material, work: Path) -> Run:
+def run_ours(recipe: str, domain: str, seed: int, material: Material, work: Path) -> Run:
     """Build the domain in the seed's project, in which what the base needs is made by the first
     domain and stays."""
-    project, unfinished = work / f"ours-{seed}", work / f"ours-{seed}.unfinished"
+    project, unfinished = work / f"{recipe}-{seed}", work / f"{recipe}-{seed}.unfinished"
     root = project / "artifacts"
     if unfinished.exists() or (root / domain).exists():  # it would go on from what is there
         shutil.rmtree(project, ignore_errors=True)
@@ -194,7 +197,7 @@ def run_ours(domain: str, seed: int, material: Material, work: Path) -> Run:
     if not project.exists():
         make_project(project)
     seen = sum(1 for _ in journal.runs(root))
-    command = [str(BIN / "meetara-build"), "build", domain, f"seed={seed}"]
+    command = [str(BIN / "meetara-build"), "build", domain, f"seed={seed}", *BUILDS[recipe]]
     cost = machine.run(command, project)
     made = list(journal.runs(root))[seen:]
     parts, shared = split_journal(made, domain)
@@ -203,7 +206,7 @@ def run_ours(domain: str, seed: int, material: Material, work: Path) -> Run:
     unfinished.unlink()
     own = [path for path in (root / domain / "gguf").iterdir() if path.suffix == ".gguf"]
     return Run(
-        "ours",
+        recipe,
         domain,
         seed,
         parts,
@@ -241,11 +244,12 @@ def split_journal(
 def find_files(root: Path, domain: str) -> Mapping[str, Mapping[str, Path]]:
     """What is judged of ours: the domain's own file of each type, or the base's with the domain's
     LoRA file over it."""
-    bases, own = root / "base" / BASE / "gguf", root / domain / "gguf"
-    found: dict[str, Mapping[str, Path]] = {"base": {"file": bases / f"{BASE}-F16.gguf"}}
+    base, own = root / "base" / BASE, root / domain / "gguf"
+    found: dict[str, Mapping[str, Path]] = {"base": {"file": base / "gguf" / f"{BASE}-F16.gguf"}}
     for kind in TYPES:
         merged = own / f"{domain}-{kind}.gguf"
-        laid = {"file": bases / f"{BASE}-{kind}.gguf", "lora": own / f"{domain}-lora.gguf"}
+        folder = base / ("gguf" if kind == "F16" else "quantized")
+        laid = {"file": folder / f"{BASE}-{kind}.gguf", "lora": own / f"{domain}-lora.gguf"}
         found[kind] = {"file": merged} if merged.exists() else laid
     return found
 

@@ -166,14 +166,14 @@ def show_table(figures: Mapping[str, Any]) -> str:
         f"domains {', '.join(figures['domains'])}; seeds {figures['seeds']}; "
         f"{figures['cells']} of both finished by every recipe; "
         f"base {figures['base_loss']:.4f}",
-        f"{'recipe':7} {'CPU-s':>6} {'times':>6} {'GB':>5} {'MB':>5} {'F16':>7} {'Q8_0':>7} "
+        f"{'recipe':8} {'CPU-s':>6} {'times':>6} {'GB':>5} {'MB':>5} {'F16':>7} {'Q8_0':>7} "
         f"{'Q4_K_M':>7}  F16 above naive (95%), worst domain",
     ]
     for recipe, one in figures["recipes"].items():
         losses = " ".join(f"{one['losses'][kind]:7.4f}" for kind in TYPES)
         than = one["against_naive"]["F16"]
         lines.append(
-            f"{recipe:7} {one['cpu_seconds']:6.0f} {one['times_cheaper']:6.2f} "
+            f"{recipe:8} {one['cpu_seconds']:6.0f} {one['times_cheaper']:6.2f} "
             f"{one['peak_gb']:5.2f} {one['bytes']['files'] / 1e6:5.0f} {losses}  "
             f"{than['higher_by']:+.2%} ({than['low']:+.2%} to {than['high']:+.2%}), "
             f"{than['worst']:+.2%}"
