@@ -29,12 +29,14 @@ class Model:
         from llama_cpp import Llama
 
         from meetara_build.llama_cpp.model import Model as Reader
+        from meetara_build.llama_cpp.model import start_backend
 
         for file in (path, *([adapter] if adapter else [])):
             if not file.exists():
                 raise ArtifactError(f"{file}: not built yet; run `meetara-build build`")
         self.path, self.system = path, system
         lora = str(adapter) if adapter else None
+        start_backend()  # an adapter's loader writes to the terminal otherwise
         try:
             self.llama = Llama(str(path), n_ctx=0, verbose=False, seed=SEED, lora_path=lora)
         except ValueError as error:

@@ -70,7 +70,7 @@ class Model(_Closing):
     def __init__(
         self, path: Path, *, vocab_only: bool = False, overrides: Mapping[str, str] | None = None
     ) -> None:
-        _backend()
+        start_backend()
         self.path = path
         params = ll.llama_model_default_params()
         params.vocab_only = vocab_only
@@ -335,7 +335,7 @@ def last_words() -> str:
 @contextmanager
 def listening() -> Iterator[list[str]]:
     """Collect what llama.cpp warns of inside the block."""
-    _backend()
+    start_backend()
     _LOG.clear()
     lines: list[str] = []
     try:
@@ -345,7 +345,8 @@ def listening() -> Iterator[list[str]]:
 
 
 @cache
-def _backend() -> None:
+def start_backend() -> None:
+    """Start llama.cpp, once, with its log kept for ``last_words`` alone."""
     # Where llama.cpp aborts, it would start a debugger and fill the log with the stack of this
     # process.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")

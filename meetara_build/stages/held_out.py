@@ -17,7 +17,7 @@ from meetara_build.llama_cpp.model import Floats, Model, Session
 from meetara_build.stages.types import Inputs
 from meetara_build.training.chat import Encoded, encode, read_records
 
-GENERATED = 32
+GENERATED = 16
 """Tokens generated to tell how fast a file answers."""
 BASELINE = "baseline.json"
 """What the base's own file scores."""

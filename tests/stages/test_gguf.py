@@ -195,7 +195,7 @@ def test_a_file_that_is_not_the_model_is_refused(
         model.model.layers[1].mlp.up_proj.weight.mul_(1.5)
     model.save_pretrained(other)
     monkeypatch.setattr(
-        base_files, "load_model", lambda _: AutoModelForCausalLM.from_pretrained(other).eval()
+        base_files, "load_model", lambda *_: AutoModelForCausalLM.from_pretrained(other).eval()
     )
     with pytest.raises(ProofError, match=re.escape("nutrition-F16.gguf: logits differ")):
         gguf.run(recipe(), {"base": build.merged}, fresh(tmp_path / "out"))

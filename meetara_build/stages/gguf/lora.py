@@ -44,7 +44,7 @@ def check_expressible(adapter: Path) -> dict[str, Any]:
 
 
 def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> int:
-    """Write a PEFT adapter as a float32 LoRA GGUF; how many weights it changes.
+    """Write a PEFT adapter as an F16 LoRA GGUF; how many weights it changes.
 
     llama.cpp scales by alpha / rank alone. What rsLoRA and patterns of ranks and alphas change
     about that goes into the file's alpha and the B matrices.
@@ -108,7 +108,7 @@ def convert_adapter(adapter: Path, base: Path, target: Path, labels: Labels) -> 
                 yield f"{gguf_name}.lora_b", a.T if is_embedding else b
 
     with refuse_as_proof(adapter), torch.inference_mode():
-        write(Converter(base, gguf.LlamaFileType.ALL_F32, target, hparams=hparams))
+        write(Converter(base, gguf.LlamaFileType.MOSTLY_F16, target, hparams=hparams))
     return len(pairs)
 
 
