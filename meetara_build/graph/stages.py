@@ -92,8 +92,8 @@ class Stage(NamedTuple):
             large, so what makes it superfluous goes before the next domain.
         work: how its work is reckoned, and ``size`` what it leaves on the disk: see
             ``plan.workload``.
-        seconds: to start, and for each unit of work, on the machine of docs/figures.md; fitted to
-            the history of a full build by ``python -m bench.estimates``.
+        seconds: to start, and for each unit of work, on the machine that ``plan.estimate`` scales
+            from; fitted to builds on the default base.
         peak_mb: what its process holds besides the weights.
         figures: which of the figures that proposals promise its runs show.
     """
@@ -238,7 +238,7 @@ STAGES: tuple[Stage, ...] = (
         urgency=2,
         work="types",
         size="types",
-        seconds=(0.1, 1.3e-7),
+        seconds=(4.0, 2.5e-8),
     ),
     Stage(
         "start",
@@ -256,10 +256,10 @@ STAGES: tuple[Stage, ...] = (
         more=("sample",),
         files=("adapter_model.safetensors", "adapter_config.json", "training.json"),
         device=True,
-        memory=3,
+        memory=4,
         work="start",
         size="lora",
-        seconds=(0.3, 8.8e-11),
+        seconds=(5.0, 6.0e-11),
         peak_mb=844.0,
     ),
     Stage(
@@ -274,7 +274,7 @@ STAGES: tuple[Stage, ...] = (
         memory=2,
         urgency=2,
         work="measured",
-        seconds=(1.0, 2.4e-11),
+        seconds=(1.0, 3.6e-11),
     ),
     Stage(
         "quantize",
@@ -294,7 +294,7 @@ STAGES: tuple[Stage, ...] = (
         urgency=2,
         work="types",
         size="types",
-        seconds=(0.1, 1.3e-7),
+        seconds=(0.5, 2.2e-8),
     ),
     Stage(
         "dataset",
@@ -311,7 +311,7 @@ STAGES: tuple[Stage, ...] = (
         files=(*LEARNT, "test.jsonl", "card.json", "account.jsonl"),
         work="sources",
         size="sources",
-        seconds=(0.2, 4.0e-6),
+        seconds=(1.0, 4.0e-6),
     ),
     Stage(
         "adapter",
@@ -345,10 +345,10 @@ STAGES: tuple[Stage, ...] = (
         ),
         settings=("checkpoint_seconds",),
         device=True,
-        memory=3,
+        memory=4,
         work="training",
         size="lora",
-        seconds=(0.3, 8.8e-11),
+        seconds=(5.0, 9.0e-11),
         peak_mb=844.0,
         figures=("loss", "seconds", "memory"),
     ),
@@ -372,7 +372,7 @@ STAGES: tuple[Stage, ...] = (
         files=("baseline.json",),
         memory=1,
         work="held_out",
-        seconds=(0.15, 5.0e-11),
+        seconds=(0.3, 3.2e-11),
     ),
     Stage(
         "merge",
@@ -400,7 +400,7 @@ STAGES: tuple[Stage, ...] = (
         urgency=1,
         work="weights",
         size="floats",
-        seconds=(0.05, 5.0e-8),
+        seconds=(2.0, 6.0e-8),
     ),
     Stage(
         "gguf",
@@ -432,7 +432,7 @@ STAGES: tuple[Stage, ...] = (
         urgency=2,
         work="types",
         size="types",
-        seconds=(0.1, 1.3e-7),
+        seconds=(4.0, 2.5e-8),
         figures=("size",),
     ),
     Stage(
@@ -461,7 +461,7 @@ STAGES: tuple[Stage, ...] = (
         memory=1.5,
         urgency=2,
         work="held_out",
-        seconds=(0.15, 5.0e-11),
+        seconds=(0.5, 3.5e-11),
     ),
     Stage(
         "package",

@@ -1,9 +1,12 @@
 """The probe of a machine's speed is made once, and again only on another machine."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from meetara_build.engine import probe
 from meetara_build.store import journal
@@ -12,6 +15,21 @@ from meetara_build.store import journal
 def test_a_measure_is_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "REPEATS", 1)
     assert 0 < probe.measure() < 60
+
+
+def test_it_is_measured_on_one_thread_as_jobs_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    np.zeros((2, 2)) @ np.zeros((2, 2))  # so that its library is loaded
+    assert threadpool_info()
+    seen: list[int] = []
+
+    def sha256(data: bytes) -> object:
+        seen.extend(pool["num_threads"] for pool in threadpool_info())
+        return hashlib.new("sha256", data)
+
+    monkeypatch.setattr("meetara_build.engine.probe.hashlib.sha256", sha256)
+    monkeypatch.setattr(probe, "REPEATS", 1)
+    probe.measure()
+    assert set(seen) == {1}
 
 
 def test_a_probe_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
