@@ -251,6 +251,7 @@ STAGES: tuple[Stage, ...] = (
             "precision": Key("hardware.precision", "precision"),
             **_same("build.data.max_tokens", "build.lora", "build.start.threads"),
             **_same("build.start.epochs", "build.start.batch_tokens", "build.start.learning_rate"),
+            **_same("build.training.micro_batch_tokens"),
         },
         {"base": Read("base"), "base_gguf": Read("gguf", (), BASE)},
         more=("sample",),

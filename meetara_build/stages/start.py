@@ -43,6 +43,7 @@ def run(recipe: StartRecipe, inputs: Inputs, output: Path) -> Metrics:
     settings = Settings(
         epochs=recipe.epochs,
         batch_tokens=recipe.batch_tokens,
+        micro_batch_tokens=recipe.micro_batch_tokens,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
     )

@@ -110,7 +110,7 @@ BUILD_KEYS = {
     "training.epochs": (9, TRAINING),
     "training.max_steps": (9, TRAINING),
     "training.batch_tokens": (999, TRAINING),
-    "training.micro_batch_tokens": (99, TRAINING),
+    "training.micro_batch_tokens": (99, ALIKE),
     "training.gradient_checkpointing": (True, TRAINING),
     "training.learning_rate": (0.5, TRAINING),
     "training.warmup_share": (0.5, TRAINING),

@@ -22,6 +22,7 @@ RECIPE: dict[str, Any] = {
     "max_tokens": 128,
     "epochs": 4,
     "batch_tokens": 128,
+    "micro_batch_tokens": 64,
     "learning_rate": 5e-3,
 }
 

@@ -20,3 +20,4 @@ class StartRecipe(Recipe):
     epochs: int
     batch_tokens: int
     learning_rate: float
+    micro_batch_tokens: int | None
