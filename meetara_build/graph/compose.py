@@ -218,8 +218,15 @@ def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
                 yield from visit((given.stage, given.target))
             yield steps[key]
 
+    needed: set[tuple[str, str]] = set()
+    waiting = [key for key in steps if STAGE[key[0]] in ENDS]
+    while waiting:
+        key = waiting.pop()
+        if key not in needed:
+            needed.add(key)
+            waiting += [(given.stage, given.target) for given in steps[key].inputs.values()]
     for key in steps:
-        if STAGE[key[0]] in ENDS:
+        if key in needed and not key[1].startswith("base/"):
             yield from visit(key)
 
 

@@ -203,11 +203,11 @@ def test_only_numbers_and_switches_that_policy_allows_can_be_proposed(seen: Cont
 
 
 def test_what_gates_a_model_cannot_be_moved(tmp_path: Path) -> None:
-    gates = {"evaluation.max_loss": 5.0, "gguf.logits_bound": 0.02, "gguf.files": "both"}
+    gates = {"evaluation.max_loss": 5.0, "gguf.logits_bound": 0.02, "gguf.imatrix.enabled": True}
     found = advisor.allowed(
         domain(tmp_path, "nutrition", config=gates), {"may_change": ["evaluation", "gguf"]}
     )
-    assert found == {"gguf.files": "both"}
+    assert found == {"gguf.imatrix.enabled": True}
 
 
 def test_without_anything_trained_nobody_is_asked(tmp_path: Path) -> None:

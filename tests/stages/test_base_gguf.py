@@ -31,7 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     build = train_nothing(root / "build", cut="smollm", intermediate_size=512)
     folder = fresh(root / "gguf")
     gguf.run(
-        recipe(quants=["F16", "Q8_0", "Q4_K_M", "BF16", "F32"], lora=True),
+        recipe(quants=["F16", "Q8_0", "Q4_K_M", "BF16", "F32"], files="both"),
         build.inputs(["BF16", "F32"]),
         folder,
     )
