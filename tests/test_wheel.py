@@ -100,7 +100,7 @@ def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(
     assert "quantized to Q4_1" in run(project, "plan", "nutrition")
     run(project, "build", "nutrition")
     (merged,) = json.loads(run(project, "explain", "nutrition/merge", "--json"))
-    assert merged["metrics"]["logits_distance"] < 0.01
+    assert merged["metrics"]["logits_distance"] <= LOGITS_BOUND
     _check_proofs(project / "artifacts")
     card = (project / "artifacts" / "nutrition" / "package" / "README.md").read_text()
     assert "`SmolLM2-135M-Instruct.Q4_1.gguf`, which is quantized to Q4_1" in card
@@ -113,12 +113,16 @@ def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(
         assert f"pip install 'meetara-build[{extra}]'" in run(project, *words, status=1)
 
 
+LOGITS_BOUND = 0.02
+"""What conf/build.yaml has as ``gguf.logits_bound``."""
+
+
 def _check_proofs(root: Path) -> None:
     """What the build says of the real base's and the domain's files."""
     base = json.loads((root / "base" / "smollm2_135m" / "gguf" / "proof.json").read_text())
     assert base["tokens"]["cut"] == "smollm"
     assert base["original"]["worst"] < 0.005, "as llama.cpp reads the original file"
     ours = json.loads((root / "nutrition" / "gguf" / "proof.json").read_text())
-    assert ours["lora"]["worst"] < 0.01
+    assert ours["lora"]["worst"] <= LOGITS_BOUND
     evaluation = json.loads((root / "nutrition" / "evaluation" / "evaluation.json").read_text())
     assert evaluation["variants"]["F16"]["loss"] < evaluation["base"]["loss"] < 6.0
