@@ -92,12 +92,18 @@ def find_base_types(configuration: Configuration, item: Resolved) -> dict[str, I
             f"{_set_in(item, key)}: {key}: lora makes no merged model to keep; set keep_merged to "
             f"false, or {key} to both"
         )
-    if settings.tensor_types != common.build.gguf.tensor_types:
-        whole = "gguf.tensor_types"
-        raise ConfigError(
-            f"{_set_in(item, whole)}: {whole}: with {key}: lora the files are the base's; set the "
-            f"key in conf/build.yaml or conf/base/{name}.yaml, or {key} to both"
-        )
+    of_base = common.build.gguf
+    for whole, same in (
+        ("gguf.tensor_types", settings.tensor_types == of_base.tensor_types),
+        ("gguf.imatrix.enabled", settings.imatrix.enabled == of_base.imatrix.enabled),
+    ):
+        if not same:
+            raise ConfigError(
+                f"{_set_in(item, whole)}: {whole}: with {key}: lora the files are the base's; set "
+                f"the key in conf/build.yaml or conf/base/{name}.yaml, or {key} to both"
+            )
+    if uses_base_imatrix(common):
+        _need_sample(configuration, item, "gguf.imatrix.enabled")
     quants = [quant for quant in dict.fromkeys(item.domain.quants) if quant != "F16"]
     if missing := [quant for quant in quants if quant not in common.base.quants]:
         raise ConfigError(

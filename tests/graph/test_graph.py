@@ -496,6 +496,7 @@ def test_an_adapter_alone_needs_no_merged_model_and_its_base_s_files_of_its_type
         ({"domain.quants": ["Q8_0", "Q5_K_M"]}, "mini has no Q5_K_M; add it to base.quants in"),
         ({"keep_merged": True}, "lora makes no merged model to keep; set keep_merged to false"),
         ({"gguf.tensor_types": {"ffn_down": "Q6_K"}}, "with gguf.files: lora the files are the"),
+        ({"gguf.imatrix.enabled": False}, "with gguf.files: lora the files are the"),
     ],
 )
 def test_what_an_adapter_alone_cannot_have_is_refused_with_the_way_out(
@@ -506,6 +507,16 @@ def test_what_an_adapter_alone_cannot_have_is_refused_with_the_way_out(
     assert found.startswith("conf/domain/nutrition.yaml: ")
     assert said in found
     override(project, "nutrition", {"gguf.files": "both", **given})
+    load(project)
+
+
+def test_a_base_s_quantized_files_are_refused_without_a_sample_for_their_matrix(
+    project: Path,
+) -> None:
+    edit(project / "conf" / "build.yaml", "gguf.files", "lora")
+    edit(project / "conf" / "build.yaml", "sample", None)
+    assert "gguf.imatrix.enabled: there is no sample to make it of" in refused(project)
+    edit(project / "conf" / "build.yaml", "gguf.imatrix.enabled", False)
     load(project)
 
 
