@@ -150,6 +150,18 @@ def check_quant(name: str) -> None:
     _check(name, QUANTS, "quant type")
 
 
+def check_quants(names: Sequence[str]) -> None:
+    """Refuse a list with a type that llama.cpp does not know, or with one twice.
+
+    Raises:
+        ValueError: saying which, or that there is one.
+    """
+    for name in names:
+        check_quant(name)
+    if len(set(names)) != len(names):
+        raise ValueError("a quant type is listed twice")
+
+
 def check_tensor_type(name: str) -> None:
     """Refuse a type that llama.cpp stores no tensor in.
 

@@ -18,7 +18,7 @@ from meetara_build.config.schema.values import (
     Share,
     TensorPattern,
 )
-from meetara_build.llama_cpp.quants import check_quant, check_tensor_type
+from meetara_build.llama_cpp.quants import check_quant, check_quants, check_tensor_type
 
 __all__ = [
     "NAME",
@@ -102,10 +102,7 @@ class Domain(Shape):
     @field_validator("quants")
     @classmethod
     def _check_quants(cls, quants: list[str]) -> list[str]:
-        for quant in quants:
-            check_quant(quant)
-        if len(set(quants)) != len(quants):
-            raise ValueError("a quant type is listed twice")
+        check_quants(quants)
         return quants
 
 

@@ -14,7 +14,7 @@ from meetara_build.config.schema.values import (
     QuantName,
     Share,
 )
-from meetara_build.llama_cpp.quants import CONVERTED, check_quant
+from meetara_build.llama_cpp.quants import CONVERTED, check_quants
 
 
 class TokenizerShape(Shape):
@@ -143,15 +143,12 @@ class Base(Shape):
     @field_validator("quants")
     @classmethod
     def _check_quants(cls, quants: list[str]) -> list[str]:
-        for quant in quants:
-            check_quant(quant)
-            if quant in CONVERTED:
-                raise ValueError(
-                    f"a base's quants are quantized types, which {quant} is not; it has its F16 "
-                    "file in any case"
-                )
-        if len(set(quants)) != len(quants):
-            raise ValueError("a quant type is listed twice")
+        check_quants(quants)
+        if floats := [quant for quant in quants if quant in CONVERTED]:
+            raise ValueError(
+                f"a base's quants are quantized types, which {floats[0]} is not; it has its F16 "
+                "file in any case"
+            )
         return quants
 
     @field_validator("gguf", mode="before")
