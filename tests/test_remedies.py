@@ -112,6 +112,8 @@ def is_below(shape: type[Shape], parts: list[str]) -> bool:
 def is_key(dotted: str) -> bool:
     """Whether a key in full stands in a file below conf/, also as an override names it."""
     parts = re.sub(r"^(domain|overrides)\.", "", dotted).split(".")
+    if parts[0] == "base" and len(parts) > 1:
+        return is_below(Base, parts[1:])
     if VALUE in parts[0]:
         return any(parts[-1] in shape.model_fields for shape in every_shape())
     return any(is_below(root, parts) for root in ROOTS)
@@ -244,11 +246,12 @@ def wrong_commands(text: str) -> list[str]:
 GOOD_KEYS = [
     "raise data.max_tokens, or leave conf/build.yaml as it is",
     f"{VALUE}: evaluation.max_kl.{VALUE} is missing; agents.external.NAME.seconds, agents.policy.llm_advisor too",
-    "domain.quants, overrides.lora.rank, sources.columns.prompt and `columns.prompt`, `quants`, `system_prompt`",
+    "domain.quants, base.quants, overrides.lora.rank, sources.columns.prompt and `columns.prompt`, `quants`, `system_prompt`",
     "tokenizer.json, train.jsonl, llama.cpp and e.g. vocab_size in config.json are no keys",
     f"max_tokens=4 is code, and so is trainer.run(context), self_attn.q_proj, and a sentence's end.{VALUE}{VALUE}",
 ]
 BAD_KEYS = [
+    ("add it to base.epochs", ["base.epochs"]),
     ("raise evaluate.context.", ["evaluate.context"]),
     ("look at max_tokens", ["max_tokens"]),
     ("raise `max_bad_share` to leave them out", ["max_bad_share"]),
