@@ -7,6 +7,7 @@ once on two real records, compared with what transformers computes for each reco
 out where the two differ.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -219,6 +220,17 @@ class PackedModel:
         parts = torch.split(torch.cat(by_token), [count for row in rows for count in row.counts])
         tokens = sum(len(row.keep) for row in rows)
         return Loss(torch.stack(sums).sum(), tokens, torch.stack([part.sum() for part in parts]))
+
+    def backward(
+        self, records: Sequence[Encoded], counted_tokens: int, *, every_token: bool = False
+    ) -> tuple[float, list[float]]:
+        """Add the gradients of some records' loss, divided by ``counted_tokens``, to the weights',
+        unless that loss is not finite; the loss, and each record's part of it."""
+        total, _, by_record = self.loss(records, every_token=every_token)
+        loss = total.item()
+        if math.isfinite(loss):
+            (total / counted_tokens).backward()  # type: ignore[no-untyped-call]
+        return loss, by_record.tolist()
 
     @torch.no_grad()
     def mean_loss(
