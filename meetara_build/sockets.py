@@ -7,6 +7,8 @@ Beside a socket ``NAME.sock`` lie ``NAME.lock``, held while someone starts the p
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import socket
 import stat
@@ -18,6 +20,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meetara_build.errors import SetupError
+
+READ_ONCE = (
+    "CUDA",
+    "GGML_",
+    "HF_",
+    "LD_",
+    "MKL_",
+    "OMP_",
+    "PYTHON",
+    "PYTORCH_",
+    "TORCH",
+    "TRANSFORMERS_",
+)
+"""How the variables begin that libraries read as they are imported: no process can be another's
+that has other ones."""
+
+
+def name_process(*parts: object) -> str:
+    """A name for the process that serves this user with this Python, this state of the package's
+    code, what libraries read once, and these JSON values."""
+    package = Path(__file__).parent
+    code = sorted((str(path), path.stat().st_mtime_ns) for path in package.rglob("*.py"))
+    environment = sorted(
+        (key, value) for key, value in os.environ.items() if key.startswith(READ_ONCE)
+    )
+    text = json.dumps([sys.executable, code, environment, *parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_folder() -> Path:

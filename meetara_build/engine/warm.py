@@ -13,7 +13,6 @@ the end of the warm process ends every job.
 import array
 import contextlib
 import gc
-import hashlib
 import importlib
 import json
 import os
@@ -43,20 +42,6 @@ HANG_SECONDS = 600.0
 environment has another number."""
 REQUEST_SECONDS = 5.0
 """An asker that is stopped in the middle of its request must not hold up the others for longer."""
-READ_ONCE = (
-    "CUDA",
-    "GGML_",
-    "HF_",
-    "LD_",
-    "MKL_",
-    "OMP_",
-    "PYTHON",
-    "PYTORCH_",
-    "TORCH",
-    "TRANSFORMERS_",
-)
-"""How the variables begin that libraries read as they are imported: they cannot be changed for a
-job."""
 ENVIRONMENT = {
     # Waiting OpenMP threads that spin would steal the other job's core.
     "OMP_WAIT_POLICY": "passive",
@@ -183,16 +168,8 @@ def _why_not(path: Path) -> str:
 def _socket_path() -> Path:
     """One warm process for each user, Python, state of this package's code, and what no job can
     change for itself."""
-    package = Path(__file__).parent.parent
-    code = sorted((str(path), path.stat().st_mtime_ns) for path in package.rglob("*.py"))
-    environment = sorted(
-        (key, value) for key, value in os.environ.items() if key.startswith(READ_ONCE)
-    )
     limits = [resource.getrlimit(kind) for kind in LIMITS]
-    name = hashlib.sha256(
-        json.dumps([sys.executable, code, environment, limits]).encode()
-    ).hexdigest()[:16]
-    return sockets.find_folder() / f"{name}.sock"
+    return sockets.find_folder() / f"{sockets.name_process(limits)}.sock"
 
 
 class _Server:

@@ -66,7 +66,7 @@ def prepare_model(
     Raises:
         TrainingError: nothing to train or to learn from.
     """
-    _check(model, training, settings)
+    check_trainable(model, training, settings)
     origin = run_name(model, {})
     inner = inner_model(model)
     layers = fuse(model, output_layer(inner))
@@ -108,7 +108,12 @@ def _checkpoint(model: PreTrainedModel) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def _check(model: nn.Module, training: Sequence[Encoded], settings: Settings) -> None:
+def check_trainable(model: nn.Module, training: Sequence[Encoded], settings: Settings) -> None:
+    """Refuse what no training can be made of.
+
+    Raises:
+        TrainingError: nothing to train or to learn from.
+    """
     if not trainable(model):
         raise TrainingError(
             "no parameter of the model requires a gradient: attach an adapter first"

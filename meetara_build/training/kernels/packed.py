@@ -324,14 +324,14 @@ class PackedModel:
             if attention_in_use(self.inner) != attention.NAME:
                 return False
             self.packs = True
-            return _close(self._hidden(lay(records, self.device, every_token=True)), expected)
+            return is_close(self._hidden(lay(records, self.device, every_token=True)), expected)
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
     def _same_shared(self, records: Sequence[Encoded], expected: Tensor) -> bool:
         row = lay(records, self.device, share=True)
         try:
-            return _close(self._hidden(row)[:, list(chain(*row.places))], expected)
+            return is_close(self._hidden(row)[:, list(chain(*row.places))], expected)
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
@@ -343,7 +343,7 @@ class PackedModel:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         own: Tensor = self.inner(**self._arguments(row)).logits
-        return _close(logits, own)
+        return is_close(logits, own)
 
 
 def inner_model(model: nn.Module) -> PreTrainedModel:
@@ -364,7 +364,9 @@ def _find_alike(records: Sequence[Encoded]) -> list[Encoded]:
     return ordered[:2] if best.shared else []
 
 
-def _close(got: Tensor, expected: Tensor) -> bool:
+def is_close(got: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether two results differ by rounding alone, of a computation in ``dtype``, if not in their
+    own."""
     scale = expected.float().abs().max()
-    tolerance = TOLERANCE.get(expected.dtype, 1e-3)
+    tolerance = TOLERANCE.get(dtype or expected.dtype, 1e-3)
     return bool((got.float() - expected.float()).abs().max() <= tolerance * scale)
