@@ -30,9 +30,12 @@ from meetara_build.training.slots.messages import (
 from meetara_build.training.slots.proof import CPU
 from meetara_build.training.slots.trainer import ENVIRONMENT, Base
 
-ANSWER_SECONDS = 300.0
-"""After so long without an answer the trainer hangs: its start takes less, and a pass much less."""
+ANSWER_SECONDS, BEGIN_SECONDS = 300.0, 600.0
+"""After so long without an answer the trainer hangs: a pass takes much less, and so does loading a
+base."""
 START_SECONDS = 120.0
+TRIES = 3
+"""A trainer may end just as it is spoken to."""
 
 
 class RefusedError(Exception):
@@ -65,7 +68,10 @@ class SlotComputation:
         numbers = sum(weight.numel() for weight in self._weights)
         self._file = make_file(numbers)
         self._memory: Memory = open_memory(self._file, numbers)
-        self._reader, self._pid = self._join()
+        try:
+            self._reader, self._pid = self._join()
+        except OSError as fault:
+            raise self._make_error(fault, "at its start") from None
 
     @property
     def device(self) -> torch.device:
@@ -161,22 +167,33 @@ class SlotComputation:
             send(self._reader.connection, message)
             return _read_answer(self._reader)
         except OSError as fault:
-            raise BuildError(
-                f"the resident trainer {_describe(fault)}, twice; build again, or set slots to 1 in "
-                f"the machine's file below conf/hardware/ (its log is "
-                f"{self._path.with_suffix('.log')})"
-            ) from None
+            raise self._make_error(fault, "twice") from None
         except RefusedError as fault:
             raise BuildError(
                 f"the resident trainer that was begun anew cannot go on ({fault}); build again"
             ) from None
 
+    def _make_error(self, fault: OSError, when: str) -> BuildError:
+        return BuildError(
+            f"the resident trainer {_describe(fault)}, {when}; build again, or set slots to 1 in the "
+            f"machine's file below conf/hardware/ (its log is {self._path.with_suffix('.log')})"
+        )
+
     def _join(self) -> tuple[Reader, int]:
         """Say who this is to the trainer, which is started where there is none; its process id."""
-        reader = Reader(self._connect())
+        for _ in range(TRIES):
+            reader = Reader(self._connect())
+            reader.connection.settimeout(BEGIN_SECONDS)
+            try:
+                send(reader.connection, {"numbers": self._memory.weights.numel()}, self._file)
+                said = _read_answer(reader)
+                break
+            except ConnectionError:  # it was about to end
+                reader.close()
+                time.sleep(0.1)
+        else:
+            raise ConnectionError
         reader.connection.settimeout(ANSWER_SECONDS)
-        send(reader.connection, {"numbers": self._memory.weights.numel()}, self._file)
-        said = _read_answer(reader)
         if said["refused"]:
             reader.close()
             raise RefusedError(said["refused"])

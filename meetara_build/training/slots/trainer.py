@@ -100,7 +100,7 @@ class Trainer:
         except Exception as fault:
             self.refusal = f"the resident trainer could not begin ({first_line(fault)})"
 
-    def serve(self, idle_seconds: float = IDLE_SECONDS) -> None:
+    def serve(self, idle_seconds: float) -> None:
         """Answer until none has been there for a while."""
         last = time.monotonic()
         while self.guests or time.monotonic() - last < idle_seconds:
@@ -217,7 +217,7 @@ def main() -> None:
     trainer = Trainer(sockets.listen(path))
     identity = path.stat().st_ino
     trainer.load(Base(**json.loads(sys.argv[2])))
-    trainer.serve()
+    trainer.serve(IDLE_SECONDS)
     with contextlib.suppress(OSError):
         if path.stat().st_ino == identity:
             path.unlink()

@@ -54,9 +54,7 @@ class House:
         self.folder, self.tiny, self.records = folder, tiny, records
         self.base_folder = folder / "base"
         tiny().save_pretrained(self.base_folder)
-        self.base = Base(
-            str(self.base_folder.resolve()), "float32", "cpu", LORA, 1, SLOTS, TOKENS
-        )
+        self.base = Base(str(self.base_folder.resolve()), "float32", "cpu", LORA, 1, SLOTS, TOKENS)
         self.names = itertools.count()
 
     @property
@@ -100,7 +98,7 @@ class House:
 
     def share(self, records: Sequence[Encoded]) -> Sharing:
         """How a domain with these records is trained."""
-        return Sharing(self.base_folder, "float32", "cpu", LORA, 1, SLOTS, records)
+        return Sharing(self.base_folder, "float32", "cpu", LORA, 1, self.base.slots, records)
 
     def digest(self, model: PeftModel) -> str:
         """sha256 of the adapter's file."""
