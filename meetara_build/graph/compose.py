@@ -117,7 +117,7 @@ def compose_graph(project: Path, hardware: str | None, overrides: Overrides) -> 
         "domains": domains,
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,
-        "slots": machine.slots,
+        "slots": max(resolved[name].hardware.slots for name in domains),
         "machines": {"": configuration.defaults["hardware"]}
         | {name: resolved[name].hardware_name for name in domains},
         "priorities": {name: found for name in domains if (found := resolved[name].build.priority)},
