@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meetara_build.graph.stages import STAGE
 from meetara_build.store.manifest import MANIFEST, digest_file
 
 
@@ -25,15 +24,16 @@ class Base(NamedTuple):
 def find_base(request: Mapping[str, Any]) -> Base | None:
     """The base that a job's process is to inherit; None where it loads its own or needs none.
 
-    A GPU cannot be used in a forked process, and DoRA reads the values of the base's weights, which
-    a held base no longer has beside their copies.
+    A GPU cannot be used in a forked process, a trainer with slots has a base of its own, and DoRA
+    reads the values of the base's weights, which a held base no longer has beside their copies.
     """
-    given = STAGE[request["stage"]].holds
-    if not given or given not in request["inputs"]:
+    given = request.get("holds")
+    if not given:
         return None
     recipe, folder = request["recipe"], Path(request["inputs"][given])
     manifest = folder / MANIFEST
-    if recipe["device"] != "cpu" or recipe["lora"]["dora"] or not manifest.is_file():
+    elsewhere = recipe["device"] != "cpu" or recipe["slots"] > 1
+    if elsewhere or recipe["lora"]["dora"] or not manifest.is_file():
         return None
     return Base(str(folder), digest_file(manifest), recipe["precision"])
 

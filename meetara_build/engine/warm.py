@@ -14,7 +14,6 @@ import array
 import contextlib
 import fcntl
 import gc
-import hashlib
 import importlib
 import json
 import os
@@ -23,15 +22,13 @@ import select
 import shutil
 import signal
 import socket
-import stat
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from meetara_build import sockets
 from meetara_build.engine.holder import Base, find_base, hold
 from meetara_build.engine.job import LIMITS, shell_limits
 from meetara_build.errors import BuildError, JobMemoryError, SetupError
@@ -47,20 +44,6 @@ HANG_SECONDS = 600.0
 environment has another number."""
 REQUEST_SECONDS = 5.0
 """An asker that is stopped in the middle of its request must not hold up the others for longer."""
-READ_ONCE = (
-    "CUDA",
-    "GGML_",
-    "HF_",
-    "LD_",
-    "MKL_",
-    "OMP_",
-    "PYTHON",
-    "PYTORCH_",
-    "TORCH",
-    "TRANSFORMERS_",
-)
-"""How the variables begin that libraries read as they are imported: they cannot be changed for a
-job."""
 ENVIRONMENT = {
     # Waiting OpenMP threads that spin would steal the other job's core.
     "OMP_WAIT_POLICY": "passive",
@@ -182,7 +165,7 @@ def _open_holder(base: Base, request: Mapping[str, Any]) -> socket.socket | None
 def _try_connecting(path: Path) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
-        _connect(connection, path)
+        sockets.connect(connection, path)
     except OSError:
         connection.close()
         return None
@@ -201,89 +184,32 @@ def _open_connection() -> socket.socket:
     )
 
 
-def _connect(connection: socket.socket, path: Path) -> None:
-    with _short(path) as name:
-        connection.connect(name)
-
-
-@contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """A name for a socket that fits: the kernel takes about a hundred characters, temporary folders
-    may have more."""
-    if sys.platform != "linux":
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
-
-
 def _start(path: Path) -> None:
     """Start a warm process unless someone else just did, and wait until it listens."""
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (probe := _try_connecting(path)) is not None:
-            probe.close()
-            return
-        path.unlink(missing_ok=True)
-        with path.with_suffix(".log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "meetara_build.engine.warm", str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                env={**os.environ, **ENVIRONMENT},
-            )
-        while not path.exists():
-            if process.poll() is not None:
-                raise SetupError(_why_not(path.with_suffix(".log")))
-            time.sleep(0.01)
+    command = [sys.executable, "-m", "meetara_build.engine.warm", str(path)]
+    if not sockets.start_once(path, command, {**os.environ, **ENVIRONMENT}):
+        raise SetupError(_why_not(path))
 
 
-def _why_not(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "no reason given")
-    hint = shell_limits() or "run `meetara-build doctor`"
-    return f"the warm process cannot start ({last}); {hint}; the whole log is {log}"
+def _why_not(path: Path) -> str:
+    last, hint = sockets.read_last_words(path), shell_limits() or "run `meetara-build doctor`"
+    return (
+        f"the warm process cannot start ({last}); {hint}; the whole log is "
+        f"{path.with_suffix('.log')}"
+    )
 
 
 def _socket_path(base: str = "") -> Path:
     """One warm process for each user, Python, state of this package's code, and what no job can
     change for itself; and one for each base that is held."""
-    package = Path(__file__).parent.parent
-    code = sorted((str(path), path.stat().st_mtime_ns) for path in package.rglob("*.py"))
-    environment = sorted(
-        (key, value) for key, value in os.environ.items() if key.startswith(READ_ONCE)
-    )
     limits = [resource.getrlimit(kind) for kind in LIMITS]
-    name = hashlib.sha256(
-        json.dumps([sys.executable, code, environment, limits, base]).encode()
-    ).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"meetara-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    state = folder.lstat()
-    if state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode):
-        raise SetupError(
-            f"{folder}: belongs to another user; remove it, or set TMPDIR to a folder of yours"
-        )
-    return folder / f"{name}.sock"
+    return sockets.find_folder() / f"{sockets.name_process(limits, base)}.sock"
 
 
 class _Server:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.listener = socket.socket(socket.AF_UNIX)
-        # Bound under another name first: a socket that can be seen can be connected to.
-        hidden = path.with_suffix(".new")
-        hidden.unlink(missing_ok=True)
-        with _short(hidden) as name:
-            self.listener.bind(name)
-        self.listener.listen(512)
-        hidden.rename(path)
+        self.listener = sockets.listen(path)
         self.identity = path.stat().st_ino
         self.jobs: dict[int, socket.socket] = {}
         self.holders: dict[int, socket.socket] = {}

@@ -331,6 +331,7 @@ STAGES: tuple[Stage, ...] = (
             **_same("build.data.max_tokens", "build.lora"),
             "training": Key("build.training", "training"),
             "start": Key("build.start.enabled"),
+            **_same("hardware.slots"),
         },
         # Nothing of the base's own file is read, but a base whose proof has failed is not trained
         # on.

@@ -54,6 +54,7 @@ def request(project: Path, folder: Path, **changes: Any) -> dict[str, Any]:
         "stage": step.stage,
         "recipe": {**step.told, **changes},
         "inputs": places,
+        "holds": step.row.holds,
         "output": str(output),
         "threads": 1,
         "report": str(folder / "adapter.traceback"),
@@ -111,12 +112,13 @@ def test_a_changed_base_is_held_by_another(
 def test_what_cannot_be_held_is_loaded_by_the_job(
     built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes]
 ) -> None:
-    asked = request(built_project, tmp_path)
+    asked, graph = request(built_project, tmp_path), load(built_project)
     dora = {**asked["recipe"], "lora": {**asked["recipe"]["lora"], "dora": True}}
     assert find_base(asked) is not None
     assert find_base({**asked, "recipe": dora}) is None
     assert find_base({**asked, "recipe": {**asked["recipe"], "device": "cuda"}}) is None
-    assert find_base({**asked, "stage": "merge"}) is None
+    assert find_base({**asked, "recipe": {**asked["recipe"], "slots": 4}}) is None
+    assert find_base({**asked, "holds": graph.step("merge", "nutrition").row.holds}) is None
     assert warm.ask({**asked, "recipe": dora}) == 0
     assert holders(served) == []
 

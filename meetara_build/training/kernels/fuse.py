@@ -90,11 +90,15 @@ class Fused:
                 vars(product.layer).pop("forward", None)
 
 
-def fuse(model: nn.Module, head: nn.Module | None = None) -> Fused:
+Bind = Callable[[nn.Module, FrozenMatrix], None]
+"""Has a layer compute with its base's weight in this form."""
+
+
+def fuse(model: nn.Module, head: nn.Module | None = None, bind: Bind = fuse_layer) -> Fused:
     """Let plain LoRA layers compute as one function, and frozen linear ones with a matrix that is
     laid out once; weights and their names do not change.
 
-    ``head`` is the output layer, which the loss computes itself.
+    ``head`` is the output layer, which the loss computes itself; ``bind`` is for LoRA layers.
     """
     adapted = find_plain(model)
     within = {id(part.get_base_layer()) for part in model.modules() if isinstance(part, LoraLayer)}
@@ -106,7 +110,7 @@ def fuse(model: nn.Module, head: nn.Module | None = None) -> Fused:
         and part is not head
         and not any(weight.requires_grad for weight in part.parameters())
     ]
-    lora = _lay_out(model, adapted, [_base_weight(layer) for layer in adapted], fuse_layer)
+    lora = _lay_out(model, adapted, [_base_weight(layer) for layer in adapted], bind)
     weights = [layer.weight for layer in plain]
     others = _lay_out(model, plain, weights, _fuse_plain) if can_rearrange(weights) else []
     covered = {
@@ -119,7 +123,7 @@ def _lay_out(
     model: nn.Module,
     layers: Sequence[nn.Module],
     weights: Sequence[Tensor],
-    bind: Callable[[nn.Module, FrozenMatrix], None],
+    bind: Bind,
 ) -> list[Product]:
     owners = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     trained = _list_trained(model)

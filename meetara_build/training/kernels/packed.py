@@ -7,6 +7,7 @@ once on two real records, compared with what transformers computes for each reco
 out where the two differ.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -227,6 +228,17 @@ class PackedModel:
         tokens = sum(len(row.keep) for row in rows)
         return Loss(torch.stack(sums).sum(), tokens, torch.stack([part.sum() for part in parts]))
 
+    def backward(
+        self, records: Sequence[Encoded], counted_tokens: int, *, every_token: bool = False
+    ) -> tuple[float, list[float]]:
+        """Add the gradients of some records' loss, divided by ``counted_tokens``, to the weights',
+        unless that loss is not finite; the loss, and each record's part of it."""
+        total, _, by_record = self.loss(records, every_token=every_token)
+        loss = total.item()
+        if math.isfinite(loss):
+            (total / counted_tokens).backward()  # type: ignore[no-untyped-call]
+        return loss, by_record.tolist()
+
     @torch.no_grad()
     def mean_loss(
         self, examples: Sequence[Encoded], *, every_token: bool = False
@@ -319,14 +331,14 @@ class PackedModel:
             if attention_in_use(self.inner) != attention.NAME:
                 return False
             self.packs = True
-            return _close(self._hidden(lay(records, self.device, every_token=True)), expected)
+            return is_close(self._hidden(lay(records, self.device, every_token=True)), expected)
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
     def _same_shared(self, records: Sequence[Encoded], expected: Tensor) -> bool:
         row = lay(records, self.device, share=True)
         try:
-            return _close(self._hidden(row)[:, list(chain(*row.places))], expected)
+            return is_close(self._hidden(row)[:, list(chain(*row.places))], expected)
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
@@ -338,7 +350,7 @@ class PackedModel:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         own: Tensor = self.inner(**self._arguments(row)).logits
-        return _close(logits, own)
+        return is_close(logits, own)
 
 
 def inner_model(model: nn.Module) -> PreTrainedModel:
@@ -359,7 +371,9 @@ def _find_alike(records: Sequence[Encoded]) -> list[Encoded]:
     return ordered[:2] if best.shared else []
 
 
-def _close(got: Tensor, expected: Tensor) -> bool:
+def is_close(got: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether two results differ by rounding alone, of a computation in ``dtype``, if not in their
+    own."""
     scale = expected.float().abs().max()
-    tolerance = TOLERANCE.get(expected.dtype, 1e-3)
+    tolerance = TOLERANCE.get(dtype or expected.dtype, 1e-3)
     return bool((got.float() - expected.float()).abs().max() <= tolerance * scale)
