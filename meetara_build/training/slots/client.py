@@ -30,9 +30,9 @@ from meetara_build.training.slots.messages import (
 from meetara_build.training.slots.proof import CPU
 from meetara_build.training.slots.trainer import ENVIRONMENT, Base
 
-ANSWER_SECONDS, BEGIN_SECONDS = 300.0, 600.0
+ANSWER_SECONDS, BEGIN_SECONDS = 300.0, 500.0
 """After so long without an answer the trainer hangs: a pass takes much less, and so does loading a
-base."""
+base. Less than what the warm process takes for a job that hangs."""
 START_SECONDS = 120.0
 TRIES = 3
 """A trainer may end just as it is spoken to."""

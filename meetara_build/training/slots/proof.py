@@ -11,11 +11,13 @@ from torch import Tensor
 
 from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels.lora import find_plain
-from meetara_build.training.kernels.packed import PackedModel, inner_model, is_close, lay
+from meetara_build.training.kernels.packed import TOLERANCE, PackedModel, inner_model, is_close, lay
 from meetara_build.training.slots.model import Result, SlotModel, Work
 from meetara_build.training.state import trainable
 
 SEED = 0
+GRADIENTS = 3
+"""How much further than losses gradients may lie apart."""
 CPU = torch.device("cpu")
 
 
@@ -103,11 +105,13 @@ def _compute_alone(adapted: PeftModel, probe: Probe) -> tuple[float, Tensor]:
 
 
 def _is_same(made: Result | None, loss: float, gradients: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a slot's result differs by rounding alone. Gradients as a whole: in bfloat16 two exact
+    ways differ by three percent after thirty layers, and a leak by much more."""
     if made is None or made.gradients is None:
         return False
-    return is_close(torch.tensor(made.total), torch.tensor(loss), dtype) and is_close(
-        made.gradients, gradients, dtype
-    )
+    off = (made.gradients - gradients).norm() / gradients.norm()
+    near = off <= GRADIENTS * TOLERANCE.get(dtype, 1e-3)
+    return bool(near) and is_close(torch.tensor(made.total), torch.tensor(loss), dtype)
 
 
 def prove_company(model: SlotModel, slots: int, probe: Probe) -> Result | None:

@@ -130,14 +130,27 @@ def test_a_model_that_cannot_have_slots_says_why(kind: str, reason: str, tiny: M
         make_slots(adapted, TOKENS, make_probe(adapted, TOKENS, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_slots_in_either_precision_are_near_enough_to_the_model_s_own(
+    architecture: str, dtype: torch.dtype, tiny: Make
+) -> None:
+    adapted = attach(tiny(architecture).to(dtype), LORA, 0)
+    assert make_slots(adapted, TOKENS, make_probe(adapted, TOKENS, 2)).tokens == TOKENS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_attention_that_looks_across_records_is_not_taken(
-    tiny: Make, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, tiny: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from meetara_build.training.slots import attention
 
-    adapted = attach(tiny(), LORA, 0)
+    adapted = attach(tiny().to(dtype), LORA, 0)
     monkeypatch.setattr(
-        attention.Sight, "mask", lambda self, window, dtype: torch.zeros(1, 1, 1, 1, dtype=dtype)
+        attention.Sight,
+        "mask",
+        lambda self, window, dtype: torch.zeros(1, 1, TOKENS, TOKENS, dtype=dtype).masked_fill_(
+            ~torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril(), float("-inf")
+        ),
     )
     with pytest.raises(NotSharedError, match="gives other losses or gradients"):
         make_slots(adapted, TOKENS, make_probe(adapted, TOKENS, 2))
