@@ -130,7 +130,10 @@ class Measured:
         self.models = {device: memory_model.fit_model(self.peaks, device) for device in devices}
 
     def shape(self, domain: Domain) -> memory_model.Shape | None:
-        """The training of a domain as it is configured now."""
+        """The training of a domain as it is configured now; None where it is one of many in a
+        trainer's passes, whose memory no job's own says."""
+        if domain.machine.get("slots", 1) > 1:
+            return None
         tokens = domain.config[MICRO] or domain.config[BATCH]
         last = self.context.current(domain.name, "adapter")
         lora = {
@@ -186,6 +189,8 @@ class Measured:
         return self.bases.get(run.inputs.get("base", ""))
 
     def _list_measured(self, run: Run) -> Iterator[tuple[memory_model.Shape, float]]:
+        if run.recipe.get("slots", 1) > 1:
+            return
         device = run.recipe.get("device", "cpu")
         tokens = min(_micro(run), _tokens_an_epoch(run))
         precision = run.recipe.get("precision", "float32")

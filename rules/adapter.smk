@@ -11,6 +11,7 @@ rule adapter:
     resources:
         mem_mb=BUILD.memory_mb("adapter"),
         gpu=BUILD.gpus("adapter"),
+        slot=BUILD.slots("adapter"),
     params:
         fingerprint=BUILD.fingerprint("adapter"),
     shell:

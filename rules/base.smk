@@ -11,6 +11,7 @@ rule base:
     resources:
         mem_mb=BUILD.memory_mb("base"),
         gpu=BUILD.gpus("base"),
+        slot=BUILD.slots("base"),
     params:
         fingerprint=BUILD.fingerprint("base"),
     shell:

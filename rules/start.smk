@@ -11,6 +11,7 @@ rule start:
     resources:
         mem_mb=BUILD.memory_mb("start"),
         gpu=BUILD.gpus("start"),
+        slot=BUILD.slots("start"),
     params:
         fingerprint=BUILD.fingerprint("start"),
     shell:

@@ -23,7 +23,7 @@ import yaml
 from projects import REPOSITORY, copy_built
 
 from bench.result_files import read_result
-from meetara_build.config.schema import Base, Build, Domain
+from meetara_build.config.schema import Base, Build, Domain, Hardware
 
 GENERATED = ("figures.md", "configuration.md", "commands.md")
 """Pages that scripts write: tests/test_figures.py and tests/test_reference.py hold them."""
@@ -35,7 +35,7 @@ EVERY_PAGE = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.m
 PROGRAMS = ("meetara-build", "snakemake", "make", "pip", "npx", "npm", "chgrp")
 SHORTER = {"--trials 20": "--trials 2", "--rounds 3": "--rounds 1", "diff 1 2": "diff 1 1"}
 """What a test has no time for, or a small project not enough builds."""
-FILES = {"build": Build, "domain": Domain, "base": Base}
+FILES = {"build": Build, "domain": Domain, "base": Base, "hardware": Hardware}
 """Shapes by the folder, or the name, of a file below conf/."""
 LARGEST_README = 8 * 1024
 

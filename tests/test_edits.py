@@ -242,6 +242,8 @@ BASES_AND_MACHINES: list[Row] = [
     *each("", cpu, {"precision": "bfloat16"}, trained(ALL)),
     ("a machine's override", lambda project: override(project, "hardware/cpu", {"training.max_steps": 7}), trained(ALL)),
     ("threads", cpu("threads", 2), scored(ALL) | trained(ALL) | of(BOTH, "gguf") | MATRIX),
+    ("slots", cpu("slots", 3), trained(ALL)),
+    ("with slots, one less beside the others", then(cpu("slots", 3), build_yaml("domains", THREE.split())), REPORT),
     ("the threads of a machine that no one uses", conf("hardware/big", "threads", 4), NOTHING),
 ]
 DOMAINS: list[Row] = [
@@ -346,6 +348,7 @@ FILES: list[Row] = [
 CODE = {
     "training/chat.py": CORPUS | MATRIX | of(BOTH, "base gguf") | of(ALL, "dataset adapter baseline merge gguf evaluate package"),
     "training/loop.py": of(BOTH, "base") | of(ALL, "adapter"),
+    "training/held.py": of(ALL, "adapter"),
     "training/model.py": MATRIX | of(BOTH, "gguf") | of(ALL, "adapter merge gguf"),
     "stages/types.py": EVERYTHING,
     "stages/dataset/clean.py": CORPUS | of(ALL, "dataset"),

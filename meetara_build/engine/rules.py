@@ -253,8 +253,19 @@ class Rules:
         return found
 
     def gpus(self, rule: str) -> Value:
-        """GPUs of a job."""
-        return lambda wildcards: self._step(rule, wildcards).gpus
+        """GPUs of a job; none where it asks a trainer that has one."""
+        return lambda wildcards: self._share(rule, wildcards)[0]
+
+    def slots(self, rule: str) -> Value:
+        """Slots of the machine's trainers that a job takes: all of them where it needs the device
+        for itself."""
+        return lambda wildcards: self._share(rule, wildcards)[1]
+
+    def _share(self, rule: str, wildcards: Any) -> tuple[int, int]:
+        step = self._step(rule, wildcards)
+        if step.slots > 1:
+            return 0, 1
+        return step.gpus, self.graph.slots if step.gpus and self.graph.slots > 1 else 0
 
     def _step(self, rule: str, wildcards: Any) -> Step:
         row = RULES[rule]

@@ -67,6 +67,7 @@ def command(graph: Graph, made: Plan, profile: str, arguments: Iterable[str] = (
         *("--directory", str(graph.project), "--snakefile", str(graph.project / "Snakefile")),
         *("--profile", str(profile_folder(graph.project, profile))),
         *("--resources", f"mem_mb={graph.memory_mb}", f"gpu={graph.gpus}"),
+        *([f"slot={graph.slots}"] if graph.slots > 1 else []),
         *_list_handed_on(graph, profile),
         *first,
         *arguments,

@@ -215,6 +215,7 @@ def _work_out(
             "stage": step.stage,
             "recipe": step.told,
             "inputs": _input_paths(graph, step),
+            "holds": step.row.holds,
             "output": str(output),
             "threads": step.threads,
             "gpus": step.gpus,
@@ -366,7 +367,9 @@ def _cost(graph: Graph, step: Step, seconds: float, usd_per_hour: float) -> floa
     """US dollars: the job's share of the machine's price, by its threads, or by its GPUs where it
     uses any."""
     share = (
-        step.gpus / graph.gpus if step.gpus and graph.gpus else step.threads / (os.cpu_count() or 1)
+        step.gpus / step.slots / graph.gpus
+        if step.gpus and graph.gpus
+        else step.threads / (os.cpu_count() or 1)
     )
     return usd_per_hour * seconds / 3600 * min(share, 1.0)
 

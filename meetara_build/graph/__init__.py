@@ -72,7 +72,8 @@ class Input(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One stage of one target."""
+    """One stage of one target; with ``slots`` above 1 it shares a device with so many of its
+    kind."""
 
     stage: str
     target: str
@@ -84,6 +85,7 @@ class Step(NamedTuple):
     threads: int
     memory_mb: int
     gpus: int
+    slots: int
     parameters: int
     keep: bool
 
@@ -145,6 +147,7 @@ class Graph(NamedTuple):
     domains: list[str]
     memory_mb: int
     gpus: int
+    slots: int
     machines: dict[str, str]
     priorities: dict[str, int]
     changes: dict[str, list[Changed]]
@@ -284,6 +287,7 @@ def _unpack(project: Path, packed: dict[str, Any], overrides: Overrides) -> Grap
         packed["domains"],
         packed["memory_mb"],
         packed["gpus"],
+        packed["slots"],
         packed["machines"],
         packed["priorities"],
         packed["changes"],

@@ -117,6 +117,7 @@ def compose_graph(project: Path, hardware: str | None, overrides: Overrides) -> 
         "domains": domains,
         "memory_mb": int(machine.memory_gb * 1000),
         "gpus": machine.gpus,
+        "slots": max(resolved[name].hardware.slots for name in domains),
         "machines": {"": configuration.defaults["hardware"]}
         | {name: resolved[name].hardware_name for name in domains},
         "priorities": {name: found for name in domains if (found := resolved[name].build.priority)},
@@ -166,7 +167,8 @@ class _Steps:
             given = MORE[name](self.configuration, item, scope.each)
             inputs |= given.inputs
             sources |= given.sources
-        recipe = make_recipe(row, scope).model_dump(mode="json")
+        made = make_recipe(row, scope)
+        recipe, slots = made.model_dump(mode="json"), made.shared_slots
         settings = {name: recipe.pop(name) for name in row.settings}
         parts = self.deciding.parts(row.name, recipe, sources)
         self.made[row.name, target] = Step(
@@ -177,10 +179,12 @@ class _Steps:
             inputs,
             sources,
             settings,
-            threads=recipe.get("threads") or 1,
+            # With slots the trainer computes: the job holds the base once, until that has it.
+            threads=1 if slots > 1 else recipe.get("threads") or 1,
             # Python with its libraries, and some copies of the float32 weights.
-            memory_mb=int(600 + row.memory * 4 * item.base.parameters / 1e6),
+            memory_mb=int(600 + (1 if slots > 1 else row.memory) * 4 * item.base.parameters / 1e6),
             gpus=int(row.device and item.hardware.device == "cuda"),
+            slots=slots,
             parameters=item.base.parameters,
             keep=not row.temporary or item.build.keep_merged,
         )

@@ -16,6 +16,12 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @property
+    def shared_slots(self) -> int:
+        """How many such jobs a resident trainer computes for at once; 1 for a job that computes
+        itself."""
+        return 1
+
 
 Inputs = Mapping[str, Path]
 """Artifact folders and source files by name."""

@@ -169,10 +169,13 @@ def estimate_seconds(context: Context) -> Expected:
 def _job(domain: Domain, stage: str, run: Run | None, rate: float) -> Job:
     machine = domain.machine
     trained = stage == "adapter"
-    gpus = int(trained and machine.get("device") == "cuda")
+    shared = trained and machine.get("slots", 1) > 1  # one thread, and a share of the trainer's GPU
+    gpus = int(trained and not shared and machine.get("device") == "cuda")
     if run is not None:
-        return Job(stage, run.seconds, int(run.recipe.get("threads") or 1), gpus)
-    return Job(stage, rate * _size(domain), int(machine.get("threads", 1)) if trained else 1, gpus)
+        threads = 1 if shared else int(run.recipe.get("threads") or 1)
+        return Job(stage, run.seconds, threads, gpus)
+    threads = int(machine.get("threads", 1)) if trained and not shared else 1
+    return Job(stage, rate * _size(domain), threads, gpus)
 
 
 def _seconds_a_byte(context: Context, runs: Mapping[tuple[str, str], Run], stage: str) -> float:

@@ -78,15 +78,17 @@ def load(folder: Path, run: str) -> Checkpoint | None:
     return Checkpoint(tensors, state)
 
 
-def run_name(model: torch.nn.Module, parts: Mapping[str, object]) -> str:
+def run_name(model: torch.nn.Module, parts: Mapping[str, object], *, frozen: bool = False) -> str:
     """A digest of what a run starts from: ``parts`` (settings, data: JSON values) and the model's
-    weights.
+    weights; of ``frozen`` ones alone, if asked.
 
     Of frozen weights it reads every name and shape but only up to 256 values each, evenly spaced:
     enough to tell two models apart without reading gigabytes.
     """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for name, weight in model.named_parameters():
+        if frozen and weight.requires_grad:
+            continue
         digest.update(
             f"{name} {tuple(weight.shape)} {weight.dtype} {weight.requires_grad}\n".encode()
         )

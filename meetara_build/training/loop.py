@@ -10,7 +10,9 @@ from transformers import PreTrainedModel
 from meetara_build.errors import TrainingError
 from meetara_build.training.chat import Encoded
 from meetara_build.training.checkpoint import run_name
+from meetara_build.training.computation import Prepare
 from meetara_build.training.heap import give_back_memory
+from meetara_build.training.held import name_held
 from meetara_build.training.kernels.fuse import fuse
 from meetara_build.training.kernels.packed import PackedModel, inner_model
 from meetara_build.training.run import Run
@@ -38,19 +40,21 @@ def train(
     settings: Settings,
     checkpoint_folder: Path | None = None,
     observe: Observer | None = None,
+    prepare: Prepare | None = None,
 ) -> History:
     """Train whatever parameters of ``model`` require a gradient; leaves it with the best weights by
     validation loss.
 
     The same model, data, settings and number of threads give the same weights, also when a run was
     interrupted and goes on from ``checkpoint_folder``, if ``observe`` always acts alike. Without
-    validation records the last weights stay.
+    validation records the last weights stay. ``prepare`` makes what computes, if another does than
+    this process.
 
     Raises:
         TrainingError: nothing to train or to learn from; a step that ran out of memory, or whose
             loss or gradient is not finite, and no observer that helped; or an observer's abort.
     """
-    with prepare_model(model, training, settings) as packed:
+    with (prepare or prepare_model)(model, training, settings) as packed:
         return Run(model, packed, training, validation, settings, checkpoint_folder, observe).go()
 
 
@@ -63,9 +67,9 @@ def prepare_model(
     Raises:
         TrainingError: nothing to train or to learn from.
     """
-    _check(model, training, settings)
-    origin = run_name(model, {})
+    check_trainable(model, training, settings)
     inner = inner_model(model)
+    origin = run_name(model, {"base": name_held(inner)})
     layers = fuse(model, output_layer(inner))
     with contextlib.ExitStack() as after:
         after.callback(layers.undo)
@@ -105,7 +109,12 @@ def _checkpoint(model: PreTrainedModel) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def _check(model: nn.Module, training: Sequence[Encoded], settings: Settings) -> None:
+def check_trainable(model: nn.Module, training: Sequence[Encoded], settings: Settings) -> None:
+    """Refuse what no training can be made of.
+
+    Raises:
+        TrainingError: nothing to train or to learn from.
+    """
     if not trainable(model):
         raise TrainingError(
             "no parameter of the model requires a gradient: attach an adapter first"

@@ -28,6 +28,18 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
         SetupError: the device is a GPU, and torch sees none; or it has no bfloat16 arithmetic, and
             ``dtype`` is that.
     """
+    check_device(dtype, device)
+    moved: Any = read_model(folder, dtype)  # transformers' annotation of .to() takes no device
+    loaded: PreTrainedModel = moved.to(device)
+    return loaded
+
+
+def check_device(dtype: torch.dtype, device: str) -> None:
+    """Refuse a device that is not there, or does not compute in ``dtype``.
+
+    Raises:
+        SetupError: it says what to choose instead.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise SetupError(
             "the chosen hardware has a GPU, but torch sees none here: choose `hardware: cpu` in "
@@ -41,8 +53,16 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
             "float32` in this machine's file below conf/hardware/; a base that is published in "
             "bfloat16 is then held in float32, and loses nothing"
         )
+
+
+def read_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The same in this machine's own memory, whether or not it computes in ``dtype``.
+
+    Raises:
+        TrainingError: as ``load_model``.
+    """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -54,9 +74,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> PreTrai
             f"{folder}: no base that can be loaded ({first_line(fault)}): give a folder with "
             "config.json and model.safetensors of an architecture that transformers knows"
         ) from fault
-    moved: Any = model  # transformers' annotation of .to() takes no device
-    loaded: PreTrainedModel = moved.to(device)
-    return loaded
+    return model
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from meetara_build.training.chat import Encoded
+from meetara_build.training.computation import Prepare
 from meetara_build.training.loop import prepare_model
 from meetara_build.training.run import Run
 from meetara_build.training.schedule import plan
@@ -55,6 +56,7 @@ def race(
     settings: Settings,
     checkpoint_folder: Path,
     observe: Observer | None = None,
+    prepare: Prepare = prepare_model,
 ) -> tuple[History, Outcome]:
     """Train ``model`` as it is against what ``warm_start`` makes of it; see ``loop.train``.
 
@@ -71,7 +73,7 @@ def race(
     put(
         weights, starts["cold"]
     )  # whose numbers are sound: how the model may compute is tried out with them
-    with prepare_model(model, training, settings) as packed:
+    with prepare(model, training, settings) as packed:
         steps = math.ceil(STRETCH * len(plan(training, settings)[0]))
 
         def run(name: str) -> Run:

@@ -18,8 +18,8 @@ from meetara_build.errors import DivergedError, TrainingError
 from meetara_build.training import checkpoint, faults
 from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
+from meetara_build.training.computation import Computation
 from meetara_build.training.faults import StepFault
-from meetara_build.training.kernels.packed import PackedModel
 from meetara_build.training.schedule import count_tokens, optimizer, plan, share_of_rate
 from meetara_build.training.settings import Action, History, Observer, Progress, Settings
 from meetara_build.training.state import Kept, State, copy_tensors, pack, put, trainable, unpack
@@ -44,7 +44,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        packed: PackedModel,
+        packed: Computation,
         training: Sequence[Encoded],
         validation: Sequence[Encoded],
         settings: Settings,
@@ -181,13 +181,9 @@ class Run:
         """Add some records' share of the batch's gradients; their summed loss, and each one's."""
         records = [self.training[index] for index in part]
         try:
-            total, _, by_record = self.packed.loss(
-                records, every_token=self.settings.loss_on_prompt
+            return self.packed.backward(
+                records, counted_tokens, every_token=self.settings.loss_on_prompt
             )
-            loss = total.item()
-            if math.isfinite(loss):
-                (total / counted_tokens).backward()  # type: ignore[no-untyped-call]
-            return loss, by_record.tolist()
         except (MemoryError, RuntimeError) as error:
             if not faults.ran_out_of_memory(error):
                 raise

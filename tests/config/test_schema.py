@@ -51,6 +51,14 @@ def test_a_gpu_s_precision_is_named(tmp_path: Path) -> None:
     assert "name bfloat16, or float32" in said
 
 
+@pytest.mark.parametrize("slots", [0, 65, "many", 1.5, None])
+def test_slots_are_a_number_of_trainings(slots: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t4.yaml"
+    said = refused(path, Hardware, {**read_yaml(CONF / "hardware" / "t4.yaml"), "slots": slots})
+    assert said.startswith(f"{path}:{line_of(path, 'slots')}: slots: should be")
+    assert "\n" not in said
+
+
 def test_every_shipped_file_fits_its_shape() -> None:
     for group, names in list_groups().items():
         assert names, group

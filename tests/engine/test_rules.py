@@ -14,8 +14,10 @@ from projects import REPOSITORY, edit, override, read_yaml, write_yaml
 from meetara_build.config.overrides import read_overrides, split_words
 from meetara_build.config.schema import NAME
 from meetara_build.engine.rules import Rules
+from meetara_build.engine.snakemake import command
 from meetara_build.graph import load
 from meetara_build.graph.stages import RESERVED, RULES
+from meetara_build.plan import plan
 
 
 class Wildcards(SimpleNamespace):
@@ -147,6 +149,34 @@ def test_threads_memory_and_gpus_come_from_the_step(
     assert build.memory_mb("adapter")(asked) == step.memory_mb > 600
     assert build.gpus("adapter")(asked) == 0
     assert build.threads("base")(Wildcards(base="mini")) == 1
+
+
+def shares(build: Rules, rule: str, **wildcards: str) -> tuple[int, int, int]:
+    """What a job takes of the GPU, of the trainer's slots and of the cores."""
+    asked = Wildcards(**wildcards)
+    return tuple(ask(rule)(asked) for ask in (build.gpus, build.slots, build.threads))  # type: ignore[return-value]
+
+
+def test_with_slots_trainings_take_one_each_and_what_needs_the_device_all(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = project / "conf" / "hardware" / "a10.yaml"
+    alone = shares(rules(project, monkeypatch, hardware="a10"), "adapter", domain="nutrition")
+    assert alone == (1, 0, read_yaml(machine)["threads"])
+    edit(machine, "slots", 4)
+    override(project, "programming", {"lora.dropout": 0.1})
+    build = rules(project, monkeypatch, hardware="a10")
+    assert shares(build, "adapter", domain="nutrition") == (0, 1, 1)
+    assert shares(build, "adapter", domain="programming") == (1, 4, 8), "which trains alone"
+    assert shares(build, "base", base="mini")[:2] == (1, 4)
+    step = build.graph.step("adapter", "nutrition")
+    assert (step.slots, step.gpus, step.recipe["threads"]) == (4, 1, 8)
+    made = plan(build.graph)
+    words = command(build.graph, made, "lambda")
+    assert words[words.index("--resources") + 1 :][:3] == ["mem_mb=200000", "gpu=1", "slot=4"]
+    edit(machine, "slots", 1)
+    graph = rules(project, monkeypatch, hardware="a10").graph
+    assert not [word for word in command(graph, plan(graph), "lambda") if word.startswith("slot=")]
 
 
 def priorities(build: Rules, domain: str, *stages: str) -> list[int]:

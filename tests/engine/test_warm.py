@@ -21,6 +21,7 @@ import pytest
 from commands import run_there, until
 from projects import REPOSITORY
 
+from meetara_build import sockets
 from meetara_build.engine import job, warm
 from meetara_build.errors import BuildError, SetupError
 from meetara_build.graph import load
@@ -266,7 +267,7 @@ def test_a_connection_that_says_nothing_of_use_is_dropped(
     built_project: Path, tmp_path: Path, served: subprocess.Popen[bytes], said: bytes
 ) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
-        warm._connect(connection, warm._socket_path())
+        sockets.connect(connection, warm._socket_path())
         connection.sendall(said)
         assert warm.ask(request(built_project, tmp_path)) == 0
         assert connection.recv(1) == b""

@@ -164,6 +164,7 @@ HARDWARE_KEYS = {
     "gpu_memory_gb": (8, NOTHING),
     "device": ("cuda", ALIKE),
     "precision": ("bfloat16", ALIKE),
+    "slots": (3, {"adapter", "merge", "gguf"}),
     "threads": (
         2,
         {"merge", "base_gguf", "imatrix", "quantize", "baseline", "evaluate", *TRAINING},

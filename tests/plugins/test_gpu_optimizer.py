@@ -106,6 +106,12 @@ def test_a_training_that_does_not_fit_gets_a_smaller_micro_batch(tmp_path: Path)
     )
 
 
+def test_of_trainings_that_share_a_trainer_s_passes_nothing_is_said(tmp_path: Path) -> None:
+    shared = one(tmp_path, {"training.batch_tokens": 65536}, machine={**GPU, "slots": 4})
+    assert proposals(context(shared)) == []
+    assert agent.Measured(context(shared)).shape(shared) is None
+
+
 def test_a_training_that_fits_is_left_alone(tmp_path: Path) -> None:
     assert proposals(context(one(tmp_path))) == []
 

@@ -107,6 +107,30 @@ def without_measured(path: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"lora": {**RECIPE["lora"], "dora": True}}, "lora.dora"),
+        ({"lora": {**RECIPE["lora"], "dropout": 0.1}}, "lora.dropout"),
+        (
+            {"training": {**RECIPE["training"], "gradient_checkpointing": True}},
+            "training.gradient_checkpointing",
+        ),
+    ],
+)
+def test_what_slots_cannot_carry_is_trained_as_ever_and_that_is_said(
+    changes: dict[str, Any], reason: str, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    plain, shared = fresh(tmp_path), fresh(tmp_path, "two")
+    metrics = run(RECIPE | changes, inputs, plain)
+    said = {"company": "none", "company_reason": reason}
+    assert run(RECIPE | changes | {"slots": 3}, inputs, shared) == {**metrics, **said}
+    for name in ("adapter_model.safetensors", "adapter_config.json", "records.jsonl"):
+        assert (plain / name).read_bytes() == (shared / name).read_bytes()
+    measured = json.loads((shared / "training.json").read_text())["measured"]
+    assert said.items() <= measured["computed"].items()
+
+
 def test_it_writes_an_adapter_that_peft_loads_and_that_lowers_the_loss(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:

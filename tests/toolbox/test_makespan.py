@@ -1,6 +1,7 @@
 """Orders of domains, and how long a build takes in each."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,18 @@ def test_steps_take_as_long_as_the_last_time_and_others_by_the_size_of_their_sou
     assert [job.seconds for job in found["b"]] == [
         pytest.approx(3 * job.seconds) for job in found["a"]
     ]
+
+
+def test_trainings_that_share_a_trainer_take_a_thread_each_and_no_gpu(tmp_path: Path) -> None:
+    machine = {"threads": 8, "device": "cuda"}
+    for slots, expected in ((1, (8, 1)), (4, (1, 0))):
+        shared = replace(domain(tmp_path, "a", 100), machine={**machine, "slots": slots})
+        (job,) = [
+            job
+            for job in estimate_seconds(Context({"a": shared}))[0]["a"]
+            if job.stage == "adapter"
+        ]
+        assert (job.threads, job.gpus) == expected
 
 
 def test_before_anything_is_built_the_larger_takes_longer(tmp_path: Path) -> None:

@@ -126,6 +126,11 @@ class Hardware(Shape):
     without a GPU: bfloat16 where its processor has it and a short probe finds it faster, else
     float32. The adapter's recipe holds what it became, so whoever shares adapters between unlike
     machines names one."""
+    slots: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many adapters are trained at once on the device, by one resident trainer that holds the
+    base. Each gives the same bytes whoever else is trained beside it; another number of slots gives
+    other bytes. For jobs on one machine with a GPU: a processor gains nothing by it, and a cluster
+    starts each job elsewhere."""
 
     @model_validator(mode="after")
     def _refuse_auto_of_gpu(self) -> "Hardware":

@@ -4,6 +4,7 @@ validation loss."""
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from meetara_build.errors import UnmovedError
 from meetara_build.stages.adapter import records
 from meetara_build.stages.recipes.adapter import AdapterRecipe
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, checkpoint_folder
+from meetara_build.training.computation import Prepare
+from meetara_build.training.held import open_base
 from meetara_build.training.kernels.lora import ADAPTER, attach, begin_from, has_changed
-from meetara_build.training.loop import train
-from meetara_build.training.model import load_model, load_tokenizer, position_limit
+from meetara_build.training.loop import prepare_model, train
+from meetara_build.training.model import load_tokenizer, position_limit, read_model
+from meetara_build.training.precision import DTYPES
 from meetara_build.training.race import race
 from meetara_build.training.settings import History, Observer, Settings
+from meetara_build.training.slots.joining import Sharing, describe_company
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = "adapter_model.safetensors"
 NOT_SETTINGS = {"warm_start", "joint", "topic_weights", "observers"}
 """Keys of ``training`` that say what is trained on, from where, and who watches."""
@@ -47,16 +51,22 @@ def run(
         TrainingError: nothing to learn from, a base that cannot be used, a loss that is not finite,
             or an adapter that did not move.
     """
-    base = inputs["base"]
-    tokenizer = load_tokenizer(base)
-    model = load_model(base, DTYPES[recipe.precision], recipe.device)
+    base, dtype = inputs["base"], DTYPES[recipe.precision]
+    shares = recipe.shared_slots > 1
+    model, tokenizer = (
+        (read_model(base, dtype), load_tokenizer(base))
+        if shares
+        else open_base(base, dtype, recipe.device, whole=recipe.lora.dora)
+    )
     learnt = records.read(recipe, inputs, tokenizer, position_limit(model))
     adapted = attach(model, recipe.lora.model_dump(), recipe.seed)
     folder = checkpoint_folder(output)
     if "start" in inputs:
         begin_from(adapted, inputs["start"] / WEIGHTS)
+    sharing = share(recipe, base, learnt) if shares else None
+    prepare = sharing.prepare if sharing else prepare_model
     history, raced = fit(
-        adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe
+        adapted, learnt, settings_of(recipe), inputs.get("warm_start"), folder, observe, prepare
     )
     if not has_changed(adapted):
         raise UnmovedError(
@@ -64,12 +74,15 @@ def run(
             "training.epochs"
         )
     save_adapter(adapted, recipe.base, output)
-    metrics = {**_metrics(history), **learnt.counts(), **raced}
+    company = _describe_company(recipe, sharing)
+    metrics = {**_metrics(history), **learnt.counts(), **raced, **company}
+    history = replace(history, computed={**history.computed, **company})
+    device = sharing.device_name if sharing else recipe.device
     report = {
         "curve": history.curve,
         **metrics,
         "actions": history.actions,
-        MEASURED: collect_measured(history, recipe.device),
+        MEASURED: collect_measured(history, device),
     }
     (output / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [json.dumps(line) + "\n" for line in learnt.list_losses(history.losses)]
@@ -87,6 +100,26 @@ def settings_of(recipe: AdapterRecipe) -> Settings:
     )
 
 
+def share(recipe: AdapterRecipe, base: Path, learnt: records.Records) -> Sharing:
+    """How a recipe has the adapter trained beside others."""
+    return Sharing(
+        base,
+        recipe.precision,
+        recipe.device,
+        recipe.lora.model_dump(),
+        recipe.threads,
+        recipe.slots,
+        [*learnt.training, *learnt.validation],
+    )
+
+
+def _describe_company(recipe: AdapterRecipe, sharing: Sharing | None) -> Metrics:
+    """Who may be in a pass with this training, where a machine has slots."""
+    if sharing is not None:
+        return {**sharing.describe()}
+    return {**describe_company(recipe.reason_alone)} if recipe.slots > 1 else {}
+
+
 def fit(
     adapted: PeftModel,
     learnt: records.Records,
@@ -94,19 +127,23 @@ def fit(
     warm_start: Path | None,
     folder: Path,
     observe: Observer | None,
+    prepare: Prepare = prepare_model,
 ) -> tuple[History, Metrics]:
     """Train, from the better start where there are two; what happened, and what the race showed."""
     if warm_start is None:
-        return train(adapted, learnt.training, learnt.validation, settings, folder, observe), {}
+        history = train(
+            adapted, learnt.training, learnt.validation, settings, folder, observe, prepare
+        )
+        return history, {}
 
     def warm() -> None:
         begin_from(adapted, warm_start)
 
     if not learnt.validation:  # nothing to judge by: it is the person's word that counts
         warm()
-        return train(adapted, learnt.training, [], settings, folder, observe), {}
+        return train(adapted, learnt.training, [], settings, folder, observe, prepare), {}
     history, outcome = race(
-        adapted, warm, learnt.training, learnt.validation, settings, folder, observe
+        adapted, warm, learnt.training, learnt.validation, settings, folder, observe, prepare
     )
     return history, {
         "warm_start_won": outcome.warm_won,

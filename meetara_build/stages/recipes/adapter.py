@@ -40,7 +40,8 @@ class TrainingRecipe(Recipe):
 
 class AdapterRecipe(Recipe):
     """LoRA and its training; ``start``: from the base's common start, where that is of LoRA's
-    shape. ``checkpoint_seconds`` is obeyed, and decides no byte."""
+    shape. ``slots`` of a resident trainer's passes, if more than one, decide its rounding; who else
+    is in them does not. ``checkpoint_seconds`` is obeyed, and decides no byte."""
 
     domain: str
     base: str
@@ -53,4 +54,19 @@ class AdapterRecipe(Recipe):
     lora: LoraRecipe
     training: TrainingRecipe
     start: bool = False
+    slots: int = 1
     checkpoint_seconds: float = 120.0
+
+    @property
+    def shared_slots(self) -> int:
+        """How many trainings share a resident trainer's passes; 1 where it is trained alone."""
+        return 1 if self.reason_alone else self.slots
+
+    @property
+    def reason_alone(self) -> str:
+        """Why slots cannot carry such a training; empty where they can."""
+        if self.lora.dora:
+            return "lora.dora"
+        if self.lora.dropout:
+            return "lora.dropout"
+        return "training.gradient_checkpointing" if self.training.gradient_checkpointing else ""

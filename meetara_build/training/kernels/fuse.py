@@ -12,7 +12,13 @@ from typing import NamedTuple, cast
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange, multiply_frozen
+from meetara_build.training.kernels.frozen import (
+    FrozenMatrix,
+    can_rearrange,
+    hold_matrix,
+    lay_out,
+    multiply_frozen,
+)
 from meetara_build.training.kernels.lora import find_plain, fuse_layer
 
 
@@ -43,6 +49,17 @@ class Fused:
         """How many weights are laid out for this processor."""
         return sum(product.matrix.is_rearranged for product in self._products)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether all of them outlive this training."""
+        return all(product.matrix.is_held for product in self._products)
+
+    def hold(self) -> None:
+        """Have them outlive this training, with what was laid out of them."""
+        for product in self._products:
+            product.matrix.lay_out_backward()
+            hold_matrix(product.matrix)
+
     def drop_weights(self, within: nn.Module) -> None:
         """Hold no weight of a layer within some part beside its copies, where no other layer has
         it."""
@@ -65,18 +82,23 @@ class Fused:
 
     def undo(self) -> None:
         """Have every layer compute as it was written, with its weight; each copy goes before the
-        next weight comes back."""
+        next weight comes back. What is held stays as it is."""
         while self._products:
             product = self._products.pop()
             product.matrix.restore_weight()
-            vars(product.layer).pop("forward", None)
+            if not product.matrix.is_held or isinstance(product.layer, LoraLayer):
+                vars(product.layer).pop("forward", None)
 
 
-def fuse(model: nn.Module, head: nn.Module | None = None) -> Fused:
+Bind = Callable[[nn.Module, FrozenMatrix], None]
+"""Has a layer compute with its base's weight in this form."""
+
+
+def fuse(model: nn.Module, head: nn.Module | None = None, bind: Bind = fuse_layer) -> Fused:
     """Let plain LoRA layers compute as one function, and frozen linear ones with a matrix that is
     laid out once; weights and their names do not change.
 
-    ``head`` is the output layer, which the loss computes itself.
+    ``head`` is the output layer, which the loss computes itself; ``bind`` is for LoRA layers.
     """
     adapted = find_plain(model)
     within = {id(part.get_base_layer()) for part in model.modules() if isinstance(part, LoraLayer)}
@@ -88,7 +110,7 @@ def fuse(model: nn.Module, head: nn.Module | None = None) -> Fused:
         and part is not head
         and not any(weight.requires_grad for weight in part.parameters())
     ]
-    lora = _lay_out(model, adapted, [_base_weight(layer) for layer in adapted], fuse_layer)
+    lora = _lay_out(model, adapted, [_base_weight(layer) for layer in adapted], bind)
     weights = [layer.weight for layer in plain]
     others = _lay_out(model, plain, weights, _fuse_plain) if can_rearrange(weights) else []
     covered = {
@@ -101,14 +123,14 @@ def _lay_out(
     model: nn.Module,
     layers: Sequence[nn.Module],
     weights: Sequence[Tensor],
-    bind: Callable[[nn.Module, FrozenMatrix], None],
+    bind: Bind,
 ) -> list[Product]:
     owners = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     trained = _list_trained(model)
     rearrange = can_rearrange(weights)
     made = []
     for layer, weight in zip(layers, weights, strict=True):
-        matrix = FrozenMatrix(weight, rearrange=rearrange)
+        matrix = lay_out(weight, rearrange=rearrange)
         bind(layer, matrix)
         made.append(Product(layer, matrix, owners[id(weight)] == 1, id(layer) in trained))
     return made

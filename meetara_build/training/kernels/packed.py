@@ -7,6 +7,7 @@ once on two real records, compared with what transformers computes for each reco
 out where the two differ.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from meetara_build.errors import TrainingError
 from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels import attention
-from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange
+from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange, hold_matrix, lay_out
 from meetara_build.training.kernels.fuse import Fused
 from meetara_build.training.kernels.loss import linear_cross_entropy
 from meetara_build.training.kernels.prefix import Group, group_texts
@@ -167,13 +168,13 @@ class PackedModel:
         """Lay out a frozen output layer for fast products; pays off over many steps."""
         weight = self.inner.get_output_embeddings().weight if self.fused else None
         if weight is not None and not weight.requires_grad and can_rearrange([weight]):
-            self._head = FrozenMatrix(weight, rearrange=True)
+            self._head = lay_out(weight, rearrange=True)
 
     @torch.no_grad()
     def drop_weights(self) -> None:
         """Hold no frozen weight beside its copies, unless something else reads it: then the
         shortest record's hidden states are no longer the same, bit for bit."""
-        if self.layers is None or not self._probe:
+        if self.layers is None or not self._probe or self.layers.is_held:
             return
         training = self.inner.training
         self.inner.eval()
@@ -184,6 +185,13 @@ class PackedModel:
             self.layers.restore_weights()
         self.layers.lay_out_backward()
         self.inner.train(training)
+
+    def hold(self) -> None:
+        """Have what was laid out outlive this object."""
+        if self.layers is not None:
+            self.layers.hold()
+        if self._head is not None:
+            hold_matrix(self._head)
 
     def describe(self) -> dict[str, object]:
         """Which short cuts it takes, and which parts are left to torch's own products."""
@@ -219,6 +227,17 @@ class PackedModel:
         parts = torch.split(torch.cat(by_token), [count for row in rows for count in row.counts])
         tokens = sum(len(row.keep) for row in rows)
         return Loss(torch.stack(sums).sum(), tokens, torch.stack([part.sum() for part in parts]))
+
+    def backward(
+        self, records: Sequence[Encoded], counted_tokens: int, *, every_token: bool = False
+    ) -> tuple[float, list[float]]:
+        """Add the gradients of some records' loss, divided by ``counted_tokens``, to the weights',
+        unless that loss is not finite; the loss, and each record's part of it."""
+        total, _, by_record = self.loss(records, every_token=every_token)
+        loss = total.item()
+        if math.isfinite(loss):
+            (total / counted_tokens).backward()  # type: ignore[no-untyped-call]
+        return loss, by_record.tolist()
 
     @torch.no_grad()
     def mean_loss(
@@ -312,14 +331,14 @@ class PackedModel:
             if attention_in_use(self.inner) != attention.NAME:
                 return False
             self.packs = True
-            return _close(self._hidden(lay(records, self.device, every_token=True)), expected)
+            return is_close(self._hidden(lay(records, self.device, every_token=True)), expected)
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
     def _same_shared(self, records: Sequence[Encoded], expected: Tensor) -> bool:
         row = lay(records, self.device, share=True)
         try:
-            return _close(self._hidden(row)[:, list(chain(*row.places))], expected)
+            return is_close(self._hidden(row)[:, list(chain(*row.places))], expected)
         except (ValueError, TypeError, RuntimeError, NotImplementedError):
             return False
 
@@ -331,7 +350,7 @@ class PackedModel:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         own: Tensor = self.inner(**self._arguments(row)).logits
-        return _close(logits, own)
+        return is_close(logits, own)
 
 
 def inner_model(model: nn.Module) -> PreTrainedModel:
@@ -352,7 +371,9 @@ def _find_alike(records: Sequence[Encoded]) -> list[Encoded]:
     return ordered[:2] if best.shared else []
 
 
-def _close(got: Tensor, expected: Tensor) -> bool:
+def is_close(got: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether two results differ by rounding alone, of a computation in ``dtype``, if not in their
+    own."""
     scale = expected.float().abs().max()
-    tolerance = TOLERANCE.get(expected.dtype, 1e-3)
+    tolerance = TOLERANCE.get(dtype or expected.dtype, 1e-3)
     return bool((got.float() - expected.float()).abs().max() <= tolerance * scale)
