@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from meetara_build.config.schema.base import Base, GgufFile
 from meetara_build.config.schema.checking import Locate, Shape, check
+from meetara_build.config.schema.safety import Safety
 from meetara_build.config.schema.values import (
     NAME,
     Commit,
@@ -32,6 +33,7 @@ __all__ = [
     "Name",
     "Overlay",
     "Provider",
+    "Safety",
     "Shape",
     "check",
 ]

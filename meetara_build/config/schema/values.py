@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 
 
-def _require_form(pattern: str, wanted: str) -> AfterValidator:
+def require_form(pattern: str, wanted: str) -> AfterValidator:
     """Text of one form, said in words where it is of another."""
 
     def check_form(text: str) -> str:
@@ -33,12 +33,12 @@ def _require_form(pattern: str, wanted: str) -> AfterValidator:
 
 Commit = Annotated[
     str,
-    _require_form("[0-9a-f]{40}", "a commit's 40 hex digits, as the hub lists them under Files"),
+    require_form("[0-9a-f]{40}", "a commit's 40 hex digits, as the hub lists them under Files"),
 ]
-Digest = Annotated[str, _require_form("[0-9a-f]{64}", "a SHA-256's 64 hex digits")]
+Digest = Annotated[str, require_form("[0-9a-f]{64}", "a SHA-256's 64 hex digits")]
 Pinned = Annotated[
     str,
-    _require_form(
+    require_form(
         r"[A-Za-z0-9][\w.-]*==\d[\w.!+]*", "a package and one version of it, NAME==VERSION"
     ),
 ]
