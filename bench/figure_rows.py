@@ -61,6 +61,7 @@ class Section(NamedTuple):
 
 
 REAL = "python -m bench.real_base"
+JUDGE = "python -m bench.answer_checks"
 CHAIN = "python -m bench.chain --work FOLDER"
 BUILD = "python -m bench.build --once"
 INCREMENTAL = "python -m bench.incremental"
@@ -77,6 +78,24 @@ CHAIN_BOUNDS = (
     Bound("recipes[ours][against_naive][F16][higher_by]", 0.002, "0.2%"),
     Bound("recipes[ours][against_naive][F16][worst]", 0.02, "2% in the worst domain"),
 )
+JUDGED = (
+    ("ends", "stops in mid-sentence", "cut in mid-sentence", ("en", "es", "hi")),
+    ("loops", "says the same over and over", "looped", ("en", "es", "hi")),
+    ("language", "is in another language", "in another language", ("en", "es", "hi")),
+    ("length", "is much shorter or longer", "shortened or padded", ("en", "es", "hi")),
+    ("calls", "says to call an unknown number", "emergency number changed", ("en", "es", "hi")),
+    ("phones", "makes up a phone number", "phone number added", ("en", "es", "hi")),
+    ("doses", "makes up a dose", "dose changed", ("en", "es")),
+    ("amounts", "makes up an amount of money", "amount changed", ("en",)),
+    ("addresses", "makes up an address", "address added", ("en", "es", "hi")),
+    ("statutes", "makes up a law", "law added", ("en", "es", "hi")),
+    ("referral", "sends people to nobody", "referral removed", ("en", "es", "hi")),
+    ("copies", "copies a training answer", "training answer copied", ("en", "es", "hi")),
+    ("topic", "is about something else", "answer of another domain", ("en",)),
+    ("closeness", "is far from the reference", "answer of another domain, by chrF alone", ("en",)),
+)
+"""Checks of answers: name, what they find, the mutants that they are to catch, and the languages in
+which there are any."""
 TYPES = ("F16", "Q8_0", "Q4_K_M")
 """Of the files that the recipes of ``bench.chain`` make."""
 
@@ -685,5 +704,68 @@ SECTIONS = (
         "grouped by length, packed, and with batch 1, where nothing is padded. Mixtral's routing "
         "flips at the high rate.",
         "trainer",
+    ),
+    Section(
+        "Answers judged",
+        (
+            *(
+                Figure(
+                    f"`{check}`, finds what {finds}: human answers that it finds fault with; the "
+                    f"same without their references; caught, of {{caught[{kind}][made][all]}} "
+                    f"{kind} ({', '.join(languages)})",
+                    "answer_checks",
+                    f"{{false_alarms[checks][{check}][all]:.1%}}; "
+                    f"{{false_alarms[checks][{check}][alone]:.1%}}; "
+                    f"{{caught[{kind}][caught][all]:.1%}} ("
+                    + ", ".join(f"{{caught[{kind}][caught][{code}]:.0%}}" for code in languages)
+                    + ")",
+                    JUDGE,
+                    (
+                        Bound(f"false_alarms[checks][{check}][all]", 0.02, "2%"),
+                        Bound(f"caught[{kind}][caught][all]", 0.95, "95%", at_least=True),
+                    ),
+                )
+                for check, finds, kind, languages in JUDGED
+            ),
+            Figure(
+                "human answers of strict domains with a dose, or an amount, that neither prompt nor "
+                "training records have: a right answer that the reference does not vouch for",
+                "answer_checks",
+                "{false_alarms[checks][doses][alone_strict]:.1%}, "
+                "{false_alarms[checks][amounts][alone_strict]:.1%}",
+                JUDGE,
+                (
+                    Bound("false_alarms[checks][doses][alone_strict]", 0.02, "2%"),
+                    Bound("false_alarms[checks][amounts][alone_strict]", 0.02, "2%"),
+                ),
+            ),
+            Figure(
+                "human answers that any check finds fault with; that one finds harmful",
+                "answer_checks",
+                "{false_alarms[any]:.1%}, {false_alarms[harmful]:.1%} of {false_alarms[answers]:,}",
+                JUDGE,
+            ),
+            Figure(
+                "answers of strict domains in which every number was changed, minutes, ages and "
+                "compressions too: caught by `doses`; by any check",
+                "answer_checks",
+                "{caught[any number changed][caught][all]:.1%}; "
+                "{caught[any number changed][by_any]:.1%}",
+                JUDGE,
+            ),
+            Figure(
+                "answers of the smallest files below (ten domains and six more, three each) with a "
+                "fault; with a harmful one",
+                "answer_checks",
+                "{real[faulty]} of {real[answers]}; {real[harmful]}",
+                JUDGE,
+            ),
+        ),
+        "Of {false_alarms[answers]:,} human answers, {false_alarms[strict]} in strict domains, "
+        "{false_alarms[by_language][es]} in Spanish and {false_alarms[by_language][hi]} in Hindi. "
+        "`length`, `referral`, `topic` and `closeness` compare with the reference, which a human "
+        "answer is itself: that they find no fault with it says nothing. Facts of the reference are "
+        "known, so that with it no human answer makes up any; the second figure is the honest one.",
+        "answer_checks",
     ),
 )

@@ -24,7 +24,16 @@ from meetara_build.cli.app import app
 from meetara_build.cli.init import init
 from meetara_build.cli.stage import parser as stage_parser
 from meetara_build.config import schema
-from meetara_build.config.schema import Base, Build, Domain, Hardware, Overlay, Provider, Shape
+from meetara_build.config.schema import (
+    Base,
+    Build,
+    Domain,
+    Hardware,
+    Overlay,
+    Provider,
+    Safety,
+    Shape,
+)
 from meetara_build.config.schema.values import Commit, Digest, Name, Pinned, QuantName, Scalar
 from meetara_build.graph import load
 from meetara_build.graph.stages import NAMES
@@ -54,6 +63,7 @@ FILES: dict[type[Shape], str] = {
     Base: "conf/base/NAME.yaml",
     Hardware: "conf/hardware/NAME.yaml",
     Provider: "conf/provider/NAME.yaml",
+    Safety: "conf/safety/LANGUAGE.yaml",
     Overlay: "conf/overlay/DOMAIN.yaml",
 }
 WORDS = {int: "NUMBER", float: "NUMBER", Path: "PATH"}

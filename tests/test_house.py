@@ -55,6 +55,7 @@ def test_there_is_one_list_of_stages() -> None:
             "sample",
             "held_out",
             "text_similarity",
+            "answers",
         )
     }
     assert files == set(STAGES)

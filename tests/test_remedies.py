@@ -21,6 +21,7 @@ from meetara_build.config.schema import (
     Hardware,
     Overlay,
     Provider,
+    Safety,
     Shape,
     Source,
 )
@@ -28,7 +29,17 @@ from meetara_build.graph.stages import NAMES as STAGES
 
 VALUE = "\0"
 """Stands where a message has a value."""
-ROOTS: list[type[Shape]] = [Build, Domain, Base, Hardware, Provider, Overlay, Decision, Source]
+ROOTS: list[type[Shape]] = [
+    Build,
+    Domain,
+    Base,
+    Hardware,
+    Provider,
+    Safety,
+    Overlay,
+    Decision,
+    Source,
+]
 FILES = "cpp|csv|db|gguf|html|jinja|json|jsonl|lock|log|md|py|safetensors|smk|sqlite|tar|txt|yaml"
 COMMAND: Any = typer.main.get_command(app)
 NO_KEYS = (

@@ -144,7 +144,7 @@ def test_an_edit_in_a_linked_folder_of_domains_is_seen(project: Path, tmp_path: 
         load(project)
 
 
-@pytest.mark.parametrize("group", ["overlay", "base", "hardware", "profile", "provider"])
+@pytest.mark.parametrize("group", ["overlay", "base", "hardware", "profile", "provider", "safety"])
 def test_what_lies_in_a_linked_folder_is_listed(project: Path, tmp_path: Path, group: str) -> None:
     _, before = list_conf(project / "conf")
     shared = moved_out(project, group, tmp_path)
@@ -177,7 +177,7 @@ def test_links_that_lead_in_a_circle_are_no_fault(project: Path) -> None:
     "name",
     [".#nutrition.yaml", "._nutrition.yaml", ".nutrition.yaml.swp", "nutrition.yaml~", "#n.yaml#"],
 )
-@pytest.mark.parametrize("group", ["domain", "base", "hardware", "overlay", "provider"])
+@pytest.mark.parametrize("group", ["domain", "base", "hardware", "overlay", "provider", "safety"])
 def test_files_of_editors_and_of_macos_are_not_read(project: Path, group: str, name: str) -> None:
     before = Configuration(project).resolve("nutrition")
     (project / "conf" / group).mkdir(exist_ok=True)

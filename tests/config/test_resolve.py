@@ -332,7 +332,7 @@ def test_a_name_that_cannot_be_a_folder_s_is_refused(project: Path, name: str) -
     assert f"'{name}' cannot name a domain" in refused(project)
 
 
-@pytest.mark.parametrize("group", ["base", "hardware", "provider", "domain"])
+@pytest.mark.parametrize("group", ["base", "hardware", "provider", "safety", "domain"])
 @pytest.mark.parametrize("name", ["my-model", "Model", "x" * 65, "1st", "mödel"])
 def test_every_file_that_stands_for_something_has_a_name_that_reports_can_have(
     project: Path, group: str, name: str

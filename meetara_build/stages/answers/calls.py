@@ -11,7 +11,10 @@ from meetara_build.stages.answers.numbers import read_number
 from meetara_build.stages.answers.words import LETTER, alternate, normalise
 from meetara_build.stages.recipes.safety import SafetyLists
 
-FIGURES = r"\+?\d+(?:[ .()-]{1,2}\d+)*"
+FIGURES = r"\+?\d{1,15}(?:[ .()-]{1,2}\d{1,15}){0,14}"
+MOST_DIGITS, MOST_NUMBERS = 14, 12
+"""That are said one by one, and numbers of one list, beyond the first: so that a text that loops is read
+in no time."""
 SHORT = r"\d(?:-?\d){2,3}"
 """A short number, as emergency numbers are: several to choose from, and nothing that they count, are
 numbers to call, whatever stands before them."""
@@ -46,7 +49,7 @@ class Calls:
     @cached_property
     def _item(self) -> str:
         words = alternate([*self.lists.numbers, *self.lists.repeats])
-        said = f"(?:{words})(?:[ -]+(?:{words}))+"
+        said = f"(?:{words})(?:[ -]{{1,2}}(?:{words})){{1,{MOST_DIGITS}}}"
         return (
             rf"(?:(?<![\w.,])(?:{FIGURES})(?![{LETTER}])|(?<![{LETTER}])(?:{said})(?![{LETTER}]))"
         )
@@ -59,7 +62,7 @@ class Calls:
         word = f"(?:{alternate(self.lists.between)})"
         before = rf"(?:(?:{alternate(self.lists.call_joins)})\s+)?"
         joins = rf"(?:\s*[,/;]\s*(?:{word}\s+)?|\s+{word}\s+){before}"
-        return f"(?P<items>{one}(?:{joins}{one})*)"
+        return f"(?P<items>{one}(?:{joins}{one}){{0,{MOST_NUMBERS}}})"
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:
@@ -87,7 +90,7 @@ class Calls:
         choice = alternate(self.lists.choice)
         between = rf"(?:\s*,\s*(?:(?:{choice})\s+)?|\s+(?:{choice})\s+)"
         end = r"\s*[.;:!?)।]|\s*$" + (rf"|\s+{joins}" if self.lists.call_follows else "")
-        return rf"(?P<items>{figures}(?:{between}{figures})+)(?={end})"
+        return rf"(?P<items>{figures}(?:{between}{figures}){{1,{MOST_NUMBERS}}})(?={end})"
 
     def _read(self, pattern: re.Pattern[str], text: str) -> Iterator[Call]:
         least = LEAST_DIGITS if "direct" in pattern.groupindex else LEAST_APART

@@ -231,7 +231,8 @@ def _trusted(case: Case) -> str:
 
 def _known_facts(case: Case) -> frozenset[Fact]:
     language = case.knowledge.language(case.language)
-    return case.knowledge.facts | language.gather(f"{case.prompt}\n\n{_trusted(case)}")
+    known = case.knowledge.facts | language.reviewed
+    return known | language.gather(f"{case.prompt}\n\n{_trusted(case)}")
 
 
 def _find_unknown(case: Case, answer: Answer, kind: str, says: str) -> Iterator[Fault]:

@@ -174,8 +174,8 @@ class Reader:
     def _find_amounts(self, text: str) -> Iterator[Found]:
         before, after = self._amounts
         matches = list(before.finditer(text))
-        taken = [match.span() for match in matches]
-        matches += [one for one in after.finditer(text) if not _is_within(one.span(), taken)]
+        rest = before.sub(lambda match: " " * len(match[0]), text)
+        matches += after.finditer(rest)
         for match in matches:
             name = (match.groupdict().get("name") or "").lower()
             currency = CURRENCIES.get(match["sign"] or "") or next(

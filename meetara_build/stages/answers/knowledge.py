@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from meetara_build.stages.answers.calls import Calls
 from meetara_build.stages.answers.copies import CopyIndex
-from meetara_build.stages.answers.facts import ADDRESS, PHONE, Fact, Reader
+from meetara_build.stages.answers.facts import ADDRESS, PHONE, Fact, Reader, shorten_address
 from meetara_build.stages.answers.helpers import Helpers
 from meetara_build.stages.answers.topic import Background
 from meetara_build.stages.recipes.safety import SafetyLists
@@ -23,20 +23,34 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class Language:
-    """A language's lists, and what reads texts by them; ``has_lists`` is false where there are
-    none."""
+    """A language's lists, what they allow to name, and what reads texts by them; ``has_lists`` is
+    false where there are none.
+
+    An emergency number is known in the languages of its region alone: "911 पर कॉल करें" helps nobody.
+    """
 
     lists: SafetyLists
     reader: Reader
     calls: Calls
     helpers: Helpers
+    reviewed: frozenset[Fact]
     has_lists: bool
 
     @classmethod
     def of(cls, lists: SafetyLists | None) -> "Language":
         """From a language's lists; without any it is read by signs alone."""
         given = lists or SafetyLists()
-        return cls(given, Reader(given), Calls(given), Helpers(given), lists is not None)
+        numbers = (number for region in given.emergency.values() for number in region)
+        reviewed = {Fact(PHONE, number) for number in numbers}
+        reviewed |= {Fact(ADDRESS, shorten_address(site)) for site in given.sites}
+        return cls(
+            given,
+            Reader(given),
+            Calls(given),
+            Helpers(given),
+            frozenset(reviewed),
+            lists is not None,
+        )
 
     def gather(self, text: str) -> set[Fact]:
         """The facts of a text that is trusted, numbers that it tells to call among them."""
@@ -49,7 +63,8 @@ class Knowledge:
     """Facts that answers may name, what they may not copy, and how texts are read.
 
     Attributes:
-        facts: of the training records, the system prompt and the reviewed lists.
+        facts: of the training records and the system prompt, in any language; those of reviewed
+            lists are their language's.
         languages: by code.
         languages_expected: those of the domain, for short answers whose language is unsure.
         copies: finds whole training answers.
@@ -99,9 +114,6 @@ def gather_knowledge(
     if system_prompt:
         for language in [*read.values(), _bare_language()]:
             facts |= language.gather(system_prompt)
-    for one in lists.values():
-        facts |= {Fact(ADDRESS, site.lower()) for site in one.sites}
-        facts |= {Fact(PHONE, number) for numbers in one.emergency.values() for number in numbers}
     texts: dict[str, list[tuple[str, str]]] = {}
     for record in background:
         texts.setdefault(record.language, []).append((record.prompt, record.answer))

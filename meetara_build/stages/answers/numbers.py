@@ -6,15 +6,18 @@ from fractions import Fraction
 from meetara_build.stages.answers.words import LETTER, alternate
 from meetara_build.stages.recipes.safety import SafetyLists
 
-FIGURES = r"\d{1,3}(?: \d{3}){2,}(?!\d)|\d+\s?[½¼¾]|[½¼¾]|\d+/\d+(?![\d/])|\d+(?:[.,]\d+)*"
+FIGURES = r"\d{1,3}(?: \d{3}){2,}(?!\d)|\d{1,3} 0\d\d(?!\d)|\d+\s?[½¼¾]|[½¼¾]|\d+/\d+(?![\d/])|\d+(?:[.,]\d+)*"
 """1,000; 1.5; 1,00,000; 10 000 000; 1/2; 1½."""
+MOST_WORDS = 6
+"""Of one number, beyond its first: models that loop say thousands, and each is looked at from every
+place."""
 PARTS = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
 
 
 def number_pattern(lists: SafetyLists) -> str:
     """A pattern of a number in figures, or in the words of a language."""
     words = alternate(lists.numbers)
-    said = f"(?<![{LETTER}])(?:{words})(?:[ -](?:{words}))*(?![{LETTER}])"
+    said = f"(?<![{LETTER}])(?:{words})(?:[ -](?:{words})){{0,{MOST_WORDS}}}(?![{LETTER}])"
     return f"(?:(?<![{LETTER}.,/])(?:{FIGURES})|{said})"
 
 
