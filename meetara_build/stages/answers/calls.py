@@ -85,12 +85,15 @@ class Calls:
         return [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
     def _choice(self, joins: str) -> str:
-        """Short numbers to choose from: "and 112, 911 or 999."."""
-        figures = rf"(?<![\w.,$€£₹]){SHORT}(?![\w%°]|[.,]\d)"
+        """Short numbers to choose from, in figures or digit by digit: "and 112, 911 or 999."."""
+        digits = alternate(word for word, worth in self.lists.numbers.items() if worth in range(10))
+        said = rf"(?<![{LETTER}])(?:{digits})(?:[ -](?:{digits})){{2,3}}(?![{LETTER}])"
+        one = rf"(?:(?<![\w.,$€£₹]){SHORT}(?![\w%°]|[.,]\d)|{said})"
         choice = alternate(self.lists.choice)
-        between = rf"(?:\s*,\s*(?:(?:{choice})\s+)?|\s+(?:{choice})\s+)"
-        end = r"\s*[.;:!?)।]|\s*$" + (rf"|\s+{joins}" if self.lists.call_follows else "")
-        return rf"(?P<items>{figures}(?:{between}{figures}){{1,{MOST_NUMBERS}}})(?={end})"
+        joins_two = rf"(?:\s*,\s*(?:(?:{choice})\s+)?|\s+(?:{choice})\s+)"
+        goes_on = rf"\s+(?:{alternate(self.lists.between)})\s+(?!\d)"
+        end = rf"\s*[.;:!?)।]|\s*$|{goes_on}" + (rf"|\s+{joins}" if self.lists.call_follows else "")
+        return rf"(?P<items>{one}(?:{joins_two}{one}){{1,{MOST_NUMBERS}}})(?={end})"
 
     def _read(self, pattern: re.Pattern[str], text: str) -> Iterator[Call]:
         least = LEAST_DIGITS if "direct" in pattern.groupindex else LEAST_APART

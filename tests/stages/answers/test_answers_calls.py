@@ -21,6 +21,11 @@ from meetara_build.stages.answers.calls import Calls
         ("Trouble breathing calls for 946 right away.", ["946"]),
         ("The emergency number is 513.", ["513"]),
         ("Breathe for her, and 113, 914 or 998.", ["113", "914", "998"]),
+        ("On the fridge: the address, 547 or 913 and the poison centre.", ["547", "913"]),
+        (
+            "Breathe for her, and nine one three or nine one four.",
+            ["nine one three", "nine one four"],
+        ),
         ("Call 1-800-222-1223.", ["1-800-222-1223"]),
         ("Text HOME to 741742.", ["741742"]),
     ],
