@@ -171,7 +171,7 @@ def measure_caught(
         order.sort(key=lambda place: place[0].records[place[1]].language == "en")
         made: Counter[str] = Counter()
         caught: Counter[str] = Counter()
-        by_any = 0
+        by_any, answers = 0, set()
         for domain, at in order * TIMES:
             if made["all"] >= DRAWS:
                 break
@@ -191,10 +191,12 @@ def measure_caught(
                 made[key] += 1
                 caught[key] += bool(found)
             by_any += bool(found) or bool(judge_answer(case, answer))
+            answers.add((domain.name, at))
             if name == show and not found:
                 print(f"MISSED {domain.name} ({kind}): {text[-300:]!r}")
         report[kind] = {
             "check": name,
+            "answers": len(answers),
             "made": dict(made),
             "caught": {key: caught[key] / made[key] for key in made},
             "by_any": by_any / made["all"],
