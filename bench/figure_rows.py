@@ -766,7 +766,8 @@ SECTIONS = (
         "{false_alarms[by_language][es]} in Spanish and {false_alarms[by_language][hi]} in Hindi. "
         "`length`, `referral`, `topic` and `closeness` compare with the reference, which a human "
         "answer is itself: that they find no fault with it says nothing. Facts of the reference are "
-        "known, so that with it no human answer makes up any; the second figure is the honest one. The checks were tuned by looking at what "
+        "known, so that with it no human answer makes up any; the second figure is the honest one. "
+        "The checks were tuned by looking at what "
         "they missed of these same faults, and phone numbers, addresses and laws were added in forms "
         "that we wrote: what a model makes up may look otherwise. Of the answers of the small files "
         "nobody knows how many are at fault.",
