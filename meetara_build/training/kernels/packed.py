@@ -214,7 +214,7 @@ class PackedModel:
     def loss(self, records: Sequence[Encoded], *, every_token: bool = False) -> Loss:
         """The loss of some records, in one pass."""
         groups = [list(records)] if self.packs else [[record] for record in records]
-        share = self.shares and not self._drops()
+        share = self.shares and not self.drops()
         rows = [lay(group, self.device, every_token=every_token, share=share) for group in groups]
         sums, by_token = zip(*[self._row_loss(row) for row in rows], strict=True)
         parts = torch.split(torch.cat(by_token), [count for row in rows for count in row.counts])
@@ -279,7 +279,7 @@ class PackedModel:
             packed["record_prefixes"] = row.prefixes
         return {"input_ids": row.ids, "position_ids": row.positions, "use_cache": False, **packed}
 
-    def _drops(self) -> bool:
+    def drops(self) -> bool:
         """Whether values are left out at random now: of a shared prefix they would be the same ones
         for all records."""
         config = self.inner.config.get_text_config()
