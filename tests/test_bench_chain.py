@@ -1,8 +1,11 @@
 """The arithmetic of ``bench.chain``: what a process took, which runs are compared, and how their
 losses are pooled and paired."""
 
+import ast
 import math
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +15,7 @@ from bench.chain import recipes, summary, workers
 from bench.chain.__main__ import rotate_recipes
 from bench.chain.processes import START, Account, Cost, read_said, run_command
 from bench.chain.recipes import RECIPES, TYPES, Run, keep_run, read_run
+from bench.chain.workers import WORKERS
 from meetara_build.store.journal import Run as Journaled
 from meetara_build.training.chat import Encoded
 
@@ -233,3 +237,24 @@ def test_the_recipes_differ_in_their_training_alone(
     assert (ran["naive"][0], ran["peers"][0]) == (("train", "padded"), ("train", "trl"))
     assert [part for part, _ in ran["naive"]].count("evaluate") == 1 + len(TYPES)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_workers_import_is_there() -> None:
+    for _, modules in WORKERS.values():
+        missing = [
+            name for name in modules if name.startswith("meetara_build") and not find_spec(name)
+        ]
+        assert missing == []
+
+
+def test_what_the_workers_use_of_the_package_is_there() -> None:
+    tree = ast.parse(Path(workers.__file__).read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("meetara_build"):
+            module = import_module(node.module or "")
+            missing = [
+                alias.name
+                for alias in node.names
+                if not hasattr(module, alias.name) and not find_spec(f"{node.module}.{alias.name}")
+            ]
+            assert missing == [], node.module

@@ -165,13 +165,13 @@ def merge(job: Job) -> Said:
 
 
 def measure_imatrix(job: Job) -> Said:
-    """Mean squared inputs of the merged model's layers over the training text."""
+    """Summed squared inputs of the merged model's layers over the training text."""
     import gguf
     import numpy as np
     import torch
     from transformers import AutoModelForCausalLM
 
-    from meetara_build.stages.gguf import imatrix
+    from meetara_build.stages import imatrix
 
     torch.set_num_threads(job["threads"])
     model = AutoModelForCausalLM.from_pretrained(job["merged"], dtype=torch.float32)
@@ -180,9 +180,9 @@ def measure_imatrix(job: Job) -> Said:
     found = ((name, table.get_name(name)) for name, _ in model.named_modules())
     names = {name: f"{short}.weight" for name, short in found if short}
     texts = [one.ids for one in read_encoded(job, "train")]
-    means, tokens = imatrix.measure(model, texts, names, job["tokens"])
-    np.savez(job["output"], **means)
-    return {"tokens": tokens, "tensors": len(means)}
+    sums, tokens = imatrix.measure(model, texts, names, job["tokens"])
+    np.savez(job["output"], **sums)
+    return {"tokens": tokens, "tensors": len(sums)}
 
 
 def quantize(job: Job) -> Said:
@@ -192,8 +192,8 @@ def quantize(job: Job) -> Said:
     from meetara_build.stages.gguf.quantize import quantize as call_llama
 
     with np.load(job["imatrix"]) as kept:
-        means = {name: kept[name] for name in kept.files}
-    call_llama(Path(job["source"]), Path(job["target"]), job["type"], means, job["threads"])
+        sums = {name: kept[name] for name in kept.files}
+    call_llama(Path(job["source"]), Path(job["target"]), job["type"], sums, job["threads"])
     return {}
 
 
@@ -203,7 +203,7 @@ def judge(job: Job) -> Said:
     import numpy as np
 
     from meetara_build.llama_cpp.model import Model
-    from meetara_build.stages.evaluate import log_softmax
+    from meetara_build.stages.held_out import log_softmax
 
     texts = read_encoded(job, "test")
     nats = []
@@ -223,12 +223,12 @@ def judge(job: Job) -> Said:
 
 
 MODEL = ("torch", "transformers.models.llama.modeling_llama", "meetara_build.training.model")
-LLAMA = ("meetara_build.stages.gguf.quantize", "meetara_build.stages.evaluate")
+LLAMA = ("meetara_build.stages.gguf.quantize", "meetara_build.stages.held_out")
 WORKERS: dict[str, tuple[Callable[[Job], Said], Sequence[str]]] = {
     "padded": (train_padded, (*MODEL, "peft")),
     "trl": (train_trl, (*MODEL, "peft", "datasets", "trl", "trl.trainer.sft_trainer")),
     "merge": (merge, (*MODEL, "peft")),
-    "imatrix": (measure_imatrix, (*MODEL, "gguf", "meetara_build.stages.gguf.imatrix")),
+    "imatrix": (measure_imatrix, (*MODEL, "gguf", "meetara_build.stages.imatrix")),
     "quantize": (quantize, LLAMA[:1]),
     "judge": (judge, (*LLAMA[1:], "meetara_build.training.model")),
 }

@@ -215,6 +215,7 @@ def _work_out(
             "stage": step.stage,
             "recipe": step.told,
             "inputs": _input_paths(graph, step),
+            "holds": step.row.holds,
             "output": str(output),
             "threads": step.threads,
             "gpus": step.gpus,

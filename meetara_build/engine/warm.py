@@ -12,6 +12,7 @@ the end of the warm process ends every job.
 
 import array
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -23,11 +24,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from meetara_build import sockets
+from meetara_build.engine.holder import Base, find_base, hold
 from meetara_build.engine.job import LIMITS, shell_limits
 from meetara_build.errors import BuildError, JobMemoryError, SetupError
 from meetara_build.graph.stages import NAMES
@@ -114,11 +116,10 @@ def _hang_seconds() -> float:
 def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
     """The exit status of a job, below zero where a signal ended it; and for how many seconds it had
     hung, if it had."""
-    with _open_connection() as connection:
-        line = json.dumps(request).encode() + b"\n"
-        files = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
-        connection.sendmsg([line[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
-        connection.sendall(line[1:])
+    base = find_base(request)
+    held = None if base is None else _open_holder(base, request)
+    with held or _open_connection() as connection:
+        _send(connection, request)
         answer = b""
         with contextlib.suppress(ConnectionError):
             while piece := connection.recv(4096):
@@ -134,16 +135,49 @@ def _ask(request: Mapping[str, Any]) -> tuple[int, float]:
     return int(said["status"]), float(said["hung"])
 
 
+def _send(connection: socket.socket, request: Mapping[str, Any]) -> None:
+    """A request, with our standard output and error."""
+    line = json.dumps(request).encode() + b"\n"
+    files = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
+    connection.sendmsg([line[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+    connection.sendall(line[1:])
+
+
+def _open_holder(base: Base, request: Mapping[str, Any]) -> socket.socket | None:
+    """A connection to the process that holds a base, which is started where there is none; None
+    where there cannot be one: the job then loads the base itself, and says what is wrong with it."""
+    path = _socket_path(base.name)
+    deadline = time.monotonic() + request["hang_seconds"]
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (connection := _try_connecting(path)) is not None:
+            return connection
+        path.unlink(missing_ok=True)
+        with _open_connection() as starting:
+            _send(starting, {**request, "serve": str(path), "base": base})
+            while not path.exists():
+                answered = select.select([starting], [], [], 0.01)[0]
+                if answered or time.monotonic() > deadline:
+                    return None
+        return _try_connecting(path)
+
+
+def _try_connecting(path: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        sockets.connect(connection, path)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
 def _open_connection() -> socket.socket:
     path = _socket_path()
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            sockets.connect(connection, path)
+        if (connection := _try_connecting(path)) is not None:
             return connection
-        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
-            connection.close()
         _start(path)
     raise SetupError(
         f"no warm process within {START_SECONDS:.0f} s; see {path.with_suffix('.log')}"
@@ -165,11 +199,11 @@ def _why_not(path: Path) -> str:
     )
 
 
-def _socket_path() -> Path:
+def _socket_path(base: str = "") -> Path:
     """One warm process for each user, Python, state of this package's code, and what no job can
-    change for itself."""
+    change for itself; and one for each base that is held."""
     limits = [resource.getrlimit(kind) for kind in LIMITS]
-    return sockets.find_folder() / f"{sockets.name_process(limits)}.sock"
+    return sockets.find_folder() / f"{sockets.name_process(limits, base)}.sock"
 
 
 class _Server:
@@ -178,6 +212,7 @@ class _Server:
         self.listener = sockets.listen(path)
         self.identity = path.stat().st_ino
         self.jobs: dict[int, socket.socket] = {}
+        self.holders: dict[int, socket.socket] = {}
         self.patience: dict[int, float] = {}
         self.seen: dict[int, tuple[int, float]] = {}
         self.hung: set[int] = set()
@@ -198,7 +233,7 @@ class _Server:
 
     def _serve(self, wake: int, idle_seconds: float) -> None:
         last = time.monotonic()
-        while self.jobs or time.monotonic() - last < idle_seconds:
+        while self.jobs or self.holders or time.monotonic() - last < idle_seconds:
             watched: list[Any] = [self.listener, wake, *self.jobs.values()]
             ready, _, _ = select.select(watched, [], [], 1.0)
             if wake in ready:
@@ -236,12 +271,23 @@ class _Server:
         warm = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_job(content, files, warm)
+            work = _serve_base if "serve" in content else _perform
+            self._become(work, content, files, warm)
         for file in files:
             os.close(file)
-        self.jobs[pid], self.patience[pid] = connection, content["hang_seconds"]
+        if "serve" in content:
+            self.holders[pid] = connection
+        else:
+            self.jobs[pid], self.patience[pid] = connection, content["hang_seconds"]
 
-    def _become_job(self, content: dict[str, Any], files: list[int], warm: int) -> None:
+    def _become(
+        self,
+        work: Callable[[dict[str, Any], list[int]], int],
+        content: dict[str, Any],
+        files: list[int],
+        warm: int,
+    ) -> None:
+        """In the forked process: do the work, and end."""
         status = 1
         try:
             die_with_parent(warm)
@@ -249,26 +295,22 @@ class _Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.listener.close()
-            for connection in self.jobs.values():
+            for connection in (*self.jobs.values(), *self.holders.values()):
                 connection.close()
-            os.dup2(files[0], 1)
-            os.dup2(files[1], 2)
             os.environ.clear()
             os.environ.update(content["environment"])
-            from meetara_build.engine.job import perform
-
-            status = perform(content)
+            status = work(content, files)
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
             os._exit(status)
 
     def _reap(self) -> None:
-        while self.jobs:
+        while self.jobs or self.holders:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            connection = self.jobs.pop(pid, None)
+            connection = self.jobs.pop(pid, None) or self.holders.pop(pid, None)
             patience = self.patience.pop(pid, 0)
             self.seen.pop(pid, None)
             if connection is not None:
@@ -280,6 +322,26 @@ class _Server:
                     connection.sendall(json.dumps(said).encode())
                 connection.close()
             self.hung.discard(pid)
+
+
+def _perform(content: dict[str, Any], files: list[int]) -> int:
+    """A job, which speaks through its asker; its exit status."""
+    from meetara_build.engine.job import perform
+
+    os.dup2(files[0], 1)
+    os.dup2(files[1], 2)
+    return perform(content)
+
+
+def _serve_base(content: dict[str, Any], files: list[int]) -> int:
+    """Hold a base, and fork jobs that inherit it until none has come for a while."""
+    for file in files:
+        os.close(file)
+    hold(Base(*content["base"]))
+    gc.collect()
+    gc.freeze()
+    _Server(Path(content["serve"])).serve()
+    return 0
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:

@@ -87,6 +87,7 @@ class Stage(NamedTuple):
         files: what its rule declares; there may be more.
         temporary: its artifact goes once it was read, unless ``keep_merged`` is set.
         device: it works where the machine's file says, on its GPU if it has one.
+        holds: the input that it trains on a CPU: a process holds it, laid out, for its jobs.
         memory: copies of the base's weights in float32 that it holds at most.
         urgency: among domains of one priority, what is more urgent goes first: a merged model is
             large, so what makes it superfluous goes before the next domain.
@@ -109,6 +110,7 @@ class Stage(NamedTuple):
     settings: tuple[str, ...] = ()
     temporary: bool = False
     device: bool = False
+    holds: str = ""
     memory: float = 0.0
     urgency: int = 0
     work: str = "inputs"
@@ -339,6 +341,7 @@ STAGES: tuple[Stage, ...] = (
             "dataset": Read("dataset", LEARNT),
         },
         more=("start", "joint", "warm_start", "observers"),
+        holds="base",
         files=(
             "adapter_model.safetensors",
             "adapter_config.json",

@@ -8,6 +8,7 @@ environment of the same Python installs it in seconds.
 """
 
 import fcntl
+import hashlib
 import os
 import platform
 import re
@@ -32,8 +33,8 @@ OPTIONS = {
     "CMAKE_UNITY_BUILD": "ON",
     "CMAKE_UNITY_BUILD_BATCH_SIZE": "12",
 }
-"""For CMake: no multimodal part, no library of llama.cpp's own programs, and several files compiled
-as one."""
+"""For CMake: no multimodal part, no library of llama.cpp's own programs, several files of libllama
+compiled as one, and what the file says of ggml."""
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
 _STEP = re.compile(r"^\s*\[(\d+)/(\d+)\]")
@@ -139,8 +140,16 @@ def _tag() -> str:
         platform.machine(),
         platform.node(),
         os.environ.get("CMAKE_ARGS", ""),
+        _digest_options(),
     ]
     return re.sub(r"[^\w.]+", "_", "-".join(words)).strip("_")
+
+
+def _digest_options() -> str:
+    """A name for how this version of the package has llama.cpp compiled."""
+    read = Path(OPTIONS["CMAKE_PROJECT_INCLUDE"]).read_bytes()
+    rest = sorted(item for item in OPTIONS.items() if item[0] != "CMAKE_PROJECT_INCLUDE")
+    return hashlib.sha256(repr(rest).encode() + read).hexdigest()[:8]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import DataError
-from meetara_build.stages.adapter import DTYPES, collect_measured, save_adapter
+from meetara_build.stages.adapter import collect_measured, save_adapter
 from meetara_build.stages.recipes.start import StartRecipe
 from meetara_build.stages.sample import SAMPLE, read_sample
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, checkpoint_folder
@@ -19,6 +19,7 @@ from meetara_build.training.chat import Encoded, encode
 from meetara_build.training.kernels.lora import attach
 from meetara_build.training.loop import train
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
+from meetara_build.training.precision import DTYPES
 from meetara_build.training.settings import Settings
 
 

@@ -14,6 +14,8 @@ from meetara_build.training.kernels.torch_internals import (
     reorder,
 )
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What recipes call them."""
 ROWS, INPUTS, OUTPUTS = 256, 576, 1536
 """A product of a small base: its rows and its matrix."""
 REPEATS = 7

@@ -14,6 +14,7 @@ from meetara_build.stages import adapter
 from meetara_build.stages.recipes.adapter import AdapterRecipe
 from meetara_build.training.kernels.lora import attach, begin_from
 from meetara_build.training.model import load_model, load_tokenizer, position_limit
+from meetara_build.training.precision import DTYPES
 from meetara_build.training.settings import Action, History, Observer, Progress
 
 
@@ -36,7 +37,7 @@ class Trainer:
         own = AdapterRecipe.model_validate(recipe)
         torch.set_num_threads(own.threads)
         tokenizer = load_tokenizer(inputs["base"])
-        self.model = load_model(inputs["base"], adapter.DTYPES[own.precision], own.device)
+        self.model = load_model(inputs["base"], DTYPES[own.precision], own.device)
         self.learnt = adapter.records.read(own, inputs, tokenizer, position_limit(self.model))
         self.warm_start = inputs.get("warm_start")
         self.start, self.lora = inputs.get("start"), own.lora

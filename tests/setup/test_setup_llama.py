@@ -27,8 +27,21 @@ def test_the_parts_that_are_not_compiled_are_not_there() -> None:
     assert not libraries & {"libmtmd", "libllama-common"}
 
 
-def test_every_option_names_a_file_that_is_there() -> None:
-    assert "LLAMA_BUILD_COMMON OFF" in Path(OPTIONS["CMAKE_PROJECT_INCLUDE"]).read_text()
+def test_the_file_for_cmake_leaves_out_what_is_not_used_and_what_crashes() -> None:
+    """ggml's files do not compile as one piece on every processor, and its products for Intel's
+    matrix units crash."""
+    read = Path(OPTIONS["CMAKE_PROJECT_INCLUDE"]).read_text()
+    assert "LLAMA_BUILD_COMMON OFF" in read
+    ggml = read[read.index('STREQUAL "ggml"') :]
+    assert "set(CMAKE_UNITY_BUILD OFF)" in ggml
+    assert "-U__AMX_INT8__" in ggml
+
+
+def test_no_library_has_products_for_matrix_units() -> None:
+    import llama_cpp
+
+    (library,) = (Path(llama_cpp.__file__).parent / "lib").glob("*ggml-cpu.so")
+    assert b"ggml_backend_amx" not in library.read_bytes()
 
 
 def test_no_compiler_is_said_before_anything_is_compiled(
@@ -50,3 +63,9 @@ def test_another_machine_or_other_options_get_a_wheel_of_their_own(
     assert llama._tag() not in (plain, "")
     monkeypatch.setattr("platform.node", lambda: "elsewhere")
     assert "elsewhere" in llama._tag()
+
+
+def test_other_settings_of_ours_get_a_wheel_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = llama._tag()
+    monkeypatch.setitem(OPTIONS, "CMAKE_UNITY_BUILD_BATCH_SIZE", "6")
+    assert llama._tag() != plain

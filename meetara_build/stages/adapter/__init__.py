@@ -17,19 +17,15 @@ from meetara_build.stages.adapter import records
 from meetara_build.stages.recipes.adapter import AdapterRecipe
 from meetara_build.stages.types import MEASURED, Inputs, Metrics, checkpoint_folder
 from meetara_build.training.computation import Prepare
+from meetara_build.training.held import open_base
 from meetara_build.training.kernels.lora import ADAPTER, attach, begin_from, has_changed
 from meetara_build.training.loop import prepare_model, train
-from meetara_build.training.model import (
-    load_model,
-    load_tokenizer,
-    position_limit,
-    read_model,
-)
+from meetara_build.training.model import load_tokenizer, position_limit, read_model
+from meetara_build.training.precision import DTYPES
 from meetara_build.training.race import race
 from meetara_build.training.settings import History, Observer, Settings
 from meetara_build.training.slots.joining import Sharing, describe_company
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = "adapter_model.safetensors"
 NOT_SETTINGS = {"warm_start", "joint", "topic_weights", "observers"}
 """Keys of ``training`` that say what is trained on, from where, and who watches."""
@@ -55,10 +51,13 @@ def run(
         TrainingError: nothing to learn from, a base that cannot be used, a loss that is not finite,
             or an adapter that did not move.
     """
-    base = inputs["base"]
-    tokenizer = load_tokenizer(base)
-    shares, dtype = recipe.shared_slots > 1, DTYPES[recipe.precision]
-    model = read_model(base, dtype) if shares else load_model(base, dtype, recipe.device)
+    base, dtype = inputs["base"], DTYPES[recipe.precision]
+    shares = recipe.shared_slots > 1
+    model, tokenizer = (
+        (read_model(base, dtype), load_tokenizer(base))
+        if shares
+        else open_base(base, dtype, recipe.device, whole=recipe.lora.dora)
+    )
     learnt = records.read(recipe, inputs, tokenizer, position_limit(model))
     adapted = attach(model, recipe.lora.model_dump(), recipe.seed)
     folder = checkpoint_folder(output)

@@ -29,13 +29,19 @@ _TOKENS = 512
 
 
 class FrozenMatrix:
-    """A weight [out, in] that takes no gradient."""
+    """A weight [out, in] that takes no gradient.
+
+    Attributes:
+        is_held: it outlives a training: the next one on the same base, in a process forked from
+            this one, computes with it too.
+    """
 
     def __init__(self, weight: Tensor, *, rearrange: bool) -> None:
         self.weight = weight
         self._forward = reorder(weight, _TOKENS) if rearrange else None
         self._backward: Tensor | None = None
         self._dropped = False
+        self.is_held = False
 
     @property
     def is_rearranged(self) -> bool:
@@ -68,17 +74,36 @@ class FrozenMatrix:
 
         What stands in their place is not a number, so that no one else can read it unnoticed.
         """
-        if self._forward is None or not torch.equal(restore_order(self._forward), self.weight):
+        if self._forward is None or self._dropped:
+            return
+        if not torch.equal(restore_order(self._forward), self.weight):
             return
         nothing = self.weight.new_full((1, 1), math.nan)
         self.weight.data = nothing.expand(self.weight.shape)
         self._dropped = True
 
     def restore_weight(self) -> None:
-        """Put the weight's values back."""
+        """Put the weight's values back, unless it is held."""
+        if self.is_held:
+            return
         if self._dropped and self._forward is not None:
             self.weight.data = restore_order(self._forward)
         self._dropped = False
+
+
+_held: dict[int, FrozenMatrix] = {}
+"""Those that are held, by their weight's identity."""
+
+
+def hold_matrix(matrix: FrozenMatrix) -> None:
+    """Keep it for all trainings in processes that are forked from this one."""
+    matrix.is_held = True
+    _held[id(matrix.weight)] = matrix
+
+
+def lay_out(weight: Tensor, *, rearrange: bool) -> FrozenMatrix:
+    """The weight's matrix: the one that is held, or a new one."""
+    return _held.get(id(weight)) or FrozenMatrix(weight, rearrange=rearrange)
 
 
 class _FrozenProduct(torch.autograd.Function):

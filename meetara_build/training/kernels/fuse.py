@@ -12,7 +12,13 @@ from typing import NamedTuple, cast
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange, multiply_frozen
+from meetara_build.training.kernels.frozen import (
+    FrozenMatrix,
+    can_rearrange,
+    hold_matrix,
+    lay_out,
+    multiply_frozen,
+)
 from meetara_build.training.kernels.lora import find_plain, fuse_layer
 
 
@@ -43,6 +49,17 @@ class Fused:
         """How many weights are laid out for this processor."""
         return sum(product.matrix.is_rearranged for product in self._products)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether all of them outlive this training."""
+        return all(product.matrix.is_held for product in self._products)
+
+    def hold(self) -> None:
+        """Have them outlive this training, with what was laid out of them."""
+        for product in self._products:
+            product.matrix.lay_out_backward()
+            hold_matrix(product.matrix)
+
     def drop_weights(self, within: nn.Module) -> None:
         """Hold no weight of a layer within some part beside its copies, where no other layer has
         it."""
@@ -65,11 +82,12 @@ class Fused:
 
     def undo(self) -> None:
         """Have every layer compute as it was written, with its weight; each copy goes before the
-        next weight comes back."""
+        next weight comes back. What is held stays as it is."""
         while self._products:
             product = self._products.pop()
             product.matrix.restore_weight()
-            vars(product.layer).pop("forward", None)
+            if not product.matrix.is_held or isinstance(product.layer, LoraLayer):
+                vars(product.layer).pop("forward", None)
 
 
 Bind = Callable[[nn.Module, FrozenMatrix], None]
@@ -112,7 +130,7 @@ def _lay_out(
     rearrange = can_rearrange(weights)
     made = []
     for layer, weight in zip(layers, weights, strict=True):
-        matrix = FrozenMatrix(weight, rearrange=rearrange)
+        matrix = lay_out(weight, rearrange=rearrange)
         bind(layer, matrix)
         made.append(Product(layer, matrix, owners[id(weight)] == 1, id(layer) in trained))
     return made

@@ -22,7 +22,7 @@ from meetara_build.errors import TrainingError
 from meetara_build.training.batches import fill
 from meetara_build.training.chat import Encoded
 from meetara_build.training.kernels import attention
-from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange
+from meetara_build.training.kernels.frozen import FrozenMatrix, can_rearrange, hold_matrix, lay_out
 from meetara_build.training.kernels.fuse import Fused
 from meetara_build.training.kernels.loss import linear_cross_entropy
 from meetara_build.training.kernels.prefix import Group, group_texts
@@ -168,13 +168,13 @@ class PackedModel:
         """Lay out a frozen output layer for fast products; pays off over many steps."""
         weight = self.inner.get_output_embeddings().weight if self.fused else None
         if weight is not None and not weight.requires_grad and can_rearrange([weight]):
-            self._head = FrozenMatrix(weight, rearrange=True)
+            self._head = lay_out(weight, rearrange=True)
 
     @torch.no_grad()
     def drop_weights(self) -> None:
         """Hold no frozen weight beside its copies, unless something else reads it: then the
         shortest record's hidden states are no longer the same, bit for bit."""
-        if self.layers is None or not self._probe:
+        if self.layers is None or not self._probe or self.layers.is_held:
             return
         training = self.inner.training
         self.inner.eval()
@@ -185,6 +185,13 @@ class PackedModel:
             self.layers.restore_weights()
         self.layers.lay_out_backward()
         self.inner.train(training)
+
+    def hold(self) -> None:
+        """Have what was laid out outlive this object."""
+        if self.layers is not None:
+            self.layers.hold()
+        if self._head is not None:
+            hold_matrix(self._head)
 
     def describe(self) -> dict[str, object]:
         """Which short cuts it takes, and which parts are left to torch's own products."""
