@@ -186,12 +186,12 @@ class PackedModel:
         self.layers.lay_out_backward()
         self.inner.train(training)
 
-    def hold(self) -> None:
-        """Have what was laid out outlive this object."""
+    def hold(self, base: str) -> None:
+        """Have what was laid out outlive this object, for a base of this name."""
         if self.layers is not None:
-            self.layers.hold()
+            self.layers.hold(base)
         if self._head is not None:
-            hold_matrix(self._head)
+            hold_matrix(self._head, base)
 
     def describe(self) -> dict[str, object]:
         """Which short cuts it takes, and which parts are left to torch's own products."""
