@@ -206,7 +206,7 @@ def main() -> None:
             **cost._asdict(),
             "base": {
                 "cpu_seconds": shared,
-                "bytes": (base / "model.safetensors").stat().st_size,
+                "bytes": (base / "model" / "model.safetensors").stat().st_size,
                 "gguf_bytes": (base / "gguf" / "smollm2_135m-F16.gguf").stat().st_size,
             },
             "domains": {

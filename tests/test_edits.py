@@ -348,6 +348,7 @@ FILES: list[Row] = [
 CODE = {
     "training/chat.py": CORPUS | MATRIX | of(BOTH, "base gguf") | of(ALL, "dataset adapter baseline merge gguf evaluate package"),
     "training/loop.py": of(BOTH, "base") | of(ALL, "adapter"),
+    "training/slots/model.py training/slots/trainer.py sockets.py": of(ALL, "adapter"),
     "training/held.py": of(ALL, "adapter"),
     "training/model.py": MATRIX | of(BOTH, "gguf") | of(ALL, "adapter merge gguf"),
     "stages/types.py": EVERYTHING,

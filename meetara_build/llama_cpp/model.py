@@ -319,11 +319,20 @@ class Session(_Closing):
     def apply(self, lora: Path, scale: float) -> None:
         """Add an adapter to the model's weights, for this session only, before anything is read."""
         assert not self.decoded, "what was read without the adapter would be taken for its own"
-        adapter = ll.llama_adapter_lora_init(self.model._model, str(lora).encode())
-        if not adapter:
-            raise ProofError(f"{lora.name}: llama.cpp cannot load this adapter: {last_words()}")
-        one = (ll.llama_adapter_lora_p_ctypes * 1)(adapter)
-        ll.llama_set_adapters_lora(self._context, one, 1, (ctypes.c_float * 1)(scale))
+        load_adapter(self.model, self._context, lora, scale)
+
+
+def load_adapter(model: Model, context: Any, lora: Path, scale: float) -> None:
+    """Have a context of a model compute with an adapter, added ``scale`` times.
+
+    Raises:
+        ProofError: llama.cpp cannot load it.
+    """
+    adapter = ll.llama_adapter_lora_init(model._model, str(lora).encode())
+    if not adapter:
+        raise ProofError(f"{lora.name}: llama.cpp cannot load this adapter: {last_words()}")
+    one = (ll.llama_adapter_lora_p_ctypes * 1)(adapter)
+    ll.llama_set_adapters_lora(context, one, 1, (ctypes.c_float * 1)(scale))
 
 
 def last_words() -> str:

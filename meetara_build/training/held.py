@@ -54,7 +54,7 @@ def hold_base(folder: Path, dtype: torch.dtype) -> None:
     packed = PackedModel(model, [probe], fuse(model, output_layer(model)))
     packed.rearrange_head()
     packed.drop_weights()
-    packed.hold()
+    packed.hold(_name_base(folder))
     packed.release()
     give_back_memory()
     _held[:] = [_Held(_name_base(folder), model, tokenizer)]
@@ -75,12 +75,6 @@ def open_base(
         if held.name == _name_base(folder) and held.model.dtype == dtype:
             return held.model, held.tokenizer
     return load_model(folder, dtype, device), load_tokenizer(folder)
-
-
-def name_held(model: PreTrainedModel) -> str | None:
-    """The name of the base that this model is, where it is held: the values of its weights no
-    longer tell it from others."""
-    return next((held.name for held in _held if held.model is model), None)
 
 
 def _name_base(folder: Path) -> str:

@@ -12,7 +12,7 @@ from meetara_build.training.chat import Encoded
 from meetara_build.training.checkpoint import run_name
 from meetara_build.training.computation import Prepare
 from meetara_build.training.heap import give_back_memory
-from meetara_build.training.held import name_held
+from meetara_build.training.kernels.frozen import name_base
 from meetara_build.training.kernels.fuse import fuse
 from meetara_build.training.kernels.packed import PackedModel, inner_model
 from meetara_build.training.run import Run
@@ -69,7 +69,7 @@ def prepare_model(
     """
     check_trainable(model, training, settings)
     inner = inner_model(model)
-    origin = run_name(model, {"base": name_held(inner)})
+    origin = run_name(model, {"base": name_base(model.parameters())})
     layers = fuse(model, output_layer(inner))
     with contextlib.ExitStack() as after:
         after.callback(layers.undo)

@@ -74,7 +74,7 @@ def test_without_arguments_the_builds_are_listed(twice: Path, command: Any) -> N
         (10, 10, 0),
     ]
     assert {row["machine"] for row in rows} == {journal.machine()}
-    lines = command(twice, "diff").stdout.splitlines()
+    lines = command(twice, "diff", COLUMNS="200").stdout.splitlines()
     assert len(lines) == 1 + 2 + 1
     assert re.search(r"\b2  2026-01-02T00:00:00Z +10 +10 +0 ", lines[2])
     assert lines[-1] == "2 builds; compare two with `meetara-build diff 1 2`"

@@ -32,8 +32,8 @@ class FrozenMatrix:
     """A weight [out, in] that takes no gradient.
 
     Attributes:
-        is_held: it outlives a training: the next one on the same base, in a process forked from
-            this one, computes with it too.
+        base: the name of the base whose weight it is, if it outlives a training: the next one on
+            that base, in a process forked from this one, computes with it too.
     """
 
     def __init__(self, weight: Tensor, *, rearrange: bool) -> None:
@@ -41,7 +41,12 @@ class FrozenMatrix:
         self._forward = reorder(weight, _TOKENS) if rearrange else None
         self._backward: Tensor | None = None
         self._dropped = False
-        self.is_held = False
+        self.base = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it outlives a training."""
+        return bool(self.base)
 
     @property
     def is_rearranged(self) -> bool:
@@ -95,15 +100,22 @@ _held: dict[int, FrozenMatrix] = {}
 """Those that are held, by their weight's identity."""
 
 
-def hold_matrix(matrix: FrozenMatrix) -> None:
-    """Keep it for all trainings in processes that are forked from this one."""
-    matrix.is_held = True
+def hold_matrix(matrix: FrozenMatrix, base: str) -> None:
+    """Keep it for all trainings on a base of this name in processes that are forked from this
+    one."""
+    matrix.base = base
     _held[id(matrix.weight)] = matrix
 
 
 def lay_out(weight: Tensor, *, rearrange: bool) -> FrozenMatrix:
     """The weight's matrix: the one that is held, or a new one."""
     return _held.get(id(weight)) or FrozenMatrix(weight, rearrange=rearrange)
+
+
+def name_base(weights: Iterable[Tensor]) -> str:
+    """The name of the base that holds some of these weights, whose values no longer tell it from
+    others; "" where none does."""
+    return next((_held[id(weight)].base for weight in weights if id(weight) in _held), "")
 
 
 class _FrozenProduct(torch.autograd.Function):

@@ -54,11 +54,12 @@ class Fused:
         """Whether all of them outlive this training."""
         return all(product.matrix.is_held for product in self._products)
 
-    def hold(self) -> None:
-        """Have them outlive this training, with what was laid out of them."""
+    def hold(self, base: str) -> None:
+        """Have them outlive this training, with what was laid out of them, for a base of this
+        name."""
         for product in self._products:
             product.matrix.lay_out_backward()
-            hold_matrix(product.matrix)
+            hold_matrix(product.matrix, base)
 
     def drop_weights(self, within: nn.Module) -> None:
         """Hold no weight of a layer within some part beside its copies, where no other layer has

@@ -186,12 +186,12 @@ class PackedModel:
         self.layers.lay_out_backward()
         self.inner.train(training)
 
-    def hold(self) -> None:
-        """Have what was laid out outlive this object."""
+    def hold(self, base: str) -> None:
+        """Have what was laid out outlive this object, for a base of this name."""
         if self.layers is not None:
-            self.layers.hold()
+            self.layers.hold(base)
         if self._head is not None:
-            hold_matrix(self._head)
+            hold_matrix(self._head, base)
 
     def describe(self) -> dict[str, object]:
         """Which short cuts it takes, and which parts are left to torch's own products."""
@@ -221,7 +221,7 @@ class PackedModel:
     def loss(self, records: Sequence[Encoded], *, every_token: bool = False) -> Loss:
         """The loss of some records, in one pass."""
         groups = [list(records)] if self.packs else [[record] for record in records]
-        share = self.shares and not self._drops()
+        share = self.shares and not self.drops()
         rows = [lay(group, self.device, every_token=every_token, share=share) for group in groups]
         sums, by_token = zip(*[self._row_loss(row) for row in rows], strict=True)
         parts = torch.split(torch.cat(by_token), [count for row in rows for count in row.counts])
@@ -286,7 +286,7 @@ class PackedModel:
             packed["record_prefixes"] = row.prefixes
         return {"input_ids": row.ids, "position_ids": row.positions, "use_cache": False, **packed}
 
-    def _drops(self) -> bool:
+    def drops(self) -> bool:
         """Whether values are left out at random now: of a shared prefix they would be the same ones
         for all records."""
         config = self.inner.config.get_text_config()

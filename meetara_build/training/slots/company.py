@@ -55,7 +55,7 @@ class Company:
                     raise
                 fits = self.size > 1
                 error.__traceback__ = None  # which holds on to tensors
-                _let_go()
+                let_go()
                 if fits:
                     self._split()
                 else:
@@ -75,7 +75,7 @@ class Company:
             if not ran_out_of_memory(error) or (last and self._expected is None):
                 raise
             error.__traceback__ = None
-            _let_go()
+            let_go()
             if last:
                 self.reason = SPLIT_DIFFERS.format(self._slots)
             else:
@@ -88,7 +88,8 @@ class Company:
         self._expected = self._expected or found
 
 
-def _let_go() -> None:
+def let_go() -> None:
+    """Give back the memory of what nothing holds any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,7 +1,6 @@
 """Proofs at a trainer's start: slots give what the model gives, and company changes no bit."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +21,10 @@ CPU = torch.device("cpu")
 
 
 class NotSharedError(Exception):
-    """This model cannot compute in slots; its text says why."""
+    """A model cannot compute in slots; its text names it and says why."""
+
+    def __init__(self, adapted: PeftModel, reason: str) -> None:
+        super().__init__(f"{type(inner_model(adapted)).__name__}: {reason}")
 
 
 class Probe(NamedTuple):
@@ -70,13 +72,24 @@ def make_slots(adapted: PeftModel, tokens: int, probe: Probe) -> SlotModel:
     """
     layers = sum(isinstance(part, LoraLayer) for part in adapted.modules())
     if len(find_plain(adapted)) < layers:
-        raise NotSharedError("some of its LoRA layers are more than LoRA on a plain linear layer")
+        raise NotSharedError(
+            adapted, "some of its LoRA layers are more than LoRA on a plain linear layer"
+        )
+    if _drops_values(adapted):
+        raise NotSharedError(adapted, "in training it leaves values out at random")
     expected, gradients = _compute_alone(adapted, probe)
     model = SlotModel(adapted, tokens)
     (made,) = model.compute([probe.own])
     if not _is_same(made, expected, gradients, model.dtype):
-        raise NotSharedError("in slots it gives other losses or gradients than by itself")
+        raise NotSharedError(adapted, "in slots it gives other losses or gradients than by itself")
     return model
+
+
+def _drops_values(adapted: PeftModel) -> bool:
+    adapted.train()
+    drops = PackedModel(adapted, []).drops()
+    adapted.eval()
+    return drops
 
 
 def _compute_alone(adapted: PeftModel, probe: Probe) -> tuple[float, Tensor]:
@@ -90,8 +103,9 @@ def _compute_alone(adapted: PeftModel, probe: Probe) -> tuple[float, Tensor]:
     try:
         if not packed.packs or not packed.fused:
             raise NotSharedError(
+                adapted,
                 "its layers do not keep records of a row apart, or its output layer is no plain "
-                "matrix"
+                "matrix",
             )
         loss, _ = packed.backward(probe.records, len(probe.own.row.keep))
     finally:
@@ -100,7 +114,7 @@ def _compute_alone(adapted: PeftModel, probe: Probe) -> tuple[float, Tensor]:
     for weight in weights.values():
         weight.grad = None
     if any(one is None for one in found):
-        raise NotSharedError("some of its adapter takes no part in the loss")
+        raise NotSharedError(adapted, "some of its adapter takes no part in the loss")
     return loss, torch.cat([one.reshape(-1).cpu() for one in found if one is not None])
 
 
@@ -115,21 +129,19 @@ def _is_same(made: Result | None, loss: float, gradients: Tensor, dtype: torch.d
 
 
 def prove_company(model: SlotModel, slots: int, probe: Probe) -> Result | None:
-    """What the probe's record gives in a pass of so many slots, alone in the first and among
-    strangers in the last, bit for bit; None where the two differ.
+    """What the probe's record gives in a pass of so many slots: bit for bit the same alone in the
+    first, among strangers in the last, and in each beside the one that is no number; None where any
+    differs.
 
     Raises:
         MemoryError, RuntimeError: too little memory, as ``faults.ran_out_of_memory`` tells.
     """
-    nobody = [None] * (slots - 1)
-    alone = model.compute([probe.own, *nobody])[0]
-    among = model.compute([*_choose(probe.strangers, slots - 1), probe.own])[-1]
-    return alone if is_equal(alone, among) else None
-
-
-def _choose(strangers: Sequence[Work], count: int) -> list[Work]:
-    """So many of them, the last one always among them."""
-    return list(strangers[len(strangers) - count :])
+    strangers = probe.strangers[len(probe.strangers) - (slots - 1) :]
+    alone = model.compute([probe.own, *[None] * len(strangers)])[0]
+    found = [model.compute([*strangers, probe.own])[-1]]
+    if strangers:
+        found += model.compute([*[probe.own] * len(strangers), strangers[-1]])[:-1]
+    return alone if all(is_equal(alone, one) for one in found) else None
 
 
 def is_equal(one: Result | None, other: Result | None) -> bool:

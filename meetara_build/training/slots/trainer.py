@@ -23,7 +23,7 @@ from meetara_build.outside import first_line
 from meetara_build.training.kernels.lora import attach
 from meetara_build.training.kernels.packed import lay
 from meetara_build.training.model import load_model
-from meetara_build.training.slots.company import Company
+from meetara_build.training.slots.company import Company, let_go
 from meetara_build.training.slots.messages import (
     Memory,
     Reader,
@@ -86,19 +86,13 @@ class Trainer:
     def load(self, base: Base) -> None:
         """Load the base and prove that it may be shared; whatever forbids it is told to who asks."""
         try:
-            torch.set_num_threads(base.threads)
-            torch.use_deterministic_algorithms(True)
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-            model = load_model(Path(base.folder), getattr(torch, base.precision), base.device)
-            adapted = attach(model, base.lora, seed=0)
-            probe = make_probe(adapted, base.tokens, base.slots)
-            slots = make_slots(adapted, base.tokens, probe)
-            self.company = Company(slots, base.slots, probe)
+            self.company = _load(base)
             self.device = torch.cuda.get_device_name() if base.device == "cuda" else base.device
         except NotSharedError as fault:
-            self.refusal = f"{type(model).__name__}: {fault}"
+            self.refusal = str(fault)
         except Exception as fault:
             self.refusal = f"the resident trainer could not begin ({first_line(fault)})"
+        let_go()  # of a base that those who are refused load themselves
 
     def serve(self, idle_seconds: float) -> None:
         """Answer until none has been there for a while."""
@@ -199,6 +193,16 @@ class Trainer:
         if guest in self.guests:
             self.guests.remove(guest)
         guest.reader.close()
+
+
+def _load(base: Base) -> Company:
+    torch.set_num_threads(base.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    model = load_model(Path(base.folder), getattr(torch, base.precision), base.device)
+    adapted = attach(model, base.lora, seed=0)
+    probe = make_probe(adapted, base.tokens, base.slots)
+    return Company(make_slots(adapted, base.tokens, probe), base.slots, probe)
 
 
 def _read_work(guest: _Guest, tokens: int) -> Work:

@@ -115,6 +115,22 @@ def test_strangers_that_change_bits_are_kept_apart_and_that_is_said(
         assert one.history.computed["shared_passes"] == 0
 
 
+def test_a_place_that_changes_bits_is_seen_wherever_it_is(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the first slot nor the last, where strangers are tried."""
+    plain = SlotModel._hidden
+
+    def lean(self: SlotModel, works: Any) -> torch.Tensor:
+        hidden = plain(self, works)
+        lean = torch.ones(hidden.shape[0], 1, 1)
+        lean[1:-1] += 1e-6
+        return hidden * lean
+
+    monkeypatch.setattr(SlotModel, "_hidden", lean)
+    assert house.start().company.reason == DIFFERS
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError(ALLOCATOR)], ids=repr)
 def test_every_way_to_say_that_memory_ran_out_is_understood(
     error: Exception, house: Any, monkeypatch: pytest.MonkeyPatch

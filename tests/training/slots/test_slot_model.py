@@ -130,6 +130,12 @@ def test_a_model_that_cannot_have_slots_says_why(kind: str, reason: str, tiny: M
         make_slots(adapted, TOKENS, make_probe(adapted, TOKENS, 2))
 
 
+def test_a_base_that_leaves_values_out_at_random_is_not_taken(tiny: Make) -> None:
+    adapted = attach(tiny(attention_dropout=0.1), LORA, 0)
+    with pytest.raises(NotSharedError, match="LlamaForCausalLM: in training it leaves values out"):
+        make_slots(adapted, TOKENS, make_probe(adapted, TOKENS, 2))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_slots_in_either_precision_are_near_enough_to_the_model_s_own(
     architecture: str, dtype: torch.dtype, tiny: Make
