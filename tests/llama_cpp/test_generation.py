@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_models import make_model, train_tokenizer
 
 from meetara_build.errors import ArtifactError, ProofError
-from meetara_build.llama_cpp import answers
-from meetara_build.llama_cpp.answers import Written, count_shared, write_answers
+from meetara_build.llama_cpp import generation
+from meetara_build.llama_cpp.generation import Written, count_shared, write_answers
 from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import gguf
 
@@ -47,7 +47,7 @@ def test_more_than_fit_side_by_side_are_written_in_turns(
     with Model(path) as model:
         prompts = [model.tokenize(text) for text in TEXTS]
         whole = write_answers(model, prompts, 8, threads=1)
-        monkeypatch.setattr(answers, "AT_ONCE", 2)
+        monkeypatch.setattr(generation, "AT_ONCE", 2)
         assert write_answers(model, prompts, 8, threads=1) == whole
 
 
@@ -57,7 +57,7 @@ def test_prompts_longer_than_a_step_are_read_whole(
     with Model(path) as model:
         prompts = [model.tokenize(text * 3) for text in TEXTS]
         whole = write_answers(model, prompts, 8, threads=1)
-        monkeypatch.setattr(answers, "STEP", 5)
+        monkeypatch.setattr(generation, "STEP", 5)
         assert write_answers(model, prompts, 8, threads=1) == whole
 
 
