@@ -63,6 +63,7 @@ class Section(NamedTuple):
 REAL = "python -m bench.real_base"
 JUDGE = "python -m bench.answer_checks"
 CHAIN = "python -m bench.chain --work FOLDER"
+WHOLE = "python -m bench.whole --folder FOLDER"
 BUILD = "python -m bench.build --once"
 INCREMENTAL = "python -m bench.incremental"
 FORECAST = "python -m bench.agents.forecast --data FOLDER"
@@ -178,6 +179,54 @@ SECTIONS = (
             ),
         ),
         "The base is `smollm2_135m`, the default.",
+    ),
+    Section(
+        "All domains",
+        (
+            Figure(
+                "{domains} domains from nothing, each as its adapter alone, proved on the base's "
+                "files: time; CPU-seconds; memory of the whole build at most",
+                "whole",
+                "{seconds:.1min}; {cpu_seconds[all]:.0f} CPU-s; {peak_gb:.1f} GB",
+                WHOLE,
+                (Bound("seconds", 2100, "35 min"), Bound("peak_gb", 4.5, "4.5 GB")),
+            ),
+            Figure(
+                "of it a domain, and what is made once a base, CPU-seconds",
+                "whole",
+                "{cpu_seconds[a_domain]:.0f} ({cpu_seconds[told]}); once {cpu_seconds[shared]:.0f} "
+                "({cpu_seconds[shared_told]})",
+                WHOLE,
+            ),
+            Figure(
+                "packaged; held-out loss below the base's: median, worst and best domain",
+                "whole",
+                "{packaged} of {domains}; {below_base[median]:.1%}, {below_base[worst]:.1%}, "
+                "{below_base[best]:.1%}",
+                WHOLE,
+            ),
+            Figure(
+                "held-out loss over all domains' answers: base; adapter on F16, Q8_0 and Q4_K_M",
+                "whole",
+                "{pooled[base]:.4f}; {pooled[F16]:.4f}, {pooled[Q8_0]:.4f}, {pooled[Q4_K_M]:.4f}",
+                WHOLE,
+            ),
+            Figure(
+                "bytes of all adapters; of the base's files",
+                "whole",
+                "{gb[adapters]:.2f} GB; {gb[base]:.2f} GB",
+                WHOLE,
+            ),
+            Figure(
+                "one training record edited → the domain's files proved again: a first build; the "
+                "next one, which finds the processes that the first left",
+                "whole",
+                "{edit[seconds]:.0f} s; {warm_edit[seconds]:.0f} s",
+                WHOLE,
+                (Bound("warm_edit[seconds]", 45, "45 s, warm"),),
+            ),
+        ),
+        "On the default base, with `gguf.files=lora`, one thread a job, two jobs at once.",
     ),
     Section(
         "The whole chain",
