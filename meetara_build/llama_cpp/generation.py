@@ -4,13 +4,13 @@ for one."""
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from llama_cpp import llama_cpp as ll
 
 from meetara_build.errors import ArtifactError
-from meetara_build.llama_cpp.model import Model, last_words, load_adapter
+from meetara_build.llama_cpp.model import Model, last_words
 
 AT_ONCE = 8
 """Texts side by side: what bounds memory."""
@@ -50,7 +50,7 @@ def write_answers(
         some = prompts[start : start + AT_ONCE]
         with _Texts(model, some, count, threads) as texts:
             if lora is not None:
-                load_adapter(model, texts.context, lora, 1.0)
+                model.add_adapter(texts.context, lora, 1.0)
             found += texts.write(count)
     return found
 
@@ -78,12 +78,7 @@ class _Texts:
         params.kv_unified = True  # sequences may share the cells of what they begin with
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
-        self.context: Any = ll.llama_init_from_model(model._model, params)
-        if not self.context:
-            raise ArtifactError(
-                f"{model.path.name}: no context of {params.n_ctx} tokens: {last_words()}; give "
-                "fewer or shorter prompts"
-            )
+        self.context = model.open_context(params)
         self._batch = ll.llama_batch_init(STEP, 0, 1)
 
     def __enter__(self) -> "_Texts":

@@ -175,6 +175,31 @@ class Model(_Closing):
     def _takes_system(self) -> bool:
         return takes_system(partial(self.render, ask=False))
 
+    def open_context(self, params: Any) -> Any:
+        """A context of llama.cpp's with these settings, which whoever asks for it frees.
+
+        Raises:
+            ArtifactError: there is no room for it.
+        """
+        context = ll.llama_init_from_model(self._model, params)
+        if not context:
+            raise ArtifactError(
+                f"{self.path.name}: no context of {params.n_ctx} tokens: {last_words()}"
+            )
+        return context
+
+    def add_adapter(self, context: Any, lora: Path, scale: float) -> None:
+        """Have a context of this model compute with an adapter, added ``scale`` times.
+
+        Raises:
+            ProofError: llama.cpp cannot load it.
+        """
+        adapter = ll.llama_adapter_lora_init(self._model, str(lora).encode())
+        if not adapter:
+            raise ProofError(f"{lora.name}: llama.cpp cannot load this adapter: {last_words()}")
+        one = (ll.llama_adapter_lora_p_ctypes * 1)(adapter)
+        ll.llama_set_adapters_lora(context, one, 1, (ctypes.c_float * 1)(scale))
+
     def session(
         self,
         context: int,
@@ -221,11 +246,7 @@ class Session(_Closing):
         if exact:
             params.type_k = params.type_v = ll.GGML_TYPE_F32
             params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        self._context = ll.llama_init_from_model(model._model, params)
-        if not self._context:
-            raise ArtifactError(
-                f"{model.path.name}: no context of {context} tokens: {last_words()}"
-            )
+        self._context = model.open_context(params)
         self._batch = ll.llama_batch_init(self.step, 0, 1)
 
     def close(self) -> None:
@@ -319,20 +340,7 @@ class Session(_Closing):
     def apply(self, lora: Path, scale: float) -> None:
         """Add an adapter to the model's weights, for this session only, before anything is read."""
         assert not self.decoded, "what was read without the adapter would be taken for its own"
-        load_adapter(self.model, self._context, lora, scale)
-
-
-def load_adapter(model: Model, context: Any, lora: Path, scale: float) -> None:
-    """Have a context of a model compute with an adapter, added ``scale`` times.
-
-    Raises:
-        ProofError: llama.cpp cannot load it.
-    """
-    adapter = ll.llama_adapter_lora_init(model._model, str(lora).encode())
-    if not adapter:
-        raise ProofError(f"{lora.name}: llama.cpp cannot load this adapter: {last_words()}")
-    one = (ll.llama_adapter_lora_p_ctypes * 1)(adapter)
-    ll.llama_set_adapters_lora(context, one, 1, (ctypes.c_float * 1)(scale))
+        self.model.add_adapter(self._context, lora, scale)
 
 
 def last_words() -> str:
