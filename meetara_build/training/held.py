@@ -2,9 +2,9 @@
 that holds it.
 
 To load a base, to lay its matrices out and to show that the copies may stand for the weights takes
-as long as a fifth of a small domain's training, and most of its memory. None of it depends on the
-domain. A forked process shares these pages with all others until it writes to them, and nothing
-writes to what is frozen.
+2 of the 17 CPU-seconds of a small domain's training on the smallest real base in bfloat16, and 0.6 of
+the 1.5 GB that it holds for itself. None of it depends on the domain. A forked process shares these
+pages with all others until it writes to them, and nothing writes to what is frozen.
 """
 
 import hashlib
@@ -54,10 +54,11 @@ def hold_base(folder: Path, dtype: torch.dtype) -> None:
     packed = PackedModel(model, [probe], fuse(model, output_layer(model)))
     packed.rearrange_head()
     packed.drop_weights()
-    packed.hold(_name_base(folder))
+    name = _name_base(folder)
+    packed.hold(name)
     packed.release()
     give_back_memory()
-    _held[:] = [_Held(_name_base(folder), model, tokenizer)]
+    _held[:] = [_Held(name, model, tokenizer)]
 
 
 def open_base(

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
@@ -19,6 +18,7 @@ from meetara_build.training.computation import Computation
 from meetara_build.training.kernels.lora import find_plain
 from meetara_build.training.loop import check_trainable, prepare_model
 from meetara_build.training.model import check_device
+from meetara_build.training.precision import DTYPES
 from meetara_build.training.settings import Settings
 from meetara_build.training.slots.client import RefusedError, SlotComputation
 from meetara_build.training.slots.trainer import Base
@@ -82,7 +82,7 @@ class Sharing:
                     self._reason, self.device_name = shared.company, shared.device_name
                     shared.close()
                 return
-        check_device(getattr(torch, base.precision), base.device)
+        check_device(DTYPES[base.precision], base.device)
         with _wait_for_turn():
             model.to(base.device)
             with prepare_model(model, training, settings) as packed:

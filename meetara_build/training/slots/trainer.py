@@ -23,6 +23,7 @@ from meetara_build.outside import first_line
 from meetara_build.training.kernels.lora import attach
 from meetara_build.training.kernels.packed import lay
 from meetara_build.training.model import load_model
+from meetara_build.training.precision import DTYPES
 from meetara_build.training.slots.company import Company, let_go
 from meetara_build.training.slots.messages import (
     Memory,
@@ -199,7 +200,7 @@ def _load(base: Base) -> Company:
     torch.set_num_threads(base.threads)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    model = load_model(Path(base.folder), getattr(torch, base.precision), base.device)
+    model = load_model(Path(base.folder), DTYPES[base.precision], base.device)
     adapted = attach(model, base.lora, seed=0)
     probe = make_probe(adapted, base.tokens, base.slots)
     return Company(make_slots(adapted, base.tokens, probe), base.slots, probe)
