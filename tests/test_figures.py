@@ -31,7 +31,7 @@ def test_a_result_says_where_when_and_of_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", RESULTS)
 def test_its_commit_is_in_the_history(name: str) -> None:
     commit = result_files.read_result(name)["commit"].removesuffix("+")
-    words = ["git", "-C", str(REPOSITORY), "cat-file", "-e", f"{commit}^{{commit}}"]
+    words = ["git", "-C", str(REPOSITORY), "merge-base", "--is-ancestor", commit, "HEAD"]
     if (
         subprocess.run(
             [*words[:3], "rev-parse", "--is-shallow-repository"],

@@ -80,5 +80,7 @@ def _read_words(text: str, lists: SafetyLists) -> Fraction | None:
 
 
 def show_number(worth: Fraction) -> str:
-    """The one form in which numbers are compared: 1000, 0.5."""
-    return str(worth.numerator) if worth.denominator == 1 else f"{float(worth):.6g}"
+    """The one form in which numbers are compared: 1000, 0.5, 0.333333; never with an exponent."""
+    if worth.denominator == 1:
+        return str(worth.numerator)
+    return f"{float(worth):.6f}".rstrip("0").rstrip(".")
