@@ -1,5 +1,5 @@
-"""Several answers written side by side: a step of the model costs little more for eight texts than
-for one."""
+"""Answers to several questions, written side by side, and given answers weighed: a step of the
+model costs little more for eight texts than for one."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, takewhile
@@ -10,53 +10,65 @@ import numpy as np
 from llama_cpp import llama_cpp as ll
 
 from meetara_build.errors import ArtifactError
-from meetara_build.llama_cpp.model import Model, last_words
+from meetara_build.llama_cpp.model import Floats, Model, last_words
 
 AT_ONCE = 8
-"""Texts side by side: what bounds memory."""
+"""Questions side by side: what bounds memory."""
 STEP = 512
 """Tokens of one decoding step."""
+ASKED = 64
+"""Of them those after which logits are wanted, where all are: a row has the whole vocabulary."""
+
+
+class Question(NamedTuple):
+    """The tokens of a prompt, and answers that it might have, of which each is weighed."""
+
+    prompt: Sequence[int]
+    choices: Sequence[Sequence[int]] = ()
 
 
 class Written(NamedTuple):
-    """An answer: its tokens, and whether the model ended it by itself."""
+    """An answer: its tokens, and whether the model ended it by itself; and of each choice the mean
+    negative log-likelihood of its tokens after the prompt, in nats."""
 
     tokens: list[int]
     ended: bool
+    nats: tuple[float, ...] = ()
 
 
 def write_answers(
     model: Model,
-    prompts: Sequence[Sequence[int]],
+    questions: Sequence[Question],
     count: int,
     *,
     threads: int,
     lora: Path | None = None,
 ) -> list[Written]:
-    """For each prompt the up to ``count`` tokens that most likely follow, until the model ends its
-    turn; ``lora`` is an adapter on the model.
+    """For each question the up to ``count`` tokens that most likely follow, until the model ends its
+    turn, and how likely its choices are; ``lora`` is an adapter on the model.
 
-    The same file, prompts and number of threads give the same answers.
+    The same file, questions and number of threads give the same answers.
 
     Raises:
         ArtifactError: llama.cpp cannot make room for them, or fails to decode.
         ProofError: it cannot load the adapter.
-        ValueError: a prompt without a token.
+        ValueError: a prompt, or a choice, without a token.
     """
-    if not all(prompts):
-        raise ValueError("a prompt without a token has no answer")
+    if not all(all([question.prompt, *question.choices]) for question in questions):
+        raise ValueError("a prompt or a choice without a token cannot be read")
     found = list[Written]()
-    for start in range(0, len(prompts), AT_ONCE):
-        some = prompts[start : start + AT_ONCE]
+    for start in range(0, len(questions), AT_ONCE):
+        some = questions[start : start + AT_ONCE]
         with _Texts(model, some, count, threads) as texts:
             if lora is not None:
                 model.add_adapter(texts.context, lora, 1.0)
-            found += texts.write(count)
+            found += texts.answer(count)
     return found
 
 
 class _Place(NamedTuple):
-    """A token that is read: of which text, at which position, and whether it asks what follows."""
+    """A token that is read: in which sequence, at which position, and whether it asks what
+    follows."""
 
     token: int
     text: int
@@ -65,20 +77,30 @@ class _Place(NamedTuple):
 
 
 class _Texts:
-    """Some prompts in one context, each a sequence of its own; what all begin with is read once."""
+    """Some questions in one context, each prompt a sequence of its own, and each choice a copy of it
+    that goes on; what all prompts begin with is read once."""
 
     def __init__(
-        self, model: Model, prompts: Sequence[Sequence[int]], count: int, threads: int
+        self, model: Model, questions: Sequence[Question], count: int, threads: int
     ) -> None:
-        self.model, self.prompts = model, prompts
+        self.model = model
+        self.prompts = [question.prompt for question in questions]
+        self.choices = [
+            (text, choice)
+            for text, question in enumerate(questions)
+            for choice in question.choices
+        ]
         params = ll.llama_context_default_params()
-        params.n_ctx = sum(map(len, prompts)) + len(prompts) * count
+        params.n_ctx = sum(map(len, self.prompts)) + max(
+            len(self.prompts) * count, sum(len(choice) for _, choice in self.choices)
+        )
         params.n_batch = params.n_ubatch = STEP
-        params.n_seq_max = len(prompts)
+        params.n_seq_max = len(self.prompts) + len(self.choices)
         params.kv_unified = True  # sequences may share the cells of what they begin with
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
         self.context = model.open_context(params)
+        self._memory = ll.llama_get_memory(self.context)
         self._batch = ll.llama_batch_init(STEP, 0, 1)
 
     def __enter__(self) -> "_Texts":
@@ -88,11 +110,13 @@ class _Texts:
         ll.llama_batch_free(self._batch)
         ll.llama_free(self.context)
 
-    def write(self, count: int) -> list[Written]:
-        """All answers."""
+    def answer(self, count: int) -> list[Written]:
+        """All answers, and all choices weighed."""
+        rows = self._read_prompts()
+        nats = self._weigh_choices(rows)
+        following = {text: int(np.argmax(row)) for text, row in rows.items()}
         said: list[list[int]] = [[] for _ in self.prompts]
         ended = [False] * len(said)
-        following = self._read_prompts()
         while following:
             asked = list[_Place]()
             for text, token in following.items():
@@ -103,35 +127,53 @@ class _Texts:
                 if len(said[text]) < count:
                     position = len(self.prompts[text]) + len(said[text]) - 1
                     asked.append(_Place(token, text, position, asks=True))
-            following = self._read(asked)
-        return [Written(*answer) for answer in zip(said, ended, strict=True)]
+            following = {place.text: int(np.argmax(row)) for place, row in self._read(asked)}
+        return [Written(*answer) for answer in zip(said, ended, nats, strict=True)]
 
-    def _read_prompts(self) -> dict[int, int]:
-        """Read all prompts; the token that most likely follows each."""
+    def _read_prompts(self) -> dict[int, Floats]:
+        """Read all prompts; by text the logits of what follows."""
         shared = count_shared(self.prompts)
-        self._read([_Place(self.prompts[0][at], 0, at, asks=False) for at in range(shared)])
-        memory = ll.llama_get_memory(self.context)
+        list(self._read([_Place(self.prompts[0][at], 0, at, asks=False) for at in range(shared)]))
         for text in range(1, len(self.prompts)):
-            ll.llama_memory_seq_cp(memory, 0, text, -1, -1)
-        return self._read(
-            [
-                _Place(prompt[at], text, at, asks=at == len(prompt) - 1)
-                for text, prompt in enumerate(self.prompts)
-                for at in range(shared, len(prompt))
-            ]
-        )
+            ll.llama_memory_seq_cp(self._memory, 0, text, -1, -1)
+        places = [
+            _Place(prompt[at], text, at, asks=at == len(prompt) - 1)
+            for text, prompt in enumerate(self.prompts)
+            for at in range(shared, len(prompt))
+        ]
+        return {place.text: row.copy() for place, row in self._read(places)}
 
-    def _read(self, places: Sequence[_Place]) -> dict[int, int]:
-        """Put tokens through the model; by text the token that most likely follows, where asked."""
-        found = {}
-        for some in _cut(places):
+    def _weigh_choices(self, rows: dict[int, Floats]) -> list[tuple[float, ...]]:
+        """By text the mean negative log-likelihood of each choice; nothing of them stays."""
+        first = len(self.prompts)
+        sums = [count_nats(rows[text], choice[0]) for text, choice in self.choices]
+        places = list[_Place]()
+        for at, (text, choice) in enumerate(self.choices):
+            ll.llama_memory_seq_cp(self._memory, text, first + at, -1, -1)
+            start = len(self.prompts[text])
+            places += [
+                _Place(token, first + at, start + position, asks=True)
+                for position, token in enumerate(choice[:-1])
+            ]
+        for place, row in self._read(places, ASKED):
+            text, choice = self.choices[place.text - first]
+            said = choice[place.position - len(self.prompts[text]) + 1]
+            sums[place.text - first] += count_nats(row, said)
+        found: list[tuple[float, ...]] = [()] * first
+        for at, (text, choice) in enumerate(self.choices):
+            ll.llama_memory_seq_rm(self._memory, first + at, -1, -1)
+            found[text] += (sums[at] / len(choice),)
+        return found
+
+    def _read(self, places: Sequence[_Place], step: int = STEP) -> Iterator[tuple[_Place, Floats]]:
+        """Put tokens through the model; of each that asks the logits of what follows, a view that
+        lasts until the next step."""
+        for some in _cut(places, step):
             self._decode(some)
             for at, place in enumerate(some):
                 if place.asks:
                     pointer = ll.llama_get_logits_ith(self.context, at)
-                    row = np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
-                    found[place.text] = int(np.argmax(row))
-        return found
+                    yield place, np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
 
     def _decode(self, places: Sequence[_Place]) -> None:
         batch = self._batch
@@ -154,8 +196,16 @@ def count_shared(prompts: Sequence[Sequence[int]]) -> int:
     return min(most, sum(1 for _ in same))
 
 
-def _cut(places: Sequence[_Place]) -> Iterator[Sequence[_Place]]:
-    """In steps of at most ``STEP`` tokens."""
-    starts = [*range(0, len(places), STEP), len(places)]
+def count_nats(logits: Floats, token: int) -> float:
+    """The negative log-likelihood of a token, in nats; sums are taken in float64."""
+    largest = logits.max()
+    total = np.exp(logits - largest).sum(dtype=np.float64)
+    return float(np.log(total) - np.float64(logits[token] - largest))
+
+
+def _cut(places: Sequence[_Place], step: int) -> Iterator[Sequence[_Place]]:
+    """In steps of at most so many tokens."""
+    step = min(step, STEP)
+    starts = [*range(0, len(places), step), len(places)]
     for start, end in pairwise(starts):
         yield places[start:end]
