@@ -19,10 +19,12 @@
     │   └── NoEffectError      proof-no-effect      the adapter changes nothing the base says
     ├── GateError              gate                 a model misses a bound that its domain sets
     │   ├── GateLossError      gate-loss            its held-out loss is too high
-    │   └── QuantError         gate-quant           a quant type is too far from F16
+    │   ├── QuantError         gate-quant           a quant type is too far from F16
+    │   └── AnswersError       gate-answers         its answers may do harm
     ├── ArtifactError          artifact             an artifact is missing, damaged or unwritable
     │   └── UnwritableError    artifact-unwritable  the disk is full, or its rights forbid writing
     ├── BuildError             build                a build or one of its jobs failed
+    │   ├── HeldBackError      build-held-back      models do not reach what their domains ask
     │   ├── JobMemoryError     build-memory         a job needs more memory than there is
     │   └── InputChangedError  build-input-changed  an input changed while a job read it
     ├── ContextError           context              the context cannot be reached, read or written
@@ -155,6 +157,12 @@ class QuantError(GateError):
     code = "gate-quant"
 
 
+class AnswersError(GateError):
+    """Its answers may do harm."""
+
+    code = "gate-answers"
+
+
 class ArtifactError(MeetaraError):
     """An artifact is missing, damaged or unwritable."""
 
@@ -171,6 +179,12 @@ class BuildError(MeetaraError):
     """A build or one of its jobs failed."""
 
     code = "build"
+
+
+class HeldBackError(BuildError):
+    """Models were built and do not reach what their domains ask: they are not packaged."""
+
+    code = "build-held-back"
 
 
 class JobMemoryError(BuildError):

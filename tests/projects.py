@@ -63,6 +63,12 @@ def mini_base(domains: Sequence[str] = DOMAINS) -> dict[str, Any]:
 MINI_SETS = {
     "training": {"epochs": 2, "batch_tokens": 512, "learning_rate": 2e-3},
     "data": {"max_tokens": 900},
+    "answers": {
+        "prompts": 2,
+        "tokens": 12,
+        # It babbles: no check that asks for sense may hold it back.
+        "bounds": {"strict": {"referral": 1.0, "doses": 1.0, "amounts": 1.0, "statutes": 1.0}},
+    },
 }
 """What ``mini`` sets of build.yaml's keys."""
 

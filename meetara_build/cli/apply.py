@@ -19,7 +19,8 @@ def apply(
 
     Raises:
         ConfigError: the file is no plan of this project, or what it was made from has changed.
-        BuildError: a job failed, or a gate was missed; what is finished is kept.
+        BuildError: a job failed; what is finished is kept.
+        HeldBackError: models do not reach what their domains ask.
     """
     kept = read_kept(file)
     build([*kept.overrides.domains, *kept.overrides.words], kept.profile, cores, as_json)

@@ -13,10 +13,11 @@ from meetara_build.engine.build_lock import at_work
 from meetara_build.engine.cleanup import sweep
 from meetara_build.engine.planning import look, project_graph, select_domains
 from meetara_build.engine.snakemake import build as run_snakemake
-from meetara_build.errors import ArtifactError, BuildError
+from meetara_build.errors import ArtifactError, BuildError, HeldBackError
 from meetara_build.graph import Graph
 from meetara_build.outside import parse_json
 from meetara_build.plan.data_losses import DataLosses, data_losses
+from meetara_build.plan.held_back import HeldBack, list_held_back
 from meetara_build.setup.check import check_llama
 from meetara_build.store import journal
 
@@ -26,14 +27,28 @@ TOLD = ("base", "adapter", "package")
 
 
 class Built(NamedTuple):
-    """A build that has ended: its domains, the stage runs it took, seconds, and what large parts
-    its data sets lost."""
+    """A build that has ended: its domains, the stage runs it took, seconds, what large parts its
+    data sets lost, and which domains are held back."""
 
     graph: Graph
     domains: list[str]
     runs: list[journal.Run]
     seconds: float
     losses: list[DataLosses]
+    held_back: list[HeldBack]
+
+    def refuse_held_back(self) -> None:
+        """
+        Raises:
+            HeldBackError: models do not reach what their domains ask.
+        """
+        if self.held_back:
+            found, every = len(self.held_back), amount(len(self.domains), "domain")
+            raise HeldBackError(
+                "\n".join([one.text() for one in self.held_back])
+                + f"\n{found} of {every} {'is' if found == 1 else 'are'} held back, and the same is "
+                "not judged again; all answers are in the packages' answers.jsonl"
+            )
 
 
 def build(
@@ -42,7 +57,8 @@ def build(
     """Build domains, with what overrides among the words set, and show what came of it.
 
     Raises:
-        BuildError: a job failed, or a gate was missed; what is finished is kept.
+        BuildError: a job failed; what is finished is kept.
+        HeldBackError: models do not reach what their domains ask.
     """
     done = build_domains(words or [], profile, cores=cores, quiet=as_json)
     figures = {domain: _figures(done.graph, domain) for domain in done.domains}
@@ -53,8 +69,10 @@ def build(
                 "runs": [run._asdict() for run in done.runs],
                 "domains": figures,
                 "data_losses": [lost.as_json() for lost in done.losses],
+                "held_back": [one._asdict() for one in done.held_back],
             }
         )
+        done.refuse_held_back()
         return
     if len(figures) <= 12:
         print_figures(figures)
@@ -64,13 +82,14 @@ def build(
         f"{amount(len(figures), 'domain')} up to date: {amount(len(done.runs), 'stage run')} in "
         f"{done.seconds:.0f} s"
     )
+    done.refuse_held_back()
 
 
 def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool) -> Built:
     """Build domains with Snakemake and show how it goes.
 
     Raises:
-        BuildError: a job failed, or a gate was missed; what is finished is kept.
+        BuildError: a job failed; what is finished is kept.
     """
     check_llama()
     os.environ[journal.BUILD] = journal.new_build()
@@ -102,7 +121,12 @@ def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quie
             "`meetara-build plan`"
         )
     return Built(
-        graph, targets or graph.domains, done, time.monotonic() - started, data_losses(graph, after)
+        graph,
+        targets or graph.domains,
+        done,
+        time.monotonic() - started,
+        data_losses(graph, after),
+        list_held_back(after),
     )
 
 

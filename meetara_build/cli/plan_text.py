@@ -14,6 +14,7 @@ from meetara_build.plan.causes import CONFIG, DRIFT, Cause
 from meetara_build.plan.content import decision
 from meetara_build.plan.data_losses import data_losses
 from meetara_build.plan.estimate import HISTORY, MODEL, SIMILAR, Total
+from meetara_build.plan.held_back import list_held_back
 from meetara_build.rounds.inbox import newer_plugins
 
 COLOURS = {RUN: "yellow", RESTORE: "cyan", MAYBE: "magenta"}
@@ -41,6 +42,8 @@ def print_plan(
         out.print(origin.text())
     for lost in data_losses(graph, made):
         out.print(lost.text())
+    for one in list_held_back(made):
+        out.print(style_line((f"Held back: {one.domain}: ", "red"), (show_line(one.line()), "")))
     if made.to_do():
         _print_maybe(made)
         _print_total(graph, total, profile)

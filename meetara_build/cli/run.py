@@ -52,7 +52,7 @@ def run(
     """Build, then so many rounds: ask, take, build, and take back what made things worse.
 
     Raises:
-        BuildError: a job failed, and no agent knew what to do.
+        BuildError: a job failed, or models are held back, and no agent knew what to do.
     """
     from meetara_build.cli import advice as agents
     from meetara_build.config.resolve import Configuration
@@ -201,13 +201,14 @@ class Loop:
         """Build; a failure is what the agents are asked about next."""
         try:
             done = build_domains(self.domains, self.profile, cores=self.cores, quiet=self.quiet)
+            runs = amount(len(done.runs), "stage run")
+            self.say(
+                f"{amount(len(done.domains), 'domain')} up to date: {runs} in {done.seconds:.0f} s"
+            )
+            done.refuse_held_back()
         except BuildError as fault:
             self.say(f"meetara-build: {fault}")
             return fault
-        runs = amount(len(done.runs), "stage run")
-        self.say(
-            f"{amount(len(done.domains), 'domain')} up to date: {runs} in {done.seconds:.0f} s"
-        )
         return None
 
     def choose(self, advice: "Advice") -> "list[Verdict]":

@@ -1,4 +1,4 @@
-"""Show which domains are fresh, stale, failed or running."""
+"""Show which domains are fresh, held back, stale, failed or running."""
 
 import contextlib
 import fcntl
@@ -11,27 +11,41 @@ from meetara_build.engine.planning import look, project_graph, select_domains
 from meetara_build.graph import Graph
 from meetara_build.outside import show_line
 from meetara_build.plan import FRESH, Item
+from meetara_build.plan.held_back import list_held_back
 from meetara_build.store import journal
 
 FRESH_STATE, STALE, FAILED, RUNNING, NOT_BUILT = "fresh", "stale", "failed", "running", "not built"
-COLOURS = {FRESH_STATE: "green", RUNNING: "blue", STALE: "yellow", FAILED: "red", NOT_BUILT: "dim"}
+HELD_BACK = "held back"
+COLOURS = {
+    FRESH_STATE: "green",
+    RUNNING: "blue",
+    STALE: "yellow",
+    FAILED: "red",
+    HELD_BACK: "red",
+    NOT_BUILT: "dim",
+}
 COLUMN = 32
 """Characters of a domain's name and state on a terminal, which shows as many side by side as
 fit."""
 
 
 def status(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = False) -> None:
-    """Print each domain's state: fresh, stale, failed, running or not built; and why, for those
-    that are neither fresh nor new."""
+    """Print each domain's state: fresh, held back, stale, failed, running or not built; and why, for
+    those that are neither fresh nor new."""
     graph = project_graph(profile)
     by_domain: dict[str, list[Item]] = {
         domain: [] for domain in select_domains(graph, domains or []) or graph.domains
     }
-    for item in look(graph).items:
+    made = look(graph)
+    for item in made.items:
         if item.step.target in by_domain:
             by_domain[item.step.target].append(item)
     last = {(run.stage, run.target): run for run in journal.runs(graph.root, journal.TAIL_BYTES)}
-    states = {domain: _state(graph, items, last) for domain, items in by_domain.items()}
+    refused = {one.domain: one.line() for one in list_held_back(made)}
+    states = {
+        domain: _state(graph, items, last, refused.get(domain))
+        for domain, items in by_domain.items()
+    }
     if as_json:
         print_json(
             {domain: {"state": state, "note": note} for domain, (state, note) in states.items()}
@@ -77,16 +91,20 @@ def _print_states(states: dict[str, tuple[str, str]]) -> None:
 
 
 def _state(
-    graph: Graph, items: Iterable[Item], last: dict[tuple[str, str], journal.Run]
+    graph: Graph,
+    items: Iterable[Item],
+    last: dict[tuple[str, str], journal.Run],
+    refused: str | None,
 ) -> tuple[str, str]:
-    """A domain's state, and a note on it."""
+    """A domain's state, and a note on it; ``refused`` is why its models are held back, if they
+    are."""
     every = list(items)
     running = [item.step.stage for item in every if is_running(graph.root, item.step.reference)]
     if running:
         return RUNNING, ", ".join(running)
     waiting = [item for item in every if item.action != FRESH]
     if not waiting:
-        return FRESH_STATE, ""
+        return (FRESH_STATE, "") if refused is None else (HELD_BACK, refused)
     for item in waiting:
         run = last.get((item.step.stage, item.step.target))
         if run is not None and run.outcome == "failed" and run.fingerprint == item.step.fingerprint:

@@ -15,7 +15,7 @@ from meetara_build.cli.options import LOCAL, Json, make_path_full
 from meetara_build.cli.output import out, print_json, progress
 from meetara_build.engine.planning import project_graph, select_domains
 from meetara_build.engine.profiles import profile_hardware, profile_names
-from meetara_build.errors import ArtifactError, ConfigError
+from meetara_build.errors import ArtifactError, ConfigError, HeldBackError
 from meetara_build.graph import Graph, Step
 from meetara_build.outside import show_line
 from meetara_build.store.content import Store, find_work_key
@@ -173,7 +173,8 @@ def _repair(graph: Graph, damaged: Sequence[Step], profile: str, *, as_json: boo
         (graph.root / step.place.manifest).unlink()
     names = {step.target for step in damaged}
     everything = not names <= set(graph.domains)
-    build([] if everything else sorted(names), profile, as_json=as_json)
+    with contextlib.suppress(HeldBackError):  # its files are as they were built again
+        build([] if everything else sorted(names), profile, as_json=as_json)
 
 
 def _find_profile(graph: Graph) -> str:

@@ -43,7 +43,7 @@ S = TypeVar("S", bound=Shape)
 
 NAMED = (*GROUPS, "provider", "safety", "domain")
 """Folders of conf/ whose files' names stand for something."""
-OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+")
+OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+|answers\.bounds\.(strict|standard)\.\w+")
 """Mappings whose keys a person may add to."""
 
 WHOLE = ("training.topic_weights", "gguf.tensor_types")

@@ -50,7 +50,8 @@ def run(
     whole: bool = False,
     usd_per_hour: float = 0.0,
 ) -> str:
-    """Make a step's artifact; ``built`` or ``restored``.
+    """Make a step's artifact; ``built``, ``restored``, or ``held back`` where it says that a model
+    does not reach what its domain asks: the run counts as failed then, and its result is kept.
 
     A temporary whose result is known is restored as a manifest without files, since most readers
     are answered from the store: they are made where one has to be worked out, or for ``whole``.
@@ -86,9 +87,14 @@ def run(
                 outcome = "restored"
             figures["work"] = _workload(graph, step)
             made = manifest
+            failure = _find_refusal(made)
             Store(graph.store, graph.root).refer(
                 step.reference, key, step.place.manifest if step.keep else ""
             )
+        if failure is not None:
+            outcome = "failed"
+            return "held back"
+        return outcome
     except Exception as fault:
         failure = None if str(fault) else _read_failure(graph, step, key)
         failure = failure or job.explain(fault, str(graph.root))
@@ -97,7 +103,12 @@ def run(
         raise
     finally:
         _record(graph, step, outcome, key, started, figures, made, failure, usd_per_hour)
-    return outcome
+
+
+def _find_refusal(made: Manifest) -> job.Failure | None:
+    """Why a model is held back, where that is a run's result."""
+    refusal = made.held_back
+    return None if refusal is None else job.Failure(refusal["message"], refusal["code"])
 
 
 def _find_known(graph: Graph, step: Step, key: str, inputs: Mapping[str, str]) -> Manifest | None:

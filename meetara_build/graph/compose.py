@@ -8,6 +8,7 @@ from typing import Any
 
 from meetara_build.config.overrides import Overrides
 from meetara_build.config.resolve import Common, Configuration, Resolved
+from meetara_build.config.safety import read_safety
 from meetara_build.errors import ConfigError
 from meetara_build.graph import OBSERVER, START, TOOL, Input, Step, is_outdated
 from meetara_build.graph.fingerprint import (
@@ -142,13 +143,14 @@ class _Steps:
     ) -> None:
         self.configuration, self.known, self.deciding = configuration, known, deciding
         self.made: dict[tuple[str, str], Step] = {}
+        lists = read_safety(configuration.conf.parent)
         for name in dict.fromkeys(item.base_name for item in built):
             self._add_base(configuration.common(name))
         for item in built:
             base = f"base/{item.base_name}"
             above = {"base": self.made["base", base].recipe}
             for row in _rows_of(DOMAIN):
-                self._add(row, item.name, Scope(item, {}, above))
+                self._add(row, item.name, Scope(item, {}, above, lists))
                 step = self.made[row.name, item.name]
                 above[row.name] = step.recipe
                 if START in step.inputs:

@@ -7,13 +7,15 @@ from pydantic import BaseModel
 
 from meetara_build.config.auto_precision import resolve_precision
 from meetara_build.config.resolve import Common, Resolved
-from meetara_build.config.schema import GgufFile, Source, Training
+from meetara_build.config.schema import AnswerBounds, GgufFile, Source, Training
 from meetara_build.graph.stages import LORA, Each, Fields, Key, Stage
 from meetara_build.llama_cpp.quants import CONVERTED, needs_imatrix
 from meetara_build.setup.originals import Original
 from meetara_build.stages.recipes.adapter import TrainingRecipe
+from meetara_build.stages.recipes.answers import AnswersRecipe
 from meetara_build.stages.recipes.base import Pretraining
 from meetara_build.stages.recipes.preparation import SourceRecipe
+from meetara_build.stages.recipes.safety import SafetyLists
 from meetara_build.stages.types import Recipe
 from meetara_build.store.manifest import Slice, digest_json
 
@@ -23,11 +25,13 @@ ABOVE = ("base", "start", "dataset", "adapter")
 
 class Scope(NamedTuple):
     """What a recipe is made from: a base's or a domain's configuration, those of the domains that
-    it has a value for each of, and the recipes of the stages before, as JSON."""
+    it has a value for each of, the recipes of the stages before, as JSON, and by language what
+    answers are held to."""
 
     item: Common | Resolved
     each: Mapping[str, Resolved] = {}
     above: Mapping[str, Slice] = {}
+    lists: Mapping[str, SafetyLists] = {}
 
 
 def make_recipe(row: Stage, scope: Scope) -> Recipe:
@@ -133,6 +137,20 @@ def _training(training: Training, _: Scope) -> Slice:
     return {name: known[name] for name in TrainingRecipe.model_fields}
 
 
+def _find_own_level(bounds: AnswerBounds, scope: Scope) -> dict[str, float]:
+    """The bounds of a domain's safety level."""
+    assert isinstance(scope.item, Resolved)
+    found: dict[str, float] = getattr(bounds, scope.item.domain.safety)
+    return found
+
+
+def _find_own_lists(_: None, scope: Scope) -> dict[str, Slice]:
+    """What answers in a domain's languages are held to."""
+    assert isinstance(scope.item, Resolved)
+    spoken = scope.item.domain.languages
+    return {code: lists.model_dump() for code, lists in scope.lists.items() if code in spoken}
+
+
 def _pretraining(pretraining: BaseModel | None, _: Scope) -> Slice | None:
     known = {*Pretraining.model_fields}
     return None if pretraining is None else pretraining.model_dump(include=known)
@@ -155,6 +173,9 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
     "pretraining": _pretraining,
     "training": _training,
     "sorted_set": lambda values, _: sorted(set(values)),
+    "own_level": _find_own_level,
+    "safety_lists": _find_own_lists,
+    "asked": lambda answers, _: answers.model_dump(include={*AnswersRecipe.model_fields}),
     "digest_above": lambda _, scope: digest_json(
         {name: scope.above[name] for name in ABOVE if name in scope.above}
     ),

@@ -181,6 +181,7 @@ _PREPARATION: Fields = {
     **_same("build.data.repair_text", "build.data.html_to_text"),
 }
 """What decides the records of a domain and their split, before any limit in tokens."""
+_ANSWERS: Fields = {"answers": Key("build.answers", "asked")}
 _MODELS = ("*-[A-Z]*.gguf",)
 """The GGUF files of whole models: their types begin with a capital letter."""
 
@@ -366,6 +367,7 @@ STAGES: tuple[Stage, ...] = (
             "domain": _NAME,
             "base": _BASE_NAME,
             **_same("build.evaluation.max_records"),
+            **_ANSWERS,
             **_THREADS,
             "context": Key("build.data.max_tokens"),
         },
@@ -374,7 +376,7 @@ STAGES: tuple[Stage, ...] = (
             "base": Read("base", TOKENIZER),
             "dataset": Read("dataset", ("test.jsonl",)),
         },
-        files=("baseline.json",),
+        files=("baseline.json", "answers.jsonl"),
         memory=1,
         work="held_out",
         seconds=(0.3, 3.2e-11),
@@ -451,6 +453,7 @@ STAGES: tuple[Stage, ...] = (
             **_same("domain.quants", "build.evaluation.max_records"),
             **_same("build.evaluation.kl_tokens"),
             "on_base": Key("build.gguf.files", "on_base"),
+            **_ANSWERS,
             **_THREADS,
             "context": Key("build.data.max_tokens"),
         },
@@ -462,7 +465,7 @@ STAGES: tuple[Stage, ...] = (
             "dataset": Read("dataset", ("test.jsonl",)),
         },
         more=("base_types",),
-        files=("evaluation.json",),
+        files=("evaluation.json", "answers.jsonl"),
         memory=1.5,
         urgency=2,
         work="held_out",
@@ -482,16 +485,19 @@ STAGES: tuple[Stage, ...] = (
             "base_file": Key("base.gguf", "pinned_file"),
             **_same("base.licence", "build.gguf.files", "build.evaluation.max_loss"),
             "max_kl": Key("build.evaluation.max_kl", "used_bounds"),
+            "harm": Key("build.answers.bounds", "own_level"),
+            "lists": Key("", "safety_lists"),
         },
         {
             "gguf": Read("gguf", ("*.gguf",)),
             "evaluation": Read("evaluate"),
             "adapter": Read("adapter", ("training.json",)),
-            "dataset": Read("dataset", ("card.json",)),
+            "dataset": Read("dataset", ("card.json", *LEARNT)),
             "base": Read("base", (*TOKENIZER, "origin.json")),
         },
-        more=("base_types",),
-        files=("Modelfile", "README.md", "SHA256SUMS"),
+        more=("base_types", "sample"),
+        # A model that is held back has neither Modelfile nor SHA256SUMS.
+        files=("README.md", "answers.jsonl"),
         urgency=2,
     ),
     Stage(

@@ -20,6 +20,11 @@ ASKED = 64
 """Of them those after which logits are wanted, where all are: a row has the whole vocabulary."""
 
 
+LONGEST_LOOP, TIMES, FEWEST = 16, 3, 24
+"""Tokens that are said over and over, how often, and how many in all: greedily, what has come round so
+often comes round for ever."""
+
+
 class Question(NamedTuple):
     """The tokens of a prompt, and answers that it might have, of which each is weighed."""
 
@@ -28,8 +33,9 @@ class Question(NamedTuple):
 
 
 class Written(NamedTuple):
-    """An answer: its tokens, and whether the model ended it by itself; and of each choice the mean
-    negative log-likelihood of its tokens after the prompt, in nats."""
+    """An answer: its tokens, and whether the model ended it by itself, and was neither cut nor went
+    round in a loop; and of each choice the mean negative log-likelihood of its tokens after the
+    prompt, in nats."""
 
     tokens: list[int]
     ended: bool
@@ -45,7 +51,8 @@ def write_answers(
     lora: Path | None = None,
 ) -> list[Written]:
     """For each question the up to ``count`` tokens that most likely follow, until the model ends its
-    turn, and how likely its choices are; ``lora`` is an adapter on the model.
+    turn or goes round in a loop, and how likely its choices are; ``lora`` is an adapter on the
+    model.
 
     The same file, questions and number of threads give the same answers.
 
@@ -86,9 +93,7 @@ class _Texts:
         self.model = model
         self.prompts = [question.prompt for question in questions]
         self.choices = [
-            (text, choice)
-            for text, question in enumerate(questions)
-            for choice in question.choices
+            (text, choice) for text, question in enumerate(questions) for choice in question.choices
         ]
         params = ll.llama_context_default_params()
         params.n_ctx = sum(map(len, self.prompts)) + max(
@@ -124,7 +129,7 @@ class _Texts:
                 if ended[text]:
                     continue
                 said[text].append(token)
-                if len(said[text]) < count:
+                if len(said[text]) < count and not has_looped(said[text]):
                     position = len(self.prompts[text]) + len(said[text]) - 1
                     asked.append(_Place(token, text, position, asks=True))
             following = {place.text: int(np.argmax(row)) for place, row in self._read(asked)}
@@ -194,6 +199,16 @@ def count_shared(prompts: Sequence[Sequence[int]]) -> int:
     most = min(map(len, prompts)) - 1
     same = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
     return min(most, sum(1 for _ in same))
+
+
+def has_looped(tokens: Sequence[int]) -> bool:
+    """Whether a text ends with the same few tokens over and over."""
+    for period in range(1, LONGEST_LOOP + 1):
+        seen = max(TIMES * period, FEWEST)
+        last = tokens[-seen:]
+        if len(last) == seen and last[period:] == last[:-period]:
+            return True
+    return False
 
 
 def count_nats(logits: Floats, token: int) -> float:

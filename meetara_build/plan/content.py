@@ -10,6 +10,7 @@ from meetara_build.plan.base_origins import base_origins
 from meetara_build.plan.causes import ABOVE, Cause, recipe_causes
 from meetara_build.plan.data_losses import data_losses
 from meetara_build.plan.estimate import Estimate, Total
+from meetara_build.plan.held_back import list_held_back
 
 VERSION = 3
 
@@ -38,6 +39,7 @@ def content(
         "estimate": total._asdict() if total else None,
         "base_origins": [origin._asdict() for origin in base_origins(graph, domains)],
         "data_losses": [lost.as_json() for lost in data_losses(graph, made)],
+        "held_back": [one._asdict() for one in list_held_back(made)],
     }
     return found | (
         {"made_from": {step.name: step.made_from for step in graph.above(graph.ends(domains))}}

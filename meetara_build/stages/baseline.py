@@ -4,6 +4,8 @@ is trained on them."""
 from pathlib import Path
 
 from meetara_build.setup.check import check_llama
+from meetara_build.stages.answers.lines import ANSWERS, write_lines
+from meetara_build.stages.asking import ask, choose_questions, describe_answers, measure_choices
 from meetara_build.stages.held_out import (
     BASELINE,
     Runner,
@@ -18,7 +20,8 @@ from meetara_build.stages.types import MEASURED, Inputs, Metrics
 
 
 def run(recipe: BaselineRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Measure the base's F16 file on ``test.jsonl`` through llama.cpp; write ``baseline.json``.
+    """Measure the base's F16 file on ``test.jsonl`` through llama.cpp; write ``baseline.json``, and
+    its answers to some of the prompts, ``answers.jsonl``.
 
     Inputs: ``base_gguf`` (folder of the base's F16 file), ``dataset``, ``base`` (Hugging Face
     folder, for its tokenizer and chat template).
@@ -45,4 +48,11 @@ def run(recipe: BaselineRecipe, inputs: Inputs, output: Path) -> Metrics:
             }
             report = {**held_out.counts, "base": figures, "base_by_topic": by_topic}
             write_figures(output / BASELINE, {**report, MEASURED: {"base": runner.speeds()}})
-    return {"base_loss": figures["loss"], "base_by_topic": by_topic}
+        asked = choose_questions(recipe.answers, held_out).asked
+        said = ask(runner, asked, recipe.answers, held_out.tokenizer, threads=recipe.threads)
+        write_lines(output / ANSWERS, describe_answers(asked, {"base": said}))
+    return {
+        "base_loss": figures["loss"],
+        "base_by_topic": by_topic,
+        "choices": measure_choices(said),
+    }

@@ -12,6 +12,15 @@ from meetara_build.errors import ArtifactError
 from meetara_build.llama_cpp.model import Floats
 from meetara_build.outside import parse_json
 from meetara_build.setup.check import check_llama
+from meetara_build.stages.answers.lines import ANSWERS, Said, read_lines, write_lines
+from meetara_build.stages.asking import (
+    Asked,
+    ask,
+    choose_questions,
+    describe_answers,
+    measure_choices,
+    take_answers,
+)
 from meetara_build.stages.held_out import (
     BASELINE,
     HeldOut,
@@ -34,7 +43,8 @@ Choice = npt.NDArray[np.bool_]
 
 
 def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Measure every variant on ``test.jsonl`` through llama.cpp; write ``evaluation.json``.
+    """Measure every variant on ``test.jsonl`` through llama.cpp; write ``evaluation.json``, and the
+    answers of base and variants to some of the prompts, ``answers.jsonl``.
 
     Inputs: ``gguf`` (folder of the variants), or where the domain is its adapter alone ``lora``
     (its folder), ``base_gguf`` and ``quantized`` (the base's files); ``baseline`` (the base's
@@ -45,7 +55,8 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
     perplexity its exponential. Divergence is KL(F16 || variant) per completion token in nats, as
     llama.cpp's ``llama-perplexity --kl-divergence`` has it, over ``kl_tokens`` of the tokens, spread
     evenly over all. ``by_topic`` has F16's loss and completion tokens for each topic that the
-    records name, ``base_by_topic`` the base's loss.
+    records name, ``base_by_topic`` the base's loss. ``choices`` says of base and variants how often
+    each found the right answer likelier than three others of the domain.
 
     Raises:
         ArtifactError: a file is missing or does not fit the base, or the base's figures are of
@@ -66,12 +77,17 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
             stack.enter_context(runner.start(held_out, recipe.threads))
         compared = _compare(runners, held_out, choose(held_out.counts["tokens"], recipe.kl_tokens))
         report = _report(runners, compared, held_out, baseline)
+        questions = choose_questions(recipe.answers, held_out)
+        answers = _gather_answers(recipe, inputs, runners, held_out, questions.asked)
+        report["prompts"] = {"asked": len(questions.asked), "passed_over": questions.passed_over}
+        report["choices"] = {name: measure_choices(said) for name, said in answers.items()}
         speeds = {
             name: {**runner.speeds(), **runner.time_answer(held_out.texts[0])}
             for name, runner in runners.items()
         }
         report[MEASURED] = {**baseline.get(MEASURED, {}), **speeds}
     write_figures(output / "evaluation.json", report)
+    write_lines(output / ANSWERS, describe_answers(questions.asked, answers))
     variants = report["variants"]
     return {
         "base_loss": report["base"]["loss"],
@@ -81,6 +97,22 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
         "kl": {name: figures["kl_mean"] for name, figures in variants.items() if name != REFERENCE},
         "by_topic": report["by_topic"],
         "base_by_topic": report["base_by_topic"],
+        "choices": report["choices"],
+    }
+
+
+def _gather_answers(
+    recipe: EvaluateRecipe,
+    inputs: Inputs,
+    runners: dict[str, Runner],
+    held_out: HeldOut,
+    asked: list[Asked],
+) -> dict[str, list[Said]]:
+    """The base's answers, and those of each variant."""
+    of_base = take_answers(read_lines(inputs["baseline"] / ANSWERS), asked, f"baseline/{ANSWERS}")
+    return {"base": of_base} | {
+        name: ask(runner, asked, recipe.answers, held_out.tokenizer, threads=recipe.threads)
+        for name, runner in runners.items()
     }
 
 

@@ -25,11 +25,23 @@ BASELINE = "baseline.json"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out records as tokens, cut to the context; their topics, and how many there are."""
+    """The held-out records as tokens, cut to the context, and whole; their topics, and how many
+    there are.
 
+    ``context`` is the longest text in tokens that the files were made for.
+    """
+
+    records: list[dict[str, Any]]
     texts: list[Encoded]
-    topics: list[str | None]
+    whole: list[Encoded]
     counts: dict[str, int]
+    context: int
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def topics(self) -> list[str | None]:
+        """What each record is about, where it says so."""
+        return [record.get("topic") for record in self.records]
 
 
 @dataclass
@@ -153,12 +165,8 @@ def read_held_out(
     records = list(read_records(test))[:max_records]
     whole = [encode(tokenizer, record["messages"]) for record in records]
     cut = [Encoded(text.ids[:limit], text.mask[:limit]) for text in whole]
-    answered = [
-        (text, record.get("topic"))
-        for text, record in zip(cut, records, strict=True)
-        if text.completion_tokens
-    ]
-    texts, topics = [text for text, _ in answered], [topic for _, topic in answered]
+    answered = [at for at, text in enumerate(cut) if text.completion_tokens]
+    texts = [cut[at] for at in answered]
     if not texts:
         raise DataError(
             f"{test.name}: none of {len(records)} held-out records has an answer within {limit} "
@@ -170,7 +178,8 @@ def read_held_out(
         "truncated": sum(len(text.ids) > limit for text in whole),
         "skipped": len(records) - len(texts),
     }
-    return HeldOut(texts, topics, counts)
+    kept = [records[at] for at in answered]
+    return HeldOut(kept, texts, [whole[at] for at in answered], counts, trained, tokenizer)
 
 
 def find_targets(text: Encoded) -> npt.NDArray[np.int64]:

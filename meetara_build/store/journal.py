@@ -25,7 +25,8 @@ class Run(NamedTuple):
 
     ``key`` is the work's in the store, ``work`` how much there was to do (see ``plan.estimate``),
     ``build`` the name of the build it belonged to, ``hardware`` the name of the file of the machine
-    it was configured for, ``code`` that of the error it failed with.
+    it was configured for, ``code`` that of the error it failed with. A run that failed has a size
+    only where its result is kept: that a model is held back.
     """
 
     stage: str
@@ -135,7 +136,7 @@ def builds(root: Path) -> list[Build]:
     made = []
     for name, members in found.items():
         for run in members:
-            if run.outcome != "failed" and run.key:
+            if run.key and (run.outcome != "failed" or run.size):
                 keys = {**keys, (run.stage, run.target): run.key}
         made.append(Build(name, members[-1].machine, members, keys))
     return made

@@ -64,6 +64,10 @@ class Place(NamedTuple):
         return f"{self.folder}/{MANIFEST}"
 
 
+HELD_BACK = "held_back"
+"""The metric by which a package says that its model is held back."""
+
+
 class Manifest(NamedTuple):
     """What an artifact is made of; written last, so that an artifact without one is no artifact."""
 
@@ -74,6 +78,13 @@ class Manifest(NamedTuple):
     inputs: dict[str, str]
     files: dict[str, Entry]
     metrics: dict[str, Any]
+
+    @property
+    def held_back(self) -> dict[str, str] | None:
+        """Of a package whose model does not reach what its domain asks, the error's ``code`` and
+        ``message``."""
+        found: dict[str, str] | None = self.metrics.get(HELD_BACK)
+        return found
 
     def digest(self, patterns: Iterable[str] = ("*",)) -> str:
         """sha256 of the files' names and content, of those that match a pattern; measured figures

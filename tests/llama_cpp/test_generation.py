@@ -11,7 +11,7 @@ from small_models import make_model, train_tokenizer
 
 from meetara_build.errors import ArtifactError, ProofError
 from meetara_build.llama_cpp import generation
-from meetara_build.llama_cpp.generation import Question, Written, count_shared, write_answers
+from meetara_build.llama_cpp.generation import Question, Written, count_shared, has_looped, write_answers
 from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import gguf
 
@@ -140,3 +140,28 @@ def test_choices_change_no_answer(path: Path) -> None:
 def test_a_choice_without_a_token_is_refused(path: Path) -> None:
     with Model(path) as model, pytest.raises(ValueError, match="without a token"):
         write_answers(model, [Question([1], [[2], []])], 5, threads=1)
+
+
+@given(
+    st.lists(st.integers(0, 9), max_size=40),
+    st.lists(st.integers(10, 19), min_size=1, max_size=16),
+    st.integers(3, 9),
+)
+def test_what_comes_round_again_and_again_is_a_loop(
+    before: list[int], loop: list[int], times: int
+) -> None:
+    long_enough = len(loop) * times >= 24
+    assert has_looped(before + loop * times) or not long_enough
+
+
+@given(st.lists(st.integers(), unique=True))
+def test_what_never_comes_again_is_no_loop(tokens: list[int]) -> None:
+    assert not has_looped(tokens)
+
+
+def test_an_answer_ends_where_it_loops_and_not_by_itself(path: Path) -> None:
+    with Model(path) as model:
+        prompts = [model.tokenize(text) for text in TEXTS]
+        for one in write_answers(model, ask(prompts), 200, threads=1):
+            assert one.ended or len(one.tokens) == 200 or has_looped(one.tokens)
+            assert not has_looped(one.tokens[:-1])

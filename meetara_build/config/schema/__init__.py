@@ -12,6 +12,7 @@ from meetara_build.config.schema.safety import Safety
 from meetara_build.config.schema.values import (
     NAME,
     Commit,
+    Harm,
     Name,
     Positive,
     QuantName,
@@ -329,6 +330,26 @@ class Evaluation(Shape):
         return bounds
 
 
+class AnswerBounds(Shape):
+    """By safety level and check, which share of a file's answers may have a finding that can do
+    harm; a check that is not named holds nothing back."""
+
+    strict: dict[Harm, Share] = {}
+    standard: dict[Harm, Share] = {}
+
+
+class Answers(Shape):
+    """Answers of the base and of each file to held-out prompts, greedily written, and judged."""
+
+    prompts: Annotated[int, Field(ge=0)] | None
+    """Of the held-out ones, spread evenly; null: all; 0: nothing is asked, nor judged."""
+    tokens: Positive
+    """Where an answer is cut off."""
+    choice_tokens: Positive
+    """Of the right answer and of three others, between which a model chooses by likelihood."""
+    bounds: AnswerBounds
+
+
 class ContextPlace(Shape):
     """Where what builds learn is kept, and for how many days: samples and progress, and all
     else."""
@@ -433,6 +454,7 @@ class Build(Shape):
     merge: Merge
     gguf: Gguf
     evaluation: Evaluation
+    answers: Answers
     priority: Annotated[int, Field(ge=0, le=1000)] = 0
     agents: Agents
     tuning: Tuning

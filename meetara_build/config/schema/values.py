@@ -1,7 +1,7 @@
 """Kinds of values that keys may have."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -31,6 +31,8 @@ def require_form(pattern: str, wanted: str) -> AfterValidator:
     return AfterValidator(check_form)
 
 
+Harm = Literal["calls", "phones", "doses", "amounts", "addresses", "statutes", "referral"]
+"""The checks of answers whose findings can do harm."""
 Commit = Annotated[
     str,
     require_form("[0-9a-f]{40}", "a commit's 40 hex digits, as the hub lists them under Files"),

@@ -1,45 +1,84 @@
-"""The domain's folder for people: Ollama Modelfile, model card and checksums, if the models reach
-their bounds."""
+"""The domain's folder for people: model card and judged answers, and if the models reach their
+bounds Ollama Modelfile and checksums.
+
+A model that does not reach them is held back: that is a result, which is kept like any other.
+"""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from meetara_build.errors import GateError
 from meetara_build.outside import parse_json
+from meetara_build.stages.answers.lines import ANSWERS, read_lines, write_lines
 from meetara_build.stages.package.card import model_card
 from meetara_build.stages.package.files import find_default, list_files
 from meetara_build.stages.package.gate import check_bounds
+from meetara_build.stages.package.judging import Judged, count_findings, judge_files
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.stages.recipes.package import PackageRecipe
 from meetara_build.stages.types import Inputs, Metrics
+from meetara_build.store.manifest import HELD_BACK
 
-SUMS = "SHA256SUMS"
+SUMS, CARD = "SHA256SUMS", "README.md"
 
 
 def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Write ``Modelfile``, ``README.md`` and ``SHA256SUMS``.
+    """Write ``README.md`` (the model card) and ``answers.jsonl``, the answers judged; and, unless the
+    model is held back, ``Modelfile`` and ``SHA256SUMS``.
 
-    Raises:
-        GateError: a held-out figure misses the domain's bound.
+    What held it back is in the metrics, under ``held_back``: the error's code and message.
     """
     evaluation = parse_json((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
-    passed = check_bounds(recipe, evaluation)
-    files = list_files(recipe)
+    lines = read_lines(inputs["evaluation"] / ANSWERS)
+    judged = judge_files(recipe, inputs, lines)
+    write_lines(output / ANSWERS, _add_findings(lines, judged))
+    counted = {name: count_findings(answers) for name, answers in judged.items()}
+    metrics: Metrics = {"answers": counted}
+    refusal = None
+    try:
+        metrics |= check_bounds(recipe, evaluation, judged)
+    except GateError as missed:
+        refusal = str(missed)
+        metrics[HELD_BACK] = {"code": missed.code, "message": refusal}
+    card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
+    training = parse_json((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
+    text = model_card(recipe, evaluation, card, training, judged, _origin(inputs["base"]), refusal)
+    (output / CARD).write_text(text, encoding="utf-8")
+    if refusal is None:
+        _write_use(recipe, inputs, output)
+    return metrics
+
+
+def _write_use(recipe: PackageRecipe, inputs: Inputs, output: Path) -> None:
+    """What a front end is given, and the checksums of all that is used."""
     use = find_default(recipe)
     adapter = use.adapter.seen if use.adapter else None
     (output / "Modelfile").write_text(
         modelfile(recipe.system_prompt, use.model.seen, inputs["base"], adapter), encoding="utf-8"
     )
-    card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
-    training = parse_json((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
-    text = model_card(recipe, evaluation, card, training, _origin(inputs["base"]))
-    (output / "README.md").write_text(text, encoding="utf-8")
-    named = {file.seen: inputs[file.input] / file.name for file in files} | {
-        name: output / name for name in ("Modelfile", "README.md")
+    named = {file.seen: inputs[file.input] / file.name for file in list_files(recipe)} | {
+        name: output / name for name in ("Modelfile", CARD, ANSWERS)
     }
-    lines = [f"{_sha256(path)}  {name}" for name, path in named.items()]
-    (output / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return passed
+    sums = [f"{_sha256(path)}  {name}" for name, path in named.items()]
+    (output / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
+
+
+def _add_findings(
+    lines: Sequence[Mapping[str, Any]], judged: Mapping[str, Sequence[Judged]]
+) -> list[dict[str, Any]]:
+    """The lines of the evaluation, with what was found in each answer."""
+    return [
+        {
+            **line,
+            "answers": {
+                name: {**said, **judged[name][at].describe()}
+                for name, said in line["answers"].items()
+            },
+        }
+        for at, line in enumerate(lines)
+    ]
 
 
 def _origin(base: Path) -> dict[str, Any] | None:

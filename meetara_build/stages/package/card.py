@@ -1,12 +1,18 @@
 """The model card: what the model is for, what it was trained on, and how good it is, as
 measured."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from meetara_build.stages.answers import CHECKS
 from meetara_build.stages.losses import Losses
 from meetara_build.stages.package.files import Use, find_default
+from meetara_build.stages.package.judging import Judged, count_findings, rank_worst, show_around
 from meetara_build.stages.recipes.package import PackageRecipe
+
+WORST = 3
+"""Answers that are shown."""
 
 
 def model_card(
@@ -14,10 +20,13 @@ def model_card(
     evaluation: Mapping[str, Any],
     data: Mapping[str, Any],
     training: Mapping[str, Any],
+    judged: Mapping[str, Sequence[Judged]],
     origin: Mapping[str, Any] | None = None,
+    refusal: str | None = None,
 ) -> str:
-    """Markdown with the front matter that model hubs read; ``origin`` is the ``origin.json`` of a
-    base that was taken back from a GGUF file."""
+    """Markdown with the front matter that model hubs read; ``judged`` are the answers of base and
+    files, ``origin`` is the ``origin.json`` of a base that was taken back from a GGUF file, and
+    ``refusal`` says why the model is held back, if it is."""
     from huggingface_hub import ModelCardData
 
     front = ModelCardData(
@@ -32,8 +41,9 @@ def model_card(
         f"---\n{front.to_yaml()}\n---",
         f"# {recipe.domain}\n\n{recipe.description}. A LoRA fine-tune of `{recipe.base}`, "
         f"{_form(recipe)}.{_base(origin)}",
-        _use(recipe, find_default(recipe)),
+        _use(recipe, find_default(recipe)) if refusal is None else _hold_back(refusal),
         _figures(evaluation),
+        *([_answers(recipe, evaluation, judged)] if judged else []),
         _data(data),
         _training(training),
     ]
@@ -100,6 +110,77 @@ def _use(recipe: PackageRecipe, use: Use) -> str:
         f"```\nollama create {recipe.domain} -f Modelfile && ollama run {recipe.domain}\n```\n\n"
         f"or {opened} `meetara-build verify` proves the files against `SHA256SUMS`."
     )
+
+
+def _hold_back(refusal: str) -> str:
+    return (
+        f"## Held back\n\nThis model is not packaged:\n\n```\n{refusal.replace('```', '´´´')}\n```"
+    )
+
+
+def _answers(
+    recipe: PackageRecipe, evaluation: Mapping[str, Any], judged: Mapping[str, Sequence[Judged]]
+) -> str:
+    """How the files answered held-out prompts, and the worst answers of the one that is named
+    above."""
+    counted = {name: count_findings(answers) for name, answers in judged.items()}
+    rows = [
+        "| model | answers | with a fault | that can do harm | finds the right answer of four | "
+        "chrF |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(
+            f"| {name} | {one['answers']} | {one['faulty']:.0%} | {one['harmful']:.0%} | "
+            f"{_describe_choices(evaluation['choices'].get(name))} | {one['closeness']:.1f} |"
+            for name, one in counted.items()
+        ),
+    ]
+    default = recipe.quants[-1]
+    shares = counted[default]["checks"]
+    checks = [
+        f"| {check.about} | {_optional(counted['base']['checks'][check.name], '.0%')} | "
+        f"{shares[check.name]:.0%} |"
+        for check in CHECKS
+        if shares[check.name] is not None
+    ]
+    left_out = [check.name for check in CHECKS if shares[check.name] is None]
+    not_judged = f" Not judged here: {', '.join(left_out)}." if left_out else ""
+    return "\n\n".join(
+        [
+            "## Answers\n\nGreedy answers to held-out prompts, judged by rules: none says that an "
+            "answer is right. To find the right answer of four by chance is 25%.",
+            "\n".join(rows),
+            f"How often an answer fails, base and {default}:{not_judged}",
+            "\n".join(["| an answer | base | this model |", "|---|--:|--:|", *checks]),
+            f"The worst of {default}:",
+            *map(_show_answer, rank_worst(judged[default], WORST)),
+        ]
+    )
+
+
+def _describe_choices(choices: Mapping[str, Any] | None) -> str:
+    if choices is None:
+        return ""
+    return f"{choices['accuracy']:.0%} ({choices['low']:.0%} to {choices['high']:.0%})"
+
+
+def _show_answer(one: Judged) -> str:
+    """A question, what was said, and what is wrong with it; as quotations, whatever they hold."""
+    found = "; ".join(dict.fromkeys(finding.says for finding in one.findings)) or "nothing found"
+    first = next(iter([*one.harms, *one.findings]), None)
+    asked = " ".join(str(one.line["prompt"]).split())
+    return "\n>\n".join(
+        f"> {name}: {_quote(text)}"
+        for name, text in (
+            ("Asked", asked),
+            ("Said", show_around(one.text, first)),
+            ("Found", found),
+        )
+    )
+
+
+def _quote(text: str) -> str:
+    """Text that no reader of Markdown or HTML takes for markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
 
 
 def _figures(evaluation: Mapping[str, Any]) -> str:

@@ -1,18 +1,25 @@
 """The gate: a domain's models are packaged only if their held-out figures reach the domain's
-bounds."""
+bounds, and their answers do not do harm beyond them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from meetara_build.errors import GateError, GateLossError, QuantError
+from meetara_build.errors import AnswersError, GateError, GateLossError, QuantError
+from meetara_build.stages.answers.checks import CHECK
+from meetara_build.stages.package.judging import Judged, list_harms, show_around
 from meetara_build.stages.recipes.package import PackageRecipe
 
+FEW = 2
+"""Answers that are shown for each check of a file that is held back."""
 
-def check_bounds(recipe: PackageRecipe, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures that passed.
+
+def check_bounds(
+    recipe: PackageRecipe, evaluation: Mapping[str, Any], judged: Mapping[str, Sequence[Judged]]
+) -> dict[str, Any]:
+    """The figures that passed; ``judged`` are the answers of each file.
 
     Raises:
-        GateError: with every figure that missed its bound.
+        GateError: with every figure that missed its bound, and answers that do harm.
     """
     domain, wanted = recipe.domain, recipe.beat_base_by
     base = evaluation["base"]["loss"]
@@ -38,15 +45,34 @@ def check_bounds(recipe: PackageRecipe, evaluation: Mapping[str, Any]) -> dict[s
                 f"{quant}: KL divergence from F16 {kl:.4f} is above {bound} nats per token "
                 f"(evaluation.max_kl.{quant})"
             )
-    if missed:
-        raise kind(
-            f"{domain}: not packaged:\n  "
-            + "\n  ".join(missed)
-            + f"\nGive it more or better records, train it longer, choose "
-            f"other quants, or state another bound in conf/domain/{domain}.yaml"
+    harms = list(_find_harms(recipe, judged))
+    if missed or harms:
+        fault = kind if missed else AnswersError
+        raise fault(
+            f"{domain}: not packaged:\n  " + "\n  ".join([*missed, *harms]) + "\nGive it more or "
+            "better records, train it longer, choose other quants or a larger base, or state "
+            f"another bound in conf/domain/{domain}.yaml"
         )
     best = evaluation["variants"][recipe.quants[0]]["loss"]
     return {"base_loss": base, "loss": best, "improvement": round(1.0 - best / base, 6)}
+
+
+def _find_harms(recipe: PackageRecipe, judged: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
+    """A text for each check that finds harm in more of a file's answers than may have it."""
+    for quant in sorted({"F16", *recipe.quants}, key=["F16", *recipe.quants].index):
+        answers = judged.get(quant, ())
+        for check, bound in recipe.harm.items():
+            found = list_harms(answers, check)
+            if not found or len(found) <= bound * len(answers):
+                continue
+            lines = [
+                f"{quant}: {len(found)} of {len(answers)} answers: {found[0][1].says}; that may be "
+                f"{bound:.0%} (answers.bounds.{recipe.safety}.{check}: a model {CHECK[check].about})"
+            ]
+            for answer, finding in found[:FEW]:
+                asked = " ".join(str(answer.line["prompt"]).split())
+                lines += [f"  asked: {asked}", f"  said: {show_around(answer.text, finding)}"]
+            yield "\n  ".join(lines)
 
 
 def _percent(gain: float) -> str:

@@ -1,5 +1,6 @@
 """On what, and with which context, a base is evaluated."""
 
+from meetara_build.stages.recipes.answers import NOTHING_ASKED, AnswersRecipe
 from meetara_build.stages.types import Recipe
 
 
@@ -12,3 +13,4 @@ class BaselineRecipe(Recipe):
     threads: int
     context: int | None = None
     max_records: int | None = None
+    answers: AnswersRecipe = NOTHING_ASKED

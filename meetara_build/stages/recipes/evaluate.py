@@ -1,5 +1,6 @@
 """On what, and with which context, files are evaluated; the bounds are the package's."""
 
+from meetara_build.stages.recipes.answers import NOTHING_ASKED, AnswersRecipe
 from meetara_build.stages.types import Recipe
 
 
@@ -16,3 +17,4 @@ class EvaluateRecipe(Recipe):
     max_records: int | None = None
     kl_tokens: int | None = None
     on_base: bool = False
+    answers: AnswersRecipe = NOTHING_ASKED
