@@ -182,7 +182,7 @@ class BuildError(MeetaraError):
 
 
 class HeldBackError(BuildError):
-    """Models were built and do not reach what their domains ask: they are not packaged."""
+    """Models do not reach what their domains ask."""
 
     code = "build-held-back"
 
