@@ -20,7 +20,8 @@
     ├── GateError              gate                 a model misses a bound that its domain sets
     │   ├── GateLossError      gate-loss            its held-out loss is too high
     │   ├── QuantError         gate-quant           a quant type is too far from F16
-    │   └── AnswersError       gate-answers         its answers may do harm
+    │   ├── AnswersError       gate-answers         its answers may do harm
+    │   └── RegressionError    gate-regression      it is worse than the build that was accepted
     ├── ArtifactError          artifact             an artifact is missing, damaged or unwritable
     │   └── UnwritableError    artifact-unwritable  the disk is full, or its rights forbid writing
     ├── BuildError             build                a build or one of its jobs failed
@@ -161,6 +162,12 @@ class AnswersError(GateError):
     """Its answers may do harm."""
 
     code = "gate-answers"
+
+
+class RegressionError(GateError):
+    """It is worse than the build that was accepted."""
+
+    code = "gate-regression"
 
 
 class ArtifactError(MeetaraError):

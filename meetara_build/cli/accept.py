@@ -1,13 +1,17 @@
-"""Take proposals: each becomes an entry in conf/overlay/."""
+"""Take proposals: each becomes an entry in conf/overlay/. Or take builds, which later ones are held
+to."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from meetara_build.cli.completion import complete_proposals
 from meetara_build.cli.output import amount, out
-from meetara_build.engine.planning import project_graph
+from meetara_build.engine.acceptance import accept_build
+from meetara_build.engine.planning import look, project_graph
 from meetara_build.errors import ConfigError
+from meetara_build.graph import Graph
 from meetara_build.rounds.inbox import REJECTED, mark, read_inbox
 
 
@@ -15,7 +19,7 @@ def accept(
     ids: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Ids, or their beginnings, as `propose` and `plan` show them.",
+            help="Ids, or their beginnings, as `propose` and `plan` show them; or domains.",
             autocompletion=complete_proposals,
         ),
     ] = None,
@@ -23,8 +27,10 @@ def accept(
 ) -> None:
     """Take what was proposed last, by id or all of it; take back what is advised to be.
 
+    A domain's name takes its present build: later ones are held back where they are surely worse.
+
     Raises:
-        ConfigError: an id is unknown, or its proposal was refused.
+        ConfigError: an id is unknown, its proposal was refused, or a domain's build cannot be taken.
     """
     from meetara_build.cli import advice
     from meetara_build.config.overlay import remove_decisions
@@ -33,8 +39,10 @@ def accept(
     from meetara_build.rounds.ranking import REFUSED, WINS
     from meetara_build.rounds.track_record import WITHDRAWN
 
-    named = ids or []
     graph = project_graph()
+    named = _accept_builds(graph, ids or [])
+    if ids and not named:
+        return
     content = read_inbox(graph.root)
     verdicts = [asking.read_verdict(one) for one in content["verdicts"]]
     back = {one["id"]: asking.Withdrawal(**one) for one in content["withdrawals"]}
@@ -64,3 +72,14 @@ def accept(
     mark(graph.root, [one.id for one in undone], REJECTED)
     counts = f"{amount(len(taken), 'proposal')} taken, {amount(len(undone), 'decision')} taken back"
     out.print(f"{counts}: see conf/overlay/ and `meetara-build plan`")
+
+
+def _accept_builds(graph: Graph, words: Sequence[str]) -> list[str]:
+    """Take the builds of the domains among some words; the other words."""
+    domains = [word for word in words if word in graph.domains]
+    made = look(graph, domains) if domains else None
+    for domain in domains:
+        assert made is not None
+        path = accept_build(graph, made, domain)
+        out.print(f"{domain}: later builds are held to this one: {path.relative_to(graph.project)}")
+    return [word for word in words if word not in domains]

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from meetara_build.config.accepted import read_accepted
 from meetara_build.config.overrides import Overrides
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.safety import read_safety
@@ -26,7 +27,7 @@ from meetara_build.graph.own_inputs import (
     find_warm_start,
     taught_domains,
 )
-from meetara_build.graph.recipes import Scope, make_recipe
+from meetara_build.graph.recipes import Reviewed, Scope, make_recipe
 from meetara_build.graph.stages import (
     ALL,
     BASE,
@@ -143,14 +144,16 @@ class _Steps:
     ) -> None:
         self.configuration, self.known, self.deciding = configuration, known, deciding
         self.made: dict[tuple[str, str], Step] = {}
-        lists = read_safety(configuration.conf.parent)
+        reviewed = Reviewed(
+            read_safety(configuration.conf.parent), read_accepted(configuration.conf)
+        )
         for name in dict.fromkeys(item.base_name for item in built):
             self._add_base(configuration.common(name))
         for item in built:
             base = f"base/{item.base_name}"
             above = {"base": self.made["base", base].recipe}
             for row in _rows_of(DOMAIN):
-                self._add(row, item.name, Scope(item, {}, above, lists))
+                self._add(row, item.name, Scope(item, {}, above, reviewed))
                 step = self.made[row.name, item.name]
                 above[row.name] = step.recipe
                 if START in step.inputs:

@@ -11,6 +11,7 @@ from meetara_build.config.schema import AnswerBounds, GgufFile, Source, Training
 from meetara_build.graph.stages import LORA, Each, Fields, Key, Stage
 from meetara_build.llama_cpp.quants import CONVERTED, needs_imatrix
 from meetara_build.setup.originals import Original
+from meetara_build.stages.recipes.accepted import Accepted
 from meetara_build.stages.recipes.adapter import TrainingRecipe
 from meetara_build.stages.recipes.answers import AnswersRecipe
 from meetara_build.stages.recipes.base import Pretraining
@@ -23,15 +24,23 @@ ABOVE = ("base", "start", "dataset", "adapter")
 """The stages whose recipes a GGUF file names, as one digest, in its metadata."""
 
 
+class Reviewed(NamedTuple):
+    """What people reviewed: by language the lists that answers are held to, and by domain the builds
+    that they accepted."""
+
+    lists: Mapping[str, SafetyLists] = {}
+    accepted: Mapping[str, Accepted] = {}
+
+
 class Scope(NamedTuple):
     """What a recipe is made from: a base's or a domain's configuration, those of the domains that
-    it has a value for each of, the recipes of the stages before, as JSON, and by language what
-    answers are held to."""
+    it has a value for each of, the recipes of the stages before, as JSON, and what people
+    reviewed."""
 
     item: Common | Resolved
     each: Mapping[str, Resolved] = {}
     above: Mapping[str, Slice] = {}
-    lists: Mapping[str, SafetyLists] = {}
+    reviewed: Reviewed = Reviewed()
 
 
 def make_recipe(row: Stage, scope: Scope) -> Recipe:
@@ -148,7 +157,14 @@ def _find_own_lists(_: None, scope: Scope) -> dict[str, Slice]:
     """What answers in a domain's languages are held to."""
     assert isinstance(scope.item, Resolved)
     spoken = scope.item.domain.languages
-    return {code: lists.model_dump() for code, lists in scope.lists.items() if code in spoken}
+    return {
+        code: lists.model_dump() for code, lists in scope.reviewed.lists.items() if code in spoken
+    }
+
+
+def _find_accepted(_: None, scope: Scope) -> Accepted | None:
+    assert isinstance(scope.item, Resolved)
+    return scope.reviewed.accepted.get(scope.item.name)
 
 
 def _pretraining(pretraining: BaseModel | None, _: Scope) -> Slice | None:
@@ -175,6 +191,7 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
     "sorted_set": lambda values, _: sorted(set(values)),
     "own_level": _find_own_level,
     "safety_lists": _find_own_lists,
+    "accepted": _find_accepted,
     "asked": lambda answers, _: answers.model_dump(include={*AnswersRecipe.model_fields}),
     "digest_above": lambda _, scope: digest_json(
         {name: scope.above[name] for name in ABOVE if name in scope.above}

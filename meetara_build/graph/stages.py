@@ -487,6 +487,8 @@ STAGES: tuple[Stage, ...] = (
             "max_kl": Key("build.evaluation.max_kl", "used_bounds"),
             "harm": Key("build.answers.bounds", "own_level"),
             "lists": Key("", "safety_lists"),
+            "accepted": Key("", "accepted"),
+            **_same("build.evaluation.worse_by"),
         },
         {
             "gguf": Read("gguf", ("*.gguf",)),

@@ -36,10 +36,10 @@ def run(recipe: BaselineRecipe, inputs: Inputs, output: Path) -> Metrics:
     with Runner.open("base", path) as runner:
         held_out = read_held_out(inputs, {"base": runner}, recipe.context, recipe.max_records)
         with runner.start(held_out, recipe.threads):
-            for text, topic in zip(held_out.texts, held_out.topics, strict=True):
+            for text, record in zip(held_out.texts, held_out.records, strict=True):
                 targets, start = find_targets(text), 0
                 for logits in runner.stream(text):
-                    runner.add(topic, logits, targets[start : start + len(logits)])
+                    runner.add(record, logits, targets[start : start + len(logits)])
                     start += len(logits)
             figures = runner.figures(held_out.counts["tokens"])
             by_topic = {

@@ -1,5 +1,6 @@
 """The evaluate stage: what the GGUF files are worth, on records that no training has seen."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,8 @@ def run(recipe: EvaluateRecipe, inputs: Inputs, output: Path) -> Metrics:
     perplexity its exponential. Divergence is KL(F16 || variant) per completion token in nats, as
     llama.cpp's ``llama-perplexity --kl-divergence`` has it, over ``kl_tokens`` of the tokens, spread
     evenly over all. ``by_topic`` has F16's loss and completion tokens for each topic that the
-    records name, ``base_by_topic`` the base's loss. ``choices`` says of base and variants how often
+    records name, ``base_by_topic`` the base's loss; ``by_record`` F16's loss and tokens for each
+    record, by its id. ``choices`` says of base and variants how often
     each found the right answer likelier than three others of the domain.
 
     Raises:
@@ -173,16 +175,16 @@ def _compare(runners: dict[str, Runner], held_out: HeldOut, chosen: Choice) -> d
     """Put every record through every file."""
     compared = {name: _Compared() for name in runners if name != REFERENCE}
     done = 0
-    for text, topic in zip(held_out.texts, held_out.topics, strict=True):
+    for text, record in zip(held_out.texts, held_out.records, strict=True):
         count = text.completion_tokens
-        _score(text, topic, runners, compared, chosen[done : done + count])
+        _score(text, record, runners, compared, chosen[done : done + count])
         done += count
     return compared
 
 
 def _score(
     text: Encoded,
-    topic: str | None,
+    record: Mapping[str, Any],
     runners: dict[str, Runner],
     compared: dict[str, _Compared],
     chosen: Choice,
@@ -192,7 +194,7 @@ def _score(
     for pieces in zip(*(runner.stream(text) for runner in runners.values()), strict=True):
         by_name, end = dict(zip(runners, pieces, strict=True)), start + len(pieces[0])
         for name, runner in runners.items():
-            runner.add(topic, by_name[name], targets[start:end])
+            runner.add(record, by_name[name], targets[start:end])
         picked = chosen[start:end]
         if picked.any():
             reference = log_softmax(by_name[REFERENCE][picked])
@@ -235,4 +237,11 @@ def _report(
             for topic, count in count_topics(held_out).items()
         },
         "base_by_topic": baseline["base_by_topic"],
+        "by_record": {
+            record["id"]: [
+                round_figure(runners[REFERENCE].by_record[record["id"]] / text.completion_tokens),
+                text.completion_tokens,
+            ]
+            for text, record in zip(held_out.texts, held_out.records, strict=True)
+        },
     }

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -25,8 +25,7 @@ BASELINE = "baseline.json"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out records as tokens, cut to the context, and whole; their topics, and how many
-    there are.
+    """The held-out records, and as tokens, cut to the context and whole; and how many there are.
 
     ``context`` is the longest text in tokens that the files were made for.
     """
@@ -37,11 +36,6 @@ class HeldOut:
     counts: dict[str, int]
     context: int
     tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def topics(self) -> list[str | None]:
-        """What each record is about, where it says so."""
-        return [record.get("topic") for record in self.records]
 
 
 @dataclass
@@ -56,6 +50,7 @@ class Runner:
     decode_seconds: float = 0.0
     loss_sum: float = 0.0
     by_topic: dict[str, float] = field(default_factory=dict)
+    by_record: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, name: str, path: Path, lora: Path | None = None) -> Self:
@@ -99,10 +94,13 @@ class Runner:
                 return
             yield piece
 
-    def add(self, topic: str | None, logits: Floats, targets: npt.NDArray[np.int64]) -> None:
-        """Count the loss of tokens that were said, in nats."""
-        nats = sum_losses(logits, targets)
+    def add(
+        self, record: Mapping[str, Any], logits: Floats, targets: npt.NDArray[np.int64]
+    ) -> None:
+        """Count the loss of a record's tokens that were said, in nats."""
+        nats, topic = sum_losses(logits, targets), record.get("topic")
         self.loss_sum += nats
+        self.by_record[record["id"]] = self.by_record.get(record["id"], 0.0) + nats
         if topic is not None:
             self.by_topic[topic] = self.by_topic.get(topic, 0.0) + nats
 
@@ -191,8 +189,8 @@ def find_targets(text: Encoded) -> npt.NDArray[np.int64]:
 def count_topics(held_out: HeldOut) -> dict[str, int]:
     """Completion tokens of each topic that the records name."""
     found: dict[str, int] = {}
-    for text, topic in zip(held_out.texts, held_out.topics, strict=True):
-        if topic is not None:
+    for text, record in zip(held_out.texts, held_out.records, strict=True):
+        if (topic := record.get("topic")) is not None:
             found[topic] = found.get(topic, 0) + text.completion_tokens
     return dict(sorted(found.items()))
 

@@ -321,6 +321,8 @@ class Evaluation(Shape):
     max_kl: dict[QuantName, Annotated[float, Field(gt=0)]]
     max_loss: Annotated[float, Field(gt=0)] | None = None
     """Held-out loss of the F16 file, nats per token, above which nothing is packaged."""
+    worse_by: Annotated[float, Field(ge=0)] = 0.0
+    """By which share of its held-out loss a domain may surely be worse than its accepted build."""
 
     @field_validator("max_kl")
     @classmethod

@@ -4,9 +4,10 @@ bounds, and their answers do not do harm beyond them."""
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from meetara_build.errors import AnswersError, GateError, GateLossError, QuantError
+from meetara_build.errors import AnswersError, GateError, GateLossError, QuantError, RegressionError
 from meetara_build.stages.answers.checks import CHECK
 from meetara_build.stages.package.judging import Judged, list_harms, show_around
+from meetara_build.stages.package.regression import measure_regression
 from meetara_build.stages.recipes.package import PackageRecipe
 
 FEW = 2
@@ -46,10 +47,13 @@ def check_bounds(
                 f"(evaluation.max_kl.{quant})"
             )
     harms = list(_find_harms(recipe, judged))
-    if missed or harms:
-        fault = kind if missed else AnswersError
+    worse = list(_find_regression(recipe, evaluation))
+    if missed or harms or worse:
+        fault = kind if missed else AnswersError if harms else RegressionError
         raise fault(
-            f"{domain}: not packaged:\n  " + "\n  ".join([*missed, *harms]) + "\nGive it more or "
+            f"{domain}: not packaged:\n  "
+            + "\n  ".join([*missed, *harms, *worse])
+            + "\nGive it more or "
             "better records, train it longer, choose other quants or a larger base, or state "
             f"another bound in conf/domain/{domain}.yaml"
         )
@@ -73,6 +77,20 @@ def _find_harms(recipe: PackageRecipe, judged: Mapping[str, Sequence[Judged]]) -
                 asked = " ".join(str(answer.line["prompt"]).split())
                 lines += [f"  asked: {asked}", f"  said: {show_around(answer.text, finding)}"]
             yield "\n  ".join(lines)
+
+
+def _find_regression(recipe: PackageRecipe, evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Where the model is surely worse than the accepted one, on the same base."""
+    if recipe.accepted is None or recipe.accepted.base != recipe.base:
+        return
+    found = measure_regression(recipe.accepted, evaluation)
+    if found is not None and not found[1] <= recipe.worse_by:
+        now, low, high = found
+        yield (
+            f"F16: held-out loss is {now:.1%} above the accepted build's on the same records, {low:.1%} "
+            f"to {high:.1%} over draws of them; that may be {recipe.worse_by:.1%} "
+            f"(evaluation.worse_by); `meetara-build accept {recipe.domain}` takes this one instead"
+        )
 
 
 def _percent(gain: float) -> str:

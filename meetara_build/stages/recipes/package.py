@@ -3,6 +3,7 @@
 from typing import Literal
 
 from meetara_build.setup.originals import Original
+from meetara_build.stages.recipes.accepted import Accepted
 from meetara_build.stages.recipes.safety import SafetyLists
 from meetara_build.stages.types import Recipe
 
@@ -10,7 +11,8 @@ from meetara_build.stages.types import Recipe
 class PackageRecipe(Recipe):
     """``files`` is ``gguf.files``; ``beat_base_by`` is a share of the base's held-out loss; ``max_loss``
     the F16 file's, and ``max_kl`` by type, in nats per token; ``harm`` is by check which share of
-    a file's answers may do harm; ``lists`` by language what answers are held to."""
+    a file's answers may do harm; ``lists`` by language what answers are held to; ``worse_by`` the
+    share of the ``accepted`` build's loss by which this one's may be higher."""
 
     domain: str
     description: str
@@ -28,4 +30,6 @@ class PackageRecipe(Recipe):
     max_loss: float | None
     max_kl: dict[str, float]
     harm: dict[str, float] = {}
+    accepted: Accepted | None = None
+    worse_by: float = 0.0
     lists: dict[str, SafetyLists] = {}
