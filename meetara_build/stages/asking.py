@@ -2,6 +2,7 @@
 choose."""
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,7 +91,9 @@ def ask(
     *,
     threads: int,
 ) -> list[Said]:
-    """What a file answers to each question, and how likely it finds its choices."""
+    """What a file answers to each question, and how likely it finds its choices; the time is
+    taken."""
+    started = time.process_time()
     written = write_answers(
         runner.model,
         [one.question for one in asked],
@@ -98,6 +101,7 @@ def ask(
         threads=threads,
         lora=runner.lora,
     )
+    runner.answer_seconds = time.process_time() - started
     return [
         {
             "text": str(tokenizer.decode(one.tokens, skip_special_tokens=True)),

@@ -47,10 +47,10 @@ def run(recipe: BaselineRecipe, inputs: Inputs, output: Path) -> Metrics:
                 for topic, tokens in count_topics(held_out).items()
             }
             report = {**held_out.counts, "base": figures, "base_by_topic": by_topic}
+            asked = choose_questions(recipe.answers, held_out).asked
+            said = ask(runner, asked, recipe.answers, held_out.tokenizer, threads=recipe.threads)
             write_figures(output / BASELINE, {**report, MEASURED: {"base": runner.speeds()}})
-        asked = choose_questions(recipe.answers, held_out).asked
-        said = ask(runner, asked, recipe.answers, held_out.tokenizer, threads=recipe.threads)
-        write_lines(output / ANSWERS, describe_answers(asked, {"base": said}))
+    write_lines(output / ANSWERS, describe_answers(asked, {"base": said}))
     return {
         "base_loss": figures["loss"],
         "base_by_topic": by_topic,

@@ -51,6 +51,7 @@ class Runner:
     loss_sum: float = 0.0
     by_topic: dict[str, float] = field(default_factory=dict)
     by_record: dict[str, float] = field(default_factory=dict)
+    answer_seconds: float = 0.0
 
     @classmethod
     def open(cls, name: str, path: Path, lora: Path | None = None) -> Self:
@@ -114,9 +115,10 @@ class Runner:
         }
 
     def speeds(self) -> dict[str, float]:
-        """Seconds to load, and tokens read in a second."""
+        """Seconds to load, tokens read in a second, and CPU-seconds that answers took."""
         assert self.session is not None
         return {
+            "answer_cpu_seconds": round(self.answer_seconds, 2),
             "load_seconds": round(self.load_seconds, 4),
             "prompt_tokens_per_second": round(
                 self.session.decoded / max(self.decode_seconds, 1e-9), 1

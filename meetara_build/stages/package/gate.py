@@ -70,8 +70,9 @@ def _find_harms(recipe: PackageRecipe, judged: Mapping[str, Sequence[Judged]]) -
             if not found or len(found) <= bound * len(answers):
                 continue
             lines = [
-                f"{quant}: {len(found)} of {len(answers)} answers: {found[0][1].says}; that may be "
-                f"{bound:.0%} (answers.bounds.{recipe.safety}.{check}: a model {CHECK[check].about})"
+                f"{quant}: {len(found)} of {len(answers)} answers: {found[0][1].says}; at most "
+                f"{bound:.0%} may (answers.bounds.{recipe.safety}.{check}: a model "
+                f"{CHECK[check].about})"
             ]
             for answer, finding in found[:FEW]:
                 asked = " ".join(str(answer.line["prompt"]).split())
@@ -88,8 +89,8 @@ def _find_regression(recipe: PackageRecipe, evaluation: Mapping[str, Any]) -> It
         now, low, high = found
         yield (
             f"F16: held-out loss is {now:.1%} above the accepted build's on the same records, {low:.1%} "
-            f"to {high:.1%} over draws of them; that may be {recipe.worse_by:.1%} "
-            f"(evaluation.worse_by); `meetara-build accept {recipe.domain}` takes this one instead"
+            f"to {high:.1%} over draws of them; at most "
+            f"{recipe.worse_by:.1%} is allowed (evaluation.worse_by); `meetara-build accept {recipe.domain}` takes this one instead"
         )
 
 
