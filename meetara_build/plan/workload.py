@@ -12,6 +12,11 @@ from meetara_build.store.manifest import Manifest
 BYTES_A_TOKEN = 5.0
 """Of a record's JSON line; only ratios matter, except for the model that stands in where nothing
 was measured."""
+BYTES_A_RECORD = 700.0
+"""Of its JSON line, among shipped ones."""
+WRITTEN, CHOICES = 2.0, 4
+"""What a token of an answer costs, in tokens that are read; and how many answers are weighed for
+each prompt."""
 UNKNOWN_BYTES = 30_000
 """A data set that was never prepared and whose sources cannot be seen (a hub's) is taken for one of
 the shipped size."""
@@ -62,7 +67,10 @@ def _training(step: Step, manifest: Manifests) -> float:
 
 def _weigh_held_out(step: Step, manifest: Manifests) -> float:
     files = step.parameters * (1 + len(step.recipe.get("quants", ())))
-    return files * _side(manifest("dataset"), "test") / BYTES_A_TOKEN
+    text, asked = _side(manifest("dataset"), "test"), step.recipe["answers"]
+    prompts = asked["prompts"] if asked["prompts"] is not None else text / BYTES_A_RECORD
+    answers = prompts * (WRITTEN * asked["tokens"] + CHOICES * asked["choice_tokens"])
+    return files * (text / BYTES_A_TOKEN + answers)
 
 
 def _start(step: Step, _: Manifests) -> float:

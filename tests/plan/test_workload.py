@@ -121,9 +121,20 @@ def test_conversion_and_evaluation_grow_with_the_number_of_files(project: Path) 
     for stage, least in before.items():
         assert workload(step(project, stage), tested) > 1.3 * least
     assert output_size(step(project, "gguf"), NONE) > 1.3 * size
-    assert workload(
-        step(project, "evaluate"), inputs(dataset={"test.jsonl": 20_000})
-    ) == pytest.approx(2 * workload(step(project, "evaluate"), tested))
+
+
+@pytest.mark.parametrize("stage", ["baseline", "evaluate"])
+def test_evaluation_grows_with_the_text_and_with_the_answers_that_are_asked_for(
+    project: Path, stage: str
+) -> None:
+    def reckon(prompts: int | None, size: int = 10_000) -> float:
+        override(project, "nutrition", {"answers.prompts": prompts})
+        return workload(step(project, stage), inputs(dataset={"test.jsonl": size}))
+
+    assert reckon(0, 20_000) == pytest.approx(2 * reckon(0))
+    assert reckon(8) - reckon(0) == pytest.approx(2 * (reckon(4) - reckon(0)))
+    assert reckon(None, 20_000) == pytest.approx(2 * reckon(None))
+    assert reckon(None) > reckon(4)
 
 
 def test_the_f16_file_counts_once_whether_or_not_it_is_asked_for(project: Path) -> None:
