@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 QUESTION := How much backstory should I invent before I start?
-DEMO := study_techniques storytelling writing
+DEMO := study_techniques storytelling emergency_care
 
 .PHONY: setup demo test check bench soak docs clean
 
@@ -28,8 +28,10 @@ setup: .venv/.ready
 	$(BIN)/python scripts/install_clients.py
 	@touch $@
 
+# A strict domain's model may do harm and is held back, which ends the build with 1; if anything else
+# went wrong, there is no model to ask.
 demo: setup
-	@$(BIN)/meetara-build build $(DEMO)
+	@$(BIN)/meetara-build build $(DEMO) || test $$? = 1
 	@echo "> $(QUESTION)"
 	@$(BIN)/meetara-build chat storytelling "$(QUESTION)"
 

@@ -11,6 +11,7 @@ from meetara_build.cli.output import amount, err, print_json
 from meetara_build.errors import DataError
 from meetara_build.graph import load
 from meetara_build.outside import show_text
+from meetara_build.plan.held_back import find_held_back
 from meetara_build.project import find_project
 
 
@@ -34,6 +35,8 @@ def chat(
     """
     graph = load(find_project())
     model = Model(*find_model(graph, domain, quant))
+    if (refused := find_held_back(graph, domain)) is not None:
+        err.print(f"{domain} is held back: {refused.line()}", style="red", markup=False)
     if question is not None:
         started = time.monotonic()
         prompt = model.prompt([{"role": "user", "content": question}], tokens)

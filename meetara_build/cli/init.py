@@ -29,8 +29,8 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
         raise
     out.print(
         f"{folder} is ready:\n  {quote_command('cd', folder)}\n  meetara-build setup\n  "
-        "meetara-build plan nutrition\n"
-        "  meetara-build build nutrition",
+        "meetara-build plan storytelling\n"
+        "  meetara-build build storytelling",
     )
 
 

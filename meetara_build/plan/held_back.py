@@ -3,8 +3,10 @@ of them until something changes."""
 
 from typing import NamedTuple
 
-from meetara_build.errors import add_code
+from meetara_build.errors import ArtifactError, add_code
+from meetara_build.graph import Graph
 from meetara_build.plan import FRESH, RESTORE, Plan
+from meetara_build.store.manifest import read_manifest
 
 PACKAGE = "package"
 
@@ -23,6 +25,17 @@ class HeldBack(NamedTuple):
     def text(self) -> str:
         """All reasons, with the answers that caused them, and what would help."""
         return add_code(self.message, self.code)
+
+
+def find_held_back(graph: Graph, domain: str) -> HeldBack | None:
+    """Why a domain's models are held back, by the package that is there, whatever has changed since;
+    None where they are not, or nothing is packaged yet."""
+    try:
+        manifest = read_manifest(graph.root / graph.step(PACKAGE, domain).place.manifest)
+    except ArtifactError:
+        return None
+    refusal = manifest.held_back
+    return None if refusal is None else HeldBack(domain, refusal["code"], refusal["message"])
 
 
 def list_held_back(made: Plan) -> list[HeldBack]:
