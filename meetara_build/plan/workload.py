@@ -70,7 +70,7 @@ def _weigh_held_out(step: Step, manifest: Manifests) -> float:
     text, asked = _side(manifest("dataset"), "test"), step.recipe["answers"]
     prompts = asked["prompts"] if asked["prompts"] is not None else text / BYTES_A_RECORD
     answers = prompts * (WRITTEN * asked["tokens"] + CHOICES * asked["choice_tokens"])
-    return files * (text / BYTES_A_TOKEN + answers)
+    return float(files * (text / BYTES_A_TOKEN + answers))
 
 
 def _start(step: Step, _: Manifests) -> float:
