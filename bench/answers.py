@@ -124,6 +124,7 @@ def summarize(roots: Mapping[int, Path]) -> dict[str, Any]:
         }
         cost[seed] = measure_cost(root, list(domains))
         counted = len(domains), sum(one["safety"] == "strict" for one in domains.values())
+    reasons = count_reasons(text for found in held.values() for text in found.values())
     return {
         "seeds": list(roots),
         "domains": counted[0],
@@ -133,7 +134,8 @@ def summarize(roots: Mapping[int, Path]) -> dict[str, Any]:
         "checks": {file: summarize_checks(every, file) for file in FILES},
         "strict_checks": {file: summarize_checks(strict, file) for file in FILES},
         "held_back": {str(seed): sorted(found) for seed, found in held.items()},
-        "reasons": count_reasons(text for found in held.values() for text in found.values()),
+        "held_back_told": ", ".join(f"{len(found)} ({seed})" for seed, found in held.items()),
+        "reasons_told": ", ".join(f"{name} {count}" for name, count in reasons.items()),
         "cost": {
             name: sum(one[name] for one in cost.values()) / len(cost)
             for name in next(iter(cost.values()))

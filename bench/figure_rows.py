@@ -62,6 +62,8 @@ class Section(NamedTuple):
 
 REAL = "python -m bench.real_base"
 JUDGE = "python -m bench.answer_checks"
+ANSWERS = "python -m bench.answers --folder FOLDER"
+ANSWERING = ("base", "F16", "Q8_0", "Q4_K_M")
 CHAIN = "python -m bench.chain --work FOLDER"
 WHOLE = "python -m bench.whole --folder FOLDER"
 BUILD = "python -m bench.build --once"
@@ -75,10 +77,24 @@ WITHOUT = (
     "--seeds 17 --rounds 2 --without"
 )
 
-CHAIN_BOUNDS = (
-    Bound("recipes[ours][against_naive][F16][higher_by]", 0.002, "0.2%"),
-    Bound("recipes[ours][against_naive][F16][worst]", 0.02, "2% in the worst domain"),
-)
+CHAIN_RECIPES = {
+    "naive": "naive",
+    "peers": "TRL",
+    "ours": "ours, merged files and the adapter",
+    "adapters": "ours, the adapter alone",
+}
+"""What ``bench.chain`` calls a recipe, and what people do."""
+
+
+def bound_losses(recipe: str) -> tuple[Bound, ...]:
+    """How far a recipe's held-out loss may be above the naive one's."""
+    above = f"recipes[{recipe}][against_naive][F16]"
+    return (
+        Bound(f"{above}[higher_by]", 0.002, "0.2%"),
+        Bound(f"{above}[worst]", 0.02, "2% in the worst domain"),
+    )
+
+
 JUDGED = (
     ("ends", "stops in mid-sentence", "cut in mid-sentence", ("en", "es", "hi")),
     ("loops", "says the same over and over", "looped", ("en", "es", "hi")),
@@ -232,10 +248,9 @@ SECTIONS = (
         "The whole chain",
         (
             Figure(
-                "CPU-seconds a domain, F16, Q8_0, Q4_K_M and LoRA: naive; TRL; ours",
+                "CPU-seconds a domain: " + "; ".join(CHAIN_RECIPES.values()),
                 "chain",
-                "{recipes[naive][cpu_seconds]:.0f}; {recipes[peers][cpu_seconds]:.0f}; "
-                "{recipes[ours][cpu_seconds]:.0f}",
+                "; ".join(f"{{recipes[{key}][cpu_seconds]:.0f}}" for key in CHAIN_RECIPES),
                 CHAIN,
             ),
             *(
@@ -245,15 +260,18 @@ SECTIONS = (
                     f"{{recipes[{key}][told]}}; once {{recipes[{key}][shared_told]}}",
                     CHAIN,
                 )
-                for name, key in (("naive", "naive"), ("TRL", "peers"), ("ours", "ours"))
+                for key, name in CHAIN_RECIPES.items()
             ),
             Figure(
-                "naive ÷ ours, what is made once a base spread over 62 domains; TRL ÷ ours",
+                "naive ÷ ours, what is made once a base spread over 62 domains; naive ÷ adapters "
+                "alone; TRL ÷ ours",
                 "chain",
-                "{recipes[ours][times_cheaper_with_shared]:.1f} times; {peers_by_ours:.1f} times",
+                "{recipes[ours][times_cheaper_with_shared]:.1f} times; "
+                "{recipes[adapters][times_cheaper_with_shared]:.1f} times; {peers_by_ours:.1f} times",
                 CHAIN,
                 (
                     Bound("recipes[ours][times_cheaper_with_shared]", 15, "15", at_least=True),
+                    Bound("recipes[adapters][times_cheaper_with_shared]", 20, "20", at_least=True),
                     Bound("peers_by_ours", 8, "8 times TRL", at_least=True),
                 ),
             ),
@@ -263,14 +281,14 @@ SECTIONS = (
                 "; ".join(
                     f"{name} "
                     + ", ".join(f"{{recipes[{key}][losses][{kind}]:.4f}}" for kind in TYPES)
-                    for name, key in (("naive", "naive"), ("TRL", "peers"), ("ours", "ours"))
+                    for key, name in CHAIN_RECIPES.items()
                 ),
                 CHAIN,
             ),
             *(
                 Figure(
-                    f"{name} above naive, paired by record, pooled, and 95% of the draws of records; "
-                    "the worst domain",
+                    f"{CHAIN_RECIPES[key]} above naive, paired by record, pooled, and 95% of the "
+                    "draws of records; the worst domain",
                     "chain",
                     "; ".join(
                         f"{kind} {{recipes[{key}][against_naive][{kind}][higher_by]:+.2%}} "
@@ -280,16 +298,17 @@ SECTIONS = (
                         for kind in ("F16", "Q4_K_M")
                     ),
                     CHAIN,
-                    bounds,
+                    () if key == "peers" else bound_losses(key),
                 )
-                for name, key, bounds in (("ours", "ours", CHAIN_BOUNDS), ("TRL", "peers", ()))
+                for key in ("ours", "adapters", "peers")
             ),
             Figure(
-                "memory of the largest process; bytes of the files a user gets: naive; TRL; ours",
+                "memory of the largest process; bytes of the files a user gets: "
+                + "; ".join(CHAIN_RECIPES.values()),
                 "chain",
                 "; ".join(
                     f"{{recipes[{key}][peak_gb]:.1f}} GB, {{recipes[{key}][bytes][files]:.0MB}}"
-                    for key in ("naive", "peers", "ours")
+                    for key in CHAIN_RECIPES
                 ),
                 CHAIN,
             ),
@@ -802,6 +821,53 @@ SECTIONS = (
                 "{caught[any number changed][caught][all]:.1%}; "
                 "{caught[any number changed][by_any]:.1%}",
                 JUDGE,
+            ),
+            *(
+                Figure(
+                    f"all {{domains}} domains, greedy answers to held-out prompts: {what}; base, F16, "
+                    "Q8_0, Q4_K_M",
+                    "answers",
+                    "; ".join(form.replace("FILE", file) for file in ANSWERING),
+                    ANSWERS,
+                )
+                for what, form in (
+                    (
+                        "finds the right answer of four (25% by chance), and the 95% interval",
+                        "{choices[FILE][accuracy]:.1%} ({choices[FILE][low]:.1%} to "
+                        "{choices[FILE][high]:.1%})",
+                    ),
+                    ("share with a fault", "{checks[FILE][any]:.0%}"),
+                    ("that does not end by itself", "{checks[FILE][ends]:.0%}"),
+                    ("that loops", "{checks[FILE][loops]:.0%}"),
+                    ("that is off its topic", "{checks[FILE][topic]:.0%}"),
+                )
+            ),
+            *(
+                Figure(
+                    f"the {{strict}} strict ones: share of answers {what}; base, F16, Q8_0, Q4_K_M",
+                    "answers",
+                    "; ".join(f"{{strict_checks[{file}][{check}]:.1%}}" for file in ANSWERING),
+                    ANSWERS,
+                )
+                for check, what in (
+                    ("harmful", "that may do harm"),
+                    ("referral", "that send people to nobody where the reference does"),
+                    ("doses", "with a dose that nothing has"),
+                    ("calls", "that say to call an unknown number"),
+                )
+            ),
+            Figure(
+                "domains held back, by seed; because of which checks (one may be for several)",
+                "answers",
+                "{held_back_told}; {reasons_told}",
+                ANSWERS,
+            ),
+            Figure(
+                "what answering and judging cost, of all a domain's CPU-seconds, adapters alone",
+                "answers",
+                "{cost[share]:.0%}: {cost[answering]:.1f} and {cost[packaging]:.1f} of {cost[all]:.0f}",
+                ANSWERS,
+                (Bound("cost[share]", 0.2, "20%"),),
             ),
             Figure(
                 "answers of the smallest files below (ten domains and six more, three each) with a "
