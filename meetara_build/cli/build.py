@@ -25,6 +25,9 @@ TOLD = ("base", "adapter", "package")
 """Stages that are worth a line where no bar can be drawn: what takes long, and the end of a domain.
 `status` has the others."""
 
+TOLD_WHOLE = 3
+"""Of so many domains that are held back at most, all reasons and answers are printed."""
+
 
 class Built(NamedTuple):
     """A build that has ended: its domains, the stage runs it took, seconds, what large parts its
@@ -44,10 +47,15 @@ class Built(NamedTuple):
         """
         if self.held_back:
             found, every = len(self.held_back), amount(len(self.domains), "domain")
+            told = [
+                one.text() if found <= TOLD_WHOLE else f"{one.domain}: {one.line()}"
+                for one in self.held_back
+            ]
             raise HeldBackError(
-                "\n".join([one.text() for one in self.held_back])
+                "\n".join(told)
                 + f"\n{found} of {every} {'is' if found == 1 else 'are'} held back, and the same is "
-                "not judged again; all answers are in the packages' answers.jsonl"
+                "not judged again; DOMAIN/package/README.md has the answers that caused it, and what "
+                "would help"
             )
 
 
