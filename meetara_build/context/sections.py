@@ -111,6 +111,7 @@ def _quality_metrics(connection: sa.Connection, domain: str | None) -> dict[str,
         "data_quality": of("dataset"),
         "model_performance": {
             "evaluated": of("evaluate"),
+            "judged": of("package"),
             "reported": [{**_step(row), **_only(row, "sender", "values")} for row in reported],
         },
     }

@@ -113,7 +113,9 @@ class Store:
         for report in reports:
             row = report.model_dump()
             kinds = [row["kind"]] if row["kind"] in KEPT_BY_STEP else []
-            kinds += ["result"] if row["kind"] == "run" and row["outcome"] != "failed" else []
+            # A run that failed has a size where its result is kept: that a model is held back.
+            has_result = row["kind"] == "run" and (row["outcome"] != "failed" or row["size"])
+            kinds += ["result"] if has_result else []
             for kind in kinds:
                 key = (kind, row["domain"], row["stage"])
                 if key not in newest or newest[key]["time"] <= row["time"]:

@@ -499,7 +499,7 @@ STAGES: tuple[Stage, ...] = (
         },
         more=("base_types", "sample"),
         # A model that is held back has neither Modelfile nor SHA256SUMS.
-        files=("README.md", "answers.jsonl"),
+        files=("README.md", "answers.jsonl", "verdict.json"),
         urgency=2,
     ),
     Stage(
@@ -515,9 +515,10 @@ STAGES: tuple[Stage, ...] = (
         {
             "training": Read("adapter", ("training.json",)),
             "evaluation": Read("evaluate"),
+            "package": Read("package", ("verdict.json",)),
             "dataset": Read("dataset", ("train.jsonl",)),
         },
-        files=("loss_curves.svg", "size_quality.svg", "relations.svg"),
+        files=("domains.md", "loss_curves.svg", "size_quality.svg", "relations.svg"),
         seconds=(1.0, 2.0e-2),
     ),
 )

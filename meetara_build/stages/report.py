@@ -1,5 +1,5 @@
-"""Three pictures over all domains: loss curves, what each quantized file costs in quality for its
-size, and which are alike."""
+"""A table and three pictures over all domains: loss curves, what each quantized file costs in quality
+for its size, and which are alike."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from meetara_build.errors import needs
 from meetara_build.outside import parse_json
+from meetara_build.stages.answers.lines import VERDICT
 from meetara_build.stages.recipes.report import ReportRecipe
+from meetara_build.stages.report_table import render_table
 from meetara_build.stages.text_similarity import likeness
 from meetara_build.stages.types import Inputs, Metrics
 
@@ -38,21 +40,26 @@ Floats = npt.NDArray[np.float64]
 
 
 def run(recipe: ReportRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Write ``loss_curves.svg``, ``size_quality.svg`` and ``relations.svg``.
+    """Write ``domains.md``, ``loss_curves.svg``, ``size_quality.svg`` and ``relations.svg``.
 
     Args:
-        inputs: ``DOMAIN/training``, ``DOMAIN/evaluation`` and ``DOMAIN/dataset`` folders.
+        inputs: ``DOMAIN/training``, ``DOMAIN/evaluation``, ``DOMAIN/package`` and
+            ``DOMAIN/dataset`` folders.
     """
     domains: Mapping[str, str] = recipe.domains
     training = {name: _read(inputs[f"{name}/training"] / "training.json") for name in domains}
     evaluation = {name: _read(inputs[f"{name}/evaluation"] / "evaluation.json") for name in domains}
+    verdicts = {name: _read(inputs[f"{name}/package"] / VERDICT) for name in domains}
+    table = render_table(evaluation, verdicts)
+    (output / "domains.md").write_text(table + "\n", encoding="utf-8")
     with mpl.rc_context(STYLE):
         _save(loss_curves(domains, training), output / "loss_curves.svg")
         _save(size_quality(evaluation), output / "size_quality.svg")
         texts = {name: _text(inputs[f"{name}/dataset"] / "train.jsonl") for name in domains}
         _save(relations(domains, likeness(texts), recipe), output / "relations.svg")
     better = sum(_gain(content, "F16") > 0 for content in evaluation.values())
-    return {"domains": len(domains), "better_than_base": better}
+    held = sum(verdict["held_back"] is not None for verdict in verdicts.values())
+    return {"domains": len(domains), "better_than_base": better, "held_back_domains": held}
 
 
 def loss_curves(domains: Mapping[str, str], training: Mapping[str, Any]) -> Figure:

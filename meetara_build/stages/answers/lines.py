@@ -12,6 +12,10 @@ ANSWERS = "answers.jsonl"
 """A line for each prompt: the record's id, topic and language, what was asked, a person's answer, and
 by name those of files."""
 
+VERDICT = "verdict.json"
+"""What came of judging: ``answers``, by file what ``count_findings`` gives; ``held_back``, the error's
+``code`` and ``message``, or null."""
+
 Said = dict[str, Any]
 """A file's answer: ``text``, ``ended``, ``tokens``, and ``nats`` of its choices, the right one
 first."""

@@ -5,13 +5,14 @@ A model that does not reach them is held back: that is a result, which is kept l
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from meetara_build.errors import GateError
 from meetara_build.outside import parse_json
-from meetara_build.stages.answers.lines import ANSWERS, read_lines, write_lines
+from meetara_build.stages.answers.lines import ANSWERS, VERDICT, read_lines, write_lines
 from meetara_build.stages.package.card import model_card
 from meetara_build.stages.package.files import find_default, list_files
 from meetara_build.stages.package.gate import check_bounds
@@ -25,8 +26,8 @@ SUMS, CARD = "SHA256SUMS", "README.md"
 
 
 def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
-    """Write ``README.md`` (the model card) and ``answers.jsonl``, the answers judged; and, unless the
-    model is held back, ``Modelfile`` and ``SHA256SUMS``.
+    """Write ``README.md`` (the model card), ``answers.jsonl`` (the answers judged) and
+    ``verdict.json``; and, unless the model is held back, ``Modelfile`` and ``SHA256SUMS``.
 
     What held it back is in the metrics, under ``held_back``: the error's code and message.
     """
@@ -35,20 +36,22 @@ def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     judged = judge_files(recipe, inputs, lines)
     write_lines(output / ANSWERS, _add_findings(lines, judged))
     counted = {name: count_findings(answers) for name, answers in judged.items()}
-    metrics: Metrics = {"answers": counted}
-    refusal = None
+    passed, refusal = dict[str, Any](), None
     try:
-        metrics |= check_bounds(recipe, evaluation, judged)
+        passed = check_bounds(recipe, evaluation, judged)
     except GateError as missed:
-        refusal = str(missed)
-        metrics[HELD_BACK] = {"code": missed.code, "message": refusal}
+        refusal = {"code": missed.code, "message": str(missed)}
+    verdict = {"answers": counted, HELD_BACK: refusal}
+    (output / VERDICT).write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
     card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
     training = parse_json((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
-    text = model_card(recipe, evaluation, card, training, judged, _origin(inputs["base"]), refusal)
+    message = refusal["message"] if refusal else None
+    text = model_card(recipe, evaluation, card, training, judged, _origin(inputs["base"]), message)
     (output / CARD).write_text(text, encoding="utf-8")
-    if refusal is None:
-        _write_use(recipe, inputs, output)
-    return metrics
+    if refusal is not None:
+        return verdict
+    _write_use(recipe, inputs, output)
+    return {"answers": counted, **passed}
 
 
 def _write_use(recipe: PackageRecipe, inputs: Inputs, output: Path) -> None:
@@ -59,7 +62,7 @@ def _write_use(recipe: PackageRecipe, inputs: Inputs, output: Path) -> None:
         modelfile(recipe.system_prompt, use.model.seen, inputs["base"], adapter), encoding="utf-8"
     )
     named = {file.seen: inputs[file.input] / file.name for file in list_files(recipe)} | {
-        name: output / name for name in ("Modelfile", CARD, ANSWERS)
+        name: output / name for name in ("Modelfile", CARD, ANSWERS, VERDICT)
     }
     sums = [f"{_sha256(path)}  {name}" for name, path in named.items()]
     (output / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
