@@ -3,6 +3,7 @@ into one message."""
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,9 @@ OURS = "meetara-build: "
 """How a job's messages begin in its log, and every message of ours."""
 STOP_SECONDS = 3.0
 """How long Snakemake may take to end by itself after Ctrl-C, before it and its jobs are killed."""
+
+ENDED = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$", re.MULTILINE)
+"""How Snakemake names the log of a job that failed."""
 
 Listener = Callable[[journal.Run], None]
 
@@ -117,7 +121,7 @@ def _watch(
                 process.wait(POLL_SECONDS)
             for run in follow.new():
                 listen(run)
-                if run.outcome == "failed":
+                if run.outcome == "failed" and not run.size:  # else its model is held back
                     failed.append(run)
             if process.returncode is not None:
                 return (-signal.SIGINT if interrupted else process.returncode), failed
@@ -162,7 +166,12 @@ def _failure(graph: Graph, log: Path, failed: list[journal.Run]) -> str:
             return (
                 f"{place}: the disk is full; make room, then build again: what is finished is kept"
             )
+    said = [_read_log(graph, run) for run in failed]
     if not failed:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        logs = [graph.project / name for name in dict.fromkeys(ENDED.findall(text))]
+        said = [words for path in logs if (words := _read_words(path))]
+    if not said:
         lines = [
             line
             for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -172,18 +181,22 @@ def _failure(graph: Graph, log: Path, failed: list[journal.Run]) -> str:
         return (
             f"Snakemake stopped{hint}:\n  " + "\n  ".join(lines[-8:]) + f"\nThe whole log is {log}"
         )
-    parts = []
-    for run in failed:
-        job = log.parent / run.target / f"{run.stage}.log"
-        said = (
-            job.read_text(encoding="utf-8", errors="replace").strip()
-            if job.exists()
-            else run.error or ""
-        )
-        said = "\n".join(line.removeprefix(OURS) for line in said.splitlines())
-        parts.append(said or f"{run.target}/{run.stage}: failed; see {job}")
     count = (
-        f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; what is finished is kept, and "
+        f"{len(said)} job{'s' if len(said) > 1 else ''} failed; what is finished is kept, and "
         "a new build goes on from there"
     )
-    return "\n".join([*dict.fromkeys(parts), count])
+    return "\n".join([*dict.fromkeys(said), count])
+
+
+def _read_log(graph: Graph, run: journal.Run) -> str:
+    """What a run that failed said."""
+    path = graph.root / f"{graph.step(run.stage, run.target).log}.log"
+    return _read_words(path) or run.error or f"{run.target}/{run.stage}: failed; see {path}"
+
+
+def _read_words(path: Path) -> str:
+    """A job's log without what marks its messages as ours."""
+    if not path.exists():
+        return ""
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    return "\n".join(line.removeprefix(OURS) for line in text.splitlines())

@@ -434,6 +434,25 @@ def test_a_refused_job_s_words_begin_as_ours_do_once(made: Path) -> None:
     assert said.splitlines()[0] == "nutrition/package: it is damaged"
 
 
+def test_a_job_that_ended_before_its_run_began_has_the_word_too(made: Path) -> None:
+    """Where the code was changed during the build, no run is recorded."""
+    logs = made / "artifacts" / "logs"
+    (logs / "nutrition").mkdir(parents=True, exist_ok=True)
+    (logs / "nutrition" / "evaluate.log").write_text(
+        "meetara-build: nutrition/evaluate: the code changed during the build; build again [config]\n"
+    )
+    log = logs / "snakemake.log"
+    log.write_text(
+        "Error in rule evaluate:\n    message: None\n    jobid: 3\n    log: "
+        "artifacts/logs/nutrition/evaluate.log (check log file(s) for error details)\n"
+    )
+    said = engine._failure(load(made), log, [])
+    assert said.splitlines() == [
+        "nutrition/evaluate: the code changed during the build; build again [config]",
+        "1 job failed; what is finished is kept, and a new build goes on from there",
+    ]
+
+
 def test_a_build_ends_soon_after_it_is_told_to(made: Path, warm_folder: Path, command: Any) -> None:
     """SIGINT to the one process, as a CI system sends it: Snakemake does not hear of it."""
     override(made, "nutrition", {"training.epochs": 2000, "training.patience": 2000})
