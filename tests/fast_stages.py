@@ -398,7 +398,12 @@ def _quantize(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 def _baseline(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     read = [_read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
-    return {"baseline.json": {"of": made, **_measured()}}
+    return {"baseline.json": {"of": made, **_measured()}, "answers.jsonl": _ask(recipe, made)}
+
+
+def _ask(recipe: Mapping[str, Any], of: str) -> str:
+    """As many answers as are asked for, which depend on all else as well."""
+    return _lines([{"id": number, "of": of} for number in range(recipe["answers"]["prompts"])])
 
 
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -412,11 +417,11 @@ def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
             if recipe["on_base"]
             else [_read(inputs["gguf"], *own)]
         ),
-        _read(inputs["baseline"], "baseline.json"),
+        _read(inputs["baseline"], "baseline.json", "answers.jsonl"),
         _read(inputs["base"], *TOKENIZER),
     ]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
-    return {"evaluation.json": {"of": made, **_measured()}}
+    return {"evaluation.json": {"of": made, **_measured()}, "answers.jsonl": _ask(recipe, made)}
 
 
 def _read_base_files(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -428,16 +433,20 @@ def _read_base_files(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> M
 
 def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     files = {
-        "gguf": "*.gguf",
-        "evaluation": "evaluation.json",
-        "adapter": "training.json",
-        "dataset": "card.json",
+        "gguf": ["*.gguf"],
+        "evaluation": ["evaluation.json", "answers.jsonl"],
+        "adapter": ["training.json"],
+        "dataset": ["card.json", "train.jsonl", "validation.jsonl"],
     }
-    read = {name: _read(inputs[name], files[name]) for name in files}
+    read = {name: _read(inputs[name], *files[name]) for name in files}
     if recipe["files"] == "lora":
         read["base files"] = _read_base_files(recipe, inputs)
+    if "sample" in inputs:
+        read["sample"] = _read(inputs["sample"].parent, inputs["sample"].name)
     made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), read])
-    return {"Modelfile": digest_json(recipe), "README.md": made, "SHA256SUMS": _sha(made.encode())}
+    judged = digest_json([recipe["lists"], recipe["safety"], read])
+    card = {"README.md": made, "answers.jsonl": judged}
+    return {**card, "Modelfile": digest_json(recipe), "SHA256SUMS": _sha(made.encode())}
 
 
 def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:

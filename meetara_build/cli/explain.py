@@ -48,9 +48,7 @@ def explain(
     steps = _find_steps(graph, what)
     made = look(graph)
     items = {item.step.name: item for item in made.items}
-    last = {
-        (run.stage, run.target): run for run in journal.runs(graph.root) if run.outcome != "failed"
-    }
+    last = {(run.stage, run.target): run for run in journal.runs(graph.root) if run.is_kept}
     found = [
         _explain(
             graph, step, items.get(step.name), last.get((step.stage, step.target)), made.manifests

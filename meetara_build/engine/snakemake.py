@@ -117,7 +117,7 @@ def _watch(
                 process.wait(POLL_SECONDS)
             for run in follow.new():
                 listen(run)
-                if run.outcome == "failed":
+                if not run.is_kept:
                     failed.append(run)
             if process.returncode is not None:
                 return (-signal.SIGINT if interrupted else process.returncode), failed

@@ -127,10 +127,15 @@ def _recipe_causes(graph: Graph, step: Step, old: Slice, new: Slice) -> Iterator
 
 
 def _follows(path: Sequence[str], old: Slice, new: Slice) -> bool:
-    """Whether a key only follows from another: what a type needs comes and goes with the type."""
+    """Whether a key only follows from another: what a type needs comes and goes with the type, the
+    bounds of answers are those of the safety level, and their lists those of the languages."""
     other_types = old.get("quants") != new.get("quants")
     if path == ["imatrix"]:
         return other_types
+    if path[0] == "harm":
+        return old.get("safety") != new.get("safety")
+    if path[0] == "lists" and len(path) > 1:
+        return (path[1] in old.get("languages", ())) != (path[1] in new.get("languages", ()))
     asked_twice = all(path[-1] in recipe.get("quants", ()) for recipe in (old, new))
     return path[0] == "max_kl" and other_types and not asked_twice
 

@@ -4,6 +4,7 @@ the figures, checksums."""
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,29 @@ import pytest
 import yaml
 from chat_templates import FAMILIES, save_tokenizer
 from huggingface_hub import ModelCard
-from packages import RECIPE, altered, evaluation
+from packages import GOOD, RECIPE, all_said, altered, evaluation, write_dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from meetara_build.errors import GateError
 from meetara_build.stages import package
+from meetara_build.stages.answer_lines import write_lines
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.training.chat import render
 
 
-def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dict[str, Path]:
+def inputs(
+    folder: Path, figures: dict[str, Any], answers: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Path]:
+    """What the stage reads: these held-out figures and answers, and everything else as it is after a
+    training."""
+
     def write(name: str, content: Any) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
 
     write("evaluation/evaluation.json", figures)
+    write_lines(folder / "evaluation" / "answers.jsonl", answers)
+    write_dataset(folder / "dataset")
     counts = {
         "kept": 40,
         "read": 44,
@@ -47,9 +55,13 @@ def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dic
     (folder / "gguf").mkdir()
     for name in ("nutrition-F16.gguf", "nutrition-Q4_K_M.gguf", "nutrition-lora.gguf"):
         (folder / "gguf" / name).write_bytes(name.encode() * 1000)
-    save_tokenizer(FAMILIES[family], folder / "base")
+    save_tokenizer(FAMILIES["chatml"], folder / "base")
     (folder / "package").mkdir()
     return {name: folder / name for name in ("evaluation", "dataset", "adapter", "gguf", "base")}
+
+
+def list_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def card(
@@ -89,11 +101,18 @@ def test_the_model_card_says_nothing_of_few_losses_and_of_texts_that_were_not_ch
     assert "changed" not in text
 
 
-def test_nothing_is_written_where_a_bound_is_missed(tmp_path: Path) -> None:
-    given = inputs(tmp_path, evaluation(f16=2.1))
-    with pytest.raises(GateError):
-        package.run(RECIPE, given, tmp_path / "package")
-    assert list((tmp_path / "package").iterdir()) == []
+def test_what_misses_a_bound_has_a_card_that_says_so_and_nothing_to_use(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation(f16=2.1), all_said(GOOD))
+    metrics = package.run(RECIPE, given, tmp_path / "package")
+    assert metrics["held_back"]["code"] == "gate-loss"
+    message = metrics["held_back"]["message"]
+    assert message.startswith("nutrition: not packaged:\n  F16: held-out loss 2.1000")
+    assert "loss" not in metrics, "a figure that passed"
+    assert list_names(tmp_path / "package") == {"README.md", "answers.jsonl"}
+    card = (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+    assert f"## Held back\n\nThis model is not packaged:\n\n```\n{message}\n```" in card
+    assert "ollama create" not in card
+    assert "## Figures" in card
 
 
 # The Modelfile
@@ -279,12 +298,13 @@ def test_quotation_marks_do_not_end_a_system_prompt_early(
 def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_path: Path) -> None:
     given = inputs(tmp_path, evaluation())
     metrics = package.run(RECIPE, given, tmp_path / "package")
-    assert metrics == {"base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
-    assert sorted(path.name for path in (tmp_path / "package").iterdir()) == [
+    assert metrics == {"answers": {}, "base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
+    assert list_names(tmp_path / "package") == {
         "Modelfile",
         "README.md",
         "SHA256SUMS",
-    ]
+        "answers.jsonl",
+    }
     lines = dict(
         line.split("  ")[::-1]
         for line in (tmp_path / "package" / "SHA256SUMS").read_text().splitlines()
@@ -292,6 +312,7 @@ def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_
     assert set(lines) == {
         "Modelfile",
         "README.md",
+        "answers.jsonl",
         "../gguf/nutrition-F16.gguf",
         "../gguf/nutrition-Q4_K_M.gguf",
         "../gguf/nutrition-lora.gguf",
@@ -327,6 +348,7 @@ def test_an_adapter_alone_is_packaged_with_the_files_of_its_base(tmp_path: Path)
     assert {name for _, name in lines} == {
         "Modelfile",
         "README.md",
+        "answers.jsonl",
         "../../base/tiny/gguf/tiny-F16.gguf",
         "../../base/tiny/quantized/tiny-Q4_K_M.gguf",
         "../gguf/nutrition-lora.gguf",

@@ -11,15 +11,14 @@ from typing import Any
 
 from meetara_build.errors import GateError
 from meetara_build.outside import parse_json
-from meetara_build.stages.answers.lines import ANSWERS, read_lines, write_lines
+from meetara_build.stages.answer_lines import ANSWERS, read_lines, write_lines
 from meetara_build.stages.package.card import model_card
 from meetara_build.stages.package.files import find_default, list_files
 from meetara_build.stages.package.gate import check_bounds
 from meetara_build.stages.package.judging import Judged, count_findings, judge_files
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.stages.recipes.package import PackageRecipe
-from meetara_build.stages.types import Inputs, Metrics
-from meetara_build.store.manifest import HELD_BACK
+from meetara_build.stages.types import HELD_BACK, Inputs, Metrics
 
 SUMS, CARD = "SHA256SUMS", "README.md"
 
@@ -31,7 +30,7 @@ def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     What held it back is in the metrics, under ``held_back``: the error's code and message.
     """
     evaluation = parse_json((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
-    lines = read_lines(inputs["evaluation"] / ANSWERS)
+    lines = read_lines(inputs["evaluation"] / ANSWERS, "evaluate")
     judged = judge_files(recipe, inputs, lines)
     write_lines(output / ANSWERS, _add_findings(lines, judged))
     counted = {name: count_findings(answers) for name, answers in judged.items()}
