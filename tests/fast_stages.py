@@ -75,6 +75,12 @@ def fast_project(folder: Path) -> Path:
     return folder
 
 
+UNREACHED = 0.9
+"""Of ``evaluation.beat_base_by``: a package that asks for so much is held back."""
+REASON = "F16: 1 of 4 answers: tells people to call [bold]504[/], which is no known number"
+"""The first reason, with what a model said in it."""
+
+
 class Ran(NamedTuple):
     """What a build did, by names of steps, and what its plan had said."""
 
@@ -140,12 +146,17 @@ def stand_in(request: Mapping[str, Any]) -> int:
     output = Path(request["output"])
     inputs = {name: Path(path) for name, path in request["inputs"].items()}
     made = STAND_INS[request["stage"]](request["recipe"], inputs)
+    metrics: dict[str, Any] = {}
+    if request["stage"] == "package" and request["recipe"]["beat_base_by"] >= UNREACHED:
+        made = {name: made[name] for name in STAGE["package"].list_files("", request["recipe"])}
+        text = f"{request['recipe']['domain']}: not packaged:\n  {REASON}\n    said: Call 504.\nTrain it."
+        metrics = {"held_back": {"code": "gate-answers", "message": text}}
     for name, content in made.items():
         (output / name).write_text(
             content if isinstance(content, str) else json.dumps(content, sort_keys=True)
         )
     figures = {
-        "metrics": {"files": len(made)},
+        "metrics": {"files": len(made), **metrics},
         "pid": os.getpid(),
         "seconds": 0.0,
         "cpu_seconds": 0.0,
