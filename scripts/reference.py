@@ -75,7 +75,15 @@ SOURCES = {
 """Keys that name files whose content a stage reads: they are in its sources, not in its recipe."""
 BASES = ("smollm2_135m", "tiny", "qwen2_5_0_5b")
 """A base of a file, one made here, and one of a hub."""
-GROUPS = {Build: "build", Domain: "domain", Base: "base", Hardware: "hardware"}
+LEVELS = "[nutrition, storytelling]"
+"""A domain of each safety level."""
+GROUPS = {
+    Build: "build",
+    Domain: "domain",
+    Base: "base",
+    Hardware: "hardware",
+    Safety: "safety",
+}
 """The kinds of files that recipes are made from."""
 
 
@@ -211,7 +219,7 @@ def read_readers() -> dict[tuple[str, str], list[str]]:
         for base in BASES:
             path = folder / "conf" / "build.yaml"
             text = re.sub(r"- base: \w+", f"- base: {base}", path.read_text(encoding="utf-8"))
-            path.write_text(text.replace("domains: all ", "domains: [nutrition] "), "utf-8")
+            path.write_text(text.replace("domains: all ", f"domains: {LEVELS} "), "utf-8")
             graph = load(folder)
             for step in graph.steps.values():
                 for leaf in _leaves(step.recipe):

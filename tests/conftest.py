@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from commands import snakemake
 from hypothesis import HealthCheck, settings
-from projects import copy_built, meetara, shared_build
+from projects import copy_built, edit, meetara, shared_build
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
@@ -58,6 +58,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fast(built: Path, tmp_path: Path) -> Path:
     """A copy of one's own of what stand-ins built."""
     return copy_built(built, tmp_path / "project")
+
+
+@pytest.fixture
+def held_back(fast: Path) -> Path:
+    """The same, but for nutrition's model, which is held back."""
+    from fast_stages import UNREACHED, build
+
+    edit(fast / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", UNREACHED)
+    build(fast)
+    return fast
 
 
 @pytest.fixture(scope="session")

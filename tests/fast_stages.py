@@ -75,6 +75,12 @@ def fast_project(folder: Path) -> Path:
     return folder
 
 
+UNREACHED = 0.9
+"""Of ``evaluation.beat_base_by``: a package that asks for so much is held back."""
+REASON = "F16: 1 of 4 answers: tells people to call [bold]504[/], which is no known number"
+"""The first reason, with what a model said in it."""
+
+
 class Ran(NamedTuple):
     """What a build did, by names of steps, and what its plan had said."""
 
@@ -140,12 +146,17 @@ def stand_in(request: Mapping[str, Any]) -> int:
     output = Path(request["output"])
     inputs = {name: Path(path) for name, path in request["inputs"].items()}
     made = STAND_INS[request["stage"]](request["recipe"], inputs)
+    metrics: dict[str, Any] = {}
+    if request["stage"] == "package" and request["recipe"]["beat_base_by"] >= UNREACHED:
+        made = {name: made[name] for name in STAGE["package"].list_files("", request["recipe"])}
+        text = f"{request['recipe']['domain']}: not packaged:\n  {REASON}\n    said: Call 504.\nTrain it."
+        metrics = {"held_back": {"code": "gate-answers", "message": text}}
     for name, content in made.items():
         (output / name).write_text(
             content if isinstance(content, str) else json.dumps(content, sort_keys=True)
         )
     figures = {
-        "metrics": {"files": len(made)},
+        "metrics": {"files": len(made), **metrics},
         "pid": os.getpid(),
         "seconds": 0.0,
         "cpu_seconds": 0.0,
@@ -398,7 +409,12 @@ def _quantize(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 def _baseline(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     read = [_read(inputs["base_gguf"], "*-F16.gguf"), _read(inputs["base"], *TOKENIZER)]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
-    return {"baseline.json": {"of": made, **_measured()}}
+    return {"baseline.json": {"of": made, **_measured()}, "answers.jsonl": _ask(recipe, made)}
+
+
+def _ask(recipe: Mapping[str, Any], of: str) -> str:
+    """As many answers as are asked for, which depend on all else as well."""
+    return _lines([{"id": number, "of": of} for number in range(recipe["answers"]["prompts"])])
 
 
 def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -412,11 +428,11 @@ def _evaluate(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
             if recipe["on_base"]
             else [_read(inputs["gguf"], *own)]
         ),
-        _read(inputs["baseline"], "baseline.json"),
+        _read(inputs["baseline"], "baseline.json", "answers.jsonl"),
         _read(inputs["base"], *TOKENIZER),
     ]
     made = digest_json([recipe, read, _read(inputs["dataset"], "test.jsonl")])
-    return {"evaluation.json": {"of": made, **_measured()}}
+    return {"evaluation.json": {"of": made, **_measured()}, "answers.jsonl": _ask(recipe, made)}
 
 
 def _read_base_files(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
@@ -428,16 +444,20 @@ def _read_base_files(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> M
 
 def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     files = {
-        "gguf": "*.gguf",
-        "evaluation": "evaluation.json",
-        "adapter": "training.json",
-        "dataset": "card.json",
+        "gguf": ["*.gguf"],
+        "evaluation": ["evaluation.json", "answers.jsonl"],
+        "adapter": ["training.json"],
+        "dataset": ["card.json", "train.jsonl", "validation.jsonl"],
     }
-    read = {name: _read(inputs[name], files[name]) for name in files}
+    read = {name: _read(inputs[name], *files[name]) for name in files}
     if recipe["files"] == "lora":
         read["base files"] = _read_base_files(recipe, inputs)
+    if "sample" in inputs:
+        read["sample"] = _read(inputs["sample"].parent, inputs["sample"].name)
     made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), read])
-    return {"Modelfile": digest_json(recipe), "README.md": made, "SHA256SUMS": _sha(made.encode())}
+    judged = digest_json([recipe["lists"], recipe["safety"], read])
+    card = {"README.md": made, "answers.jsonl": judged}
+    return {**card, "Modelfile": digest_json(recipe), "SHA256SUMS": _sha(made.encode())}
 
 
 def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:

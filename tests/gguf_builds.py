@@ -118,6 +118,7 @@ def train_nothing(
             {
                 "id": f"{number:016x}",
                 "topic": None,
+                "language": "en",
                 "messages": [
                     {"role": "user", "content": text[:50]},
                     {"role": "assistant", "content": text},

@@ -4,7 +4,8 @@ works out.
 To add a row: a name, a change of a project's folder, and the steps, as `of` says them. The project
 is `fast_project`'s: nutrition, programming and storytelling on the base mini, which is made from
 the first two's records; music on the base other, which is copied from a folder; legal is left out
-by build.yaml. Mini overrides epochs, batch_tokens, learning_rate, max_tokens.
+by build.yaml. Mini overrides epochs, batch_tokens, learning_rate, max_tokens, and of the answers how many, how long
+and some bounds.
 """
 
 import json
@@ -76,6 +77,10 @@ def conf(file: str, key: str, value: Any) -> Edit:
     return lambda project: edit(project / "conf" / f"{file}.yaml", key, value)
 
 
+def safety(language: str, key: str, value: Any) -> Edit:
+    return conf(f"safety/{language}", key, value)
+
+
 def overriding(name: str, key: str, value: Any) -> Edit:
     return lambda project: override(project, name, {key: value})
 
@@ -85,6 +90,7 @@ build_yaml, mini, cpu = (
     partial(conf, "base/mini"),
     partial(conf, "hardware/cpu"),
 )
+mini_sets = partial(overriding, "base/mini")
 nutrition, storytelling = partial(conf, "domain/nutrition"), partial(conf, "domain/storytelling")
 stories, music = partial(overriding, "storytelling"), partial(overriding, "music")
 
@@ -167,8 +173,8 @@ BUILD_YAML: list[Row] = [
     ("keep_merged", build_yaml("keep_merged", True), of(ALL, "merge")),
     ("keep_merged no longer", then(build_yaml("keep_merged", True), build_yaml("keep_merged", False)), NOTHING),
     ("sample: none", both(build_yaml("gguf.imatrix.enabled", False), build_yaml("sample", None)),
-     of(ALL, "dataset") | CORPUS | converted(THREE)),
-    ("a record of the sample", SAMPLED, of(ALL, "dataset") | CORPUS | MATRIX | converted(THREE)),
+     of(ALL, "dataset package") | CORPUS | converted(THREE)),
+    ("a record of the sample", SAMPLED, of(ALL, "dataset package") | CORPUS | MATRIX | converted(THREE)),
     ("start.enabled", build_yaml("start.enabled", True), of(BOTH, "start") | trained(ALL)),
     ("start.enabled no longer", then(build_yaml("start.enabled", True), build_yaml("start.enabled", False)), NOTHING),
     ("start.enabled of one domain", stories("start.enabled", True), of(MINI, "start") | trained("storytelling")),
@@ -214,7 +220,7 @@ BUILD_YAML: list[Row] = [
     ("gguf.tensor_types, as adapters", then(ADAPTERS, build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"})),
      of(BOTH, "quantize") | evaluated(ALL)),
     ("a record of the sample, as adapters", then(ADAPTERS, SAMPLED),
-     of(BOTH, "imatrix quantize") | of(ALL, "dataset") | CORPUS | evaluated(THREE)),
+     of(BOTH, "imatrix quantize") | of(ALL, "dataset package") | CORPUS | evaluated(THREE)),
     ("gguf.tensor_types", build_yaml("gguf.tensor_types", {"ffn_down": "Q6_K"}), of(OTHER, "imatrix") | converted(ALL)),
     ("gguf.logits_bound", build_yaml("gguf.logits_bound", 0.5), of(ALL, "merge gguf") | of(BOTH, "gguf")),
     ("evaluation.max_records", build_yaml("evaluation.max_records", 9), scored(ALL)),
@@ -222,6 +228,22 @@ BUILD_YAML: list[Row] = [
     ("evaluation.max_kl of a type that all have", build_yaml("evaluation.max_kl.Q8_0", 0.5), of(ALL, "package")),
     ("evaluation.max_kl of a type that three have", build_yaml("evaluation.max_kl.Q4_K_M", 0.5), of(THREE, "package")),
     ("evaluation.max_kl of a type that none has", build_yaml("evaluation.max_kl.Q6_K", 0.5), NOTHING),
+    # Mini overrides the first two, and the bounds of doses.
+    *each("answers.", build_yaml, {"prompts": 3, "tokens": 99}, scored("music")),
+    ("answers.choice_tokens", build_yaml("answers.choice_tokens", 9), scored(ALL)),
+    ("answers.prompts of a base's domains", mini_sets("answers.prompts", 3), scored(THREE)),
+    ("a bound of strict domains", build_yaml("answers.bounds.strict.calls", 0.5), of("nutrition", "package")),
+    ("a bound of strict domains that their base overrides", build_yaml("answers.bounds.strict.doses", 0.5), NOTHING),
+    ("a bound of all other domains", build_yaml("answers.bounds.standard.phones", 0.5), of("programming storytelling music", "package")),
+]
+LISTS: list[Row] = [
+    ("a list of English, which all speak", safety("en", "call", ["call", "ring"]), of(ALL, "package")),
+    ("a list of Spanish", safety("es", "call", ["llame"]), of("nutrition", "package")),
+    ("whom to turn to, in Hindi", safety("hi", "turn_to.police", ["पुलिस"]), of("nutrition", "package")),
+    *each("", partial(safety, "en"), {"description": "Another", "as_of": "today", "source": "Somebody"}, NOTHING),
+    ("lists of a language that none speaks", copied("conf/safety/es.yaml", "conf/safety/fr.yaml"), NOTHING),
+    ("no lists of Spanish any more", gone("conf/safety/es.yaml"), of("nutrition", "package")),
+    ("no lists at all", gone("conf/safety"), of(ALL, "package")),
 ]
 BASES_AND_MACHINES: list[Row] = [
     *each("", mini, {"description": "Another", "parameters": 5, "pretraining.domains": ["programming", "nutrition"]}, NOTHING),
@@ -280,6 +302,8 @@ OVERRIDES: list[Row] = [
     *each("", stories, {"gguf.imatrix.enabled": False, "domain.quants": ["F16"]}, converted("storytelling")),
     ("gguf.imatrix.enabled where no type uses it", music("gguf.imatrix.enabled", False), NOTHING),
     ("evaluation.max_records", stories("evaluation.max_records", 3), scored("storytelling")),
+    ("answers.prompts", stories("answers.prompts", 0), scored("storytelling")),
+    ("answers.bounds", stories("answers.bounds.standard.phones", 0.0), of("storytelling", "package")),
     ("evaluation.max_kl", stories("evaluation.max_kl.Q8_0", 0.1), of("storytelling", "package")),
     ("training.warm_start", followed, trained("storytelling")),
     ("what was pinned for a warm start", then(followed, overriding("programming", "lora.rank", 8)), trained("programming")),
@@ -352,24 +376,27 @@ CODE = {
     "training/held.py": of(ALL, "adapter"),
     "training/model.py": MATRIX | of(BOTH, "gguf") | of(ALL, "adapter merge gguf"),
     "stages/types.py": EVERYTHING,
-    "stages/dataset/clean.py": CORPUS | of(ALL, "dataset"),
+    "stages/dataset/clean.py": CORPUS | of(ALL, "dataset package"),
     "stages/merge.py": of(ALL, "merge"),
     "stages/imatrix.py": MATRIX,
-    "stages/sample.py": MATRIX | CORPUS | of(ALL, "dataset"),
+    "stages/sample.py": MATRIX | CORPUS | of(ALL, "dataset package"),
     "stages/gguf/quantize.py": MATRIX | of(BOTH, "gguf") | of(ALL, "merge gguf"),
     "stages/baseline.py": of(ALL, "baseline"),
     "stages/held_out.py": of(ALL, "baseline evaluate"),
     "stages/evaluate.py": of(ALL, "evaluate"),
-    "stages/package/card.py": of(ALL, "package"),
+    "stages/asking.py llama_cpp/generation.py stages/recipes/answers.py": of(ALL, "baseline evaluate"),
+    "stages/answer_lines.py": of(ALL, "baseline evaluate package"),
+    "stages/answers/checks.py stages/answers/facts.py stages/recipes/safety.py": of(ALL, "package"),
+    "stages/package/card.py stages/package/judging.py": of(ALL, "package"),
     "stages/recipes/merge.py": of(ALL, "merge"),
-    "stages/recipes/preparation.py": CORPUS | of(ALL, "dataset"),
+    "stages/recipes/preparation.py": CORPUS | of(ALL, "dataset package"),
     "errors.py project.py store/manifest.py graph/stages.py graph/compose.py graph/recipes.py plan/__init__.py": NOTHING,
     "engine/stage_run.py engine/job.py cli/stage.py new.py": NOTHING,
 }
 LIBRARIES = {
     "torch": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
     "peft": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
-    "pandas": CORPUS | of(ALL, "dataset"),
+    "pandas": CORPUS | of(ALL, "dataset package"),
     "llama-cpp-python": MATRIX | of(BOTH, "base gguf") | of(ALL, "merge gguf baseline evaluate"),
     "matplotlib": REPORT,
     "psutil rich snakemake hydra-core typer pydantic pytest": NOTHING,
@@ -430,7 +457,7 @@ def rows(*tables: list[Row]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("change", "steps"), found)
 
 
-@rows(BUILD_YAML, BASES_AND_MACHINES, DOMAINS, OVERRIDES, SPELLING, SOURCES, FILES)
+@rows(BUILD_YAML, LISTS, BASES_AND_MACHINES, DOMAINS, OVERRIDES, SPELLING, SOURCES, FILES)
 def test_an_edit_reaches_exactly(project: Path, change: Edit, steps: Steps) -> None:
     change(project)
     reaches(project, steps)

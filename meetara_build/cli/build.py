@@ -113,9 +113,9 @@ def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quie
 
         def listen(run: journal.Run) -> None:
             done.append(run)
-            bar.update(task, advance=1, description=f"{run.target}/{run.stage} {run.outcome}")
+            bar.update(task, advance=1, description=f"{run.target}/{run.stage} {run.ended}")
             if not quiet and not err.is_terminal and run.stage in TOLD:
-                out.print(f"{run.target}/{run.stage} {run.outcome} in {run.seconds:.1f} s")
+                out.print(f"{run.target}/{run.stage} {run.ended} in {run.seconds:.1f} s")
 
         with at_work(graph.project, [item.step.name for item in made.to_do()]):
             sweep(graph, made, targets)

@@ -18,6 +18,7 @@ from meetara_build.graph.stages import NAMES
 from meetara_build.outside import show_line, show_short
 from meetara_build.plan import FRESH, Item
 from meetara_build.plan.causes import shorten_path
+from meetara_build.plan.held_back import HeldBack
 from meetara_build.plan.provenance import origin
 from meetara_build.store import journal
 from meetara_build.store.content import Store
@@ -48,9 +49,7 @@ def explain(
     steps = _find_steps(graph, what)
     made = look(graph)
     items = {item.step.name: item for item in made.items}
-    last = {
-        (run.stage, run.target): run for run in journal.runs(graph.root) if run.outcome != "failed"
-    }
+    last = {(run.stage, run.target): run for run in journal.runs(graph.root) if run.is_kept}
     found = [
         _explain(
             graph, step, items.get(step.name), last.get((step.stage, step.target)), made.manifests
@@ -199,6 +198,8 @@ def _print_explained(entry: Mapping[str, Any]) -> None:
             f"{run['outcome']} {when} in {span(run['seconds'])}, {run['peak_mb']:.0f} MB, on "
             f"{run['machine']}"
         )
+    if refusal := entry["metrics"].get("held_back"):
+        _print_row(f"held back: {HeldBack(entry['step'], **refusal).line()}", "red")
     for name, file in entry["files"].items():
         _print_row(f"made     {name}  {size(file['size'])}  {file['sha256'][:SHORT]}")
     for name, digest in [*entry["inputs"].items(), *entry["sources"].items()]:

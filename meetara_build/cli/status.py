@@ -107,7 +107,7 @@ def _state(
         return (FRESH_STATE, "") if refused is None else (HELD_BACK, refused)
     for item in waiting:
         run = last.get((item.step.stage, item.step.target))
-        if run is not None and run.outcome == "failed" and run.fingerprint == item.step.fingerprint:
+        if run is not None and not run.is_kept and run.fingerprint == item.step.fingerprint:
             return FAILED, f"{item.step.stage}: {(run.error or 'see its log').splitlines()[0]}"
     if not any((graph.root / item.step.place.manifest).exists() for item in every):
         return NOT_BUILT, ""

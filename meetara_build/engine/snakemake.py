@@ -121,7 +121,7 @@ def _watch(
                 process.wait(POLL_SECONDS)
             for run in follow.new():
                 listen(run)
-                if run.outcome == "failed" and not run.size:  # else its model is held back
+                if not run.is_kept:
                     failed.append(run)
             if process.returncode is not None:
                 return (-signal.SIGINT if interrupted else process.returncode), failed

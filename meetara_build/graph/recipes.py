@@ -22,6 +22,8 @@ from meetara_build.store.manifest import Slice, digest_json
 
 ABOVE = ("base", "start", "dataset", "adapter")
 """The stages whose recipes a GGUF file names, as one digest, in its metadata."""
+SAFETY = "safety"
+"""The folder of conf/ that no key of a domain or a base names: all its files are in the scope."""
 
 
 class Reviewed(NamedTuple):
@@ -64,13 +66,14 @@ def _value(field: Key | Each, scope: Scope) -> Any:
 
 
 def _look_up(key: str, item: Common | Resolved) -> Any:
-    """The value of a key; a file's kind alone is its name. A part of what is not there is None."""
+    """The value of a key; a file's kind alone is its name. A part of what is not there is None, and
+    so is what lies in ``conf/safety``: the scope has it."""
     if key == "domain":
         assert isinstance(item, Resolved)
         return item.name
     if key in ("base", "build.base"):
         return item.base_name
-    found: Any = item
+    found: Any = item if key != SAFETY else None
     for part in key.split(".") if key else ():
         found = getattr(found, part) if found is not None else None
     return found

@@ -32,7 +32,7 @@ LEARNT = ("train.jsonl", "validation.jsonl")
 
 class Key(NamedTuple):
     """Which key of conf/ a field of a recipe comes from: ``build.training.epochs``,
-    ``domain.quants``; a file's kind alone is its name.
+    ``domain.quants``; a file's kind alone is its name, and ``safety`` all files of that folder.
 
     ``by`` is the function of ``graph.recipes`` that makes the field of the key's value. Without a
     key it is made of the recipes of the stages before.
@@ -486,7 +486,7 @@ STAGES: tuple[Stage, ...] = (
             **_same("base.licence", "build.gguf.files", "build.evaluation.max_loss"),
             "max_kl": Key("build.evaluation.max_kl", "used_bounds"),
             "harm": Key("build.answers.bounds", "own_level"),
-            "lists": Key("", "safety_lists"),
+            "lists": Key("safety", "safety_lists"),
             "accepted": Key("", "accepted"),
             **_same("build.evaluation.worse_by"),
         },

@@ -10,9 +10,11 @@ from meetara_build.graph import Graph, Step
 from meetara_build.graph.fingerprint import file_of
 from meetara_build.outside import Json, show_short
 from meetara_build.plan.provenance import origin
-from meetara_build.store.manifest import MISSING, MadeFrom, Manifest, Slice
+from meetara_build.store.manifest import MISSING, MadeFrom, Manifest, Slice, digest_json
 
 NEW = "new"
+ACCEPTED = "accepted"
+"""The key of a package's recipe that ``accept`` writes."""
 CONFIG, CODE, LIBRARY, SOURCE, INPUT = "config", "code", "library", "source", "input"
 DRIFT = "drift"
 TEMPORARY = "temporary"
@@ -118,6 +120,12 @@ def _recipe_causes(graph: Graph, step: Step, old: Slice, new: Slice) -> Iterator
     for path, one, other in differences(old, new):
         if _follows(path, old, new):
             continue
+        if path[0] == ACCEPTED:  # figures that `accept` wrote, told as the file that they are
+            texts = (
+                recipe.get(ACCEPTED) and digest_json(recipe[ACCEPTED]) for recipe in (old, new)
+            )
+            yield Cause(SOURCE, f"conf/{ACCEPTED}/{step.target}.yaml", "", *texts)
+            continue
         found = origin(graph, step, path)
         yield (
             Cause(ABOVE, "")
@@ -127,10 +135,15 @@ def _recipe_causes(graph: Graph, step: Step, old: Slice, new: Slice) -> Iterator
 
 
 def _follows(path: Sequence[str], old: Slice, new: Slice) -> bool:
-    """Whether a key only follows from another: what a type needs comes and goes with the type."""
+    """Whether a key only follows from another: what a type needs comes and goes with the type, the
+    bounds of answers are those of the safety level, and their lists those of the languages."""
     other_types = old.get("quants") != new.get("quants")
     if path == ["imatrix"]:
         return other_types
+    if path[0] == "harm":
+        return old.get("safety") != new.get("safety")
+    if path[0] == "lists" and len(path) > 1:
+        return (path[1] in old.get("languages", ())) != (path[1] in new.get("languages", ()))
     asked_twice = all(path[-1] in recipe.get("quants", ()) for recipe in (old, new))
     return path[0] == "max_kl" and other_types and not asked_twice
 

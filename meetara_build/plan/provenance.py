@@ -45,9 +45,13 @@ def _origin(
     if not field.key:
         return None
     group, _, key = field.key.partition(".")
+    if field.by == "own_level":
+        rest = [step.recipe["safety"], *rest]
     key = ".".join([key, *rest] if key else [])
     if group == "base":
         return Origin(_own_file(_base_of(step)), key)
+    if group == "safety":
+        return Origin(f"conf/safety/{rest[0]}.yaml" if rest else "conf/safety", ".".join(rest[1:]))
     file = _file(graph, target, group, key)
     own = file == COMMAND_LINE and group != "build"
     return Origin(file, f"{group}.{key}" if own else key)

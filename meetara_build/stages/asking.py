@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ArtifactError
 from meetara_build.llama_cpp.generation import Question, write_answers
-from meetara_build.stages.answers.lines import Said
+from meetara_build.stages.answer_lines import Said
 from meetara_build.stages.held_out import HeldOut, Runner
 from meetara_build.stages.recipes.answers import AnswersRecipe
 from meetara_build.training.chat import Encoded
@@ -44,9 +44,8 @@ def choose_questions(recipe: AnswersRecipe, held_out: HeldOut) -> Questions:
     if recipe.prompts == 0:
         return Questions([], 0)
     cut = [find_last_answer(text) for text in held_out.whole]
-    fitting = [
-        at for at, (start, _) in enumerate(cut) if 0 < start <= held_out.context - recipe.tokens
-    ]
+    room = held_out.context - max(recipe.tokens, recipe.choice_tokens)
+    fitting = [at for at, (start, _) in enumerate(cut) if 0 < start <= room]
     count = min(len(fitting), recipe.prompts or len(fitting))
     answers = [
         text.ids[start:end][: recipe.choice_tokens]

@@ -4,7 +4,7 @@ is trained on them."""
 from pathlib import Path
 
 from meetara_build.setup.check import check_llama
-from meetara_build.stages.answers.lines import ANSWERS, write_lines
+from meetara_build.stages.answer_lines import ANSWERS, write_lines
 from meetara_build.stages.asking import ask, choose_questions, describe_answers, measure_choices
 from meetara_build.stages.held_out import (
     BASELINE,

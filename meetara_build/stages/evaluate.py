@@ -13,7 +13,7 @@ from meetara_build.errors import ArtifactError
 from meetara_build.llama_cpp.model import Floats
 from meetara_build.outside import parse_json
 from meetara_build.setup.check import check_llama
-from meetara_build.stages.answers.lines import ANSWERS, Said, read_lines, write_lines
+from meetara_build.stages.answer_lines import ANSWERS, Said, read_lines, write_lines
 from meetara_build.stages.asking import (
     Asked,
     ask,
@@ -111,7 +111,8 @@ def _gather_answers(
     asked: list[Asked],
 ) -> dict[str, list[Said]]:
     """The base's answers, and those of each variant."""
-    of_base = take_answers(read_lines(inputs["baseline"] / ANSWERS), asked, f"baseline/{ANSWERS}")
+    lines = read_lines(inputs["baseline"] / ANSWERS, "baseline")
+    of_base = take_answers(lines, asked, f"baseline/{ANSWERS}")
     return {"base": of_base} | {
         name: ask(runner, asked, recipe.answers, held_out.tokenizer, threads=recipe.threads)
         for name, runner in runners.items()

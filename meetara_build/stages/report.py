@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from meetara_build.errors import needs
 from meetara_build.outside import parse_json
-from meetara_build.stages.answers.lines import VERDICT
+from meetara_build.stages.answer_lines import VERDICT
 from meetara_build.stages.recipes.report import ReportRecipe
 from meetara_build.stages.report_table import render_table
 from meetara_build.stages.text_similarity import likeness

@@ -47,6 +47,17 @@ class Run(NamedTuple):
     hardware: str = ""
     code: str = ""
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a result of it: one of a run that failed says that a model is held
+        back."""
+        return self.outcome != "failed" or self.size > 0
+
+    @property
+    def ended(self) -> str:
+        """The outcome, as people are told it."""
+        return "held back" if self.outcome == "failed" and self.is_kept else self.outcome
+
 
 @cache
 def machine() -> str:
@@ -136,7 +147,7 @@ def builds(root: Path) -> list[Build]:
     made = []
     for name, members in found.items():
         for run in members:
-            if run.key and (run.outcome != "failed" or run.size):
+            if run.key and run.is_kept:
                 keys = {**keys, (run.stage, run.target): run.key}
         made.append(Build(name, members[-1].machine, members, keys))
     return made

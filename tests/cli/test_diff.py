@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from fast_stages import build, fast_project
+from fast_stages import UNREACHED, build, fast_project
 from projects import copy_built, edit, override
 
 from meetara_build.cli.diff import diff
@@ -219,3 +219,24 @@ def test_real_figures_are_compared_with_their_change(
     assert {"base_loss", "improvement"} <= set(found["nutrition/evaluate"]["metrics"])
     said = command(project, "diff", "-2").stdout
     assert re.search(r"^  base_loss: \d\.\d+ → \d\.\d+ \([+-]\d+\.\d%\)$", said, re.MULTILINE)
+
+
+# A model that is held back
+
+
+def test_a_build_that_held_a_model_back_differs_in_its_package(
+    once: Path, tmp_path: Path, differing: Differing
+) -> None:
+    project = copy_built(once, tmp_path / "project")
+    edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", UNREACHED)
+    built_as(2, project)
+    found = differing(project, "1", "2")
+    assert set(found) == {"nutrition/package"}
+    package = found["nutrition/package"]
+    assert package["state"] == "other files"
+    assert package["metrics"]["held_back.code"] == [None, "gate-answers"]
+    edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.1)
+    built_as(3, project)
+    back = differing(project, "2", "3")["nutrition/package"]
+    assert back["metrics"]["held_back.code"] == ["gate-answers", None]
+    diff("2", "3", as_json=False)

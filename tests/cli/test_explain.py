@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_stages import build
+from fast_stages import REASON, build
 from projects import copy_built, edit, override, read_yaml
 
 from meetara_build.cli.explain import explain
@@ -265,3 +265,34 @@ def test_explaining_writes_nothing_below_the_root(project: Path, explained: Expl
     before = sorted(os.fspath(path) for path in graph.root.rglob("*"))
     explained(project, "nutrition")
     assert sorted(os.fspath(path) for path in graph.root.rglob("*")) == before
+
+
+# A model that is held back
+
+
+def test_a_package_that_is_held_back_is_explained_with_its_last_run_and_the_reason(
+    held_back: Path, explained: Explained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [entry] = explained(held_back, "nutrition/package")
+    assert entry["state"] == "fresh"
+    assert set(entry["files"]) == {"README.md", "answers.jsonl"}
+    assert entry["metrics"]["held_back"]["code"] == "gate-answers"
+    assert (entry["run"]["outcome"], entry["run"]["code"]) == ("failed", "gate-answers")
+    assert entry["run"]["fingerprint"] == entry["fingerprint"]
+    explain("nutrition/package", "local", as_json=False)
+    assert f"  held back: {REASON} [gate-answers]" in capsys.readouterr().out.splitlines()
+
+
+def test_a_list_that_answers_are_held_to_is_explained_by_its_file(
+    built: Path, explained: Explained
+) -> None:
+    [entry] = explained(built, "nutrition/package")
+    named = {(line["file"], line["key"]) for line in entry["keys"]}
+    assert {
+        ("conf/safety/es.yaml", "call"),
+        ("conf/safety/en.yaml", "turn_to.doctor"),
+        ("conf/build.yaml", "answers.bounds.strict.calls"),
+        ("conf/base/mini.yaml", "answers.bounds.strict.doses"),
+    } <= named
+    [entry] = explained(built, "music/package")
+    assert "conf/safety/es.yaml" not in {line["file"] for line in entry["keys"]}

@@ -95,6 +95,33 @@ def test_a_failure_that_no_agent_mends_is_the_end(own: Path, command: Any) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_a_model_that_is_held_back_is_what_the_agents_are_asked_about_next(
+    own: Path, command: Any
+) -> None:
+    """It is no failed job, and nothing of it is worked out again, but what came of it is not good
+    enough."""
+    override(own, "nutrition", {"evaluation.max_loss": 1.5})
+    body = (
+        "failed = [run for run in context.runs_of('nutrition', 'package', None) if run.outcome == 'failed']\n"
+        "    if failed and failed[-1].code == 'gate-loss' and 'evaluation.max_loss' in failed[-1].error:\n"
+        "        yield Proposal('nutrition', 'evaluation.max_loss', 11.0, 'too much asked')"
+    )
+    agent(own, body)
+    said = ran(command, own, "--rounds", "2")
+    assert len(said["rounds"][0]["taken"]) == 1
+    assert (own / "artifacts" / "nutrition" / "package" / "Modelfile").exists()
+
+
+def test_a_model_that_stays_held_back_is_the_end(own: Path, command: Any) -> None:
+    override(own, "nutrition", {"evaluation.max_loss": 0.5})
+    agent(own, "return []")
+    done = command(own, "run", "nutrition", "--rounds", "2")
+    assert done.returncode == 1
+    assert "1 domain up to date: 1 stage run" in done.stdout
+    assert "(evaluation.max_loss)" in done.stderr
+    assert done.stderr.rstrip().endswith("[build-held-back]")
+
+
 def test_a_promise_smaller_than_its_cost_is_not_taken(own: Path, command: Any) -> None:
     edit(own / "conf" / "build.yaml", "agents.minutes_a_percent", 0)
     agent(own, "yield Proposal('nutrition', 'training.epochs', 3, 'longer', (), 0.02, 0.9)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_stages import build
+from fast_stages import REASON, build
 from projects import copy_built, edit, override
 
 from meetara_build.cli.init import init
@@ -144,6 +144,38 @@ def test_a_failure_that_is_made_good_is_forgotten(project: Path, states: States)
     assert states(project)["nutrition"]["state"] == "fresh"
 
 
+def test_a_domain_whose_model_is_held_back_says_the_first_reason(
+    held_back: Path, states: States
+) -> None:
+    found = states(held_back)
+    assert found.pop("nutrition") == {"state": "held back", "note": f"{REASON} [gate-answers]"}
+    assert {entry["state"] for entry in found.values()} == {"fresh"}
+
+
+def test_after_an_edit_a_domain_that_was_held_back_is_stale(
+    held_back: Path, states: States
+) -> None:
+    edit(held_back / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.1)
+    assert states(held_back)["nutrition"]["state"] == "stale"
+
+
+def test_a_package_that_is_gone_and_was_held_back_did_not_fail(
+    held_back: Path, states: States
+) -> None:
+    shutil.rmtree(held_back / "artifacts" / "nutrition" / "package")
+    assert states(held_back)["nutrition"]["state"] == "stale"
+
+
+def test_what_a_model_said_is_shown_as_text(
+    held_back: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = on_a_terminal(held_back, monkeypatch, 100)
+    assert lines[-2:] == [
+        f"nutrition {REASON} [gate-answers]",
+        "Status: 3 fresh, 0 running, 0 stale, 0 failed, 1 held back, 0 not built",
+    ]
+
+
 def test_a_new_domain_is_not_built(project: Path, states: States) -> None:
     edit(project / "conf" / "build.yaml", "domains", ["music", "legal"])
     shutil.rmtree(project / "artifacts" / "music")
@@ -172,7 +204,7 @@ def test_elsewhere_than_on_a_terminal_each_domain_has_a_line(project: Path, comm
     assert re.fullmatch(
         r"nutrition +stale +adapter: conf/domain/nutrition\.yaml lora\.rank: 16 → 8", lines[1]
     )
-    assert lines[-1] == "Status: 3 fresh, 0 running, 1 stale, 0 failed, 0 not built"
+    assert lines[-1] == "Status: 3 fresh, 0 running, 1 stale, 0 failed, 0 held back, 0 not built"
 
 
 def on_a_terminal(
@@ -190,7 +222,7 @@ def test_a_terminal_shows_as_many_columns_as_fit(
 ) -> None:
     override(project, "nutrition", {"lora.rank": 8})
     note = "nutrition adapter: conf/domain/nutrition.yaml lora.rank: 16 → 8"
-    total = "Status: 3 fresh, 0 running, 1 stale, 0 failed, 0 not built"
+    total = "Status: 3 fresh, 0 running, 1 stale, 0 failed, 0 held back, 0 not built"
     assert on_a_terminal(project, monkeypatch, 40) == [
         "● music",
         "● nutrition stale",
@@ -215,4 +247,4 @@ def test_all_shipped_domains_fit_on_one_screen(
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
     assert "\n".join(lines).count("●") == 62
-    assert lines[-1] == "Status: 0 fresh, 0 running, 0 stale, 0 failed, 62 not built"
+    assert lines[-1] == "Status: 0 fresh, 0 running, 0 stale, 0 failed, 0 held back, 62 not built"

@@ -10,7 +10,7 @@ import typer
 from commands import damage, models, outcomes
 from fast_stages import build as fast_build
 from fast_stages import fast_project
-from projects import choose, copy_built, override
+from projects import choose, copy_built, edit, override
 
 from meetara_build.cli.verify import _find_profile, verify
 from meetara_build.errors import ConfigError
@@ -168,3 +168,19 @@ def test_sums_that_are_none_are_refused_by_line(package: Path, command: Any) -> 
     assert (
         "SHA256SUMS: cannot be read; name a folder that `package` made, or a domain" in done.stderr
     )
+
+
+def test_a_model_that_is_held_back_is_whole_and_is_repaired_like_any_other(
+    project: Path, command: Any
+) -> None:
+    edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.9)
+    assert command(project, "build", "nutrition").returncode == 1
+    assert command(project, "verify", "nutrition").returncode == 0
+    card = project / "artifacts" / "nutrition" / "package" / "README.md"
+    before = card.read_bytes()
+    damage(card)
+    assert command(project, "verify", "nutrition").returncode == 1
+    done = command(project, "verify", "nutrition", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert card.read_bytes() == before
+    assert command(project, "verify", "nutrition").returncode == 0

@@ -412,10 +412,10 @@ def test_locks_of_a_killed_snakemake_are_cleared(made: Path, command: Any) -> No
 
 
 def test_a_failed_job_s_own_words_are_the_message(made: Path, command: Any) -> None:
-    edit(made / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.9)
+    override(made, "nutrition", {"lora.targets": ["no_such_layer"]})
     one = command(made, "build")
     assert one.returncode == 1
-    assert "nutrition/package: " in one.stderr
+    assert "nutrition/adapter: " in one.stderr
     assert (
         "1 job failed; what is finished is kept, and a new build goes on from there" in one.stderr
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from commands import damage, filled, outcomes, small_disk
-from projects import edit, read_yaml
+from projects import edit, override, read_yaml
 
 from meetara_build.context.outbox import parcels
 from meetara_build.engine import job, stage_run
@@ -296,26 +296,34 @@ def not_kept(project: Path) -> bool:
     return not manifest.exists() or read_manifest(manifest).fingerprint != wanted
 
 
-def test_a_missed_bound_says_which_figure_missed_which_bound(
+def fail(project: Path) -> None:
+    """Run a training that cannot begin, in this process."""
+    override(project, "nutrition", {"lora.targets": ["no_such_layer"]})
+    graph = load(project)
+    with pytest.raises(BuildError):
+        run(graph, graph.step("adapter", "nutrition"), cold=True)
+
+
+def test_a_job_that_fails_says_why_and_leaves_the_result_before(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ask_more(project, 0.9)
-    with pytest.raises(BuildError):
-        package(project)
-    assert "nutrition/package: " in capfd.readouterr().err
-    assert not_kept(project)
-    assert outcomes(project)[-1] == ("package", "nutrition", "failed")
+    path = project / "artifacts" / "nutrition" / "adapter" / "manifest.json"
+    before = path.read_bytes()
+    fail(project)
+    said = capfd.readouterr().err
+    assert "nutrition/adapter: " in said
+    assert "lora.targets" in said
+    assert path.read_bytes() == before
+    assert outcomes(project)[-1] == ("adapter", "nutrition", "failed")
 
 
 def test_the_code_of_what_the_job_failed_of_is_in_the_run_s_records(project: Path) -> None:
-    edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.99)
-    with pytest.raises(BuildError):
-        package(project)
+    fail(project)
     root = load(project).root
     failed = list(journal.runs(root))[-1]
-    assert (failed.outcome, failed.code) == ("failed", "gate-loss")
+    assert (failed.outcome, failed.code, failed.size) == ("failed", "config", 0)
     reports = [report for parcel in parcels(root) for report in parcel.reports]
-    assert [one["code"] for one in reports if one["kind"] == "run"][-1] == "gate-loss"
+    assert [one["code"] for one in reports if one["kind"] == "run"][-1] == "config"
 
 
 def test_a_file_that_may_not_grow_is_one_message(project: Path) -> None:
@@ -399,3 +407,87 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(project: Path) -> None:
     (left / "README.md").write_text("half a file")
     assert package(project) == "built"
     assert not left.parent.exists()
+
+
+# A model that is held back
+
+
+def last_run(project: Path) -> journal.Run:
+    return list(journal.runs(project / "artifacts"))[-1]
+
+
+def test_what_held_a_model_back_is_a_result_that_is_kept(project: Path) -> None:
+    ask_more(project, 0.9)
+    assert package(project) == "held back"
+    folder = project / "artifacts" / "nutrition" / "package"
+    made = read_manifest(folder / "manifest.json")
+    assert made.held_back is not None
+    assert made.held_back["code"] == "gate-loss"
+    assert set(made.files) == {"README.md", "answers.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {*made.files, "manifest.json"}
+    step = load(project).step("package", "nutrition")
+    assert step.fingerprint == made.fingerprint
+    store = Store(load(project).store, project / "artifacts")
+    assert store.look_up(find_work_key(made)) == made
+    assert store.read_reference(step.reference) == find_work_key(made)
+
+
+def test_its_run_counts_as_failed_with_code_message_and_size(project: Path) -> None:
+    ask_more(project, 0.9)
+    package(project)
+    run = last_run(project)
+    made = read_manifest(project / "artifacts" / "nutrition" / "package" / "manifest.json")
+    assert (run.stage, run.target, run.outcome) == ("package", "nutrition", "failed")
+    assert made.held_back == {"code": run.code, "message": run.error}
+    assert run.size == sum(entry["size"] for entry in made.files.values()) > 0
+    assert run.key == find_work_key(made)
+    assert run.is_kept
+
+
+def test_it_is_restored_and_not_judged_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_more(project, 0.9)
+    package(project)
+    before = last_run(project)
+    folder = project / "artifacts" / "nutrition" / "package"
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+
+    def judge_again(_: object) -> int:
+        raise AssertionError("judged again")
+
+    monkeypatch.setattr(job, "perform", judge_again)
+    assert package(project) == "held back"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    again = last_run(project)
+    assert (again.outcome, again.code, again.error, again.size, again.key) == (
+        "failed",
+        before.code,
+        before.error,
+        before.size,
+        before.key,
+    )
+
+
+def test_a_model_that_is_good_after_all_leaves_nothing_of_it(project: Path) -> None:
+    for share, outcome in (
+        (0.9, "held back"),
+        (0.001, "built"),
+        (0.9, "held back"),
+        (0.001, "restored"),
+    ):
+        ask_more(project, share)
+        assert package(project) == outcome
+        folder = project / "artifacts" / "nutrition" / "package"
+        assert (folder / "Modelfile").exists() == (outcome != "held back")
+
+
+def test_agents_are_told_of_it_as_of_a_failure(project: Path) -> None:
+    ask_more(project, 0.9)
+    package(project)
+    reports = [report for parcel in parcels(project / "artifacts") for report in parcel.reports]
+    told = [one for one in reports if one["kind"] == "run"][-1]
+    assert (told["outcome"], told["code"]) == ("failed", "gate-loss")
+    assert told["error"].startswith("nutrition: not packaged:")
+    assert told["metrics"]["held_back"]["code"] == "gate-loss"

@@ -132,6 +132,11 @@ BUILD_KEYS = {
     "evaluation.max_records": (9, {"baseline", "evaluate"}),
     "evaluation.kl_tokens": (9, {"evaluate"}),
     "evaluation.max_loss": (5.0, SAYS),
+    "answers.prompts": (9, {"baseline", "evaluate"}),
+    "answers.tokens": (9, {"baseline", "evaluate"}),
+    "answers.choice_tokens": (9, {"baseline", "evaluate"}),
+    "answers.bounds.strict.calls": (0.5, SAYS),
+    "answers.bounds.standard": ({"phones": 0.5}, NOTHING),  # nutrition is strict
     "priority": (3, NOTHING),
     "evaluation.max_kl.Q8_0": (0.5, SAYS),
 }
@@ -216,7 +221,9 @@ def test_the_table_above_is_complete() -> None:
         return found
 
     keys = dotted(contents()["build"])
-    bounds = {key for key in keys if key.startswith("evaluation.max_kl.")}
+    bounds = {
+        key for key in keys if key.startswith(("evaluation.max_kl.", "answers.bounds.strict."))
+    }
     unlisted = {
         "training.schedule",
         "training.checkpoint_seconds",

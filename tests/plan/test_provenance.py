@@ -15,7 +15,12 @@ from meetara_build.plan import plan
 from meetara_build.plan.causes import ABOVE, CONFIG, TEMPORARY
 from meetara_build.plan.provenance import Origin, origin
 
-SHAPES = {"base": schema.Base, "hardware": schema.Hardware, "domain": schema.Domain}
+SHAPES = {
+    "base": schema.Base,
+    "hardware": schema.Hardware,
+    "domain": schema.Domain,
+    "safety": schema.Safety,
+}
 
 
 @pytest.fixture
@@ -128,8 +133,14 @@ EDITS = [
             "gguf.logits_bound": 0.5,
             "evaluation.max_records": 9,
             "evaluation.max_kl.Q8_0": 0.5,
+            "answers.choice_tokens": 9,
+            "answers.bounds.strict.calls": 0.5,
+            "answers.bounds.standard.phones": 0.5,
         }.items()
     ),
+    conf("safety/en", "call", ["call", "ring"]),
+    conf("safety/es", "turn_to.police", ["policía"]),
+    conf("safety/hi", "decimal_comma", True),
     *(
         conf("base/mini", key, value)
         for key, value in {
@@ -293,6 +304,11 @@ def test_bounds_of_types_that_come_and_go_are_no_causes_of_their_own(
 ) -> None:
     edit(project / "conf" / "domain" / "nutrition.yaml", "quants", quants)
     assert named(project) == {("conf/domain/nutrition.yaml", "quants")}
+
+
+def test_lists_that_come_and_go_are_named_by_their_file(project: Path) -> None:
+    (project / "conf" / "safety" / "es.yaml").unlink()
+    assert named(project) == {("conf/safety/es.yaml", "")}
 
 
 def test_another_profile_s_machine_is_named(built: Path) -> None:

@@ -9,6 +9,7 @@ from stages.test_evaluate import BASE, torch_loss
 
 from meetara_build.errors import ArtifactError
 from meetara_build.stages import baseline, gguf
+from meetara_build.stages.recipes.answers import AnswersRecipe
 from meetara_build.stages.recipes.baseline import BaselineRecipe
 
 RECIPE = BaselineRecipe.model_validate(BASE)
@@ -46,3 +47,27 @@ def test_its_loss_is_that_of_torch_and_the_same_each_time(
 def test_a_missing_file_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"other-F16.gguf: no such file for base"):
         baseline.run(RECIPE.model_copy(update={"base": "other"}), inputs, tmp_path)
+
+
+ASKED = RECIPE.model_copy(
+    update={"answers": AnswersRecipe(prompts=None, tokens=8, choice_tokens=6)}
+)
+
+
+def test_its_answers_are_kept_and_the_same_each_time(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    one, two = fresh(tmp_path / "one"), fresh(tmp_path / "two")
+    metrics = baseline.run(ASKED, inputs, one)
+    assert baseline.run(ASKED, inputs, two) == metrics
+    assert metrics["choices"]["choices"] == 5
+    text = (one / "answers.jsonl").read_text(encoding="utf-8")
+    assert (two / "answers.jsonl").read_text(encoding="utf-8") == text
+    lines = [json.loads(line) for line in text.split("\n") if line]
+    assert len(lines) == 5
+    assert {tuple(line["answers"]) for line in lines} == {("base",)}
+
+
+def test_where_nothing_is_asked_the_file_is_empty(inputs: dict[str, Path], tmp_path: Path) -> None:
+    assert baseline.run(RECIPE, inputs, tmp_path)["choices"] is None
+    assert (tmp_path / "answers.jsonl").read_bytes() == b""

@@ -39,7 +39,7 @@ BASE = {"domain": "nutrition", "base": "tiny", "threads": 1, "context": None, "m
 def run(recipe: Mapping[str, Any], inputs: Mapping[str, Path], output: Path) -> Metrics:
     """The stage, of a recipe that is written as JSON, after the base was measured on the same
     records."""
-    own = {key: recipe[key] for key in BASE}
+    own = {key: recipe[key] for key in (*BASE, "answers") if key in recipe}
     with TemporaryDirectory() as folder:
         if "baseline" not in inputs:
             baseline.run(BaselineRecipe.model_validate(own), inputs, Path(folder))
@@ -295,3 +295,110 @@ def test_a_missing_adapter_and_a_missing_file_of_the_base_are_named(
     said = r"quantized/tiny-Q2_K\.gguf: no such file for Q2_K\. Build the quantize stage again"
     with pytest.raises(ArtifactError, match=said):
         run({**asked, "quants": ["Q2_K"]}, on_base, tmp_path)
+
+
+# Answers
+
+ASKING = {**RECIPE, "answers": {"prompts": 3, "tokens": 12, "choice_tokens": 6}}
+
+
+def read_answers(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().split("\n") if line]
+
+
+@pytest.fixture(scope="module")
+def asked(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation that asked three of the five held-out prompts."""
+    output = tmp_path_factory.mktemp("asked")
+    run(ASKING, inputs, output)
+    return output
+
+
+def test_base_and_every_variant_answer_the_same_prompts(asked: Path, build: Build) -> None:
+    lines = read_answers(asked)
+    records = list(read_records(build.dataset / "test.jsonl"))
+    assert [line["id"] for line in lines] == [records[at]["id"] for at in (0, 1, 3)]
+    for line, at in zip(lines, (0, 1, 3), strict=True):
+        question, answer = (turn["content"] for turn in records[at]["messages"])
+        assert (line["prompt"], line["reference"]) == (question, answer)
+        assert list(line["answers"]) == ["base", "F16", "Q8_0", "Q4_K_M"]
+        for said in line["answers"].values():
+            assert set(said) == {"text", "ended", "tokens", "nats"}
+            assert said["tokens"] <= 12
+            assert len(said["nats"]) == 4
+
+
+def test_the_figures_say_how_many_were_asked_and_how_often_the_right_answer_was_found(
+    asked: Path,
+) -> None:
+    report = json.loads((asked / "evaluation.json").read_text())
+    assert report["prompts"] == {"asked": 3, "passed_over": 0}
+    assert list(report["choices"]) == ["base", "F16", "Q8_0", "Q4_K_M"]
+    for name, figures in report["choices"].items():
+        nats = [line["answers"][name]["nats"] for line in read_answers(asked)]
+        right = sum(own < min(others) for own, *others in nats)
+        assert figures["choices"] == 3
+        assert figures["accuracy"] == pytest.approx(right / 3, abs=1e-4)
+        assert 0 <= figures["low"] <= figures["accuracy"] <= figures["high"] <= 1
+
+
+def test_to_ask_changes_no_other_figure(asked: Path, report: dict[str, Any]) -> None:
+    found = json.loads((asked / "evaluation.json").read_text())
+    assert {key: found[key] for key in ("base", "variants", "by_topic", "tokens")} == {
+        key: report[key] for key in ("base", "variants", "by_topic", "tokens")
+    }
+
+
+def test_the_same_inputs_give_the_same_answers_byte_for_byte(
+    asked: Path, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    run(ASKING, inputs, tmp_path)
+    assert (tmp_path / "answers.jsonl").read_bytes() == (asked / "answers.jsonl").read_bytes()
+
+
+def test_where_nothing_is_asked_there_is_no_answer(inputs: dict[str, Path], tmp_path: Path) -> None:
+    answers = {"prompts": 0, "tokens": 12, "choice_tokens": 6}
+    metrics = run({**RECIPE, "answers": answers}, inputs, tmp_path)
+    assert (tmp_path / "answers.jsonl").read_bytes() == b""
+    assert metrics["choices"] == dict.fromkeys(("base", "F16", "Q8_0", "Q4_K_M"))
+
+
+def test_more_than_there_are_are_all(inputs: dict[str, Path], tmp_path: Path) -> None:
+    answers = {"prompts": 99, "tokens": 3, "choice_tokens": 3}
+    run({**RECIPE, "quants": ["F16"], "answers": answers}, inputs, tmp_path)
+    assert len(read_answers(tmp_path)) == 5
+
+
+def test_a_base_without_room_for_an_answer_is_evaluated_and_not_asked(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    answers = {"prompts": None, "tokens": 512, "choice_tokens": 6}
+    run({**RECIPE, "quants": ["F16"], "answers": answers}, inputs, tmp_path)
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["prompts"] == {"asked": 0, "passed_over": 5}
+    assert report["variants"]["F16"]["loss"] > 0
+    assert read_answers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fewer", "said"), [(2, "was asked other questions than these"), (None, "no such file")]
+)
+def test_a_base_s_answers_to_other_questions_or_none_are_refused_by_name(
+    inputs: dict[str, Path], tmp_path: Path, fewer: int | None, said: str
+) -> None:
+    other, output = fresh(tmp_path / "baseline"), fresh(tmp_path / "out")
+    answers = {**ASKING["answers"], "prompts": fewer}  # type: ignore[dict-item]
+    baseline.run(BaselineRecipe.model_validate({**BASE, "answers": answers}), inputs, other)
+    if fewer is None:
+        (other / "answers.jsonl").unlink()
+    with pytest.raises(ArtifactError, match=rf"^baseline/answers\.jsonl: .*{said}.*baseline stage"):
+        run(ASKING, {**inputs, "baseline": other}, output)
+
+
+def test_an_adapter_on_its_base_answers_as_the_merged_model_does(
+    asked: Path, on_base: dict[str, Path], tmp_path: Path
+) -> None:
+    run({**ASKING, "on_base": True, "quants": ["F16"]}, on_base, tmp_path)
+    for merged, found in zip(read_answers(asked), read_answers(tmp_path), strict=True):
+        one, other = merged["answers"]["F16"]["nats"], found["answers"]["F16"]["nats"]
+        assert one == pytest.approx(other, abs=0.05)

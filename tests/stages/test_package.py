@@ -4,6 +4,7 @@ the figures, checksums."""
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,35 @@ import pytest
 import yaml
 from chat_templates import FAMILIES, save_tokenizer
 from huggingface_hub import ModelCard
-from packages import RECIPE, altered, evaluation
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from packages import GOOD, RECIPE, all_said, altered, asked, evaluation, write_dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from meetara_build.errors import GateError
+from meetara_build.errors import ArtifactError
 from meetara_build.stages import package
+from meetara_build.stages.answer_lines import read_lines, write_lines
+from meetara_build.stages.package.card import _quote
+from meetara_build.stages.package.judging import show_on_line
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.training.chat import render
 
 
-def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dict[str, Path]:
+def inputs(
+    folder: Path, figures: dict[str, Any], answers: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Path]:
+    """What the stage reads: these held-out figures and answers, and everything else as it is after a
+    training."""
+
     def write(name: str, content: Any) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
 
     write("evaluation/evaluation.json", figures)
+    write_lines(folder / "evaluation" / "answers.jsonl", answers)
+    write_dataset(folder / "dataset")
     counts = {
         "kept": 40,
         "read": 44,
@@ -47,9 +61,13 @@ def inputs(folder: Path, figures: dict[str, Any], family: str = "chatml") -> dic
     (folder / "gguf").mkdir()
     for name in ("nutrition-F16.gguf", "nutrition-Q4_K_M.gguf", "nutrition-lora.gguf"):
         (folder / "gguf" / name).write_bytes(name.encode() * 1000)
-    save_tokenizer(FAMILIES[family], folder / "base")
+    save_tokenizer(FAMILIES["chatml"], folder / "base")
     (folder / "package").mkdir()
     return {name: folder / name for name in ("evaluation", "dataset", "adapter", "gguf", "base")}
+
+
+def list_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def card(
@@ -89,11 +107,18 @@ def test_the_model_card_says_nothing_of_few_losses_and_of_texts_that_were_not_ch
     assert "changed" not in text
 
 
-def test_nothing_is_written_where_a_bound_is_missed(tmp_path: Path) -> None:
-    given = inputs(tmp_path, evaluation(f16=2.1))
-    with pytest.raises(GateError):
-        package.run(RECIPE, given, tmp_path / "package")
-    assert list((tmp_path / "package").iterdir()) == []
+def test_what_misses_a_bound_has_a_card_that_says_so_and_nothing_to_use(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation(f16=2.1), all_said(GOOD))
+    metrics = package.run(RECIPE, given, tmp_path / "package")
+    assert metrics["held_back"]["code"] == "gate-loss"
+    message = metrics["held_back"]["message"]
+    assert message.startswith("nutrition: not packaged:\n  F16: held-out loss 2.1000")
+    assert "loss" not in metrics, "a figure that passed"
+    assert list_names(tmp_path / "package") == {"README.md", "answers.jsonl"}
+    card = (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+    assert f"## Held back\n\nThis model is not packaged:\n\n```\n{message}\n```" in card
+    assert "ollama create" not in card
+    assert "## Figures" in card
 
 
 # The Modelfile
@@ -279,12 +304,13 @@ def test_quotation_marks_do_not_end_a_system_prompt_early(
 def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_path: Path) -> None:
     given = inputs(tmp_path, evaluation())
     metrics = package.run(RECIPE, given, tmp_path / "package")
-    assert metrics == {"base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
-    assert sorted(path.name for path in (tmp_path / "package").iterdir()) == [
+    assert metrics == {"answers": {}, "base_loss": 2.0, "loss": 1.8, "improvement": 0.1}
+    assert list_names(tmp_path / "package") == {
         "Modelfile",
         "README.md",
         "SHA256SUMS",
-    ]
+        "answers.jsonl",
+    }
     lines = dict(
         line.split("  ")[::-1]
         for line in (tmp_path / "package" / "SHA256SUMS").read_text().splitlines()
@@ -292,6 +318,7 @@ def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_
     assert set(lines) == {
         "Modelfile",
         "README.md",
+        "answers.jsonl",
         "../gguf/nutrition-F16.gguf",
         "../gguf/nutrition-Q4_K_M.gguf",
         "../gguf/nutrition-lora.gguf",
@@ -327,6 +354,7 @@ def test_an_adapter_alone_is_packaged_with_the_files_of_its_base(tmp_path: Path)
     assert {name for _, name in lines} == {
         "Modelfile",
         "README.md",
+        "answers.jsonl",
         "../../base/tiny/gguf/tiny-F16.gguf",
         "../../base/tiny/quantized/tiny-Q4_K_M.gguf",
         "../gguf/nutrition-lora.gguf",
@@ -436,3 +464,146 @@ def test_a_file_that_was_left_behind_is_not_packaged(tmp_path: Path) -> None:
     sums = (tmp_path / "package" / "SHA256SUMS").read_text()
     assert re.findall(r"gguf/(.*)\n", sums) == ["nutrition-F16.gguf", "nutrition-Q4_K_M.gguf"]
     assert "Q8_0" not in (tmp_path / "package" / "README.md").read_text()
+
+
+# Answers
+
+
+def make(tmp_path: Path, answers: Sequence[Mapping[str, Any]], **changes: Any) -> str:
+    """The model card of a package with these answers."""
+    package.run(altered(**changes), inputs(tmp_path, evaluation(), answers), tmp_path / "package")
+    return (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+
+
+def section(card: str, title: str) -> str:
+    return card.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_answers_that_may_do_harm_hold_the_model_back(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation(), all_said(f"{GOOD} Call 504 now.", GOOD))
+    metrics = package.run(RECIPE, given, tmp_path / "package")
+    assert metrics["held_back"]["code"] == "gate-answers"
+    assert metrics["answers"]["F16"]["harmful"] == 0.5
+    assert metrics["answers"]["base"]["harmful"] == 0
+    assert list_names(tmp_path / "package") == {"README.md", "answers.jsonl"}
+
+
+def test_every_answer_is_there_with_what_was_found_in_it(tmp_path: Path) -> None:
+    said = [asked({"Q4_K_M": f"{GOOD} Call 504 now.\u2028\x1b[31m"}), asked({})]
+    package.run(RECIPE, inputs(tmp_path, evaluation(), said), tmp_path / "package")
+    lines = read_lines(tmp_path / "package" / "answers.jsonl", "package")
+    assert [list(line["answers"]) for line in lines] == [["base", "F16", "Q4_K_M"]] * 2
+    for line, before in zip(lines, said, strict=True):
+        for name, answer in line["answers"].items():
+            findings, closeness = answer.pop("findings"), answer.pop("closeness")
+            assert 0 <= closeness <= 100
+            assert answer == before["answers"][name]
+            harmful = {one["check"] for one in findings if one["harmful"]}
+            assert harmful == ({"calls"} if "504" in answer["text"] else set())
+
+
+def test_the_card_says_how_often_base_and_files_failed(tmp_path: Path) -> None:
+    card = make(tmp_path, [asked({"base": "Call 504 now."}), asked({"Q4_K_M": ""})], harm={})
+    text = section(card, "Answers")
+    assert re.search(r"\| base \| 2 \| 50% \| 50% \| 50% \(15% to 85%\) \| \d+\.\d \|", text)
+    assert re.search(r"\| F16 \| 2 \| 0% \| 0% \| 75% \(15% to 85%\) \| 100\.0 \|", text)
+    assert re.search(r"\| Q4_K_M \| 2 \| 50% \| 50% \|  \| 50\.0 \|", text)
+    assert "| tells nobody to call a number that is unknown | 50% | 0% |" in text
+    assert "| ends by itself, with a whole sentence | 0% | 50% |" in text
+
+
+def test_the_card_names_the_checks_that_were_not_applied(tmp_path: Path) -> None:
+    text = section(make(tmp_path / "with", all_said(GOOD)), "Answers")
+    assert "Not judged here: topic, closeness." in text  # there is no sample
+    text = section(make(tmp_path / "without", all_said(GOOD), lists={}), "Answers")
+    assert "Not judged here: calls, referral, topic, closeness." in text
+    assert "tells nobody to call" not in text
+
+
+def test_the_card_shows_the_three_worst_answers_of_the_file_that_it_tells_to_use(
+    tmp_path: Path,
+) -> None:
+    said = ["Call 504 now.", GOOD, "Wait and see, and", f"{GOOD} Ring 0800 555 0143.", GOOD]
+    lines = [asked({"Q4_K_M": text}, prompt=f"Question {at}?") for at, text in enumerate(said)]
+    text = section(make(tmp_path, lines, harm={}), "Answers")
+    assert re.findall(r"> Asked: `Question (\d)\?`", text) == ["0", "3", "2"]
+    assert "> Said: `Call 504 now.`" in text
+    assert "tells people to call 504, which is no known number" in text
+
+
+def test_an_empty_answer_and_one_without_fault_are_shown_as_such(tmp_path: Path) -> None:
+    text = section(make(tmp_path, [asked({"Q4_K_M": " \n"}), asked({})], harm={}), "Answers")
+    assert "> Said: nothing\n>\n> Found: `says nothing" in text
+    assert "> Found: nothing" in text
+
+
+def test_without_a_held_out_prompt_nothing_is_judged_and_the_model_is_packaged(
+    tmp_path: Path,
+) -> None:
+    card = make(tmp_path, [])
+    assert "## Answers" not in card
+    assert "ollama create" in card
+    assert (tmp_path / "package" / "answers.jsonl").read_bytes() == b""
+    assert "answers.jsonl" in (tmp_path / "package" / "SHA256SUMS").read_text()
+
+
+def test_an_evaluation_without_its_answers_is_refused_by_name(tmp_path: Path) -> None:
+    given = inputs(tmp_path, evaluation())
+    (given["evaluation"] / "answers.jsonl").unlink()
+    with pytest.raises(
+        ArtifactError,
+        match=r"^evaluation/answers.jsonl: no such file. Build the evaluate stage again.$",
+    ):
+        package.run(RECIPE, given, tmp_path / "package")
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_has_a_card_too(tmp_path: Path, loss: float) -> None:
+    metrics = package.run(RECIPE, inputs(tmp_path, evaluation(f16=loss)), tmp_path / "package")
+    assert metrics["held_back"]["code"] == "gate-loss"
+    assert str(loss) in (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+
+
+TRICKS = (
+    "```\n# Title\n```",
+    "````",
+    "`code` ``more``",
+    "<script>alert(1)</script> <!-- x",
+    "[link](https://elsewhere.example.org) ![image](x.png)",
+    "https://elsewhere.example.org www.elsewhere.example.org me@example.org",
+    "\n\n# Title\n\n- item\n\n---\n\n> quoted",
+    "| a | b |\n|---|---|\n| c | d |",
+    "**bold** _em_ ~~gone~~ $x$ &lt;b&gt; \\",
+    "\x1b[31mred\x07\u202eleft\u2028\x85",
+)
+
+
+def parse(text: str) -> list[Any]:
+    """The tokens of Markdown, those within lines too."""
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    return [one for token in tokens for one in (token, *(token.children or ()))]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_nothing_that_is_asked_or_said_becomes_markup(trick: str, tmp_path: Path) -> None:
+    plain = make(tmp_path / "plain", all_said(f"{GOOD} Call 504 now."))
+    tricky = make(
+        tmp_path / "tricky", all_said(f"{GOOD} Call 504 {trick} now.", prompt=f"What? {trick}")
+    )
+    for title in ("Held back", "Answers"):
+        shapes = [
+            [(one.type, one.tag, one.level) for one in parse(section(card, title))]
+            for card in (plain, tricky)
+        ]
+        assert shapes[0] == shapes[1]
+    assert all(char == "\n" or char.isprintable() for char in tricky)
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=60)
+def test_a_quoted_line_is_one_piece_of_code(text: str) -> None:
+    line = show_on_line(text)
+    assume(line)
+    [inline] = [one for one in parse(f"> Said: {_quote(line)}") if one.type == "inline"]
+    assert [one.type for one in inline.children] == ["text", "code_inline"]
+    assert inline.children[1].content == line

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meetara_build.store.journal import Run, machine, record, runs
+from meetara_build.store.journal import Run, builds, machine, record, runs
 
 RUN = Run(
     "adapter", "nutrition", "f" * 64, "built", 1.5, 2.0, 3.0, 2.5, 400.0, 12345, "Linux-x86_64-2"
@@ -68,3 +68,20 @@ def test_processes_side_by_side_do_not_mix_their_lines(tmp_path: Path) -> None:
 def test_a_machine_has_a_name_that_stays() -> None:
     assert machine() == machine()
     assert " " not in machine()
+
+
+FAILED = RUN._replace(outcome="failed", size=0, error="of no use", code="gate-loss")
+
+
+def test_a_run_that_failed_left_nothing_but_where_its_model_is_held_back() -> None:
+    held_back = FAILED._replace(size=12345)
+    assert (RUN.is_kept, RUN.ended) == (True, "built")
+    assert (FAILED.is_kept, FAILED.ended) == (False, "failed")
+    assert (held_back.is_kept, held_back.ended) == (True, "held back")
+
+
+def test_a_build_knows_the_work_of_every_result_that_is_kept(tmp_path: Path) -> None:
+    for number, run in enumerate((RUN, FAILED, FAILED._replace(size=12345)), 1):
+        record(tmp_path, run._replace(key=f"{number}", build=f"build {number}"))
+    step = ("adapter", "nutrition")
+    assert [build.keys[step] for build in builds(tmp_path)] == ["1", "1", "3"]

@@ -334,10 +334,12 @@ class Evaluation(Shape):
 
 class AnswerBounds(Shape):
     """By safety level and check, which share of a file's answers may have a finding that can do
-    harm; a check that is not named holds nothing back."""
+    harm."""
 
     strict: dict[Harm, Share] = {}
+    """Of domains that are ``safety: strict``; a check that is not named holds nothing back."""
     standard: dict[Harm, Share] = {}
+    """Of all others. What is found is said in the model card, bound or not."""
 
 
 class Answers(Shape):

@@ -12,7 +12,7 @@ from typing import Any
 
 from meetara_build.errors import GateError
 from meetara_build.outside import parse_json
-from meetara_build.stages.answers.lines import ANSWERS, VERDICT, read_lines, write_lines
+from meetara_build.stages.answer_lines import ANSWERS, VERDICT, read_lines, write_lines
 from meetara_build.stages.package.card import model_card
 from meetara_build.stages.package.files import find_default, list_files
 from meetara_build.stages.package.gate import check_bounds
@@ -32,7 +32,7 @@ def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     What held it back is in the metrics, under ``held_back``: the error's code and message.
     """
     evaluation = parse_json((inputs["evaluation"] / "evaluation.json").read_text(encoding="utf-8"))
-    lines = read_lines(inputs["evaluation"] / ANSWERS)
+    lines = read_lines(inputs["evaluation"] / ANSWERS, "evaluate")
     judged = judge_files(recipe, inputs, lines)
     write_lines(output / ANSWERS, _add_findings(lines, judged))
     counted = {name: count_findings(answers) for name, answers in judged.items()}

@@ -8,7 +8,13 @@ from typing import Any
 from meetara_build.stages.answers import CHECKS
 from meetara_build.stages.losses import Losses
 from meetara_build.stages.package.files import Use, find_default
-from meetara_build.stages.package.judging import Judged, count_findings, rank_worst, show_around
+from meetara_build.stages.package.judging import (
+    Judged,
+    count_findings,
+    rank_worst,
+    show_around,
+    show_on_line,
+)
 from meetara_build.stages.recipes.package import PackageRecipe
 
 WORST = 3
@@ -165,22 +171,24 @@ def _describe_choices(choices: Mapping[str, Any] | None) -> str:
 
 def _show_answer(one: Judged) -> str:
     """A question, what was said, and what is wrong with it; as quotations, whatever they hold."""
-    found = "; ".join(dict.fromkeys(finding.says for finding in one.findings)) or "nothing found"
+    found = "; ".join(dict.fromkeys(finding.says for finding in one.findings))
     first = next(iter([*one.harms, *one.findings]), None)
-    asked = " ".join(str(one.line["prompt"]).split())
     return "\n>\n".join(
-        f"> {name}: {_quote(text)}"
+        f"> {name}: {text}"
         for name, text in (
-            ("Asked", asked),
-            ("Said", show_around(one.text, first)),
-            ("Found", found),
+            ("Asked", _quote(show_around(one.line["prompt"]))),
+            ("Said", _quote(show_around(one.text, first)) if one.text.strip() else "nothing"),
+            ("Found", _quote(show_on_line(found)) if found else "nothing"),
         )
     )
 
 
 def _quote(text: str) -> str:
-    """Text that no reader of Markdown or HTML takes for markup."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
+    """A line as code, in which no reader of Markdown or HTML looks for markup, nor makes links of
+    addresses."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"
 
 
 def _figures(evaluation: Mapping[str, Any]) -> str:

@@ -6,7 +6,12 @@ from typing import Any
 
 from meetara_build.errors import AnswersError, GateError, GateLossError, QuantError, RegressionError
 from meetara_build.stages.answers.checks import CHECK
-from meetara_build.stages.package.judging import Judged, list_harms, show_around
+from meetara_build.stages.package.judging import (
+    Judged,
+    list_harms,
+    show_around,
+    show_on_line,
+)
 from meetara_build.stages.package.regression import measure_regression
 from meetara_build.stages.recipes.package import PackageRecipe
 
@@ -67,16 +72,18 @@ def _find_harms(recipe: PackageRecipe, judged: Mapping[str, Sequence[Judged]]) -
         answers = judged.get(quant, ())
         for check, bound in recipe.harm.items():
             found = list_harms(answers, check)
-            if not found or len(found) <= bound * len(answers):
+            if not found or len(found) / len(answers) <= bound:
                 continue
             lines = [
-                f"{quant}: {len(found)} of {len(answers)} answers: {found[0][1].says}; at most "
-                f"{bound:.0%} may (answers.bounds.{recipe.safety}.{check}: a model "
+                f"{quant}: {len(found)} of {len(answers)} answers: {show_on_line(found[0][1].says)}; "
+                f"at most {bound:.0%} may (answers.bounds.{recipe.safety}.{check}: a model "
                 f"{CHECK[check].about})"
             ]
             for answer, finding in found[:FEW]:
-                asked = " ".join(str(answer.line["prompt"]).split())
-                lines += [f"  asked: {asked}", f"  said: {show_around(answer.text, finding)}"]
+                lines += [
+                    f"  asked: {show_around(answer.line['prompt'])}",
+                    f"  said: {show_around(answer.text, finding)}",
+                ]
             yield "\n  ".join(lines)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from meetara_build.outside import show_line
 from meetara_build.stages.answers import (
     CHECKS,
     Answer,
@@ -147,10 +148,15 @@ def rank_worst(judged: Sequence[Judged], count: int) -> list[Judged]:
     )[:count]
 
 
-def show_around(text: str, finding: Finding | None) -> str:
-    """The part of an answer around what was found, on one line."""
+def show_around(text: str, finding: Finding | None = None) -> str:
+    """The part of an answer around what was found, or of any text its beginning, on one line."""
     whole = normalise(text)
     at = finding.at if finding is not None else 0
     start = max(0, min(at - SHOWN // 3, len(whole) - SHOWN))
-    part = " ".join(whole[start : start + SHOWN].split())
+    part = show_on_line(whole[start : start + SHOWN])
     return f"{'…' if start else ''}{part}{'…' if start + SHOWN < len(whole) else ''}"
+
+
+def show_on_line(text: str) -> str:
+    """Text with words from outside as one line; what cannot be seen is written as an escape."""
+    return show_line(" ".join(text.split()))

@@ -1,4 +1,7 @@
-"""Answers in a file, one line a prompt."""
+"""Answers in a file, one line a prompt.
+
+Not below ``answers``, so that the stages that write the file do not depend on the checks.
+"""
 
 import json
 from collections.abc import Iterable
@@ -27,15 +30,15 @@ def write_lines(path: Path, lines: Iterable[Said]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def read_lines(path: Path) -> list[Said]:
-    """Answers as they were written.
+def read_lines(path: Path, stage: str) -> list[Said]:
+    """Answers as they were written by a stage.
 
     Raises:
         ArtifactError: the file is not there.
     """
     if not path.is_file():
         raise ArtifactError(
-            f"{path.parent.name}/{path.name}: no such file. Build the {path.parent.name} stage "
-            "again."
+            f"{path.parent.name}/{path.name}: no such file. Build the {stage} stage again."
         )
-    return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as lines:  # ``splitlines`` would cut within answers too
+        return [parse_json(line) for line in lines]
