@@ -178,18 +178,6 @@ def long_questions(place: Place) -> None:
     )
 
 
-def read_system(modelfile: str) -> str:
-    """The text of SYSTEM as Ollama reads it: up to the first end of a line before which three
-    quotation marks stand."""
-    rest, taken = modelfile.partition("\nSYSTEM ")[2], ""
-    for line in rest.splitlines(keepends=True):
-        taken += line
-        if len(taken.strip()) >= 6 and taken.strip().endswith('"""'):
-            expect(rest == taken, f"commands after it: {rest.removeprefix(taken)}")
-            return taken.strip()[3:-3]
-    raise ValueError(f"SYSTEM has no end: {rest}")
-
-
 @case("25", "a system prompt with a line of three quotation marks is read whole by Ollama")
 def quotes_in_a_system_prompt(place: Place) -> None:
     project = place.project(built=True)
@@ -203,10 +191,9 @@ def quotes_in_a_system_prompt(place: Place) -> None:
             said.text,
         )
         return
-    read = read_system(
-        (project / "artifacts" / "nutrition" / "package" / "Modelfile").read_text(encoding="utf-8")
-    )
-    expect(read.replace('"" "', '"""') == prompt, read)
+    written = (project / "artifacts" / "nutrition" / "package" / "Modelfile").read_text("utf-8")
+    quotes = r'{{ "\U00000022\U00000022\U00000022" }}'
+    expect("SYSTEM" not in written and prompt.replace('"""', quotes) in written, written)
 
 
 @case(

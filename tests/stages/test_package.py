@@ -1,9 +1,9 @@
-"""The package: bounds that hold it back, a Modelfile that speaks the base's template, a card with
-the figures, checksums."""
+"""The package: bounds that hold it back, a Modelfile, a card with the figures, checksums."""
 
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,22 @@ from huggingface_hub import ModelCard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from ollama import small_file
 from packages import GOOD, RECIPE, all_said, altered, asked, evaluation, write_dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
 from meetara_build.errors import ArtifactError
 from meetara_build.stages import package
 from meetara_build.stages.answer_lines import read_lines, write_lines
 from meetara_build.stages.package.card import _quote
 from meetara_build.stages.package.judging import show_on_line
-from meetara_build.stages.package.modelfile import modelfile
-from meetara_build.training.chat import render
 
 
 def inputs(
-    folder: Path, figures: dict[str, Any], answers: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    figures: dict[str, Any],
+    answers: Sequence[Mapping[str, Any]] = (),
+    family: str = "chatml",
 ) -> dict[str, Path]:
     """What the stage reads: these held-out figures and answers, and everything else as it is after a
     training."""
@@ -61,7 +63,8 @@ def inputs(
     (folder / "gguf").mkdir()
     for name in ("nutrition-F16.gguf", "nutrition-Q4_K_M.gguf", "nutrition-lora.gguf"):
         (folder / "gguf" / name).write_bytes(name.encode() * 1000)
-    save_tokenizer(FAMILIES["chatml"], folder / "base")
+    shutil.copyfile(small_file(family), folder / "gguf" / "nutrition-Q4_K_M.gguf")
+    save_tokenizer(FAMILIES[family], folder / "base")
     (folder / "package").mkdir()
     return {name: folder / name for name in ("evaluation", "dataset", "adapter", "gguf", "base")}
 
@@ -114,188 +117,11 @@ def test_what_misses_a_bound_has_a_card_that_says_so_and_nothing_to_use(tmp_path
     message = metrics["held_back"]["message"]
     assert message.startswith("nutrition: not packaged:\n  F16: held-out loss 2.1000")
     assert "loss" not in metrics, "a figure that passed"
-    assert list_names(tmp_path / "package") == {"README.md", "answers.jsonl"}
+    assert list_names(tmp_path / "package") == {"README.md", "answers.jsonl", "verdict.json"}
     card = (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
     assert f"## Held back\n\nThis model is not packaged:\n\n```\n{message}\n```" in card
     assert "ollama create" not in card
     assert "## Figures" in card
-
-
-# The Modelfile
-
-
-class Ollama:
-    """As much of Ollama as a Modelfile of ours needs: it fills the template turn by turn and puts
-    the turns together."""
-
-    def __init__(self, text: str) -> None:
-        self.file = re.search(r"^FROM (.+)$", text, re.MULTILINE)[1]  # type: ignore[index]
-        self.template = re.search(r'^TEMPLATE """(.*?)"""$', text, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
-        self.stops = re.findall(r'^PARAMETER stop "(.*)"$', text, re.MULTILINE)
-        system = re.search(
-            r'^SYSTEM (?:"""(.*?)"""$|([^\n"][^\n]*)$)', text, re.MULTILINE | re.DOTALL
-        )
-        self.system = (system[1] or system[2]) if system else ""
-
-    def prompt(self, *turns: str) -> str:
-        """User and assistant in turn, ending with the user: what the model reads."""
-        asked = [*turns, ""]
-        written = ""
-        for number in range(0, len(asked), 2):
-            values = {
-                "System": "" if number else self.system,
-                "Prompt": asked[number],
-                "Response": asked[number + 1],
-            }
-            template = self.template
-            if number == len(asked) - 2:
-                template = template[: template.index("{{ .Response }}")]
-            written += self.filled(template, values)
-        return written
-
-    @staticmethod
-    def filled(template: str, values: dict[str, str]) -> str:
-        written, visible = "", [True]
-        for piece in re.split(r"(\{\{.*?\}\})", template):
-            if piece.startswith("{{"):
-                words = piece[2:-2].split()
-                if words[0] == "if":
-                    visible.append(visible[-1] and bool(values[words[1][1:]]))
-                elif words[0] == "end":
-                    visible.pop()
-                elif visible[-1]:
-                    written += values[words[0][1:]]
-            elif visible[-1]:
-                written += piece
-        assert visible == [True], "an {{ if }} without its {{ end }}"
-        return written
-
-
-def conversation(system: str | None, *turns: str) -> list[dict[str, str]]:
-    roles = [
-        {"role": ("user", "assistant")[number % 2], "content": text}
-        for number, text in enumerate(turns)
-    ]
-    return [{"role": "system", "content": system}, *roles] if system else roles
-
-
-TURNS = [("Hello?",), ("Hello?", "Good day.", "And now?"), ("One?", "1.", "Two?", "2.", "Three?")]
-
-
-@pytest.mark.parametrize("turns", TURNS)
-@pytest.mark.parametrize("system", ["You are a dietitian.", "Zwei Zeilen:\n- सलाह 🙂", None])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_ollama_s_prompt_is_the_base_s_own(
-    family: str, system: str | None, turns: tuple[str, ...], tmp_path: Path
-) -> None:
-    tokenizer = save_tokenizer(FAMILIES[family], tmp_path)
-    ollama = Ollama(modelfile(system, "nutrition-Q4_K_M.gguf", tmp_path))
-    asked = conversation(system, *turns)
-    expected = render(tokenizer, asked, ask=True)
-    if FAMILIES[family].bos and FAMILIES[family].adds_bos:
-        expected = expected.removeprefix(
-            FAMILIES[family].bos
-        )  # the file says so, and Ollama adds the text's first token itself
-    assert ollama.prompt(*as_generated(tokenizer, asked, turns)) == expected
-
-
-def as_generated(
-    tokenizer: PreTrainedTokenizerBase, asked: list[dict[str, str]], turns: tuple[str, ...]
-) -> list[str]:
-    """Turns whose answers are as the model says them: with the space that some templates write
-    before an answer."""
-    found, before = list(turns), len(asked) - len(turns)
-    for at in range(1, len(turns), 2):
-        prompt = render(tokenizer, asked[: before + at], ask=True)
-        answer = render(tokenizer, asked[: before + at + 1])[len(prompt) :]
-        found[at] = answer[: answer.index(turns[at]) + len(turns[at])]
-    return found
-
-
-def test_the_first_token_stays_where_the_file_does_not_add_it(tmp_path: Path) -> None:
-    save_tokenizer(FAMILIES["smollm2"], tmp_path)
-    ollama = Ollama(modelfile(RECIPE.system_prompt, "x.gguf", tmp_path))
-    assert ollama.prompt("Hello?").startswith(
-        "<|im_start|>system\nYou are a dietitian.<|im_end|>\n<|im_start|>user\n"
-    )
-
-
-def test_the_template_ends_as_the_generation_prompt_ends(tmp_path: Path) -> None:
-    save_tokenizer(FAMILIES["spaced"], tmp_path)
-    assert (
-        Ollama(modelfile(RECIPE.system_prompt, "x.gguf", tmp_path))
-        .prompt("Hello?")
-        .endswith("Hello? [/INST]")
-    )
-
-
-@pytest.mark.parametrize(
-    ("family", "stops"),
-    [
-        ("chatml", ["<|im_end|>"]),
-        ("qwen2.5", ["<|im_end|>"]),
-        ("llama3", ["<|eot_id|>"]),
-        ("gemma", ["<end_of_turn>", "<eos>"]),
-        ("phi3", ["<|end|>", "<|endoftext|>"]),
-        ("mistral", ["</s>"]),
-        ("smollm2", ["<|im_end|>"]),
-    ],
-)
-def test_an_answer_ends_where_the_template_ends_it(
-    family: str, stops: list[str], tmp_path: Path
-) -> None:
-    save_tokenizer(FAMILIES[family], tmp_path)
-    assert Ollama(modelfile(RECIPE.system_prompt, "x.gguf", tmp_path)).stops == stops
-
-
-def test_the_default_of_a_base_stands_where_the_domain_has_no_system_prompt(tmp_path: Path) -> None:
-    save_tokenizer(FAMILIES["qwen2.5"], tmp_path)
-    text = modelfile(None, "x.gguf", tmp_path)
-    assert (
-        Ollama(text).system
-        == "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-    )
-    save_tokenizer(FAMILIES["chatml"], tmp_path / "plain")
-    assert "SYSTEM" not in modelfile(None, "x.gguf", tmp_path / "plain")
-
-
-def read_system(modelfile: str) -> str:
-    """The text of SYSTEM as Ollama's parser.go reads it: up to the first line end before which the
-    quotes are closed."""
-    rest, taken = modelfile.partition("\nSYSTEM ")[2], ""
-    for line in rest.splitlines(keepends=True):
-        taken += line
-        if len(taken.strip()) >= 6 and taken.strip().endswith('"""'):
-            assert rest == taken, "what follows would be read as commands"
-            return taken.strip()[3:-3]
-    raise AssertionError("the file ends within the text")
-
-
-@pytest.mark.parametrize(
-    ("said", "read"),
-    [
-        ('Begin every answer with "Well"', 'Begin every answer with "Well"'),
-        ('"Well" is how to begin', '"Well" is how to begin'),
-        ('"Well"', '"Well"'),
-        (
-            'Quote """so""" within a line.\nThen go on.',
-            'Quote """so""" within a line.\nThen go on.',
-        ),
-        (
-            'Begin functions with\n"""A docstring."""\nThen code.',
-            'Begin functions with\n"""A docstring."" "\nThen code.',
-        ),
-        ('"""  \nA text between.\n"""', '"" "  \nA text between.\n"""'),
-        ('Four """"\n\nThen more', 'Four """ "\n\nThen more'),
-    ],
-)
-def test_quotation_marks_do_not_end_a_system_prompt_early(
-    said: str, read: str, tmp_path: Path
-) -> None:
-    save_tokenizer(FAMILIES["chatml"], tmp_path)
-    text = modelfile(said, "x.gguf", tmp_path)
-    assert read_system(text) == read
-    assert ("# Ollama would end the text" in text) == (said != read), "a change is told"
 
 
 # The folder
@@ -329,10 +155,21 @@ def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_
 
 def test_the_modelfile_names_the_smallest_file_beside_it(tmp_path: Path) -> None:
     package.run(RECIPE, inputs(tmp_path, evaluation()), tmp_path / "package")
-    ollama = Ollama((tmp_path / "package" / "Modelfile").read_text())
-    assert ollama.file == "../gguf/nutrition-Q4_K_M.gguf"
-    assert (tmp_path / "package" / ollama.file).exists()
-    assert ollama.system == "You are a dietitian."
+    text = (tmp_path / "package" / "Modelfile").read_text()
+    assert text.startswith("FROM ../gguf/nutrition-Q4_K_M.gguf\n")
+    assert text.endswith('\nSYSTEM """You are a dietitian."""\n')
+
+
+def test_a_base_whose_template_ollama_cannot_be_told_has_no_modelfile(tmp_path: Path) -> None:
+    """A wrong one would be worse than none; the card names what cannot be said."""
+    given = inputs(tmp_path, evaluation(), family="mistral3")
+    package.run(RECIPE, given, tmp_path / "package")
+    assert not (tmp_path / "package" / "Modelfile").exists()
+    assert "Modelfile" not in (tmp_path / "package" / "SHA256SUMS").read_text()
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert "Modelfile for Ollama: not written: Ollama would read " in card
+    assert "ollama create" not in card
+    assert "\nOpen `../gguf/nutrition-Q4_K_M.gguf` in llama.cpp or LM Studio." in card
 
 
 def test_an_adapter_alone_is_packaged_with_the_files_of_its_base(tmp_path: Path) -> None:
@@ -341,6 +178,7 @@ def test_an_adapter_alone_is_packaged_with_the_files_of_its_base(tmp_path: Path)
     for name in ("gguf/tiny-F16.gguf", "quantized/tiny-Q4_K_M.gguf"):
         (base / name).parent.mkdir(parents=True)
         (base / name).write_bytes(name.encode())
+    shutil.copyfile(small_file("chatml"), base / "quantized" / "tiny-Q4_K_M.gguf")
     folders = {"base_gguf": base / "gguf", "quantized": base / "quantized"}
     output = tmp_path / "nutrition" / "package"
     package.run(altered(files="lora"), {**given, **folders}, output)
@@ -349,7 +187,7 @@ def test_an_adapter_alone_is_packaged_with_the_files_of_its_base(tmp_path: Path)
     first, second, *_ = modelfile.splitlines()
     assert first == "FROM ../../base/tiny/quantized/tiny-Q4_K_M.gguf"
     assert second == "ADAPTER ../gguf/nutrition-lora.gguf"
-    assert Ollama(modelfile).system == "You are a dietitian."
+    assert modelfile.endswith('\nSYSTEM """You are a dietitian."""\n')
     lines = [line.split("  ") for line in (output / "SHA256SUMS").read_text().splitlines()]
     assert {name for _, name in lines} == {
         "Modelfile",
@@ -485,7 +323,7 @@ def test_answers_that_may_do_harm_hold_the_model_back(tmp_path: Path) -> None:
     assert metrics["held_back"]["code"] == "gate-answers"
     assert metrics["answers"]["F16"]["harmful"] == 0.5
     assert metrics["answers"]["base"]["harmful"] == 0
-    assert list_names(tmp_path / "package") == {"README.md", "answers.jsonl"}
+    assert list_names(tmp_path / "package") == {"README.md", "answers.jsonl", "verdict.json"}
 
 
 def test_every_answer_is_there_with_what_was_found_in_it(tmp_path: Path) -> None:

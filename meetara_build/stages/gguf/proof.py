@@ -22,7 +22,7 @@ from meetara_build.llama_cpp.layout import Layout, list_differences
 from meetara_build.llama_cpp.model import Floats, Model
 from meetara_build.stages.gguf import probes
 from meetara_build.stages.gguf.convert import OWN_KEYS, SWITCHED
-from meetara_build.stages.gguf.vocabulary import CUTS
+from meetara_build.stages.gguf.vocabulary import CUTS, find_added
 from meetara_build.training.chat import read_plain, write
 from meetara_build.training.turns import is_control
 
@@ -46,8 +46,9 @@ _FORMS: tuple[Literal["NFKC"], Literal["NFKD"], Literal["NFC"], Literal["NFD"]] 
 
 @dataclass(frozen=True)
 class Case:
-    """A text, and its tokens by transformers; ``special`` where control tokens in it are tokens, as
-    in what a template writes."""
+    """A text, and its tokens by transformers; ``add_special`` with what our file has llama.cpp add
+    around a text; ``special`` where control tokens in it are tokens, as in what a template
+    writes."""
 
     text: str
     ids: list[int]
@@ -130,9 +131,12 @@ def _by_transformers(
     normal: Callable[[str], str],
     add_special: bool,
 ) -> Iterator[Case]:
-    encoded = tokenizer(list(texts), add_special_tokens=add_special)["input_ids"]
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    adds_bos, adds_eos = find_added(tokenizer) if add_special else (False, False)
+    before = [tokenizer.bos_token_id] if adds_bos else []
+    after = [tokenizer.eos_token_id] if adds_eos else []
     for text, ids in zip(texts, encoded, strict=True):
-        yield Case(normal(text), [int(i) for i in ids], add_special)
+        yield Case(normal(text), [*before, *map(int, ids), *after], add_special)
 
 
 def _normaliser(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:

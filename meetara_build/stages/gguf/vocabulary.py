@@ -20,7 +20,7 @@ import gguf
 from transformers import PreTrainedTokenizerBase
 
 from meetara_build.errors import ProofError
-from meetara_build.training.chat import turn_end
+from meetara_build.training.chat import render, turn_end
 from meetara_build.training.turns import is_control
 
 PRE = gguf.Keys.Tokenizer.PRE
@@ -88,7 +88,8 @@ out."""
 class Vocabulary:
     """What the GGUF file has to say so that llama.cpp tokenizes as transformers does.
 
-    ``pre`` is the name of the cut, None where there is none. ``eot`` ends an assistant's turn:
+    ``pre`` is the name of the cut, None where there is none. ``adds_bos`` and ``adds_eos`` are what
+    is put around every text, by ``find_added``. ``eot`` ends an assistant's turn:
     llama.cpp stops at it whatever the token is called, where it else goes by a list of names.
     ``rstrip`` tells that special tokens swallow the spaces after them (Phi-3), which llama.cpp does
     for models whose name says "phi-3".
@@ -115,7 +116,7 @@ class Vocabulary:
         """
         written = _describe_tokenizer(folder, tokenizer)
         kind = _kind(folder, written)
-        adds_bos, adds_eos = _around(tokenizer)
+        adds_bos, adds_eos = find_added(tokenizer)
         return cls(
             kind=kind,
             pre=_guess(written) if kind == "byte-level BPE" else None,
@@ -215,6 +216,23 @@ def _guess(written: dict[str, Any]) -> str:
     if any(step["type"] == "Digits" and step.get("individual_digits") for step in steps):
         return "smollm"
     return "gpt-2"
+
+
+def find_added(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
+    """Whether a runtime is to add BOS before and EOS after every text.
+
+    Runtimes add them to conversations too, where training has only what the chat template writes:
+    BOS that the tokenizer adds is added where conversations begin with it, and EOS, which would
+    stand before the answer, only without a chat template.
+
+    Raises:
+        ProofError: the tokenizer adds something else.
+    """
+    adds_bos, adds_eos = _around(tokenizer)
+    if not tokenizer.chat_template:
+        return adds_bos, adds_eos
+    asked = render(tokenizer, [{"role": "user", "content": "x"}], ask=True)
+    return adds_bos and asked.startswith(str(tokenizer.bos_token)), False
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:

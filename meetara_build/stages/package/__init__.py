@@ -1,5 +1,5 @@
 """The domain's folder for people: model card and judged answers, and if the models reach their
-bounds Ollama Modelfile and checksums.
+bounds checksums, and an Ollama Modelfile where the base's chat template can be written into one.
 
 A model that does not reach them is held back: that is a result, which is kept like any other.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from meetara_build.errors import GateError
+from meetara_build.errors import GateError, ProofError
 from meetara_build.outside import parse_json
 from meetara_build.stages.answer_lines import ANSWERS, VERDICT, read_lines, write_lines
 from meetara_build.stages.package.card import model_card
@@ -22,12 +22,13 @@ from meetara_build.stages.recipes.package import PackageRecipe
 from meetara_build.stages.types import Inputs, Metrics
 from meetara_build.store.manifest import HELD_BACK
 
-SUMS, CARD = "SHA256SUMS", "README.md"
+SUMS, CARD, MODELFILE = "SHA256SUMS", "README.md", "Modelfile"
 
 
 def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     """Write ``README.md`` (the model card), ``answers.jsonl`` (the answers judged) and
-    ``verdict.json``; and, unless the model is held back, ``Modelfile`` and ``SHA256SUMS``.
+    ``verdict.json``; and, unless the model is held back, ``SHA256SUMS`` and ``Modelfile``, where
+    Ollama can be told the base's template; else the card says why not.
 
     What held it back is in the metrics, under ``held_back``: the error's code and message.
     """
@@ -46,23 +47,36 @@ def run(recipe: PackageRecipe, inputs: Inputs, output: Path) -> Metrics:
     card = parse_json((inputs["dataset"] / "card.json").read_text(encoding="utf-8"))
     training = parse_json((inputs["adapter"] / "training.json").read_text(encoding="utf-8"))
     message = refusal["message"] if refusal else None
-    text = model_card(recipe, evaluation, card, training, judged, _origin(inputs["base"]), message)
+    not_written = _write_modelfile(recipe, inputs, output) if refusal is None else None
+    text = model_card(
+        recipe, evaluation, card, training, judged, _origin(inputs["base"]), message, not_written
+    )
     (output / CARD).write_text(text, encoding="utf-8")
     if refusal is not None:
         return verdict
-    _write_use(recipe, inputs, output)
+    _write_sums(recipe, inputs, output)
     return {"answers": counted, **passed}
 
 
-def _write_use(recipe: PackageRecipe, inputs: Inputs, output: Path) -> None:
-    """What a front end is given, and the checksums of all that is used."""
+def _write_modelfile(recipe: PackageRecipe, inputs: Inputs, output: Path) -> str | None:
+    """Write the Modelfile; why it is not written, if so: a wrong one would be worse than none."""
     use = find_default(recipe)
+    model = inputs[use.model.input] / use.model.name
     adapter = use.adapter.seen if use.adapter else None
-    (output / "Modelfile").write_text(
-        modelfile(recipe.system_prompt, use.model.seen, inputs["base"], adapter), encoding="utf-8"
-    )
+    try:
+        text = modelfile(recipe.system_prompt, use.model.seen, inputs["base"], model, adapter)
+    except ProofError as error:
+        return str(error)
+    (output / MODELFILE).write_text(text, encoding="utf-8")
+    return None
+
+
+def _write_sums(recipe: PackageRecipe, inputs: Inputs, output: Path) -> None:
+    """The checksums of all that is used."""
     named = {file.seen: inputs[file.input] / file.name for file in list_files(recipe)} | {
-        name: output / name for name in ("Modelfile", CARD, ANSWERS, VERDICT)
+        name: output / name
+        for name in (MODELFILE, CARD, ANSWERS, VERDICT)
+        if name != MODELFILE or (output / name).exists()
     }
     sums = [f"{_sha256(path)}  {name}" for name, path in named.items()]
     (output / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")

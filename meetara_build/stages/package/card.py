@@ -29,10 +29,12 @@ def model_card(
     judged: Mapping[str, Sequence[Judged]],
     origin: Mapping[str, Any] | None = None,
     refusal: str | None = None,
+    not_written: str | None = None,
 ) -> str:
     """Markdown with the front matter that model hubs read; ``judged`` are the answers of base and
     files, ``origin`` is the ``origin.json`` of a base that was taken back from a GGUF file, and
-    ``refusal`` says why the model is held back, if it is."""
+    ``refusal`` says why the model is held back, if it is, and ``not_written`` why there is no
+    Modelfile."""
     from huggingface_hub import ModelCardData
 
     front = ModelCardData(
@@ -47,7 +49,7 @@ def model_card(
         f"---\n{front.to_yaml()}\n---",
         f"# {recipe.domain}\n\n{recipe.description}. A LoRA fine-tune of `{recipe.base}`, "
         f"{_form(recipe)}.{_base(origin)}",
-        _use(recipe, find_default(recipe)) if refusal is None else _hold_back(refusal),
+        _use(recipe, find_default(recipe), not_written) if refusal is None else _hold_back(refusal),
         _figures(evaluation),
         *([_answers(recipe, evaluation, judged)] if judged else []),
         _data(data),
@@ -104,17 +106,27 @@ def _form(recipe: PackageRecipe) -> str:
     return "merged and quantized"
 
 
-def _use(recipe: PackageRecipe, use: Use) -> str:
+def _use(recipe: PackageRecipe, use: Use, not_written: str | None) -> str:
     opened = (
         f"`llama-cli -m {use.model.seen} --lora {use.adapter.seen}` with llama.cpp. LM Studio "
         "loads no adapters: build with `gguf.files: both` for it."
         if use.adapter
         else f"open `{use.model.seen}` in llama.cpp or LM Studio."
     )
+    if not_written is None:
+        ways = (
+            f"```\nollama create {recipe.domain} -f Modelfile && ollama run {recipe.domain}\n```\n\n"
+            f"or {opened}"
+        )
+    else:
+        ways = (
+            f"{opened[0].upper()}{opened[1:]}\n\nModelfile for Ollama: not written: {not_written}."
+        )
     return (
-        "## Use\n\n"
-        f"```\nollama create {recipe.domain} -f Modelfile && ollama run {recipe.domain}\n```\n\n"
-        f"or {opened} `meetara-build verify` proves the files against `SHA256SUMS`."
+        f"## Use\n\n{ways} `meetara-build verify` proves the files against `SHA256SUMS`.\n\n"
+        "Front ends that turn a conversation into tokens as one text, Ollama and llama.cpp's server "
+        "among them, read a control token of the base as such wherever it stands: take them out of "
+        "what users write."
     )
 
 
