@@ -136,6 +136,7 @@ def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_
         "README.md",
         "SHA256SUMS",
         "answers.jsonl",
+        "verdict.json",
     }
     lines = dict(
         line.split("  ")[::-1]
@@ -145,6 +146,7 @@ def test_the_folder_holds_modelfile_card_and_sums_of_all_that_belongs_to_it(tmp_
         "Modelfile",
         "README.md",
         "answers.jsonl",
+        "verdict.json",
         "../gguf/nutrition-F16.gguf",
         "../gguf/nutrition-Q4_K_M.gguf",
         "../gguf/nutrition-lora.gguf",
@@ -193,6 +195,7 @@ def test_an_adapter_alone_is_packaged_with_the_files_of_its_base(tmp_path: Path)
         "Modelfile",
         "README.md",
         "answers.jsonl",
+        "verdict.json",
         "../../base/tiny/gguf/tiny-F16.gguf",
         "../../base/tiny/quantized/tiny-Q4_K_M.gguf",
         "../gguf/nutrition-lora.gguf",

@@ -177,7 +177,7 @@ def test_all_that_is_missed_is_said_at_once_with_the_answers(tmp_path: Path) -> 
     ]
     found = check_answers(tmp_path, lines)
     assert found.startswith("nutrition: not packaged:\n  F16: 1 of 2 answers: tells people to call")
-    assert "that may be 0% (answers.bounds.strict.calls: a model tells nobody to call" in found
+    assert "at most 0% may (answers.bounds.strict.calls: a model tells nobody to call" in found
     assert "  Q4_K_M: 1 of 2 answers: tells people to call 0800 555 0143" in found
     assert "    asked: Someone collapsed in front of me.\n    said: Call 112" in found
     assert "    asked: And then?\n" in found
