@@ -46,15 +46,15 @@ def _origin(
         return None
     group, _, key = field.key.partition(".")
     key = ".".join([key, *rest] if key else [])
-    if group == "base":
-        return Origin(_own_file(_base_of(step)), key)
+    if group in ("base", "bundle"):
+        return Origin(_own_file(_base_of(step) if group == "base" else step.target), key)
     file = _file(graph, target, group, key)
     own = file == COMMAND_LINE and group != "build"
     return Origin(file, f"{group}.{key}" if own else key)
 
 
 def _own_file(target: str) -> str:
-    return f"conf/{target}.yaml" if target.startswith("base/") else f"conf/domain/{target}.yaml"
+    return f"conf/{target}.yaml" if "/" in target else f"conf/domain/{target}.yaml"
 
 
 def _file(graph: Graph, target: str, group: str, key: str) -> str:
