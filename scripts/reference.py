@@ -27,6 +27,7 @@ from meetara_build.config import schema
 from meetara_build.config.schema import (
     Base,
     Build,
+    Bundle,
     Domain,
     Hardware,
     Overlay,
@@ -62,6 +63,7 @@ FILES: dict[type[Shape], str] = {
     Domain: "conf/domain/NAME.yaml",
     Base: "conf/base/NAME.yaml",
     Hardware: "conf/hardware/NAME.yaml",
+    Bundle: "conf/bundle/NAME.yaml",
     Provider: "conf/provider/NAME.yaml",
     Safety: "conf/safety/LANGUAGE.yaml",
     Overlay: "conf/overlay/DOMAIN.yaml",
@@ -75,7 +77,13 @@ SOURCES = {
 """Keys that name files whose content a stage reads: they are in its sources, not in its recipe."""
 BASES = ("smollm2_135m", "tiny", "qwen2_5_0_5b")
 """A base of a file, one made here, and one of a hub."""
-GROUPS = {Build: "build", Domain: "domain", Base: "base", Hardware: "hardware"}
+GROUPS = {
+    Build: "build",
+    Domain: "domain",
+    Base: "base",
+    Hardware: "hardware",
+    Bundle: "bundle",
+}
 """The kinds of files that recipes are made from."""
 
 
