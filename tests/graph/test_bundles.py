@@ -168,8 +168,8 @@ def test_an_importance_matrix_without_a_sample_is_refused(project: Path) -> None
     assert "there is no sample to make it of; name one in conf/build.yaml" in refused(project)
 
 
-@pytest.mark.parametrize("name", ["base", "bundle", "report", "adapter"])
-def test_a_reserved_name_is_refused(project: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["base", "bundle", "report", "adapter", "my-bundle", "x" * 65])
+def test_a_name_that_is_reserved_or_no_name_is_refused(project: Path, name: str) -> None:
     bundle(project, name)
     with pytest.raises(ConfigError, match=f"conf/bundle/{name}.yaml: '{name}' cannot name a bun"):
         load(project)
