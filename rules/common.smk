@@ -7,6 +7,7 @@ BUILD = Rules(config)
 wildcard_constraints:
     domain="|".join(BUILD.domains),
     base="|".join(BUILD.bases),
+    bundle="|".join(BUILD.bundles),
 
 
 localrules:

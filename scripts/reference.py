@@ -27,6 +27,7 @@ from meetara_build.config import schema
 from meetara_build.config.schema import (
     Base,
     Build,
+    Bundle,
     Domain,
     Hardware,
     Overlay,
@@ -62,6 +63,7 @@ FILES: dict[type[Shape], str] = {
     Domain: "conf/domain/NAME.yaml",
     Base: "conf/base/NAME.yaml",
     Hardware: "conf/hardware/NAME.yaml",
+    Bundle: "conf/bundle/NAME.yaml",
     Provider: "conf/provider/NAME.yaml",
     Safety: "conf/safety/LANGUAGE.yaml",
     Overlay: "conf/overlay/DOMAIN.yaml",
@@ -83,6 +85,7 @@ GROUPS = {
     Base: "base",
     Hardware: "hardware",
     Safety: "safety",
+    Bundle: "bundle",
 }
 """The kinds of files that recipes are made from."""
 

@@ -468,6 +468,21 @@ def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
     }
 
 
+def _bundle(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
+    files = {"gguf": "*-lora.gguf", "package": "[MR]*", "dataset": "train.jsonl"}
+    of_base = {
+        f"{recipe['base']}-{quant}.gguf": inputs["base_gguf" if quant == "F16" else "quantized"]
+        for quant in recipe["quants"]
+    }
+    read = {
+        name: _read(path, files[name.rpartition("/")[2]])
+        for name, path in inputs.items()
+        if "/" in name
+    }
+    made = digest_json([recipe, read, [_read(path, name) for name, path in of_base.items()]])
+    return {"index.json": made, "SHA256SUMS": _sha(made.encode())}
+
+
 STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = {
     "corpus": _corpus,
     "imatrix": _imatrix,
@@ -482,6 +497,7 @@ STAND_INS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Path]], Made]] = 
     "evaluate": _evaluate,
     "package": _package,
     "report": _report,
+    "bundle": _bundle,
 }
 
 

@@ -75,8 +75,9 @@ MINI_SETS = {
 
 def small_project(folder: Path, domains: Sequence[str] = DOMAINS) -> Path:
     """A project in ``folder`` with these of the shipped domains and no others, all on the base
-    ``mini``."""
+    ``mini``; without bundles."""
     init(folder)
+    shutil.rmtree(folder / "conf" / "bundle")
     for path in (folder / "conf" / "domain").iterdir():
         if path.stem not in domains:
             path.unlink()

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import yaml
 from projects import REPOSITORY, copy_built
 
 from bench.result_files import read_result
-from meetara_build.config.schema import Base, Build, Domain, Hardware
+from meetara_build.config.schema import Base, Build, Bundle, Domain, Hardware
 
 GENERATED = ("figures.md", "configuration.md", "commands.md")
 """Pages that scripts write: tests/test_figures.py and tests/test_reference.py hold them."""
@@ -35,7 +36,7 @@ EVERY_PAGE = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.m
 PROGRAMS = ("meetara-build", "snakemake", "make", "pip", "npx", "npm", "chgrp")
 SHORTER = {"--trials 20": "--trials 2", "--rounds 3": "--rounds 1", "diff 1 2": "diff 1 1"}
 """What a test has no time for, or a small project not enough builds."""
-FILES = {"build": Build, "domain": Domain, "base": Base, "hardware": Hardware}
+FILES = {"build": Build, "domain": Domain, "base": Base, "hardware": Hardware, "bundle": Bundle}
 """Shapes by the folder, or the name, of a file below conf/."""
 LARGEST_README = 8 * 1024
 
@@ -127,6 +128,7 @@ class Project:
 
     def __init__(self, folder: Path, warm_folder: Path) -> None:
         self.folder = folder
+        shutil.copytree(REPOSITORY / "conf" / "bundle", folder / "conf" / "bundle")
         tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = {
             **os.environ,

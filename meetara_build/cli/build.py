@@ -11,7 +11,7 @@ from meetara_build.cli.output import amount, err, out, print_json, progress, tab
 from meetara_build.config.overrides import split_words
 from meetara_build.engine.build_lock import at_work
 from meetara_build.engine.cleanup import sweep
-from meetara_build.engine.planning import look, project_graph, select_domains
+from meetara_build.engine.planning import look, project_graph, select_targets
 from meetara_build.engine.snakemake import build as run_snakemake
 from meetara_build.errors import ArtifactError, BuildError, HeldBackError
 from meetara_build.graph import Graph
@@ -21,7 +21,7 @@ from meetara_build.plan.held_back import HeldBack, list_held_back
 from meetara_build.setup.check import check_llama
 from meetara_build.store import journal
 
-TOLD = ("base", "adapter", "package")
+TOLD = ("base", "adapter", "package", "bundle")
 """Stages that are worth a line where no bar can be drawn: what takes long, and the end of a domain.
 `status` has the others."""
 
@@ -30,11 +30,13 @@ TOLD_WHOLE = 3
 
 
 class Built(NamedTuple):
-    """A build that has ended: its domains, the stage runs it took, seconds, what large parts its
-    data sets lost, and which domains are held back."""
+    """A build that has ended: its domains, those of its bundles among them, and its bundles; the
+    stage runs it took, seconds, what large parts its data sets lost, and which domains are held
+    back."""
 
     graph: Graph
     domains: list[str]
+    bundles: list[str]
     runs: list[journal.Run]
     seconds: float
     losses: list[DataLosses]
@@ -62,7 +64,7 @@ class Built(NamedTuple):
 def build(
     words: Words = None, profile: Profile = LOCAL, cores: Cores = None, as_json: Json = False
 ) -> None:
-    """Build domains, with what overrides among the words set, and show what came of it.
+    """Build domains and bundles, with what overrides among the words set, and show what came of it.
 
     Raises:
         BuildError: a job failed; what is finished is kept.
@@ -76,6 +78,9 @@ def build(
                 "seconds": done.seconds,
                 "runs": [run._asdict() for run in done.runs],
                 "domains": figures,
+                "bundles": {
+                    bundle: str(show_place(done.graph.root / bundle)) for bundle in done.bundles
+                },
                 "data_losses": [lost.as_json() for lost in done.losses],
                 "held_back": [one._asdict() for one in done.held_back],
             }
@@ -84,6 +89,8 @@ def build(
         return
     if len(figures) <= 12:
         print_figures(figures)
+    for bundle in done.bundles:
+        out.print(f"{bundle}: {show_place(done.graph.root / bundle)}")
     for lost in done.losses:
         out.print(lost.text())
     out.print(
@@ -94,7 +101,7 @@ def build(
 
 
 def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quiet: bool) -> Built:
-    """Build domains with Snakemake and show how it goes.
+    """Build domains and bundles with Snakemake and show how it goes.
 
     Raises:
         BuildError: a job failed; what is finished is kept.
@@ -103,7 +110,7 @@ def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quie
     os.environ[journal.BUILD] = journal.new_build()
     overrides = split_words(words)
     graph = project_graph(profile, overrides)
-    targets = select_domains(graph, overrides.domains)
+    targets = select_targets(graph, overrides.domains)
     made = look(graph, targets)
     started = time.monotonic()
     done: list[journal.Run] = []
@@ -130,7 +137,8 @@ def build_domains(words: Sequence[str], profile: str, *, cores: int | None, quie
         )
     return Built(
         graph,
-        targets or graph.domains,
+        graph.members(targets) or graph.domains,
+        [target for target in targets if target in graph.bundles],
         done,
         time.monotonic() - started,
         data_losses(graph, after),
@@ -162,5 +170,9 @@ def _figures(graph: Graph, domain: str) -> dict[str, Any]:
             f"{path}: missing or damaged; run `meetara-build verify --repair {domain}`"
         ) from None
     folder = graph.root / graph.step("gguf", domain).place.folder
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return {**losses, "folder": str(shown)}
+    return {**losses, "folder": str(show_place(folder))}
+
+
+def show_place(folder: Path) -> Path:
+    """A folder as seen from here, where it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

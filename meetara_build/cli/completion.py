@@ -27,6 +27,11 @@ def complete_domains(incomplete: str) -> list[str]:
     return _starting(incomplete, _names("domain"))
 
 
+def complete_built(incomplete: str) -> list[str]:
+    """What is built by name: domains, and bundles as ``bundle/NAME``."""
+    return _starting(incomplete, [*_names("domain"), *_list_bundles()])
+
+
 def complete_overrides(context: typer.Context, incomplete: str) -> list[str]:
     """Keys of conf/build.yaml as they are set there, to be edited: ``training.epochs=2``; and the
     names of a base or a machine.
@@ -42,12 +47,12 @@ def complete_overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_words(context: typer.Context, incomplete: str) -> list[str]:
-    """What `plan` and `build` take: domains, and what is to be other for them, once a letter says
+    """What `plan` and `build` take: domains and bundles, and what is to be other for them, once a letter says
     what."""
     if _chosen(context):
         return complete_overrides(context, incomplete)
     keys = complete_overrides(context, incomplete) if incomplete else []
-    return [*complete_domains(incomplete), *keys]
+    return [*complete_built(incomplete), *keys]
 
 
 def complete_profiles(incomplete: str) -> list[str]:
@@ -65,8 +70,10 @@ def complete_models(incomplete: str) -> list[str]:
 
 
 def complete_targets(incomplete: str) -> list[str]:
-    """What `explain` explains and `verify` proves: domains, and bases as ``base/NAME``."""
-    return _starting(incomplete, [*_names("domain"), *(f"base/{one}" for one in _names("base"))])
+    """What `explain` explains and `verify` proves: domains, bases as ``base/NAME`` and bundles as
+    ``bundle/NAME``."""
+    bases = [f"base/{one}" for one in _names("base")]
+    return _starting(incomplete, [*_names("domain"), *bases, *_list_bundles()])
 
 
 def complete_proposals(incomplete: str) -> list[str]:
@@ -107,6 +114,10 @@ def _list_overrides(content: Mapping[str, Any], above: str = "") -> Iterator[str
             yield from _list_overrides(value, f"{above}{key}.")
         elif not isinstance(value, list) and (above or key not in ("domains", "root", "store")):
             yield f"{above}{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _list_bundles() -> list[str]:
+    return [f"bundle/{one}" for one in _names("bundle")]
 
 
 def _names(group: str) -> list[str]:

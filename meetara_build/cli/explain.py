@@ -10,11 +10,11 @@ import typer
 from meetara_build.cli.completion import complete_targets
 from meetara_build.cli.options import LOCAL, Json, Profile
 from meetara_build.cli.output import out, print_json, size, span, style_line
-from meetara_build.engine.planning import look, project_graph, select_domains
+from meetara_build.engine.planning import look, project_graph, select_targets
 from meetara_build.errors import ArtifactError, ConfigError, nearest
 from meetara_build.graph import Graph, Step
 from meetara_build.graph.fingerprint import file_of
-from meetara_build.graph.stages import NAMES
+from meetara_build.graph.stages import ABOVE_BASES, ABOVE_BUNDLES, NAMES
 from meetara_build.outside import show_line, show_short
 from meetara_build.plan import FRESH, Item
 from meetara_build.plan.causes import shorten_path
@@ -32,14 +32,14 @@ def explain(
     what: Annotated[
         str,
         typer.Argument(
-            help="DOMAIN, DOMAIN/STAGE, base/NAME, or a file below the root.",
+            help="DOMAIN, DOMAIN/STAGE, base/NAME, bundle/NAME, or a file below the root.",
             autocompletion=complete_targets,
         ),
     ],
     profile: Profile = LOCAL,
     as_json: Json = False,
 ) -> None:
-    """Say what made a domain, one of its stages or one file, and what would change it.
+    """Say what made a domain or bundle, one of its stages or one file, and what would change it.
 
     Raises:
         ConfigError: no such domain, stage or file.
@@ -47,7 +47,7 @@ def explain(
     """
     graph = project_graph(profile)
     steps = _find_steps(graph, what)
-    made = look(graph)
+    made = look(graph, bundles=True)
     items = {item.step.name: item for item in made.items}
     last = {(run.stage, run.target): run for run in journal.runs(graph.root) if run.is_kept}
     found = [
@@ -69,10 +69,10 @@ def _find_steps(graph: Graph, what: str) -> list[Step]:
     for file in inside:
         if file.is_file() and file.resolve().is_relative_to(graph.root):
             return [_step_of_file(graph, file.resolve())]
-    if what in graph.domains or (what.startswith("base/") and what.count("/") == 1):
-        steps = [step for step in graph.steps.values() if step.target == what]
-        if steps:
-            return steps
+    if what in graph.domains or what in graph.bundles:
+        return [step for step in graph.steps.values() if step.target == what]
+    if steps := _list_of_base(graph, what):
+        return steps
     target, _, stage = what.rpartition("/")
     if (stage, target) in graph.steps:
         return [graph.step(stage, target)]
@@ -81,12 +81,27 @@ def _find_steps(graph: Graph, what: str) -> list[Step]:
         raise ConfigError(
             f"{what}: {target} has no such stage, and there is no such file{nearest(stage, stages)}"
         )
-    if what.startswith("base/"):
-        bases = {step.target for step in graph.steps.values() if step.target.startswith("base/")}
+    if what.startswith(ABOVE_BASES):
+        bases = {
+            step.target for step in graph.steps.values() if step.target.startswith(ABOVE_BASES)
+        }
         raise ConfigError(f"{what}: no such base in this build{nearest(what, sorted(bases))}")
+    if what.startswith(ABOVE_BUNDLES) and what.count("/") == 1:
+        select_targets(graph, [what])
     if stage in NAMES or not target:
-        select_domains(graph, [target or what])
+        select_targets(graph, [target or what])
     raise ConfigError(f"{what}: no domain, stage or file of this build; see `meetara-build status`")
+
+
+def _list_of_base(graph: Graph, base: str) -> list[Step]:
+    """A base's steps, but for those that only bundles need and that are not built."""
+    needed = {step.name for step in graph.above(graph.ends())}
+    return [
+        step
+        for step in graph.steps.values()
+        if step.target == base
+        and (step.name in needed or (graph.root / step.place.manifest).exists())
+    ]
 
 
 def _step_of_file(graph: Graph, file: Path) -> Step:

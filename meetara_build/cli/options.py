@@ -35,14 +35,22 @@ Domains = Annotated[
         autocompletion=completion.complete_domains,
     ),
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DOMAIN|bundle/NAME",
+        help="Domains and bundles; all domains if none is named.",
+        autocompletion=completion.complete_built,
+    ),
+]
 Domain = Annotated[
     str, typer.Argument(help="A domain.", autocompletion=completion.complete_domains)
 ]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="DOMAIN|KEY=VALUE",
-        help="Domains, all of them if none is named; and what is to be other for them, like training.epochs=4.",
+        metavar="DOMAIN|bundle/NAME|KEY=VALUE",
+        help="Domains and bundles, all domains if none is named; and what is to be other for domains, like training.epochs=4.",
         autocompletion=completion.complete_words,
     ),
 ]

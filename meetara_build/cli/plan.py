@@ -11,7 +11,7 @@ from meetara_build.cli.options import LOCAL, Json, Profile, Words
 from meetara_build.cli.output import print_json
 from meetara_build.cli.plan_text import print_plan, print_proposals
 from meetara_build.config.overrides import split_words
-from meetara_build.engine.planning import add_estimates, look, project_graph, select_domains
+from meetara_build.engine.planning import add_estimates, look, project_graph, select_targets
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph
 from meetara_build.outside import quote_command, show_line
@@ -31,14 +31,14 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print a plan for domains and overrides, and keep it in a file if one is named.
+    """Print a plan for domains, bundles and overrides, and keep it in a file if one is named.
 
     Raises:
-        ConfigError: there is no such domain or profile, or the file cannot be written.
+        ConfigError: there is no such domain, bundle or profile, or the file cannot be written.
     """
     overrides = split_words(words or [])
     graph = project_graph(profile, overrides)
-    named = select_domains(graph, overrides.domains)
+    named = select_targets(graph, overrides.domains)
     planned = add_estimates(graph, look(graph, named), profile)
     proposed = _list_proposals(graph, named)
     if as_json:
@@ -67,9 +67,10 @@ def plan(
         raise typer.Exit(2)
 
 
-def _list_proposals(graph: Graph, domains: Sequence[str]) -> list[dict[str, Any]]:
-    """What the agents proposed last for these domains and no one has answered."""
-    chosen = set(domains or graph.domains)
+def _list_proposals(graph: Graph, targets: Sequence[str]) -> list[dict[str, Any]]:
+    """What the agents proposed last for these domains, and those of these bundles, and no one has
+    answered."""
+    chosen = set(graph.members(targets) or graph.domains)
     found = [
         one
         for one in read_inbox(graph.root)["verdicts"]

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         prog="meetara-build stage", description=__doc__, exit_on_error=False
     )
     words.add_argument("stage", choices=NAMES, help="one of the stages")
-    words.add_argument("target", help="a domain, or base/NAME")
+    words.add_argument("target", help="a domain, base/NAME or bundle/NAME")
     words.add_argument(
         "--fingerprint", help="refuse to run where the configuration now gives another"
     )

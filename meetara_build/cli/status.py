@@ -3,16 +3,18 @@
 import contextlib
 import fcntl
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-from meetara_build.cli.options import LOCAL, Domains, Json, Profile
+from meetara_build.cli.options import LOCAL, Json, Profile, Targets
 from meetara_build.cli.output import out, print_json, style_line, table
-from meetara_build.engine.planning import look, project_graph, select_domains
+from meetara_build.engine.planning import look, project_graph, select_targets
 from meetara_build.graph import Graph
 from meetara_build.outside import show_line
 from meetara_build.plan import FRESH, Item
 from meetara_build.plan.held_back import list_held_back
 from meetara_build.store import journal
+from meetara_build.store.manifest import MANIFEST
 
 FRESH_STATE, STALE, FAILED, RUNNING, NOT_BUILT = "fresh", "stale", "failed", "running", "not built"
 HELD_BACK = "held back"
@@ -29,14 +31,16 @@ COLUMN = 32
 fit."""
 
 
-def status(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = False) -> None:
-    """Print each domain's state: fresh, held back, stale, failed, running or not built; and why, for
-    those that are neither fresh nor new."""
+def status(targets: Targets = None, profile: Profile = LOCAL, as_json: Json = False) -> None:
+    """Print the state of each domain, and of bundles that are named or built: fresh, held back,
+    stale, failed, running or not built; and why, for those that are neither fresh nor new."""
     graph = project_graph(profile)
     by_domain: dict[str, list[Item]] = {
-        domain: [] for domain in select_domains(graph, domains or []) or graph.domains
+        target: []
+        for target in select_targets(graph, targets or [])
+        or [*graph.domains, *filter(partial(_is_built, graph), graph.bundles)]
     }
-    made = look(graph)
+    made = look(graph, bundles=True)
     for item in made.items:
         if item.step.target in by_domain:
             by_domain[item.step.target].append(item)
@@ -56,6 +60,10 @@ def status(domains: Domains = None, profile: Profile = LOCAL, as_json: Json = Fa
     out.print(
         "Status: " + ", ".join(f"{count} {state}" for state, count in counted.items()), style="bold"
     )
+
+
+def _is_built(graph: Graph, bundle: str) -> bool:
+    return (graph.root / bundle / MANIFEST).exists()
 
 
 def _print_states(states: dict[str, tuple[str, str]]) -> None:

@@ -12,17 +12,27 @@ from rich.progress import Progress
 from meetara_build.cli.build import build
 from meetara_build.cli.completion import complete_profiles, complete_targets
 from meetara_build.cli.options import LOCAL, Json, make_path_full
-from meetara_build.cli.output import out, print_json, progress
-from meetara_build.engine.planning import project_graph, select_domains
+from meetara_build.cli.output import out, print_json, progress, size
+from meetara_build.engine.planning import project_graph, select_targets
 from meetara_build.engine.profiles import profile_hardware, profile_names
 from meetara_build.errors import ArtifactError, ConfigError, HeldBackError
 from meetara_build.graph import Graph, Step
+from meetara_build.graph.stages import ABOVE_BASES, ABOVE_BUNDLES
 from meetara_build.outside import show_line
 from meetara_build.store.content import Store, find_work_key
-from meetara_build.store.manifest import digest_file, faults, parse_manifest, read_manifest
+from meetara_build.store.manifest import (
+    MANIFEST,
+    digest_file,
+    faults,
+    parse_manifest,
+    read_manifest,
+)
 
 SUMS = "SHA256SUMS"
-BASE = "base/"
+BASE_CHANGED = (
+    ", and the adapters of this bundle are of no use on another base; take the file from where the "
+    "bundle is from"
+)
 OF_BASES = ("gguf", "quantize")
 """The stages whose files people use of a base."""
 
@@ -31,7 +41,7 @@ def verify(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Domains, or folders that hold SHA256SUMS; all domains if none is named.",
+            help="Domains, base/NAME, bundle/NAME, or folders that hold SHA256SUMS; all that is built if none is named.",
             autocompletion=complete_targets,
         ),
     ] = None,
@@ -47,7 +57,7 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every file of built domains, or of folders with SHA256SUMS.
+    """Check every file of built domains and bundles, or of folders with SHA256SUMS.
 
     What is damaged is built again with this profile, or else with that of the machine it was built
     for.
@@ -58,16 +68,12 @@ def verify(
         Exit: with 1, where a file is not as it was built.
     """
     words = what or []
-    bases = [word for word in words if word.startswith(BASE) and not (Path(word) / SUMS).exists()]
-    folders = [
-        Path(word)
-        for word in words
-        if word not in bases and (os.sep in word or (Path(word) / SUMS).exists())
-    ]
+    folders = [Path(word) for word in words if _is_folder(word)]
+    bases = [word for word in words if word.startswith(ABOVE_BASES) and not _is_folder(word)]
     wrong = {str(folder): _folder_faults(folder) for folder in folders}
     names = [word for word in words if word not in bases and Path(word) not in folders]
     damaged: list[Step] = []
-    checked = len(folders)
+    checked, bundles = len(folders), list[Step]()
     if names or bases or not words:
         graph = project_graph(profile or LOCAL)
         ends = [
@@ -77,8 +83,15 @@ def verify(
             if stage == "gguf" or (stage, base) in graph.steps
         ]
         built = _list_built(
-            graph, ends + (graph.ends(select_domains(graph, names)) if names or not words else [])
+            graph,
+            ends
+            + (
+                graph.ends(select_targets(graph, names), bundles=not words)
+                if names or not words
+                else []
+            ),
         )
+        bundles = [step for step in built if step.target in graph.bundles]
         checked += len(built)
         with progress() as bar:
             for step in bar.track(built, description="reading"):
@@ -106,9 +119,39 @@ def verify(
             if damaged or wrong.get("store")
             else ""
         )
+        for step in bundles:
+            out.print(_describe_links(graph, step))
         out.print(f"{checked} artifacts checked, {len(lines)} faults{hint}")
     if lines:
         raise typer.Exit(1)
+
+
+def _is_folder(word: str) -> bool:
+    """Whether a word is a folder with checksums, and no target of the build."""
+    of_build = word.startswith((ABOVE_BASES, ABOVE_BUNDLES))
+    return (Path(word) / SUMS).exists() or (os.sep in word and not of_build)
+
+
+def _describe_links(graph: Graph, bundle: Step) -> str:
+    """How much of a bundle's large files are further names of its base's and domains' files."""
+    theirs = {
+        (state.st_dev, state.st_ino)
+        for given in bundle.inputs.values()
+        for path in (graph.root / given.place.folder).glob("*.gguf")
+        for state in [path.stat()]
+    }
+    ours = [path.stat() for path in (graph.root / bundle.place.folder).rglob("*.gguf")]
+    whole = sum(state.st_size for state in ours)
+    linked = sum(state.st_size for state in ours if (state.st_dev, state.st_ino) in theirs)
+    rest = (
+        ""
+        if linked == whole
+        else f"; {size(whole - linked)} are none: copies, or blocks that the file system shares"
+    )
+    return (
+        f"{bundle.target}: {size(linked)} of {size(whole)} are links to files of its base and "
+        f"domains{rest}"
+    )
 
 
 def _step_faults(graph: Graph, step: Step) -> list[str]:
@@ -169,12 +212,22 @@ def _list_built(graph: Graph, ends: Sequence[tuple[str, str]]) -> list[Step]:
 def _repair(graph: Graph, damaged: Sequence[Step], profile: str, *, as_json: bool) -> None:
     """Forget the damaged artifacts and build them again; a damaged blob of the store is found and
     dropped on the way."""
+    bundles = [
+        bundle
+        for bundle, end in zip(graph.bundles, graph.ends(graph.bundles), strict=True)
+        if (graph.root / bundle / MANIFEST).exists()
+        and any(step in damaged for step in graph.above([end]))
+    ]
     for step in damaged:
         (graph.root / step.place.manifest).unlink()
-    names = {step.target for step in damaged}
-    everything = not names <= set(graph.domains)
-    with contextlib.suppress(HeldBackError):  # its files are as they were built again
-        build([] if everything else sorted(names), profile, as_json=as_json)
+    names = {step.target for step in damaged} - {*graph.bundles}
+    everything = not names <= {*graph.domains}
+    wanted = [[*sorted(names), *bundles]]
+    if everything:
+        wanted = [[], bundles] if bundles else [[]]
+    for words in wanted:
+        with contextlib.suppress(HeldBackError):  # its files are as they were built again
+            build(words, profile, as_json=as_json)
 
 
 def _find_profile(graph: Graph) -> str:
@@ -225,5 +278,6 @@ def _folder_faults(folder: Path) -> list[str]:
         if not (folder / name).is_file():
             found.append(f"{folder / name}: missing")
         elif digest_file(folder / name) != digest:
-            found.append(f"{folder / name}: its content is not what was built")
+            hint = BASE_CHANGED if name.startswith(ABOVE_BASES) else ""
+            found.append(f"{folder / name}: its content is not what was built{hint}")
     return found

@@ -41,7 +41,7 @@ from meetara_build.store.memo import Memo
 
 S = TypeVar("S", bound=Shape)
 
-NAMED = (*GROUPS, "provider", "safety", "domain")
+NAMED = (*GROUPS, "provider", "safety", "bundle", "domain")
 """Folders of conf/ whose files' names stand for something."""
 OPEN_KEYS = re.compile(r"evaluation\.max_kl\.\w+|answers\.bounds\.(strict|standard)\.\w+")
 """Mappings whose keys a person may add to."""

@@ -93,7 +93,11 @@ def _not_ahead(moment: float) -> float:
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Annotated[
-    str, Field(pattern=r"^(base/)?[a-z][a-z0-9_]{0,63}$", description="a domain, or base/NAME")
+    str,
+    Field(
+        pattern=r"^((base|bundle)/)?[a-z][a-z0-9_]{0,63}$",
+        description="a domain, base/NAME or bundle/NAME",
+    ),
 ]
 Sender = Annotated[str, Field(pattern=f"^{SPEAKER}$", description="who says it")]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_plain)]

@@ -9,6 +9,7 @@ from meetara_build.config.overrides import NO_OVERRIDES, Overrides
 from meetara_build.engine.profiles import jobs_at_once, profile_hardware, profile_prices
 from meetara_build.errors import ConfigError, nearest
 from meetara_build.graph import Graph, load
+from meetara_build.graph.stages import ABOVE_BUNDLES
 from meetara_build.outside import parse_json, quote_command, read_file, show_line
 from meetara_build.plan import Plan, plan
 from meetara_build.plan.content import VERSION, content, stale_reasons
@@ -53,10 +54,33 @@ def select_domains(graph: Graph, words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def look(graph: Graph, domains: Sequence[str] = ()) -> Plan:
-    """The plan for these domains, or for all; what was read for it is remembered for the next."""
+def select_targets(graph: Graph, words: Sequence[str]) -> list[str]:
+    """Domains, and bundles as ``bundle/NAME``, named on the command line.
+
+    Raises:
+        ConfigError: there is no such domain or bundle, or it cannot be built as it is.
+    """
+    bundles = [word for word in words if word.startswith(ABOVE_BUNDLES)]
+    for word in bundles:
+        if word in graph.refused:
+            raise ConfigError(graph.refused[word])
+        if word not in graph.bundles:
+            known = [*graph.bundles, *graph.refused]
+            raise ConfigError(f"unknown bundle '{show_line(word)}'{nearest(word, known)}")
+    if bundles and graph.overrides.words:
+        raise ConfigError(
+            f"command line: '{graph.overrides.words[0]}' is for domains, and a bundle holds them as "
+            f"they are; set it in conf/, or name the domains of {bundles[0]}"
+        )
+    select_domains(graph, [word for word in words if word not in bundles])
+    return list(dict.fromkeys(words))
+
+
+def look(graph: Graph, targets: Sequence[str] = (), *, bundles: bool = False) -> Plan:
+    """The plan for these domains and bundles, or for all domains, and with ``bundles`` for every
+    bundle; what was read for it is remembered for the next."""
     sight = Sight(graph)
-    made = plan(graph, domains, sight)
+    made = plan(graph, targets, sight, bundles=bundles)
     sight.save()
     return made
 
@@ -123,7 +147,7 @@ def read_kept(path: Path) -> Kept:
             f"{graph.project}"
         )
     now = content(
-        graph, look(graph, select_domains(graph, domains)), {}, None, domains, profile, whole=True
+        graph, look(graph, select_targets(graph, domains)), {}, None, domains, profile, whole=True
     )
     try:
         changed = stale_reasons(graph, kept, now)

@@ -20,7 +20,17 @@ from typing import Any, NamedTuple
 from meetara_build.config.overrides import read_overrides
 from meetara_build.engine.backfill import preserve, unseal
 from meetara_build.graph import Graph, Step, load
-from meetara_build.graph.stages import ALL, NAMES, REPORT, RULES, STAGES, Stage
+from meetara_build.graph.stages import (
+    ABOVE_BASES,
+    ABOVE_BUNDLES,
+    ALL,
+    BUNDLE,
+    NAMES,
+    REPORT,
+    RULES,
+    STAGES,
+    Stage,
+)
 from meetara_build.outside import quote_command
 from meetara_build.plan import FRESH, MAYBE, Item, plan
 from meetara_build.plan.inventory import Sight
@@ -79,12 +89,14 @@ def _link_root(graph: Graph) -> str:
 
 def _wildcard(row: Stage) -> str:
     """The name of a stage's targets as Snakemake's files have it."""
-    return "" if row.of == ALL else "{base}" if row.is_base else "{domain}"
+    if row.of in (ALL, BUNDLE):
+        return "" if row.of == ALL else "{bundle}"
+    return "{base}" if row.is_base else "{domain}"
 
 
 def _target(row: Stage, opening: str = "{") -> str:
     """A stage's targets; braces open as said."""
-    above = "base/" if row.is_base else ""
+    above = ABOVE_BASES if row.is_base else ABOVE_BUNDLES if row.of == BUNDLE else ""
     return f"{above}{_wildcard(row).replace('{', opening)}" or REPORT
 
 
@@ -100,7 +112,7 @@ class Rules:
         overrides = read_overrides(config.get("overrides"))
         self.graph: Graph = load(find_project(Path.cwd()), self.hardware, overrides)
         sight = Sight(self.graph)
-        made = plan(self.graph, sight=sight)
+        made = plan(self.graph, sight=sight, bundles=True)
         sight.save()
         preserve(self.graph, made)
         unseal(self.graph, made)
@@ -110,11 +122,12 @@ class Rules:
         self.domains = self.graph.domains
         self.bases = sorted(
             {
-                target.removeprefix("base/")
+                target.removeprefix(ABOVE_BASES)
                 for _, target in self.graph.steps
-                if target.startswith("base/")
+                if target.startswith(ABOVE_BASES)
             }
         )
+        self.bundles = sorted(name.removeprefix(ABOVE_BUNDLES) for name in self.graph.bundles)
         self.usd_per_hour = self._price(config.get("provider"))
         self.command = self._command(str(config.get("warm", True)).lower() in ("true", "1", "yes"))
 
@@ -166,7 +179,7 @@ class Rules:
         row, found = RULES[rule], dict[tuple[tuple[str, ...], bool], list[str]]()
         for (stage, target), step in sorted(self.graph.steps.items()):
             if stage == row.name and step.row is row:
-                name = target.removeprefix("base/")
+                name = target.rpartition("/")[2]
                 files = row.list_files(_wildcard(row), step.recipe)
                 found.setdefault((files, step.keep), []).append(name)
         variants = []
@@ -208,14 +221,7 @@ class Rules:
         ends = [self.graph.step(*end) for end in self.graph.ends([domain])]
         asked = [f"{self.root}/{models.place.folder}/{file}" for file in models.files]
         asked += map(self._file, ends)
-        return [
-            *asked,
-            *(
-                file
-                for file in self._to_do((domain, f"base/{self._base_of(domain)}"))
-                if file not in asked
-            ),
-        ]
+        return [*asked, *(file for file in self._list_to_do(domain) if file not in asked)]
 
     @property
     def everything(self) -> list[str]:
@@ -272,9 +278,6 @@ class Rules:
         values = {name: getattr(wildcards, name) for name in wildcards.keys()}  # noqa: SIM118
         return self.graph.step(row.name, _target(row).format(**values))
 
-    def _base_of(self, domain: str) -> str:
-        return self.graph.step("adapter", domain).inputs["base"].target
-
     def _file(self, step: Step) -> str:
         """What stands for an artifact among Snakemake's files."""
         return f"{self.root}/{step.place.manifest if step.keep else step.place.folder}"
@@ -283,13 +286,17 @@ class Rules:
         item = self.items.get((step.stage, step.target))
         return item is None or item.action == FRESH
 
-    def _to_do(self, targets: Iterable[str]) -> list[str]:
-        """Manifests of what has something to do, but for temporaries: they are made when someone
-        asks."""
-        found = (
-            item.step for item in self.items.values() if item.action != FRESH and item.step.keep
-        )
-        return [self._file(step) for step in found if step.target in targets]
+    def _list_to_do(self, domain: str) -> list[str]:
+        """Manifests of what of a domain and its base has something to do, but for temporaries: they
+        are made when someone asks."""
+        above = self.graph.above(self.graph.ends([domain]))
+        return [
+            self._file(step)
+            for step in above
+            if step.keep
+            and (step.target == domain or step.target.startswith(ABOVE_BASES))
+            and not self._fresh(step)
+        ]
 
     def _mark_stale(self, to_do: Iterable[Item]) -> None:
         """Have the stale file be new for what there is to do, and older than what a running build

@@ -18,7 +18,15 @@ from typing import Any, NamedTuple, TypedDict
 from meetara_build.config.conf_files import list_conf
 from meetara_build.config.overrides import NO_OVERRIDES, Overrides
 from meetara_build.errors import ConfigError
-from meetara_build.graph.stages import ALL, ENDS, NAMES, REPORT, Stage, row_of
+from meetara_build.graph.stages import (
+    ALL,
+    BUNDLED,
+    ENDS,
+    NAMES,
+    REPORT,
+    Stage,
+    row_of,
+)
 from meetara_build.outside import Json, parse_json
 from meetara_build.project import CACHE, locate
 from meetara_build.store.digests import state
@@ -128,7 +136,7 @@ class Step(NamedTuple):
     @property
     def files(self) -> tuple[str, ...]:
         """The files in its folder that its rule declares."""
-        return self.row.list_files(self.target.removeprefix("base/"), self.recipe)
+        return self.row.list_files(self.target.rpartition("/")[2], self.recipe)
 
 
 class Graph(NamedTuple):
@@ -136,8 +144,9 @@ class Graph(NamedTuple):
 
     ``machines`` names each domain's hardware file, the bases' under ``""``; ``priorities`` has the
     domains whose priority is not zero; ``changes`` has the keys that do not have build.yaml's
-    value; ``overrides`` are the command line's, which every other process of a build is to be
-    handed.
+    value; ``bundles`` has the domains of those that can be built, by target, and ``refused`` why
+    others cannot; ``overrides`` are the command line's, which every other process of a build is to
+    be handed.
     """
 
     project: Path
@@ -151,6 +160,8 @@ class Graph(NamedTuple):
     machines: dict[str, str]
     priorities: dict[str, int]
     changes: dict[str, list[Changed]]
+    bundles: dict[str, list[str]]
+    refused: dict[str, str]
     steps: dict[tuple[str, str], Step]
     overrides: Overrides = NO_OVERRIDES
 
@@ -175,16 +186,24 @@ class Graph(NamedTuple):
         """The name of the machine's file that a target is built for."""
         return self.machines.get(target, self.machines[""])
 
-    def ends(self, domains: Iterable[str] = ()) -> list[tuple[str, str]]:
-        """The last steps of a build of these domains; of all of them, with the report over all, if
-        none is named."""
-        chosen = list(domains)
-        return [
+    def ends(self, targets: Iterable[str] = (), *, bundles: bool = False) -> list[tuple[str, str]]:
+        """The last steps of a build of these domains and bundles; of all domains, with the report
+        over all, if none is named. With ``bundles`` also those of every bundle."""
+        chosen = list(targets)
+        domains = [name for name in chosen if name not in self.bundles]
+        of_domains = [
             (row.name, target)
             for row in ENDS
             if not (chosen and row.of == ALL)
-            for target in ([REPORT] if row.of == ALL else chosen or self.domains)
+            for target in ([REPORT] if row.of == ALL else domains if chosen else self.domains)
         ]
+        asked = self.bundles if bundles else [name for name in chosen if name in self.bundles]
+        return of_domains + [(row.name, name) for row in BUNDLED for name in asked]
+
+    def members(self, targets: Iterable[str]) -> list[str]:
+        """The domains among these targets, and those of the bundles among them; each once."""
+        found = (one for name in targets for one in self.bundles.get(name, [name]))
+        return list(dict.fromkeys(found))
 
     def above(self, wanted: Iterable[tuple[str, str]]) -> list[Step]:
         """The wanted steps and all that they need, each after those it needs."""
@@ -291,6 +310,8 @@ def _unpack(project: Path, packed: dict[str, Any], overrides: Overrides) -> Grap
         packed["machines"],
         packed["priorities"],
         packed["changes"],
+        packed["bundles"],
+        packed["refused"],
         steps,
         overrides,
     )

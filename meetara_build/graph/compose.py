@@ -1,17 +1,19 @@
 """The graph from the configuration: every step, with its recipe, inputs, and all that decides its
 bytes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from meetara_build.config.accepted import read_accepted
+from meetara_build.config.bundles import Bundled
 from meetara_build.config.overrides import Overrides
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.safety import read_safety
 from meetara_build.errors import ConfigError
 from meetara_build.graph import OBSERVER, START, TOOL, Input, Step, is_outdated
+from meetara_build.graph.bundles import find_bundles
 from meetara_build.graph.fingerprint import (
     agent_digests,
     code_digests,
@@ -29,16 +31,20 @@ from meetara_build.graph.own_inputs import (
 )
 from meetara_build.graph.recipes import Reviewed, Scope, make_recipe
 from meetara_build.graph.stages import (
+    ABOVE_BASES,
+    ABOVE_BUNDLES,
     ALL,
     BASE,
+    BUNDLE,
+    BUNDLED,
     DOMAIN,
     ENDS,
     MADE_BASE,
     REPORT,
-    STAGE,
     STAGES,
     Stage,
     refuse_reserved,
+    row_of,
 )
 from meetara_build.project import CACHE
 from meetara_build.store.digests import Digests
@@ -102,7 +108,9 @@ def compose_graph(project: Path, hardware: str | None, overrides: Overrides) -> 
     resolved = {name: configuration.resolve(name) for name in configuration.domains}
     _refuse_cycles(resolved)
     deciding = _Deciding(project)
-    steps = _Steps(configuration, [resolved[name] for name in domains], resolved, deciding).made
+    built = {name: resolved[name] for name in domains}
+    bundles = find_bundles(configuration, built)
+    steps = _Steps(configuration, [*built.values()], resolved, deciding, bundles.found).made
     deciding.save()
     configuration.save()
     build = configuration.build
@@ -126,6 +134,8 @@ def compose_graph(project: Path, hardware: str | None, overrides: Overrides) -> 
         "changes": {
             name: [change._asdict() for change in found] for name, found in changes.items()
         },
+        "bundles": {f"{ABOVE_BUNDLES}{one.name}": one.domains for one in bundles.found},
+        "refused": {f"{ABOVE_BUNDLES}{name}": why for name, why in bundles.refused.items()},
         "steps": [step._asdict() for step in _in_order(steps)],
         "sources": sorted(deciding.digests.used),
         "environment": sorted(configuration.environment),
@@ -141,6 +151,7 @@ class _Steps:
         built: list[Resolved],
         known: dict[str, Resolved],
         deciding: _Deciding,
+        bundles: Iterable[Bundled],
     ) -> None:
         self.configuration, self.known, self.deciding = configuration, known, deciding
         self.made: dict[tuple[str, str], Step] = {}
@@ -160,6 +171,10 @@ class _Steps:
                     above[START] = self.made[START, base].recipe
         for row in _rows_of(ALL):
             self._add(row, REPORT, Scope(built[0], {item.name: item for item in built}))
+        for bundle in bundles:
+            members = {name: known[name] for name in bundle.domains}
+            for row in _rows_of(BUNDLE):
+                self._add(row, f"{ABOVE_BUNDLES}{bundle.name}", Scope(bundle, members))
 
     def _add_base(self, item: Common) -> None:
         taught = taught_domains(self.configuration, item, self.known)
@@ -200,8 +215,9 @@ def _rows_of(*kinds: str) -> list[Stage]:
 
 
 def _inputs(row: Stage, target: str, scope: Scope) -> dict[str, Input]:
-    """The artifacts that a stage reads of a target; what looks at all domains reads each one's."""
-    if row.of == ALL:
+    """The artifacts that a stage reads of a target; what looks at all domains, or at those of a
+    bundle, reads each one's."""
+    if row.of in (ALL, BUNDLE):
         return {
             f"{name}/{key}": Input(read.stage, name, read.files)
             for name in scope.each
@@ -228,14 +244,14 @@ def _in_order(steps: Mapping[tuple[str, str], Step]) -> Iterator[Step]:
             yield steps[key]
 
     needed: set[tuple[str, str]] = set()
-    waiting = [key for key in steps if STAGE[key[0]] in ENDS]
+    waiting = [key for key in steps if row_of(*key) in (*ENDS, *BUNDLED)]
     while waiting:
         key = waiting.pop()
         if key not in needed:
             needed.add(key)
             waiting += [(given.stage, given.target) for given in steps[key].inputs.values()]
     for key in steps:
-        if key in needed and not key[1].startswith("base/"):
+        if key in needed and not key[1].startswith(ABOVE_BASES):
             yield from visit(key)
 
 

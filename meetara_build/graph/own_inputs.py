@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from meetara_build.config.bundles import Bundled
 from meetara_build.config.plugins import plugin_files
 from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.yaml_files import read_lines
@@ -114,6 +115,17 @@ def find_base_types(configuration: Configuration, item: Resolved) -> dict[str, I
     files, base = tuple(f"{name}-{quant}.gguf" for quant in quants), f"base/{name}"
     found = {"base_gguf": Input("gguf", base, ("*-F16.gguf",))}
     return found | ({"quantized": Input("quantize", base, files)} if files else {})
+
+
+def _bundle_types(configuration: Configuration, item: Bundled, _: Mapping[str, Resolved]) -> Given:
+    """The base's files that are in a bundle."""
+    base, found = f"base/{item.base_name}", dict[str, Input]()
+    files = {quant: f"{item.base_name}-{quant}.gguf" for quant in item.quants}
+    if "F16" in files:
+        found["base_gguf"] = Input("gguf", base, (files.pop("F16"),))
+    if files:
+        found["quantized"] = Input("quantize", base, tuple(files.values()))
+    return Given(found)
 
 
 def _base_imatrix(configuration: Configuration, item: Common, _: Mapping[str, Resolved]) -> Given:
@@ -351,6 +363,7 @@ MORE: dict[str, Callable[[Configuration, Any, Mapping[str, Resolved]], Given]] =
     "imatrix_before": _imatrix_before,
     "base_imatrix": _base_imatrix,
     "base_types": lambda configuration, item, _: Given(find_base_types(configuration, item)),
+    "bundle_types": _bundle_types,
     "joint": lambda configuration, item, _: Given(find_joint(configuration, item)),
     "warm_start": lambda configuration, item, _: Given({}, find_warm_start(configuration, item)),
     "observers": lambda configuration, item, _: Given({}, find_observers(configuration, item)),

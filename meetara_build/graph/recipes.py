@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from meetara_build.config.auto_precision import resolve_precision
+from meetara_build.config.bundles import Bundled
 from meetara_build.config.resolve import Common, Resolved
 from meetara_build.config.schema import AnswerBounds, GgufFile, Source, Training
 from meetara_build.graph.stages import LORA, Each, Fields, Key, Stage
@@ -35,11 +36,11 @@ class Reviewed(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What a recipe is made from: a base's or a domain's configuration, those of the domains that
-    it has a value for each of, the recipes of the stages before, as JSON, and what people
+    """What a recipe is made from: a base's, domain's or bundle's configuration, those of the domains
+    that it has a value for each of, the recipes of the stages before, as JSON, and what people
     reviewed."""
 
-    item: Common | Resolved
+    item: Common | Resolved | Bundled
     each: Mapping[str, Resolved] = {}
     above: Mapping[str, Slice] = {}
     reviewed: Reviewed = Reviewed()
@@ -65,11 +66,14 @@ def _value(field: Key | Each, scope: Scope) -> Any:
     return {name: _values(field.of, one) for name, one in within.items()}
 
 
-def _look_up(key: str, item: Common | Resolved) -> Any:
+def _look_up(key: str, item: Common | Resolved | Bundled) -> Any:
     """The value of a key; a file's kind alone is its name. A part of what is not there is None, and
     so is what lies in ``conf/safety``: the scope has it."""
     if key == "domain":
         assert isinstance(item, Resolved)
+        return item.name
+    if key == "bundle":
+        assert isinstance(item, Bundled)
         return item.name
     if key in ("base", "build.base"):
         return item.base_name
@@ -117,7 +121,7 @@ def uses_imatrix(item: Resolved) -> bool:
     )
 
 
-def uses_base_imatrix(item: Common | Resolved) -> bool:
+def uses_base_imatrix(item: Common | Resolved | Bundled) -> bool:
     """Whether any of a base's own files is quantized by an importance matrix."""
     settings, quants = item.build.gguf, item.base.quants
     return settings.imatrix.enabled and needs_imatrix(quants, settings.tensor_types.values())
@@ -147,6 +151,17 @@ def _training(training: Training, _: Scope) -> Slice:
     known["observers"] = sorted(set(training.observers))
     known["warm_start"] = (training.warm_start or "").partition("@")[2] or None
     return {name: known[name] for name in TrainingRecipe.model_fields}
+
+
+def _members(_: Any, scope: Scope) -> list[str]:
+    """The domains of a bundle, whichever way it names them."""
+    assert isinstance(scope.item, Bundled)
+    return scope.item.domains
+
+
+def _bundle_quants(_: Any, scope: Scope) -> list[str]:
+    assert isinstance(scope.item, Bundled)
+    return scope.item.quants
 
 
 def _find_own_level(bounds: AnswerBounds, scope: Scope) -> dict[str, float]:
@@ -209,5 +224,7 @@ MAKERS: dict[str, Callable[[Any, Scope], Any]] = {
     "used_bounds": lambda bounds, scope: {
         quant: bound for quant, bound in bounds.items() if quant in _quants(scope)
     },
+    "members": _members,
+    "bundle_quants": _bundle_quants,
     "teacher": lambda pin, _: pin and pin.partition("@")[0],
 }

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from meetara_build.stages.types import Recipe
 
 BASE, MADE_BASE, DOMAIN, ALL = "base", "base made here", "domain", "all domains"
+BUNDLE = "bundle"
 """What a stage is a stage of."""
 REPORT = "report"
 """The target of what looks at all domains."""
+ABOVE_BASES, ABOVE_BUNDLES = "base/", "bundle/"
+"""How the targets of bases and bundles begin, and so their folders."""
 
 LORA, MERGED, BOTH = "lora", "merged", "both"
 """What a domain's GGUF files are, as ``gguf.files`` says: its adapter, used on its base's files, or
@@ -54,7 +57,7 @@ Fields = Mapping[str, Key | Each]
 
 class Read(NamedTuple):
     """An artifact that a stage reads, and which of its files; those of a base where only bases have
-    it, or ``of`` says so; ``only`` by domains with one of these ``gguf.files``, where some are
+    it, or ``of`` says so; a bundle reads each of its domains'; ``only`` by domains with one of these ``gguf.files``, where some are
     named."""
 
     stage: str
@@ -77,7 +80,8 @@ class Stage(NamedTuple):
 
     Attributes:
         of: what it is a stage of.
-        folder: the folder of its artifact below its target's, which it owns alone.
+        folder: the folder of its artifact below its target's, which it owns alone; empty where it
+            is the target's own.
         recipe: the recipe's model, below ``meetara_build.stages``.
         fields: where the recipe's fields come from.
         settings: fields that decide no byte: they are told, and are not in the fingerprint.
@@ -130,8 +134,9 @@ class Stage(NamedTuple):
         return self.of in (BASE, MADE_BASE)
 
     def place(self, target: str) -> str:
-        """The folder of its artifact below the root; ``target`` is a domain, or ``base/NAME``."""
-        return self.folder if self.of == ALL else f"{target}/{self.folder}"
+        """The folder of its artifact below the root; ``target`` is a domain, ``base/NAME`` or
+        ``bundle/NAME``."""
+        return self.folder if self.of == ALL else f"{target}/{self.folder}".rstrip("/")
 
     def log(self, target: str) -> str:
         """Where the log of a target's job lies below the root, without an ending."""
@@ -521,6 +526,36 @@ STAGES: tuple[Stage, ...] = (
         files=("domains.md", "loss_curves.svg", "size_quality.svg", "relations.svg"),
         seconds=(1.0, 2.0e-2),
     ),
+    Stage(
+        "bundle",
+        BUNDLE,
+        "",
+        "recipes.bundle.BundleRecipe",
+        {
+            "name": Key("bundle"),
+            **_same("bundle.description"),
+            "members": Key("bundle.domains", "members"),
+            "quants": Key("bundle.quants", "bundle_quants"),
+            "base": _BASE_NAME,
+            "base_origin": Key("base.hub_id", "base_origin"),
+            "base_file": Key("base.gguf", "pinned_file"),
+            **_same("base.licence"),
+            "domains": Each(
+                {
+                    **_same("domain.category", "domain.description", "domain.languages"),
+                    **_same("domain.system_prompt", "domain.quants", "build.gguf.files"),
+                }
+            ),
+        },
+        {
+            "gguf": Read("gguf", ("*-lora.gguf",)),
+            "package": Read("package", ("Modelfile", "README.md")),
+            "dataset": Read("dataset", ("train.jsonl",)),
+        },
+        more=("bundle_types",),
+        files=("index.json", "SHA256SUMS"),
+        seconds=(0.5, 2.0e-2),
+    ),
 )
 
 STAGE = {row.name: row for row in STAGES}
@@ -534,12 +569,16 @@ RULES = {row.rule: row for row in STAGES}
 def row_of(stage: str, target: str) -> Stage:
     """The row of a stage of a target."""
     row = STAGE[stage]
-    return RULES.get(f"base_{stage}", row) if target.startswith("base/") else row
+    return RULES.get(f"base_{stage}", row) if target.startswith(ABOVE_BASES) else row
 
 
-_READ = {read.stage for row in STAGES for read in row.inputs.values()}
-ENDS = tuple(row for row in STAGES if not row.is_base and row.name not in _READ)
-"""What a build is for: the stages whose artifacts no other stage reads."""
+BUNDLED = tuple(row for row in STAGES if row.of == BUNDLE)
+"""What is only built where somebody asks for a bundle."""
+_READ = {read.stage for row in STAGES if row not in BUNDLED for read in row.inputs.values()}
+ENDS = tuple(
+    row for row in STAGES if not row.is_base and row not in BUNDLED and row.name not in _READ
+)
+"""What a build is for: the stages whose artifacts no other stage reads, but for bundles."""
 CHAIN = tuple(row for row in STAGES if row.of == DOMAIN)
 """A domain's own stages, one after the other."""
 RESERVED = tuple(
@@ -548,19 +587,19 @@ RESERVED = tuple(
         | {"all_domains", "base", "logs", "store", *(row.folder for row in STAGES if row.of == ALL)}
     )
 )
-"""Names that a domain cannot have: rules, or folders beside the domains'."""
+"""Names that domains and bundles cannot have: rules, or folders beside the domains'."""
 
 
-def refuse_reserved(name: str, where: str = "") -> None:
-    """Refuse a domain's name that is a rule's, or a folder's beside the domains'; ``where`` begins
-    the message.
+def refuse_reserved(name: str, where: str = "", kind: str = "domain") -> None:
+    """Refuse the name of a domain, or of another ``kind``, that is a rule's, or a folder's beside
+    the domains'; ``where`` begins the message.
 
     Raises:
         ConfigError: it is one.
     """
     if name in RESERVED:
         raise ConfigError(
-            f"{where}'{name}' cannot name a domain; use a word that is none of "
+            f"{where}'{name}' cannot name a {kind}; use a word that is none of "
             f"{', '.join(RESERVED)}"
         )
 

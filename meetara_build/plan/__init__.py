@@ -75,14 +75,21 @@ class Plan(NamedTuple):
         )
 
 
-def plan(graph: Graph, domains: Iterable[str] = (), sight: Sight | None = None) -> Plan:
-    """What ``build`` would do for these domains, or for all; ``sight`` remembers what it looked at.
+def plan(
+    graph: Graph,
+    targets: Iterable[str] = (),
+    sight: Sight | None = None,
+    *,
+    bundles: bool = False,
+) -> Plan:
+    """What ``build`` would do for these domains and bundles, or for all domains; with ``bundles``
+    for every bundle too. ``sight`` remembers what it looked at.
 
     Raises:
         ConfigError: a domain is unknown.
     """
     planner = _Planner(graph, sight or Sight(graph))
-    for step in graph.above(graph.ends(domains)):
+    for step in graph.above(graph.ends(targets, bundles=bundles)):
         planner.add(step)
     manifests = {key: manifest for key, manifest in planner.found.items() if manifest is not None}
     keys = frozenset(item.key for item in planner.items.values() if item.key)

@@ -48,8 +48,8 @@ def _origin(
     if field.by == "own_level":
         rest = [step.recipe["safety"], *rest]
     key = ".".join([key, *rest] if key else [])
-    if group == "base":
-        return Origin(_own_file(_base_of(step)), key)
+    if group in ("base", "bundle"):
+        return Origin(_own_file(_base_of(step) if group == "base" else step.target), key)
     if group == "safety":
         return Origin(f"conf/safety/{rest[0]}.yaml" if rest else "conf/safety", ".".join(rest[1:]))
     file = _file(graph, target, group, key)
@@ -58,7 +58,7 @@ def _origin(
 
 
 def _own_file(target: str) -> str:
-    return f"conf/{target}.yaml" if target.startswith("base/") else f"conf/domain/{target}.yaml"
+    return f"conf/{target}.yaml" if "/" in target else f"conf/domain/{target}.yaml"
 
 
 def _file(graph: Graph, target: str, group: str, key: str) -> str:

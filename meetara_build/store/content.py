@@ -353,17 +353,19 @@ def host() -> str:
     return os.uname().nodename
 
 
-def share(source: Path, target: Path) -> None:
+def share(source: Path, target: Path) -> bool:
     """The same bytes under another name, read-only: shared blocks or a hard link where the file
-    system can, else a copy.
+    system can, else a copy; whether both take the room of one.
 
     Another user's file is copied: of a link neither could change the rights, nor the system agree
     to it.
     """
     with replace_file(target) as temporary:
-        if not _clone(source, temporary) and not _link(source, temporary):
+        shared = _clone(source, temporary) or _link(source, temporary)
+        if not shared:
             _copy(source, temporary)
         temporary.chmod(0o444)
+    return shared
 
 
 def _clone(source: Path, target: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from meetara_build.config.schema.base import Base, GgufFile
+from meetara_build.config.schema.bundle import Bundle
 from meetara_build.config.schema.checking import Locate, Shape, check
 from meetara_build.config.schema.safety import Safety
 from meetara_build.config.schema.values import (
@@ -26,6 +27,7 @@ __all__ = [
     "NAME",
     "Base",
     "Build",
+    "Bundle",
     "Decision",
     "Domain",
     "GgufFile",
