@@ -574,11 +574,14 @@ def row_of(stage: str, target: str) -> Stage:
 
 BUNDLED = tuple(row for row in STAGES if row.of == BUNDLE)
 """What is only built where somebody asks for a bundle."""
-_READ = {read.stage for row in STAGES if row not in BUNDLED for read in row.inputs.values()}
+_READ = {
+    read.stage for row in STAGES if row.of not in (BUNDLE, ALL) for read in row.inputs.values()
+}
 ENDS = tuple(
     row for row in STAGES if not row.is_base and row not in BUNDLED and row.name not in _READ
 )
-"""What a build is for: the stages whose artifacts no other stage reads, but for bundles."""
+"""What a build is for: the stages whose artifacts are read by none, but for bundles and what looks
+at all domains."""
 CHAIN = tuple(row for row in STAGES if row.of == DOMAIN)
 """A domain's own stages, one after the other."""
 RESERVED = tuple(
