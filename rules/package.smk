@@ -1,4 +1,4 @@
-# DOMAIN/package: Modelfile, model card and checksums, if the models reach what their domain asks.
+# DOMAIN/package: model card and judged answers, and if the models reach what their domain asks, Modelfile and checksums.
 rule package:
     input:
         BUILD.inputs("package"),

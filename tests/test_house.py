@@ -56,6 +56,8 @@ def test_there_is_one_list_of_stages() -> None:
             "held_out",
             "text_similarity",
             "answers",
+            "answer_lines",
+            "asking",
         )
     }
     assert files == set(STAGES)

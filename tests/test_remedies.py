@@ -110,6 +110,8 @@ def shapes_in(annotation: Any) -> Iterator[type[Shape]]:
 
 def is_below(shape: type[Shape], parts: list[str]) -> bool:
     first, *rest = parts
+    if first == VALUE:
+        return any(is_below(shape, [name, *rest]) for name in shape.model_fields)
     if first not in shape.model_fields:
         return False
     annotation = shape.model_fields[first].annotation
@@ -257,6 +259,7 @@ def wrong_commands(text: str) -> list[str]:
 GOOD_KEYS = [
     "raise data.max_tokens, or leave conf/build.yaml as it is",
     f"{VALUE}: evaluation.max_kl.{VALUE} is missing; agents.external.NAME.seconds, agents.policy.llm_advisor too",
+    f"answers.bounds.{VALUE}.calls, answers.bounds.{VALUE}.{VALUE}",
     "domain.quants, base.quants, overrides.lora.rank, sources.columns.prompt and `columns.prompt`, `quants`, `system_prompt`",
     "tokenizer.json, train.jsonl, llama.cpp and e.g. vocab_size in config.json are no keys",
     f"max_tokens=4 is code, and so is trainer.run(context), self_attn.q_proj, and a sentence's end.{VALUE}{VALUE}",
@@ -268,6 +271,7 @@ BAD_KEYS = [
     ("raise `max_bad_share` to leave them out", ["max_bad_share"]),
     ("give it more `seconds` there", ["seconds"]),
     (f"gguf.quants: {VALUE}", ["gguf.quants"]),
+    (f"answers.{VALUE}.loose", [f"answers.{VALUE}.loose"]),
     ("set merge.logits_bound and data.max_token", ["merge.logits_bound", "data.max_token"]),
     ("agents.external.NAME.minutes", ["agents.external.NAME.minutes"]),
 ]

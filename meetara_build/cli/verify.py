@@ -266,7 +266,8 @@ def _folder_faults(folder: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         raise ArtifactError(
-            f"{path}: cannot be read; name a folder that `package` made, or a domain"
+            f"{path}: cannot be read; name a folder that `package` made of a model that is not "
+            "held back, or a domain"
         ) from None
     found = []
     for number, line in enumerate(lines, 1):

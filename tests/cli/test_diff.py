@@ -225,7 +225,7 @@ def test_real_figures_are_compared_with_their_change(
 
 
 def test_a_build_that_held_a_model_back_differs_in_its_package(
-    once: Path, tmp_path: Path, differing: Differing
+    once: Path, tmp_path: Path, differing: Differing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = copy_built(once, tmp_path / "project")
     edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", UNREACHED)
@@ -234,9 +234,11 @@ def test_a_build_that_held_a_model_back_differs_in_its_package(
     assert set(found) == {"nutrition/package"}
     package = found["nutrition/package"]
     assert package["state"] == "other files"
-    assert package["metrics"]["held_back.code"] == [None, "gate-answers"]
+    before, after = package["metrics"]["held_back"]
+    assert (before, after["code"]) == (None, "gate-answers")
     edit(project / "conf" / "domain" / "nutrition.yaml", "evaluation.beat_base_by", 0.1)
     built_as(3, project)
     back = differing(project, "2", "3")["nutrition/package"]
-    assert back["metrics"]["held_back.code"] == ["gate-answers", None]
+    assert back["metrics"]["held_back"] == [after, None]
     diff("2", "3", as_json=False)
+    assert "held_back: {'code': 'gate-answers'" in capsys.readouterr().out

@@ -166,7 +166,8 @@ def test_sums_that_are_none_are_refused_by_line(package: Path, command: Any) -> 
     assert "SHA256SUMS:1: not a line of sha256sum" in done.stderr
     done = command(package.parent, "verify", "./elsewhere")
     assert (
-        "SHA256SUMS: cannot be read; name a folder that `package` made, or a domain" in done.stderr
+        "SHA256SUMS: cannot be read; name a folder that `package` made of a model that is not held back"
+        in done.stderr
     )
 
 

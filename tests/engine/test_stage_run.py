@@ -321,9 +321,9 @@ def test_the_code_of_what_the_job_failed_of_is_in_the_run_s_records(project: Pat
     fail(project)
     root = load(project).root
     failed = list(journal.runs(root))[-1]
-    assert (failed.outcome, failed.code, failed.size) == ("failed", "config", 0)
+    assert (failed.outcome, failed.code, failed.size) == ("failed", "training-targets", 0)
     reports = [report for parcel in parcels(root) for report in parcel.reports]
-    assert [one["code"] for one in reports if one["kind"] == "run"][-1] == "config"
+    assert [one["code"] for one in reports if one["kind"] == "run"][-1] == "training-targets"
 
 
 def test_a_file_that_may_not_grow_is_one_message(project: Path) -> None:

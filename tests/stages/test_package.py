@@ -367,7 +367,7 @@ def test_the_card_shows_the_three_worst_answers_of_the_file_that_it_tells_to_use
     said = ["Call 504 now.", GOOD, "Wait and see, and", f"{GOOD} Ring 0800 555 0143.", GOOD]
     lines = [asked({"Q4_K_M": text}, prompt=f"Question {at}?") for at, text in enumerate(said)]
     text = section(make(tmp_path, lines, harm={}), "Answers")
-    assert re.findall(r"> Asked: `Question (\d)\?`", text) == ["0", "3", "2"]
+    assert re.findall(r"> Asked: `Question (\d)\?`", text) == ["0", "2", "3"]
     assert "> Said: `Call 504 now.`" in text
     assert "tells people to call 504, which is no known number" in text
 
