@@ -456,7 +456,7 @@ def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
         read["sample"] = _read(inputs["sample"].parent, inputs["sample"].name)
     made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), read])
     judged = digest_json([recipe["lists"], recipe["safety"], read])
-    card = {"README.md": made, "answers.jsonl": judged, "verdict.json": {"of": judged}}
+    card = {"README.md": made, "answers.jsonl": judged, "verdict.json": read["evaluation"]}
     return {**card, "Modelfile": digest_json(recipe), "SHA256SUMS": _sha(made.encode())}
 
 
