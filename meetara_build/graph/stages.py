@@ -575,13 +575,13 @@ def row_of(stage: str, target: str) -> Stage:
 BUNDLED = tuple(row for row in STAGES if row.of == BUNDLE)
 """What is only built where somebody asks for a bundle."""
 _READ = {
-    read.stage for row in STAGES if row.of not in (ALL, BUNDLE) for read in row.inputs.values()
+    read.stage for row in STAGES if row.of not in (BUNDLE, ALL) for read in row.inputs.values()
 }
 ENDS = tuple(
     row for row in STAGES if not row.is_base and row not in BUNDLED and row.name not in _READ
 )
-"""What a build is for: a domain's stages whose artifacts no other of its stages reads, and what
-looks at all domains."""
+"""What a build is for: the stages whose artifacts are read by none, but for bundles and what looks
+at all domains."""
 CHAIN = tuple(row for row in STAGES if row.of == DOMAIN)
 """A domain's own stages, one after the other."""
 RESERVED = tuple(
