@@ -456,12 +456,17 @@ def _package(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
         read["sample"] = _read(inputs["sample"].parent, inputs["sample"].name)
     made = digest_json([recipe, _read(inputs["base"], *TOKENIZER), read])
     judged = digest_json([recipe["lists"], recipe["safety"], read])
-    card = {"README.md": made, "answers.jsonl": judged}
+    card = {"README.md": made, "answers.jsonl": judged, "verdict.json": read["evaluation"]}
     return {**card, "Modelfile": digest_json(recipe), "SHA256SUMS": _sha(made.encode())}
 
 
 def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    files = {"training": "training.json", "evaluation": "evaluation.json", "dataset": "train.jsonl"}
+    files = {
+        "training": "training.json",
+        "evaluation": "evaluation.json",
+        "package": "verdict.json",
+        "dataset": "train.jsonl",
+    }
     read = {name: _read(path, files[name.rpartition("/")[2]]) for name, path in inputs.items()}
     return {
         name: digest_json([name, recipe, read]) for name in STAGE["report"].list_files("", recipe)
@@ -469,7 +474,7 @@ def _report(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
 
 
 def _bundle(recipe: Mapping[str, Any], inputs: Mapping[str, Path]) -> Made:
-    files = {"gguf": "*-lora.gguf", "package": "[MR]*", "dataset": "train.jsonl"}
+    files = {"gguf": "*-lora.gguf", "package": "[MRv]*", "dataset": "train.jsonl"}
     of_base = {
         f"{recipe['base']}-{quant}.gguf": inputs["base_gguf" if quant == "F16" else "quantized"]
         for quant in recipe["quants"]

@@ -385,19 +385,20 @@ CODE = {
     "stages/held_out.py": of(ALL, "baseline evaluate"),
     "stages/evaluate.py": of(ALL, "evaluate"),
     "stages/asking.py llama_cpp/generation.py stages/recipes/answers.py": of(ALL, "baseline evaluate"),
-    "stages/answer_lines.py": of(ALL, "baseline evaluate package"),
+    "stages/answer_lines.py": made("baseline evaluate package", ALL),
     "stages/answers/checks.py stages/answers/facts.py stages/recipes/safety.py": of(ALL, "package"),
     "stages/package/card.py stages/package/judging.py": of(ALL, "package"),
     "stages/recipes/merge.py": of(ALL, "merge"),
     "stages/recipes/preparation.py": CORPUS | of(ALL, "dataset package"),
-    "errors.py project.py store/manifest.py graph/stages.py graph/compose.py graph/recipes.py plan/__init__.py": NOTHING,
+    "store/manifest.py": of(ALL, "package"),
+    "errors.py project.py graph/stages.py graph/compose.py graph/recipes.py plan/__init__.py": NOTHING,
     "engine/stage_run.py engine/job.py cli/stage.py new.py": NOTHING,
 }
 LIBRARIES = {
     "torch": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
     "peft": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
     "pandas": CORPUS | of(ALL, "dataset package"),
-    "llama-cpp-python": MATRIX | of(BOTH, "base gguf") | of(ALL, "merge gguf baseline evaluate"),
+    "llama-cpp-python": MATRIX | of(BOTH, "base gguf") | of(ALL, "merge gguf baseline evaluate package"),
     "matplotlib": REPORT,
     "psutil rich snakemake hydra-core typer pydantic pytest": NOTHING,
 }

@@ -549,7 +549,7 @@ STAGES: tuple[Stage, ...] = (
         },
         {
             "gguf": Read("gguf", ("*-lora.gguf",)),
-            "package": Read("package", ("Modelfile", "README.md")),
+            "package": Read("package", ("Modelfile", "README.md", "verdict.json")),
             "dataset": Read("dataset", ("train.jsonl",)),
         },
         more=("bundle_types",),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import manifest_of
 from projects import build_here, copy_built, write_yaml
 
 from meetara_build.errors import GateError
@@ -23,7 +22,6 @@ from meetara_build.stages import bundle
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.stages.recipes.bundle import BundleRecipe, MemberRecipe
 from meetara_build.store import content
-from meetara_build.store.manifest import MANIFEST
 
 KITCHEN, ENGINE, SICK = "kitchen", "engine", "sick"
 SAID = {
@@ -35,25 +33,29 @@ REFUSAL = (
     "sick: not packaged:\n  F16: 1 of 6 answers: makes up a dose\n    asked: How much?\n"
     "    said: 900 pills\nTrain it longer"
 )
-CARD = """---
+LORA_USE = (
+    "`llama-cli -m ../../base/tiny/quantized/tiny-Q4_K_M.gguf --lora ../gguf/{0}-lora.gguf` with "
+    "llama.cpp."
+)
+CARD = f"""---
 license: mit
 ---
 
-# {0}
+# {{0}}
 
 About it.
 
 ## Use
 
 ```
-ollama create {0} -f Modelfile && ollama run {0}
+ollama create {{0}} -f Modelfile && ollama run {{0}}
 ```
 
-or `llama-cli -m ../../base/tiny/quantized/tiny-Q4_K_M.gguf --lora ../gguf/{0}-lora.gguf`.
+or {LORA_USE}
 
 ## Figures
 
-Of {0}.
+Of {{0}}.
 """
 
 
@@ -107,15 +109,14 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         write(found[f"{name}/dataset"] / "train.jsonl", text)
-        package, metrics = found[f"{name}/package"], dict[str, Any]()
+        package, refusal = found[f"{name}/package"], None
         write(package / "README.md", CARD.format(name))
         if name == SICK:
-            metrics["held_back"] = {"code": "gate-answers", "message": REFUSAL}
+            refusal = {"code": "gate-answers", "message": REFUSAL}
         else:
             files = f"../../base/tiny/x.gguf\nADAPTER ../gguf/{name}-lora.gguf"
             write(package / "Modelfile", f'FROM {files}\nTEMPLATE """{{{{ .Prompt }}}}"""\n')
-        made = manifest_of(package, metrics=metrics)
-        write(package / MANIFEST, made.text())
+        write(package / "verdict.json", json.dumps({"held_back": refusal}))
     return found
 
 
@@ -212,6 +213,19 @@ def test_a_modelfile_and_a_card_name_the_bundle_s_own_files(
     assert card.endswith("## Figures\n\nOf kitchen.\n")
 
 
+def test_a_domain_without_a_modelfile_is_there_all_the_same(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Ollama cannot be told every chat template."""
+    (inputs["kitchen/package"] / "Modelfile").unlink()
+    made = make(tmp_path / "house", inputs)
+    found = index(made)["domains"]
+    assert found["kitchen"]["modelfile"] is None
+    assert (made / found["engine"]["modelfile"]).is_file()
+    assert not (made / "domains" / "kitchen" / "Modelfile").exists()
+    assert "ollama create engine" in (made / "README.md").read_text()
+
+
 def test_a_domain_is_used_on_a_type_that_it_was_judged_on(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -224,9 +238,12 @@ def test_a_domain_is_used_on_a_type_that_it_was_judged_on(
 
 def test_it_is_said_where_whole_models_were_judged(inputs: dict[str, Path], tmp_path: Path) -> None:
     both = {KITCHEN: member(KITCHEN, files="both"), ENGINE: member(ENGINE)}
+    whole = CARD.replace(LORA_USE, "open `../gguf/{0}-Q4_K_M.gguf` in llama.cpp or LM Studio.")
+    write(inputs["kitchen/package"] / "README.md", whole.format(KITCHEN))
     made = make(tmp_path / "house", inputs, domains=both)
     cards = {name: (made / f"domains/{name}/README.md").read_text() for name in both}
     assert "figures below are those of whole models" in cards[KITCHEN]
+    assert "../gguf/" not in cards[KITCHEN]
     assert "figures below are those of whole models" not in cards[ENGINE]
     judged = {name: one["judged_as"] for name, one in index(made)["domains"].items()}
     assert judged == {KITCHEN: "merged", ENGINE: "adapter"}
@@ -408,5 +425,5 @@ def test_its_modelfile_is_the_one_that_the_base_s_template_gives(bundled: Graph)
     base = bundled.root / "base" / "mini" / "model"
     files = [f"../../{about['model']}", f"../../{about['adapter']['file']}"]
     assert (made / about["modelfile"]).read_text() == modelfile(
-        about["system_prompt"], files[0], base, files[1]
+        about["system_prompt"], files[0], base, made / about["model"], files[1]
     )

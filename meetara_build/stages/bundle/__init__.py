@@ -56,7 +56,9 @@ def run(recipe: BundleRecipe, inputs: Inputs, output: Path) -> Metrics:
         CARD: make_readme(recipe, members, left, files),
         PRESET: write_preset(members),
         LICENCE: write_licence(recipe),
-        **{f"{one.folder}/{MODELFILE}": move_modelfile(one) for one in members},
+        **{
+            f"{one.folder}/{MODELFILE}": move_modelfile(one) for one in members if one.has_modelfile
+        },
         **{f"{one.folder}/{CARD}": move_card(one) for one in members},
     }
     for name, text in texts.items():

@@ -53,7 +53,7 @@ def _describe(member: Member, files: Files) -> dict[str, Any]:
         "model": member.model,
         "adapter": {"file": member.adapter, **files[member.adapter]},
         "judged_as": "merged" if about.files == "both" else "adapter",
-        "modelfile": f"{member.folder}/{MODELFILE}",
+        "modelfile": f"{member.folder}/{MODELFILE}" if member.has_modelfile else None,
         "card": f"{member.folder}/{CARD}",
     }
 
@@ -63,6 +63,8 @@ def make_readme(
 ) -> str:
     """The page: what is in the bundle, and how to use it."""
     listed = [*members]
+    told = next((one for one in listed if one.has_modelfile), None)
+    ollama = f"ollama create {told.name} -f {told.folder}/{MODELFILE}\n" if told else ""
     first, size = listed[0], sum(one["size"] for one in files.values())
     rows = [
         f"| [{one.name}]({one.folder}/{CARD}) | {one.recipe.category} | {one.recipe.description} |"
@@ -77,8 +79,7 @@ def make_readme(
         "## Use\n\nIn this folder:\n\n"
         f"```\nllama-server --models-preset {PRESET}\n"
         f"llama-cli -m {first.model} --lora {first.adapter}\n"
-        f"ollama create {first.name} -f {first.folder}/{MODELFILE}\n"
-        "meetara-build verify .\n```\n\n"
+        f"{ollama}meetara-build verify .\n```\n\n"
         "llama-server then has a model of each domain's name. `index.json` lists files and "
         f"digests; `{ROUTER}` finds the domain of a question. The base's licence is in "
         f"[{LICENCE}]({LICENCE}).\n" + (f"\n## Held back\n\nNot in it:\n\n{held}" if held else "")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meetara_build.outside import parse_json
+from meetara_build.stages.answer_lines import VERDICT
 from meetara_build.stages.recipes.bundle import BundleRecipe, MemberRecipe, find_default
 from meetara_build.stages.types import Inputs
-from meetara_build.store.manifest import MANIFEST, read_manifest
+from meetara_build.store.manifest import HELD_BACK
 
 MODELFILE, CARD = "Modelfile", "README.md"
 REASON = re.compile(r" {2}(\S.*)")
@@ -33,6 +34,11 @@ class Member(NamedTuple):
         """Where its Modelfile and card are."""
         return f"domains/{self.name}"
 
+    @property
+    def has_modelfile(self) -> bool:
+        """Whether Ollama can be told its base's chat template; else the card says why not."""
+        return (self.package / MODELFILE).exists()
+
     def read_texts(self) -> Iterator[str]:
         """What it is about, and then each training record: question and answer."""
         about = self.recipe
@@ -53,7 +59,7 @@ class Left(NamedTuple):
 
     @classmethod
     def read(cls, name: str, refusal: Mapping[str, str]) -> "Left":
-        """From what its package's manifest says."""
+        """From the verdict on it."""
         lines = refusal["message"].splitlines()
         reasons = [found[1] for line in lines if (found := REASON.fullmatch(line))]
         return cls(name, refusal["code"], reasons or lines[:1])
@@ -64,7 +70,7 @@ def read_members(recipe: BundleRecipe, inputs: Inputs) -> tuple[list[Member], li
     members, left = [], []
     for name in recipe.members:
         package, about = inputs[f"{name}/package"], recipe.domains[name]
-        refusal = read_manifest(package / MANIFEST).held_back
+        refusal = parse_json((package / VERDICT).read_text(encoding="utf-8"))[HELD_BACK]
         if refusal is not None:
             left.append(Left.read(name, refusal))
             continue

@@ -9,8 +9,10 @@ from meetara_build.stages.bundle.members import CARD, MODELFILE, Member
 PRESET = "llama-server.ini"
 NAMES_FILES = ("FROM ", "ADAPTER ")
 """How the lines of a Modelfile begin that name files."""
-USE = re.compile(r"^## Use\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
-"""The part of a card that names files."""
+OPENED = re.compile(
+    r"`llama-cli -m \S+ --lora [^`]+`|[Oo]pen `\S+` in llama\.cpp or LM Studio(?=\.)"
+)
+"""What a card says of how to use a domain where it names files: an adapter's, or a whole model's."""
 
 
 def move_modelfile(member: Member) -> str:
@@ -22,20 +24,14 @@ def move_modelfile(member: Member) -> str:
 
 def move_card(member: Member) -> str:
     """A domain's model card, with the bundle's files where it says how to use them."""
-    judged = (
-        "\n\nThe figures below are those of whole models, merged with the adapter and quantized then."
-        if member.recipe.files == "both"
-        else ""
-    )
-    use = (
-        "## Use\n\n"
-        f"```\nollama create {member.name} -f Modelfile && ollama run {member.name}\n```\n\n"
-        f"or `llama-cli -m ../../{member.model} --lora ../../{member.adapter}` with llama.cpp. LM "
-        "Studio loads no adapters. `meetara-build verify ../..` proves the files against "
-        f"`SHA256SUMS`.{judged}\n\n"
-    )
+    opened = f"`llama-cli -m ../../{member.model} --lora ../../{member.adapter}`"
+    if member.recipe.files == "both":
+        opened += (
+            " with llama.cpp, as the adapter that it is here; the figures below are those of whole "
+            "models, merged with it and then quantized"
+        )
     text = (member.package / CARD).read_text(encoding="utf-8")
-    return USE.sub(lambda _: use, text, count=1)
+    return OPENED.sub(lambda _: opened, text, count=1)
 
 
 def write_preset(members: Iterable[Member]) -> str:
