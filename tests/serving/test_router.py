@@ -15,10 +15,23 @@ FOOD, CODE, TALES = (
     for things in (
         ("bread", "rice", "protein", "sugar", "vitamins", "breakfast", "soup", "vegetables"),
         ("python", "a compiler", "variables", "loops", "recursion", "tests", "git", "an exception"),
-        ("a hero", "dialogue", "a plot", "an ending", "suspense", "chapters", "a villain", "scenes"),
+        (
+            "a hero",
+            "dialogue",
+            "a plot",
+            "an ending",
+            "suspense",
+            "chapters",
+            "a villain",
+            "scenes",
+        ),
     )
 )
-STRANGERS = ["Who won the match yesterday?", "How far is the moon?", "Book me a train to Leeds."] * 4
+STRANGERS = [
+    "Who won the match yesterday?",
+    "How far is the moon?",
+    "Book me a train to Leeds.",
+] * 4
 
 
 def teach(domain: str, prompts: Sequence[str]) -> Lessons:
