@@ -30,6 +30,11 @@
     │   └── InputChangedError  build-input-changed  an input changed while a job read it
     ├── ContextError           context              the context cannot be reached, read or written
     │   └── ReportError        report               a report is not of its kind's shape
+    ├── ServingError           serving              an answer cannot be given
+    │   ├── RequestError       serving-request      a request asks for what cannot be read or given
+    │   ├── NotServedError     serving-model        nothing is served under this name
+    │   ├── TooLongTalkError   serving-too-long     a conversation is longer than the model can read
+    │   └── BusyError          serving-busy         too many requests wait already
     ├── AgentError             agent                an agent cannot be asked, or its answer be used
     └── SetupError             setup                the installation does not fit together
 
@@ -216,6 +221,36 @@ class ReportError(ContextError):
     """A report is not of its kind's shape."""
 
     code = "report"
+
+
+class ServingError(MeetaraError):
+    """An answer cannot be given."""
+
+    code = "serving"
+
+
+class RequestError(ServingError):
+    """A request asks for what cannot be read or given."""
+
+    code = "serving-request"
+
+
+class NotServedError(ServingError):
+    """Nothing is served under this name."""
+
+    code = "serving-model"
+
+
+class TooLongTalkError(ServingError):
+    """A conversation is longer than the model can read."""
+
+    code = "serving-too-long"
+
+
+class BusyError(ServingError):
+    """Too many requests wait already."""
+
+    code = "serving-busy"
 
 
 class AgentError(MeetaraError):

@@ -27,6 +27,7 @@ COMMANDS = [
     "doctor",
     "chat",
     "compare",
+    "serve",
     "tune",
     "agents",
     "propose",

@@ -72,7 +72,7 @@ def _compare(
     if model is None:
         found = memo.get(digest_json(texts), partial(likeness, texts))
     else:
-        found = _by_meaning(texts, _Encoder(model), memo)
+        found = _by_meaning(texts, Encoder(model), memo)
     memo.save()
     return found
 
@@ -115,7 +115,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _by_meaning(
-    texts: Mapping[str, str], encoder: "_Encoder", memo: Memo
+    texts: Mapping[str, str], encoder: "Encoder", memo: Memo
 ) -> dict[str, dict[str, float]]:
     """Cosine of the domains' mean embeddings; of many, less the middle of all, and 0 for what lies
     on its other side."""
@@ -141,20 +141,25 @@ def _spread(text: str) -> list[str]:
     return lines[:: -(-len(lines) // PASSAGES)]
 
 
-class _Encoder:
+class Encoder:
     """An embedding model that is loaded when it is first needed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.model: Any = None
 
+    def encode(self, lines: Sequence[str]) -> Any:
+        """The unit embeddings of these lines, shape (lines, width).
+
+        Raises:
+            ConfigError: the model cannot be loaded.
+        """
+        self.model = self.model or self._load()
+        return self.model.encode(list(lines), normalize_embeddings=True, show_progress_bar=False)
+
     def mean(self, lines: Sequence[str]) -> list[float]:
         """The mean of the unit embeddings of these lines."""
-        self.model = self.model or self._load()
-        found = self.model.encode(
-            list(lines), normalize_embeddings=True, show_progress_bar=False
-        ).mean(axis=0)
-        return [round(float(value), 6) for value in found]
+        return [round(float(value), 6) for value in self.encode(lines).mean(axis=0)]
 
     def _load(self) -> Any:
         where = "conf/build.yaml: agents.embedding_model"

@@ -99,6 +99,20 @@ class Model(_Closing):
         """Whether generation stops at this token."""
         return bool(ll.llama_vocab_is_eog(self._vocab, token))
 
+    def is_control(self, token: int) -> bool:
+        """Whether a token is no text, but opens or closes a turn, or the like."""
+        return bool(ll.llama_vocab_is_control(self._vocab, token))
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token adds to a text in UTF-8, of which it may be a part of a character; nothing
+        for a control token."""
+        buffer = ctypes.create_string_buffer(32)
+        size = ll.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = ll.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[:size]
+
     def text_of(self, token: int | None) -> str:
         """A token as the vocabulary writes it; empty for None."""
         raw = ll.llama_vocab_get_text(self._vocab, token) if token is not None else None
@@ -194,11 +208,19 @@ class Model(_Closing):
         Raises:
             ProofError: llama.cpp cannot load it.
         """
+        use_adapter(context, self.load_adapter(lora), scale)
+
+    def load_adapter(self, lora: Path) -> Any:
+        """An adapter on this model in memory, for ``use_adapter``; the model frees it, if nobody
+        does before.
+
+        Raises:
+            ProofError: llama.cpp cannot load it.
+        """
         adapter = ll.llama_adapter_lora_init(self._model, str(lora).encode())
         if not adapter:
             raise ProofError(f"{lora.name}: llama.cpp cannot load this adapter: {last_words()}")
-        one = (ll.llama_adapter_lora_p_ctypes * 1)(adapter)
-        ll.llama_set_adapters_lora(context, one, 1, (ctypes.c_float * 1)(scale))
+        return adapter
 
     def session(
         self,
@@ -341,6 +363,14 @@ class Session(_Closing):
         """Add an adapter to the model's weights, for this session only, before anything is read."""
         assert not self.decoded, "what was read without the adapter would be taken for its own"
         self.model.add_adapter(self._context, lora, scale)
+
+
+def use_adapter(context: Any, adapter: Any, scale: float = 1.0) -> None:
+    """Have a context compute with this adapter on its model alone, or with none for None; what it
+    has read before stays as it was read."""
+    count = 0 if adapter is None else 1
+    one = (ll.llama_adapter_lora_p_ctypes * 1)(*[adapter] * count)
+    ll.llama_set_adapters_lora(context, one, count, (ctypes.c_float * 1)(scale))
 
 
 def last_words() -> str:

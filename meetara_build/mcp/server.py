@@ -1,8 +1,6 @@
 """context serve: the context for other programs, over stdio or streamable HTTP."""
 
 import contextlib
-import ipaddress
-import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +24,8 @@ from meetara_build.context.local import Local
 from meetara_build.context.places import open_local
 from meetara_build.errors import ContextError, MeetaraError
 from meetara_build.graph import Graph
-from meetara_build.mcp.connections import EndWithToken, WholeRequests
+from meetara_build.listening.address import Announced, is_loopback, list_hosts, listen, write_url
+from meetara_build.listening.connections import EndWithToken, WholeRequests
 from meetara_build.mcp.older_clients import OlderClients
 from meetara_build.mcp.prompts import add_prompts
 from meetara_build.mcp.reading import add_reading_tools
@@ -38,7 +37,6 @@ from meetara_build.outside import show_block
 POLL_SECONDS = 0.1
 """How often changes are looked for: a subscriber hears of one well within a second."""
 LARGEST_REQUEST = 4 << 20
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PATH = "/mcp"
 
 
@@ -188,14 +186,13 @@ async def _over_http(
     graph: Graph, context: Local, host: str, port: int, names: Sequence[str]
 ) -> None:
     guarded = bool(tokens.list_tokens(context.store))
-    if not guarded and not _is_loopback(host):
+    if not guarded and not is_loopback(host):
         raise ContextError(
             f"{host}: without a token only this machine is served; make one with `meetara-build "
             "context token create NAME`"
         )
-    listener = _listen(host, port)
-    at = listener.getsockname()[1]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{at}{PATH}"
+    listener = listen(host, port)
+    url = f"{write_url(host, listener)}{PATH}"
     auth = AuthSettings(
         issuer_url=AnyHttpUrl(url),
         resource_server_url=AnyHttpUrl(url),
@@ -226,52 +223,14 @@ async def _over_http(
     )
     async with anyio.create_task_group() as group:
         group.start_soon(changes.watch)
-        await _Announced(config, said).serve(sockets=[listener])
+        await Announced(config, said).serve(sockets=[listener])
         group.cancel_scope.cancel()
-
-
-class _Announced(uvicorn.Server):
-    """A server that says so once it answers, and can be stopped in good order."""
-
-    def __init__(self, config: uvicorn.Config, said: str) -> None:
-        super().__init__(config)
-        self.said = said
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As it is, and then the word."""
-        await super().startup(sockets)
-        if self.started:
-            print(self.said, file=sys.stderr, flush=True)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        raise ContextError(
-            f"{host} port {port}: cannot be listened on ({error.strerror}); use another --port or "
-            "--host"
-        ) from None
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _make_security(host: str, names: Sequence[str]) -> TransportSecuritySettings:
     """Whom requests may be meant for, and where pages that send them may come from: a page of
     another site may not."""
-    hosts = {*LOOPBACK, *names}
-    if not _is_loopback(host):
-        hosts |= {host, socket.gethostname(), socket.getfqdn(), *_addresses()}
-    written = sorted(f"[{name}]" if ":" in name else name for name in hosts)
+    written = list_hosts(host, names)
     return TransportSecuritySettings(
         allowed_hosts=[form for name in written for form in (name, f"{name}:*")],
         allowed_origins=[
@@ -281,12 +240,3 @@ def _make_security(host: str, names: Sequence[str]) -> TransportSecuritySettings
             for end in ("", ":*")
         ],
     )
-
-
-def _addresses() -> set[str]:
-    """This machine's own addresses."""
-    import psutil
-
-    families = (socket.AF_INET, socket.AF_INET6)
-    found = (address for addresses in psutil.net_if_addrs().values() for address in addresses)
-    return {address.address.partition("%")[0] for address in found if address.family in families}

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from commands import until
 
-from meetara_build.mcp.connections import EndWithToken, WholeRequests
+from meetara_build.listening.connections import EndWithToken, WholeRequests
 
 HEAD = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n"
 
