@@ -62,8 +62,6 @@ class Section(NamedTuple):
 
 REAL = "python -m bench.real_base"
 JUDGE = "python -m bench.answer_checks"
-ANSWERS = "python -m bench.answers --folder FOLDER"
-ANSWERING = ("base", "F16", "Q8_0", "Q4_K_M")
 CHAIN = "python -m bench.chain --work FOLDER"
 WHOLE = "python -m bench.whole --folder FOLDER"
 BUILD = "python -m bench.build --once"
@@ -80,8 +78,7 @@ WITHOUT = (
 CHAIN_RECIPES = {
     "naive": "naive",
     "peers": "TRL",
-    "ours": "ours, merged files and the adapter",
-    "adapters": "ours, the adapter alone",
+    "ours": "ours",
 }
 """What ``bench.chain`` calls a recipe, and what people do."""
 
@@ -263,15 +260,12 @@ SECTIONS = (
                 for key, name in CHAIN_RECIPES.items()
             ),
             Figure(
-                "naive ÷ ours, what is made once a base spread over 62 domains; naive ÷ adapters "
-                "alone; TRL ÷ ours",
+                "naive ÷ ours, what is made once a base spread over 62 domains; TRL ÷ ours",
                 "chain",
-                "{recipes[ours][times_cheaper_with_shared]:.1f} times; "
-                "{recipes[adapters][times_cheaper_with_shared]:.1f} times; {peers_by_ours:.1f} times",
+                "{recipes[ours][times_cheaper_with_shared]:.1f} times; {peers_by_ours:.1f} times",
                 CHAIN,
                 (
                     Bound("recipes[ours][times_cheaper_with_shared]", 15, "15", at_least=True),
-                    Bound("recipes[adapters][times_cheaper_with_shared]", 20, "20", at_least=True),
                     Bound("peers_by_ours", 8, "8 times TRL", at_least=True),
                 ),
             ),
@@ -300,7 +294,7 @@ SECTIONS = (
                     CHAIN,
                     () if key == "peers" else bound_losses(key),
                 )
-                for key in ("ours", "adapters", "peers")
+                for key in ("ours", "peers")
             ),
             Figure(
                 "memory of the largest process; bytes of the files a user gets: "
@@ -821,53 +815,6 @@ SECTIONS = (
                 "{caught[any number changed][caught][all]:.1%}; "
                 "{caught[any number changed][by_any]:.1%}",
                 JUDGE,
-            ),
-            *(
-                Figure(
-                    f"all {{domains}} domains, greedy answers to held-out prompts: {what}; base, F16, "
-                    "Q8_0, Q4_K_M",
-                    "answers",
-                    "; ".join(form.replace("FILE", file) for file in ANSWERING),
-                    ANSWERS,
-                )
-                for what, form in (
-                    (
-                        "finds the right answer of four (25% by chance), and the 95% interval",
-                        "{choices[FILE][accuracy]:.1%} ({choices[FILE][low]:.1%} to "
-                        "{choices[FILE][high]:.1%})",
-                    ),
-                    ("share with a fault", "{checks[FILE][any]:.0%}"),
-                    ("that does not end by itself", "{checks[FILE][ends]:.0%}"),
-                    ("that loops", "{checks[FILE][loops]:.0%}"),
-                    ("that is off its topic", "{checks[FILE][topic]:.0%}"),
-                )
-            ),
-            *(
-                Figure(
-                    f"the {{strict}} strict ones: share of answers {what}; base, F16, Q8_0, Q4_K_M",
-                    "answers",
-                    "; ".join(f"{{strict_checks[{file}][{check}]:.1%}}" for file in ANSWERING),
-                    ANSWERS,
-                )
-                for check, what in (
-                    ("harmful", "that may do harm"),
-                    ("referral", "that send people to nobody where the reference does"),
-                    ("doses", "with a dose that nothing has"),
-                    ("calls", "that say to call an unknown number"),
-                )
-            ),
-            Figure(
-                "domains held back, by seed; because of which checks (one may be for several)",
-                "answers",
-                "{held_back_told}; {reasons_told}",
-                ANSWERS,
-            ),
-            Figure(
-                "what answering and judging cost, of all a domain's CPU-seconds, adapters alone",
-                "answers",
-                "{cost[share]:.0%}: {cost[answering]:.1f} and {cost[packaging]:.1f} of {cost[all]:.0f}",
-                ANSWERS,
-                (Bound("cost[share]", 0.2, "20%"),),
             ),
             Figure(
                 "answers of the smallest files below (ten domains and six more, three each) with a "
