@@ -370,7 +370,7 @@ LIBRARIES = {
     "torch": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
     "peft": MATRIX | of(BOTH, "base gguf") | of(ALL, "adapter merge gguf"),
     "pandas": CORPUS | of(ALL, "dataset"),
-    "llama-cpp-python": MATRIX | of(BOTH, "base gguf") | of(ALL, "merge gguf baseline evaluate"),
+    "llama-cpp-python": MATRIX | of(BOTH, "base gguf") | of(ALL, "merge gguf baseline evaluate package"),
     "matplotlib": REPORT,
     "psutil rich snakemake hydra-core typer pydantic pytest": NOTHING,
 }
