@@ -8,7 +8,6 @@ import typer
 
 from meetara_build.cli.completion import complete_proposals
 from meetara_build.cli.output import amount, out
-from meetara_build.engine.acceptance import accept_build
 from meetara_build.engine.planning import look, project_graph
 from meetara_build.errors import ConfigError
 from meetara_build.graph import Graph
@@ -76,6 +75,8 @@ def accept(
 
 def _accept_builds(graph: Graph, words: Sequence[str]) -> list[str]:
     """Take the builds of the domains among some words; the other words."""
+    from meetara_build.engine.acceptance import accept_build
+
     domains = [word for word in words if word in graph.domains]
     made = look(graph, domains) if domains else None
     for domain in domains:

@@ -1,4 +1,4 @@
-"""Show which domains are fresh, held back, stale, failed or running."""
+"""Show which domains are fresh, held back, stale or failed."""
 
 import contextlib
 import fcntl

@@ -214,9 +214,9 @@ def _repair(graph: Graph, damaged: Sequence[Step], profile: str, *, as_json: boo
     dropped on the way."""
     bundles = [
         bundle
-        for bundle, end in zip(graph.bundles, graph.ends(graph.bundles), strict=True)
+        for bundle in graph.bundles
         if (graph.root / bundle / MANIFEST).exists()
-        and any(step in damaged for step in graph.above([end]))
+        and any(step in damaged for step in graph.above(graph.ends([bundle])))
     ]
     for step in damaged:
         (graph.root / step.place.manifest).unlink()

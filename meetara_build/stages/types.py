@@ -32,6 +32,9 @@ Metrics = dict[str, Any]
 MEASURED = "measured"
 """Key of a stage's own JSON file for figures that differ from run to run; digests ignore it."""
 
+HELD_BACK = "held_back"
+"""The metric by which a package says that its model is held back: an error's code and message."""
+
 
 def checkpoint_folder(output: Path) -> Path:
     """Where a stage keeps what lets it go on after a kill; the caller deletes it on success."""

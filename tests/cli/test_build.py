@@ -174,8 +174,8 @@ def test_a_build_whose_model_is_held_back_ends_well_but_for_its_exit_status(
     assert done.returncode == 1
     assert MISSED.match(done.stderr), done.stderr
     assert done.stderr.endswith(
-        "1 of 2 domains is held back, and the same is not judged again; all answers are in the "
-        "packages' answers.jsonl [build-held-back]\n"
+        "1 of 2 domains is held back, and the same is not judged again; DOMAIN/package/README.md "
+        "has the answers that caused it, and what would help [build-held-back]\n"
     )
     assert re.search(r"^nutrition/package held back in \d+\.\d s$", done.stdout, re.MULTILINE)
     assert "2 domains up to date: 1 stage run in" in done.stdout

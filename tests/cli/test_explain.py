@@ -275,7 +275,7 @@ def test_a_package_that_is_held_back_is_explained_with_its_last_run_and_the_reas
 ) -> None:
     [entry] = explained(held_back, "nutrition/package")
     assert entry["state"] == "fresh"
-    assert set(entry["files"]) == {"README.md", "answers.jsonl"}
+    assert set(entry["files"]) == {"README.md", "answers.jsonl", "verdict.json"}
     assert entry["metrics"]["held_back"]["code"] == "gate-answers"
     assert (entry["run"]["outcome"], entry["run"]["code"]) == ("failed", "gate-answers")
     assert entry["run"]["fingerprint"] == entry["fingerprint"]

@@ -46,7 +46,7 @@ def test_a_kept_plan_is_done_and_then_is_stale(project: Path, command: Any) -> N
     done = command(project, "apply", "kept.json")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^nutrition/package built in \d+\.\d s$", done.stdout, re.MULTILINE)
-    assert outcomes(project)[-1] == ("package", "nutrition", "built")
+    assert ("package", "nutrition", "built") in outcomes(project)[-2:]
     assert command(project, "plan", "--detailed-exitcode").returncode == 0
     said = refused(command(project, "apply", "kept.json"))
     assert "nutrition/package: was RUN, is FRESH now" in said

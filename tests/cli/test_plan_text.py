@@ -119,7 +119,7 @@ def test_a_cause_that_many_steps_share_is_printed_once(project: Path, said: Said
 
 def test_what_looks_like_colours_is_printed_as_it_is_written(project: Path, said: Said) -> None:
     edit(project / "conf" / "domain" / "nutrition.yaml", "description", "[bold]Food[/] [and] more")
-    assert said(project)[0].endswith(" → [bold]Food[/] [and] more  → 1 domain, 1 stage")
+    assert said(project)[0].endswith(" → [bold]Food[/] [and] more  → 1 domain, 2 stages")
 
 
 def test_a_decision_is_shown_as_base_overlay_agent_and_reason(project: Path, said: Said) -> None:
@@ -152,7 +152,7 @@ def test_what_was_changed_behind_the_tool_s_back_has_a_section_of_its_own(
     lines = said(project)
     at = lines.index(DRIFT)
     assert lines[at + 1 : at + 3] == [
-        "artifacts/music/package/README.md: missing  → 1 domain, 1 stage",
+        "artifacts/music/package/README.md: missing  → 1 domain, 2 stages",
         "  RESTORE package: music",
     ]
     assert [line for line in lines[:at] if "missing" in line] == []

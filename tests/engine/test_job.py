@@ -55,7 +55,8 @@ def test_a_fault_that_a_person_can_mend_is_its_message(
     built_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = request(built_project, tmp_path)
-    assert job.perform({**asked, "recipe": {**asked["recipe"], "beat_base_by": 0.95}}) == 1
+    gone = {**asked["inputs"], "evaluation": asked["inputs"]["dataset"]}
+    assert job.perform({**asked, "inputs": gone}) == 1
     said = capsys.readouterr().err
     assert said.startswith("nutrition/package: ")
     assert "Traceback" not in said

@@ -324,6 +324,7 @@ def test_rules_take_their_files_and_logs_from_the_table(
     assert build.outputs("evaluate") == [
         "artifacts/{domain}/evaluation/manifest.json",
         "artifacts/{domain}/evaluation/evaluation.json",
+        "artifacts/{domain}/evaluation/answers.jsonl",
     ]
     assert build.outputs("base") == ["artifacts/base/{base}/model/manifest.json"]
     assert build.outputs("base_gguf")[1:] == ["artifacts/base/{base}/gguf/{base}-F16.gguf"]

@@ -225,7 +225,7 @@ def after_merging(domain: str) -> Jobs:
             | {("report", "report")},
         ),
         (one_record_more, None),
-        (one_bound, {("package", "nutrition")}),
+        (one_bound, {("package", "nutrition"), ("report", "report")}),
         (files_touched, set()),
         (other_kinds, {("merge", "nutrition"), *after_merging("nutrition"), ("report", "report")}),
         (merged_kept, None),
@@ -234,7 +234,7 @@ def after_merging(domain: str) -> Jobs:
         (a_file_and_its_manifest_deleted, {("dataset", "programming")}),
         (copied_over_with_old_times, {("gguf", "nutrition"), ("merge", "nutrition")}),
         (snakemake_s_records_deleted, set()),
-        (records_deleted_and_an_edit, {("package", "nutrition")}),
+        (records_deleted_and_an_edit, {("package", "nutrition"), ("report", "report")}),
     ],
 )
 def test_snakemake_wants_what_the_plan_says(

@@ -423,7 +423,7 @@ def test_what_held_a_model_back_is_a_result_that_is_kept(project: Path) -> None:
     made = read_manifest(folder / "manifest.json")
     assert made.held_back is not None
     assert made.held_back["code"] == "gate-loss"
-    assert set(made.files) == {"README.md", "answers.jsonl"}
+    assert set(made.files) == {"README.md", "answers.jsonl", "verdict.json"}
     assert {path.name for path in folder.iterdir()} == {*made.files, "manifest.json"}
     step = load(project).step("package", "nutrition")
     assert step.fingerprint == made.fingerprint

@@ -13,7 +13,7 @@ from meetara_build.config.resolve import Common, Configuration, Resolved
 from meetara_build.config.schema import Base, Build, Domain, GgufFile, Hardware, check
 from meetara_build.config.yaml_files import read_yaml
 from meetara_build.graph.recipes import MAKERS, Scope, make_recipe, source_recipe
-from meetara_build.graph.stages import RULES, STAGE, STAGES, Key
+from meetara_build.graph.stages import BUNDLE, RULES, STAGE, STAGES, Key
 from meetara_build.store.manifest import digest_json
 
 CONF = REPOSITORY / "conf"
@@ -39,6 +39,8 @@ def recipes(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     item = Resolved("nutrition", domain, "mini", base, "cpu", hardware, build, [])
     found: dict[str, dict[str, Any]] = {}
     for rule, row in RULES.items():
+        if row.of == BUNDLE:  # it has no domain's configuration
+            continue
         made = make_recipe(row, Scope(item, {"nutrition": item}, found)).model_dump(mode="json")
         found[rule] = {key: value for key, value in made.items() if key not in row.settings}
     return found

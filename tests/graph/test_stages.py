@@ -11,8 +11,11 @@ import pytest
 from meetara_build.errors import ConfigError
 from meetara_build.graph.own_inputs import MORE
 from meetara_build.graph.stages import (
+    BASE,
+    BUNDLE,
     CHAIN,
     ENDS,
+    MADE_BASE,
     NAMES,
     RESERVED,
     RULES,
@@ -27,7 +30,8 @@ from meetara_build.rounds.track_record import MEASURED_BY
 
 
 def test_each_stage_has_a_folder_of_its_own() -> None:
-    folders = [row.place("base/tiny" if row.is_base else "nutrition") for row in STAGES]
+    targets = {BASE: "base/tiny", MADE_BASE: "base/tiny", BUNDLE: "bundle/all"}
+    folders = [row.place(targets.get(row.of, "nutrition")) for row in STAGES]
     assert len(set(folders)) == len(folders)
     inside = [(one, other) for one in folders for other in folders if other.startswith(f"{one}/")]
     assert not inside, "a folder that is replaced whole would take another stage's with it"

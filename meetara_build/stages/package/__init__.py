@@ -19,8 +19,7 @@ from meetara_build.stages.package.gate import check_bounds
 from meetara_build.stages.package.judging import Judged, count_findings, judge_files
 from meetara_build.stages.package.modelfile import modelfile
 from meetara_build.stages.recipes.package import PackageRecipe
-from meetara_build.stages.types import Inputs, Metrics
-from meetara_build.store.manifest import HELD_BACK
+from meetara_build.stages.types import HELD_BACK, Inputs, Metrics
 
 SUMS, CARD, MODELFILE = "SHA256SUMS", "README.md", "Modelfile"
 
