@@ -11,7 +11,13 @@ from small_models import make_model, train_tokenizer
 
 from meetara_build.errors import ArtifactError, ProofError
 from meetara_build.llama_cpp import generation
-from meetara_build.llama_cpp.generation import Question, Written, count_shared, has_looped, write_answers
+from meetara_build.llama_cpp.generation import (
+    Question,
+    Written,
+    count_shared,
+    has_looped,
+    write_answers,
+)
 from meetara_build.llama_cpp.model import Model
 from meetara_build.stages import gguf
 
