@@ -8,12 +8,14 @@ served: their held-out questions should come to the base.
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
 from bench import machine
 from bench.result_files import keep_result
@@ -137,12 +139,116 @@ def routing() -> None:
     keep_result("serving_routing", figures)
 
 
+REPEATS, WRITTEN = 12, 64
+"""Answers of each kind, and tokens of each."""
+MANY = 62
+QUESTION = [{"role": "user", "content": "What should I know before I begin?"}]
+
+
+def speed(folder: Path) -> None:
+    """Measure, print and keep: adapters of a built project's domains on their base, whether their
+    packages are held back or not, for nothing that they say is used."""
+    from meetara_build.llama_cpp.answering import Answering
+    from meetara_build.serving.models import CONTEXT
+
+    adapters = sorted(folder.glob("artifacts/*/gguf/*-lora.gguf"))
+    [base] = sorted(folder.glob("artifacts/base/*/quantized/*-Q4_K_M.gguf"))
+    threads, before = len(os.sched_getaffinity(0)), _memory()
+    answering = Answering(base, CONTEXT, threads=threads)
+    prompt = answering.model.prompt(QUESTION)
+    _time(answering, prompt, None)
+    base_memory = _memory()
+    loaded = [answering.load(adapters[at % len(adapters)]) for at in range(MANY)]
+    times: dict[str, list[tuple[float, float]]] = {"same": [], "switched": [], "base": []}
+    for at in range(REPEATS):  # taken in turn, so that what else runs here meets all alike
+        times["switched"].append(_time(answering, prompt, loaded[at % len(loaded)]))
+        times["same"].append(_time(answering, prompt, loaded[at % len(loaded)]))
+        _time(answering, prompt, None)
+        times["base"].append(_time(answering, prompt, None))
+    memory = _memory()
+    answering.close()
+    alone = _time_llama_cpp(base, None, prompt, threads)
+    alone_adapter = _time_llama_cpp(base, adapters[0], prompt, threads)
+    size = adapters[0].stat().st_size
+    first = {kind: float(np.median([one for one, _ in some])) for kind, some in times.items()}
+    rate = {kind: float(np.median([rate for _, rate in some])) for kind, some in times.items()}
+    figures = {
+        "adapters": MANY,
+        "different": len(adapters),
+        "threads": threads,
+        "first_token_ms": {kind: round(1000 * value, 1) for kind, value in first.items()},
+        "switch_ms": round(1000 * (first["switched"] - first["same"]), 1),
+        "tokens_a_second": {kind: round(value, 1) for kind, value in rate.items()},
+        "llama_cpp_tokens_a_second": {"base": round(alone, 1), "adapter": round(alone_adapter, 1)},
+        "memory": {
+            "process": before,
+            "base": base_memory - before,
+            "all": memory - before,
+            "adapter_file": size,
+            "share_of_files": round((memory - before) / (base_memory - before + MANY * size), 4),
+        },
+    }
+    print(machine.describe())
+    print(json.dumps(figures, indent=1))
+    keep_result("serving_speed", figures)
+
+
+def _time(answering: Any, prompt: list[int], adapter: Any) -> tuple[float, float]:
+    """Seconds until the first token, and tokens a second from then on; greedily, and beyond the
+    model's own end, so that all answers are of one length."""
+    started, first, count = time.perf_counter(), 0.0, 0
+    for token in answering.write(prompt, adapter, lambda logits: int(np.argmax(logits))):
+        if token < 0:
+            continue
+        first = first or time.perf_counter()
+        count += 1
+        if count == WRITTEN:
+            break
+    return first - started, (WRITTEN - 1) / (time.perf_counter() - first)
+
+
+def _time_llama_cpp(base: Path, adapter: Path | None, prompt: list[int], threads: int) -> float:
+    """Tokens a second of llama-cpp-python itself, the median; its adapter set as it is loaded."""
+    from llama_cpp import Llama
+
+    llama = Llama(
+        str(base),
+        n_ctx=4096,
+        n_threads=threads,
+        n_threads_batch=threads,
+        lora_path=str(adapter) if adapter else None,
+        verbose=False,
+    )
+    rates = []
+    for _ in range(REPEATS):
+        llama.reset()
+        tokens = llama.generate(prompt, temp=0.0, repeat_penalty=1.0)
+        next(tokens)
+        started = time.perf_counter()
+        for _ in range(WRITTEN - 1):
+            next(tokens)
+        rates.append((WRITTEN - 1) / (time.perf_counter() - started))
+    llama.close()
+    return float(np.median(rates))
+
+
+def _memory() -> int:
+    """Bytes of this process, shared pages by their share."""
+    return int(psutil.Process().memory_full_info().pss)
+
+
 def main() -> None:
     """Run one of the two."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["routing"])
-    parser.parse_args()
-    routing()
+    parser.add_argument("what", choices=["routing", "speed"])
+    parser.add_argument("folder", type=Path, nargs="?", help="of a built project, for speed")
+    asked = parser.parse_args()
+    if asked.what == "routing":
+        routing()
+    elif asked.folder is None:
+        parser.error("speed wants the folder of a built project")
+    else:
+        speed(asked.folder)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Install the MCP clients of others that the tests use: Inspector's command line and the TypeScript
-SDK.
+"""Install the clients of others that the tests use: for MCP Inspector's command line and the
+TypeScript SDK, for the server of built domains Vercel's AI SDK.
 
 Usage: ``.venv/bin/python scripts/install_clients.py``. They come from the npm registry, pinned in
 tests/clients/, into ``.venv/clients``; a second run costs nothing while package.json stays as it

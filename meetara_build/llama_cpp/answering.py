@@ -3,6 +3,10 @@
 Nothing that was read for one answer is used for another: the attention cache is emptied and the
 adapter set before each. So an answer depends on its prompt, its adapter and the number of threads
 alone, whatever was answered before it.
+
+Each adapter that is loaded makes llama.cpp's graphs larger, by about a third of the adapter's own
+size in all: so only the last few are loaded, and of the others the files are held open, which is as
+much as to have them: what a build puts in their place is another file.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,15 +16,29 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as ll
 
-from meetara_build.errors import ArtifactError
+from meetara_build.errors import ArtifactError, ProofError
 from meetara_build.llama_cpp.model import Floats, Model, last_words, use_adapter
 
 STEP = 256
 """Tokens of a prompt that are read at once: what bounds memory, and how soon an answer that nobody
 waits for any more is given up."""
 
+LOADED = 8
+"""Adapters that are loaded at once; another one comes from its file, mostly out of the page
+cache."""
+
 Choose = Callable[[Floats], int]
 """The next token, from the logits over the vocabulary."""
+
+
+class Adapter:
+    """An adapter whose file is held open, loaded or not."""
+
+    def __init__(self, lora: Path) -> None:
+        self.file = lora.open("rb")
+        # Opened by this name it is the file that is held, whatever has its old name now.
+        self.path = Path(f"/dev/fd/{self.file.fileno()}")
+        self.name = lora.name
 
 
 class Answering:
@@ -47,6 +65,7 @@ class Answering:
             self.model.close()
             raise
         self._batch = ll.llama_batch_init(STEP, 0, 1)
+        self._loaded: dict[Adapter, Any] = {}
 
     def close(self) -> None:
         """Give the memory back, that of all adapters too."""
@@ -56,20 +75,43 @@ class Answering:
             self._context = None
             self.model.close()
 
-    def load(self, lora: Path) -> Any:
-        """An adapter in memory.
+    def load(self, lora: Path) -> Adapter:
+        """An adapter on this model.
 
         Raises:
             ProofError: llama.cpp cannot load it.
         """
-        return self.model.load_adapter(lora)
+        adapter = Adapter(lora)
+        try:
+            self._have_loaded(adapter)
+        except ProofError as error:
+            adapter.file.close()
+            raise ProofError(str(error).replace(adapter.path.name, adapter.name, 1)) from None
+        return adapter
 
-    def forget(self, adapter: Any) -> None:
-        """Give an adapter's memory back."""
-        use_adapter(self._context, None)
-        ll.llama_adapter_lora_free(adapter)
+    def forget(self, adapter: Adapter) -> None:
+        """Give an adapter's memory back, and its file."""
+        self._unload(adapter)
+        adapter.file.close()
 
-    def write(self, prompt: Sequence[int], adapter: Any, choose: Choose) -> Iterator[int]:
+    def _have_loaded(self, adapter: Adapter | None) -> Any:
+        """llama.cpp's own handle of an adapter, which becomes the last one that was used."""
+        if adapter is None:
+            return None
+        if adapter not in self._loaded and len(self._loaded) >= LOADED:
+            self._unload(next(iter(self._loaded)))
+        handle = self._loaded.pop(adapter, None) or self.model.load_adapter(adapter.path)
+        self._loaded[adapter] = handle
+        return handle
+
+    def _unload(self, adapter: Adapter) -> None:
+        if adapter in self._loaded:
+            use_adapter(self._context, None)
+            ll.llama_adapter_lora_free(self._loaded.pop(adapter))
+
+    def write(
+        self, prompt: Sequence[int], adapter: Adapter | None, choose: Choose
+    ) -> Iterator[int]:
         """Tokens that follow a prompt, without an end until the context is full; whoever takes them
         ends it. ``adapter`` None is the base alone.
 
@@ -77,12 +119,13 @@ class Answering:
 
         Raises:
             ArtifactError: llama.cpp fails to decode.
+            ProofError: it can no longer load the adapter.
             ValueError: the prompt is empty, or leaves no room in the context.
         """
         if not 0 < len(prompt) < self.length:
             raise ValueError(f"{len(prompt)} tokens in a context of {self.length}")
         ll.llama_memory_clear(ll.llama_get_memory(self._context), True)
-        use_adapter(self._context, adapter)
+        use_adapter(self._context, self._have_loaded(adapter))
         for start in range(0, len(prompt), STEP):
             if start:
                 yield -1

@@ -2,11 +2,11 @@
 
 import codecs
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from meetara_build.llama_cpp.answering import Answering, Choose
+from meetara_build.llama_cpp.answering import Adapter, Answering, Choose
 from meetara_build.llama_cpp.generation import has_looped
 from meetara_build.llama_cpp.model import Floats
 
@@ -34,7 +34,7 @@ class End(NamedTuple):
 def write_text(
     answering: Answering,
     prompt: Sequence[int],
-    adapter: Any,
+    adapter: Adapter | None,
     sampling: Sampling,
     is_wanted: Callable[[], bool],
 ) -> Iterator[str | End]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from meetara_build.errors import (
     ArtifactError,
@@ -12,7 +12,7 @@ from meetara_build.errors import (
     TooLongTalkError,
     nearest,
 )
-from meetara_build.llama_cpp.answering import Answering
+from meetara_build.llama_cpp.answering import Adapter, Answering
 from meetara_build.outside import first_line
 from meetara_build.serving.built import Built, Proved, Refused, choose_types, refuse
 
@@ -38,7 +38,7 @@ class Domain(NamedTuple):
 
     built: Built
     base: Base
-    adapter: Any
+    adapter: Adapter
 
 
 class Asked(NamedTuple):
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
 
     prompt: list[int]
     base: Base
-    adapter: Any
+    adapter: Adapter | None
 
     @property
     def room(self) -> int:
