@@ -58,6 +58,7 @@ def test_there_is_one_list_of_stages() -> None:
             "answers",
             "answer_lines",
             "asking",
+            "report_table",
         )
     }
     assert files == set(STAGES)

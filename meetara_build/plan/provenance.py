@@ -52,6 +52,8 @@ def _origin(
         return Origin(_own_file(_base_of(step) if group == "base" else step.target), key)
     if group == "safety":
         return Origin(f"conf/safety/{rest[0]}.yaml" if rest else "conf/safety", ".".join(rest[1:]))
+    if group == "accepted":
+        return Origin(f"conf/accepted/{target}.yaml", "")
     file = _file(graph, target, group, key)
     own = file == COMMAND_LINE and group != "build"
     return Origin(file, f"{group}.{key}" if own else key)

@@ -16,7 +16,7 @@ from meetara_build.cli.gc import gc
 from meetara_build.engine.build_lock import at_work
 from meetara_build.errors import ConfigError
 from meetara_build.graph import load
-from meetara_build.plan import RESTORE, RUN, plan
+from meetara_build.plan import MAYBE, RESTORE, RUN, plan
 
 Collected = Callable[..., dict[str, Any]]
 

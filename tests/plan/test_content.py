@@ -97,7 +97,9 @@ def test_the_schema_knows_every_stage_action_kind_and_source() -> None:
     kinds = {
         value for name, value in vars(causes).items() if name.isupper() and isinstance(value, str)
     }
-    assert kinds - {causes.MISSING, causes.ACCEPTED} == set(parts["cause"]["properties"]["kind"]["enum"])
+    assert kinds - {causes.MISSING, causes.ACCEPTED} == set(
+        parts["cause"]["properties"]["kind"]["enum"]
+    )
     assert parts["source"]["enum"] == [estimate.HISTORY, estimate.SIMILAR, estimate.MODEL]
 
 

@@ -230,6 +230,7 @@ def test_with_many_jobs_at_once_the_longest_chain_counts_and_with_one_all(
     graph: Graph, everything: Plan
 ) -> None:
     chain = ["corpus", "base", "dataset", "adapter", "merge", "gguf", "evaluate", "package"]
+    chain.append("report")
     found = total(everything, each(everything), 100, None)
     assert (found.low, found.seconds, found.high) == (len(chain) / 2, len(chain), 2 * len(chain))
     assert total(everything, each(everything), 1, None).seconds == len(everything.items)

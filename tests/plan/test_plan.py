@@ -135,11 +135,13 @@ def comment(project: Path) -> None:
         pytest.param(date_all, {}, id="touched files"),
         pytest.param(domain_file("topics", ["another"]), {}, id="topics"),
         pytest.param(
-            domain_file("description", "Another"), of("nutrition", package=RUN), id="description"
+            domain_file("description", "Another"),
+            of("nutrition", package=RUN) | REPORT,
+            id="description",
         ),
         pytest.param(
             domain_file("evaluation.beat_base_by", 0.001),
-            of("nutrition", package=RUN),
+            of("nutrition", package=RUN) | REPORT,
             id="a gate's bound",
         ),
         pytest.param(
@@ -289,7 +291,7 @@ def test_what_was_changed_within_the_file_that_the_store_shares_is_worked_out_ag
     os.link(path, blob)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b"e", b"3"))
-    assert planned(project) == {"nutrition/package": RUN}
+    assert planned(project) == {"nutrition/package": RUN} | REPORT
 
 
 def test_without_the_store_what_was_deleted_runs_again_and_its_users_may(project: Path) -> None:

@@ -118,7 +118,12 @@ def test_speeds_are_kept_apart_from_what_is_always_the_same(
     for speeds in (report.pop("measured"), again.pop("measured")):
         assert set(speeds) == {"base", "F16", "Q8_0", "Q4_K_M"}
         assert all("generated_tokens_per_second" in speeds[name] for name in ("F16", "Q4_K_M"))
-        assert all(figure > 0 for each in speeds.values() for figure in each.values())
+        assert all(
+            figure > 0
+            for each in speeds.values()
+            for name, figure in each.items()
+            if name != "answer_cpu_seconds"  # nothing was asked
+        )
     assert again == report
     assert metrics["base_loss"] == again["base"]["loss"]
     assert set(metrics["kl"]) == {"Q8_0", "Q4_K_M"}

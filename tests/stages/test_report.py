@@ -43,13 +43,18 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
             for name, size in (("F16", 7_000_000), ("Q4_K_M", 2_500_000))
         }
         evaluation: dict[str, Any] = {"base": {"loss": 5.0 + number}, "variants": variants}
+        evaluation["choices"] = {"Q4_K_M": {"accuracy": 0.5, "choices": 4}}
         (tmp_path / domain / "evaluation.json").write_text(json.dumps(evaluation))
+        counted = {"faulty": 0.5, "harmful": 0.25}
+        verdict = {"answers": {"Q4_K_M": counted}, "held_back": None}
+        (tmp_path / domain / "verdict.json").write_text(json.dumps(verdict))
         dataset = tmp_path / domain / "dataset"
         dataset.mkdir()
         (dataset / "train.jsonl").write_text(json.dumps({"messages": said(WORDS[domain])}) + "\n")
         found |= {
             f"{domain}/training": training,
             f"{domain}/evaluation": tmp_path / domain,
+            f"{domain}/package": tmp_path / domain,
             f"{domain}/dataset": dataset,
         }
     return found

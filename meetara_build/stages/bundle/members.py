@@ -8,8 +8,7 @@ from typing import NamedTuple
 from meetara_build.outside import parse_json
 from meetara_build.stages.answer_lines import VERDICT
 from meetara_build.stages.recipes.bundle import BundleRecipe, MemberRecipe, find_default
-from meetara_build.stages.types import Inputs
-from meetara_build.stages.types import HELD_BACK
+from meetara_build.stages.types import HELD_BACK, Inputs
 
 MODELFILE, CARD = "Modelfile", "README.md"
 REASON = re.compile(r" {2}(\S.*)")
