@@ -204,6 +204,10 @@ def takes_words(command: Any) -> bool:
     )
 
 
+LLAMA_CPP = {"--models-preset", "--lora"}
+"""Options of llama.cpp's programs, which a bundle is used with."""
+
+
 def every_option() -> set[str]:
     found, waiting = set(), [COMMAND]
     while waiting:
@@ -249,7 +253,7 @@ def wrong_commands(text: str) -> list[str]:
     wrong += [
         option
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", plain)
-        if option not in every_option()
+        if option not in every_option() | LLAMA_CPP
     ]
     return [word for word in wrong if word]
 

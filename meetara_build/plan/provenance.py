@@ -53,7 +53,8 @@ def _origin(
     if group == "safety":
         return Origin(f"conf/safety/{rest[0]}.yaml" if rest else "conf/safety", ".".join(rest[1:]))
     if group == "accepted":
-        return Origin(f"conf/accepted/{target}.yaml", "")
+        file = f"conf/accepted/{target}.yaml"
+        return Origin(file if (graph.project / file).exists() else _own_file(target), "")
     file = _file(graph, target, group, key)
     own = file == COMMAND_LINE and group != "build"
     return Origin(file, f"{group}.{key}" if own else key)

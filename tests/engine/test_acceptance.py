@@ -57,7 +57,7 @@ def test_the_plan_names_the_file_that_was_written(fast: Path) -> None:
 def test_what_is_not_up_to_date_is_not_accepted(fast: Path) -> None:
     override(fast, "nutrition", {"lora.rank": 8})
     graph = load(fast)
-    with pytest.raises(ConfigError, match="nutrition/adapter is not up to date.*build nutrition"):
+    with pytest.raises(ConfigError, match=r"nutrition/adapter is not up to date.*build nutrition"):
         accept_build(graph, look(graph, ["nutrition"]), "nutrition")
     assert not (fast / "conf" / "accepted").exists()
 

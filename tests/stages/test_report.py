@@ -80,7 +80,7 @@ def test_every_domain_category_and_type_is_shown(inputs: dict[str, Path], tmp_pa
     assert all(word in relations for word in (*DOMAINS, "healthcare", "technology"))
     assert "F16" in points
     assert "Q4_K_M" in points
-    assert metrics == {"domains": 3, "better_than_base": 2}
+    assert metrics == {"domains": 3, "better_than_base": 2, "held_back_domains": 0}
 
 
 def test_the_same_figures_give_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
