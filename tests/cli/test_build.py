@@ -184,6 +184,7 @@ def test_a_build_whose_model_is_held_back_ends_well_but_for_its_exit_status(
         "README.md",
         "answers.jsonl",
         "manifest.json",
+        "verdict.json",
     }
     assert states(project, command) == {
         "nutrition": "held back",

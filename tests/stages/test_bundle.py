@@ -384,23 +384,16 @@ def bundled(built_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Gr
     return build_here(project, ["bundle/two"])
 
 
-def room(*folders: Path) -> int:
-    """Bytes of the files below folders, each once, whatever its names."""
-    files = {
-        (state.st_dev, state.st_ino): state.st_size
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file()
-        for state in [path.stat()]
-    }
-    return sum(files.values())
-
-
 def test_a_built_bundle_takes_no_room_for_its_models(bundled: Graph) -> None:
     made = bundled.root / "bundle" / "two"
-    others = [path for path in bundled.root.iterdir() if path.name != "bundle"]
-    models = sum(path.stat().st_size for path in made.rglob("*.gguf"))
-    assert room(bundled.root) - room(*others) < 0.02 * models
+    models = [path.stat().st_ino for path in made.rglob("*.gguf")]
+    others = {
+        path.stat().st_ino
+        for place in (bundled.root / "base", *(bundled.root / name for name in bundled.domains))
+        for path in place.rglob("*.gguf")
+    }
+    assert models
+    assert set(models) <= others
 
 
 def test_a_bundle_that_is_taken_along_runs(bundled: Graph, tmp_path: Path) -> None:
