@@ -28,9 +28,16 @@ def run_target(target: str, folder: Path) -> tuple[str, dict[str, float]]:
         SystemExit: it failed.
     """
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(["make", target], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", target],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # where it says why a model is held back
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        raise SystemExit(f"make {target} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(f"make {target} failed:\n{done.stdout[-4000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return done.stdout, {"seconds": round(time.monotonic() - started), "cpu_seconds": round(cpu)}
