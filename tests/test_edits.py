@@ -390,8 +390,7 @@ CODE = {
     "stages/package/card.py stages/package/judging.py": of(ALL, "package"),
     "stages/recipes/merge.py": of(ALL, "merge"),
     "stages/recipes/preparation.py": CORPUS | of(ALL, "dataset package"),
-    "store/manifest.py": of(ALL, "package"),
-    "errors.py project.py graph/stages.py graph/compose.py graph/recipes.py plan/__init__.py": NOTHING,
+    "errors.py project.py store/manifest.py graph/stages.py graph/compose.py graph/recipes.py plan/__init__.py": NOTHING,
     "engine/stage_run.py engine/job.py cli/stage.py new.py": NOTHING,
 }
 LIBRARIES = {
