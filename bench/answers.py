@@ -25,7 +25,6 @@ from meetara_build.store.manifest import read_manifest
 
 BIN = Path(sys.executable).parent
 SEEDS = (17, 18, 19)
-JUDGING = ("baseline", "evaluate")
 FILES = ("base", "F16", "Q8_0", "Q4_K_M")
 
 

@@ -43,7 +43,8 @@ class Built(NamedTuple):
     held_back: list[HeldBack]
 
     def refuse_held_back(self) -> None:
-        """
+        """End with an error where a model is held back.
+
         Raises:
             HeldBackError: models do not reach what their domains ask.
         """

@@ -43,6 +43,14 @@ Targets = Annotated[
         autocompletion=completion.complete_built,
     ),
 ]
+Host = Annotated[
+    str, typer.Option(help="The address to listen on; another than this machine's wants a token.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="Another name that clients know this machine by, a proxy's for example."),
+]
 Domain = Annotated[
     str, typer.Argument(help="A domain.", autocompletion=completion.complete_domains)
 ]

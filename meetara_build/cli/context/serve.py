@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from meetara_build.cli.options import AllowHost, Host, Port
 from meetara_build.engine.planning import project_graph
 
 
@@ -11,17 +12,9 @@ def serve(
     stdio: Annotated[
         bool, typer.Option("--stdio", help="Over standard input and output, for one client.")
     ] = False,
-    host: Annotated[
-        str,
-        typer.Option(help="The address to listen on; another than this machine's wants a token."),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
-    ] = 8765,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="Another name that clients know this machine by, a proxy's for example."),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    allow_host: AllowHost = None,
 ) -> None:
     """Serve the context until it is stopped."""
     from meetara_build.mcp.server import serve
