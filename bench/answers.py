@@ -84,7 +84,7 @@ def count_reasons(refusals: Iterable[str]) -> dict[str, int]:
     for text in refusals:
         keys = [line.rpartition("(")[2] for line in text.splitlines() if "(answers." in line]
         named = {key.partition(":")[0].rpartition(".")[2] for key in keys}
-        found.update(named or {"loss or KL"})
+        found.update(named or {"loss, KL or an accepted build"})
     return dict(found.most_common())
 
 
